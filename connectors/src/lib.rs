@@ -1,0 +1,186 @@
+//! One file per kind of database or file store, behind three traits: what can be read is a source,
+//! what can be landed in is a destination, and a [`Connector`] opens them.
+//!
+//! All calls block and run on blocking threads (inline in simulation). A value is never replaced or
+//! dropped silently: a row that cannot move goes to quarantine with its reason and original bytes.
+//! Deliberately absent: the network, transfers' states, statements.
+
+pub mod contract;
+pub mod folder;
+pub mod memory;
+pub mod parquet;
+pub mod registry;
+pub mod sqlite;
+pub mod types;
+
+use arrow::record_batch::RecordBatch;
+use posthouse_protocol::filter::Filter;
+use posthouse_protocol::id::{JobId, TransferId};
+use posthouse_protocol::job::Write;
+use posthouse_protocol::manifest::SplitCounts;
+use posthouse_protocol::problem::Problem;
+use posthouse_protocol::schema::Contract;
+use posthouse_protocol::watermark::Watermark;
+use std::path::{Path, PathBuf};
+
+/// A kind of database or file store; one constant of it stands in `registry::CONNECTORS`.
+pub trait Connector: Sync {
+    /// As in `kind = "sqlite"`.
+    fn kind(&self) -> &'static str;
+    /// One line each, for help and the console.
+    fn describe(&self) -> (&'static str, &'static str);
+    /// Checks the connection's own keys (kind and name excluded); all mistakes at once, as (key, what is wrong, nearest key).
+    fn check(&self, settings: &Settings) -> Vec<SettingError>;
+    fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem>;
+}
+
+/// The keys of a `[connection.X]` table as strings, numbers and booleans, without `kind`.
+pub type Settings = std::collections::BTreeMap<String, serde_json::Value>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingError {
+    pub key: String,
+    pub what: String,
+    pub nearest: Option<String>,
+}
+
+/// An opened connection. Tables: `source`, `destination`.
+pub trait Connection: Send {
+    /// Proves that it works (doctor, check --online).
+    fn probe(&mut self) -> Result<(), Problem>;
+    fn source(&mut self, table: &TableSpec) -> Result<Box<dyn Source>, Problem>;
+    fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem>;
+}
+
+/// What a resource says of its table.
+#[derive(Debug, Clone)]
+pub struct TableSpec {
+    /// `table` or `query`, exactly one.
+    pub table: Option<String>,
+    pub query: Option<String>,
+    pub key: Vec<String>,
+    pub watermark: Option<String>,
+    /// How late a row may arrive with an older watermark.
+    pub late_ms: i64,
+    /// For problem texts: NODE/RESOURCE.
+    pub resource: String,
+}
+
+/// What one transfer reads: the grant's columns and filter are part of it.
+#[derive(Debug, Clone, Default)]
+pub struct Read {
+    pub columns: Option<Vec<String>>,
+    pub filter: Option<Filter>,
+    /// Incremental: rows above this, widened backwards by `late_ms`.
+    pub from: Option<Watermark>,
+    /// Observe and deep reconciliation: rows up to this.
+    pub to: Option<Watermark>,
+}
+
+/// What [`Source::begin`] found.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub contract: Contract,
+    /// Upper bound of what this read covers; becomes the next `from`.
+    pub watermark: Option<Watermark>,
+    /// Names are the bounds: the same bounds give the same name in a later transfer.
+    pub splits: Vec<String>,
+    pub rows_estimate: Option<u64>,
+}
+
+/// A row that could not move, with why and what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    /// Key as text, or a position, so that a person can find it.
+    pub key: String,
+    pub reason: String,
+    /// The original values: JSON object, undecodable text as {"hex": "…"}.
+    pub original: String,
+}
+
+/// Takes what a source reads. Batches have the contract's schema (`protocol::batch::arrow_schema`).
+pub trait Sink {
+    fn batch(&mut self, batch: RecordBatch) -> Result<(), Problem>;
+    fn bad_row(&mut self, row: BadRow) -> Result<(), Problem>;
+}
+
+/// A table that is read. One snapshot from `begin` to drop: every split sees the same rows.
+pub trait Source: Send {
+    fn begin(&mut self, read: &Read) -> Result<Plan, Problem>;
+    /// Reads one split of the plan to its end; a repeat gives the same rows. In the counts, `sent` is what
+    /// went into the sink as batches.
+    fn read(&mut self, split: &str, sink: &mut dyn Sink) -> Result<SplitCounts, Problem>;
+}
+
+/// Where a table lands.
+#[derive(Debug, Clone)]
+pub struct Landing {
+    pub transfer: TransferId,
+    pub job: JobId,
+    pub table: String,
+    pub write: Write,
+    pub contract: Contract,
+    /// Set for incremental jobs.
+    pub watermark_column: Option<String>,
+    pub node_epoch: u64,
+    /// Folder for what does not belong into the database (parquet files, quarantine files).
+    pub work_dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SplitLanded {
+    pub landed: u64,
+    pub bad: Vec<BadRow>,
+}
+
+/// A split found in `posthouse_applied` when a transfer resumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    pub split: String,
+    /// BLAKE3 root of the split's bytes.
+    pub root: [u8; 32],
+    pub landed: u64,
+    pub quarantined: u64,
+}
+
+/// What the one publishing transaction did. Stored with the transfer: a repeat gives the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Published {
+    /// Rows of this transfer now in the target (overlap rows that were already there included).
+    pub rows: u64,
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    /// Rows refused on publishing (constraints of the target), with their reasons kept in the quarantine table.
+    pub quarantined: u64,
+}
+
+/// A table that is landed in, exactly once per transfer id.
+pub trait Destination: Send {
+    /// Creates or checks target, staging and `posthouse_applied`. Drift is refused with both schemas shown.
+    fn prepare(&mut self) -> Result<(), Problem>;
+    /// What earlier runs of this transfer have staged.
+    fn applied(&mut self) -> Result<Vec<Applied>, Problem>;
+    /// Whether this transfer was published already.
+    fn published(&mut self) -> Result<Option<Published>, Problem>;
+    /// Stages one split and its applied row in one transaction; a split staged before is not staged again.
+    fn stage(
+        &mut self,
+        split: &str,
+        root: [u8; 32],
+        batches: &mut dyn Iterator<Item = Result<RecordBatch, Problem>>,
+    ) -> Result<SplitLanded, Problem>;
+    /// Makes all staged rows visible in one transaction, and leaves the transfer's id there.
+    fn publish(&mut self) -> Result<Published, Problem>;
+    /// Drops what an abandoned transfer staged.
+    fn discard(&mut self) -> Result<(), Problem>;
+    /// Reads the standing table as the contract has it (deep reconciliation); rows in any order.
+    fn read_standing(&mut self, to: Option<&Watermark>, sink: &mut dyn Sink) -> Result<u64, Problem>;
+    /// `--dry-run`: what `prepare` and `publish` would create or change, as lines.
+    fn dry_run(&mut self) -> Result<Vec<String>, Problem>;
+}
+
+/// Resolves a relative path in settings against the configuration file's folder.
+pub fn resolve(base: &Path, path: &str) -> PathBuf {
+    base.join(path)
+}

@@ -1,0 +1,105 @@
+//! Accept and dial: authenticated connections between two certified names, over QUIC or TLS/TCP.
+//! Above this file nobody knows which of the two carries a connection.
+
+use crate::identity::Identity;
+use posthouse_protocol::id::NodeId;
+use posthouse_protocol::problem::Problem;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// ALPN of exchange and coordinator traffic: both sides certified.
+pub const ALPN: &[u8] = b"posthouse/1";
+/// ALPN of joining and returning: only the coordinator is certified.
+pub const ALPN_JOIN: &[u8] = b"posthouse-join/1";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    Quic,
+    Tcp,
+}
+
+/// What to try when dialling: `auto` races QUIC and TCP with a head start for QUIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportChoice {
+    #[default]
+    Auto,
+    Quic,
+    Tcp,
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remote {
+    /// Certified under the pinned CA, by the one DNS SAN of its certificate.
+    Certified { node: NodeId, certificate_sha256: [u8; 32] },
+    /// Over `posthouse-join/1`, as a joining node is.
+    Unknown,
+}
+
+pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
+pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
+/// A pair of byte streams within a connection. Dropping the writer without `shutdown` resets it.
+pub struct Channel {
+    pub reader: Reader,
+    pub writer: Writer,
+}
+
+/// One authenticated connection; either side opens channels.
+#[async_trait::async_trait]
+pub trait Connection: Send + Sync {
+    fn remote(&self) -> &Remote;
+    fn transport(&self) -> Transport;
+    /// Whether this side dialled.
+    fn dialled(&self) -> bool;
+    fn join(&self) -> bool;
+    async fn open(&self) -> Result<Channel, Problem>;
+    /// None once the connection is closed.
+    async fn accept(&self) -> Option<Channel>;
+    fn close(&self, code: u16, reason: &str);
+    fn is_closed(&self) -> bool;
+    async fn closed(&self);
+    fn remote_address(&self) -> String;
+    /// Round-trip estimate in milliseconds, where known.
+    fn rtt_ms(&self) -> Option<f64>;
+}
+
+pub struct Listen {
+    /// e.g. `[::]:7843`; None = dials out only.
+    pub address: Option<String>,
+    pub choice: TransportChoice,
+    /// Offer `posthouse-join/1` (coordinators).
+    pub join: bool,
+}
+
+/// Whom to dial. `peer` must be the exact DNS SAN of the certificate presented.
+pub struct Dial<'a> {
+    pub peer: &'a NodeId,
+    /// host:port
+    pub address: &'a str,
+    pub choice: TransportChoice,
+    pub trust: DialTrust,
+}
+
+pub enum DialTrust {
+    /// The pinned CA of this endpoint's identity; this side presents its certificate.
+    Certified,
+    /// Joining: the CA certificate's SHA-256 from the token; no client certificate.
+    Join { ca_sha256: [u8; 32] },
+}
+
+/// Both listeners and the dialler of one process.
+#[async_trait::async_trait]
+pub trait Endpoint: Send + Sync {
+    /// The next connection whose handshake completed; failures are logged with the true reason and counted.
+    async fn accept(&self) -> Option<Arc<dyn Connection>>;
+    async fn dial(&self, dial: Dial<'_>) -> Result<Arc<dyn Connection>, Problem>;
+    /// After a renewal: new handshakes use it, open connections go on.
+    fn set_identity(&self, identity: Arc<Identity>);
+    /// Names whose handshakes are refused.
+    fn set_denied(&self, denied: Vec<NodeId>);
+    fn local_address(&self) -> Option<std::net::SocketAddr>;
+    async fn close(&self);
+}

@@ -1,0 +1,304 @@
+//! What nodes say to each other on a control channel, as deterministic CBOR behind a length.
+//! On the line: u32 big-endian length (at most `FRAME_BYTES_MAX`), then the CBOR of one [`Frame`].
+//! Unknown keys inside a frame are ignored, so that versions N and N−1 talk; an unknown frame closes the channel.
+//!
+//! A take: consumer `Request` → provider `Offer` | `Refused` → consumer `Accept` → provider `Entries`…
+//! `EntriesEnd`, consumer `Want`…/`Credit`…, chunks on the data channels, provider `Sealed`… →
+//! provider `Handover` (its signed statement) → consumer `Landed` (its own) → provider `Settled`.
+//! A push is an `Invite`: the consumer then takes as usual.
+
+use crate::id::{GrantId, JobId, NodeId, ResourceId, TransferId};
+use crate::job::{Mode, Write};
+use crate::manifest::{Entry, LeftOut};
+use crate::schema::Contract;
+use crate::watermark::Watermark;
+use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::{Decode, Encode};
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Frame {
+    /// First on every channel: what the channel is for.
+    #[n(0)]
+    Hello(#[n(0)] Hello),
+    #[n(1)]
+    Request(#[n(0)] Request),
+    #[n(2)]
+    Offer(#[n(0)] Offer),
+    #[n(3)]
+    Accept(#[n(0)] Accept),
+    #[n(4)]
+    Entries(#[n(0)] Vec<Entry>),
+    #[n(5)]
+    EntriesEnd(#[n(0)] EntriesEnd),
+    #[n(6)]
+    Want(#[n(0)] Vec<Want>),
+    #[n(7)]
+    Credit(#[n(0)] u64),
+    /// The entry's content has been read to its end; carries its final size, mtime and root.
+    #[n(8)]
+    Sealed(#[n(0)] Vec<Entry>),
+    /// The entry changed while it was read and is read again under a higher revision: drop its chunks, want anew.
+    #[n(9)]
+    Again(#[n(0)] Entry),
+    #[n(10)]
+    LeftOut(#[n(0)] Vec<LeftOut>),
+    #[n(11)]
+    Handover(#[n(0)] Handover),
+    /// The consumer's signed statement, after its durable commit.
+    #[n(12)]
+    Landed(#[n(0)] ByteVec),
+    /// The provider has stored the consumer's statement: SHA-256 of it.
+    #[n(13)]
+    Settled(#[n(0)] ByteArray<32>),
+    #[n(14)]
+    Refused(#[n(0)] Refused),
+    #[n(15)]
+    Failed(#[n(0)] Refused),
+    /// Answer to `Refused` or `Failed`: the other side's own refusal or failure statement (it may be empty).
+    #[n(16)]
+    Noted(#[n(0)] ByteVec),
+    #[n(17)]
+    Invite(#[n(0)] Invite),
+    #[n(18)]
+    Invited(#[n(0)] Invited),
+    #[n(19)]
+    Ping(#[n(0)] u64),
+    #[n(20)]
+    Pong(#[n(0)] u64),
+    /// Deep reconciliation: asks the provider to digest its standing table for this job.
+    #[n(21)]
+    Digest(#[n(0)] DigestRequest),
+    #[n(22)]
+    DigestAnswer(#[n(0)] DigestAnswer),
+    #[n(23)]
+    Keys(#[n(0)] KeysRequest),
+    #[n(24)]
+    KeysAnswer(#[n(0)] KeysAnswer),
+    /// To and from the coordinator.
+    #[n(25)]
+    Centre(#[n(0)] crate::centre::CentreRequest),
+    #[n(26)]
+    CentreAnswer(#[n(0)] crate::centre::CentreAnswer),
+}
+
+/// What a channel is for.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Purpose {
+    /// Frames of one transfer.
+    #[n(0)]
+    Control(#[n(0)] TransferId),
+    /// Chunks of one transfer, provider to consumer; no frames follow.
+    #[n(1)]
+    Data(#[n(0)] TransferId, #[n(1)] u8),
+    /// One question, one answer (or for `Invite`, its outcome).
+    #[n(2)]
+    Ask,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Hello {
+    #[n(0)]
+    pub version_min: u16,
+    #[n(1)]
+    pub version_max: u16,
+    #[n(2)]
+    pub features: Vec<String>,
+    #[n(3)]
+    pub software: String,
+    #[n(4)]
+    pub purpose: Purpose,
+    /// The sender's node epoch: a lower one than known is a restored copy, and is fenced.
+    #[n(5)]
+    pub epoch: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Request {
+    #[n(0)]
+    pub transfer: TransferId,
+    #[n(1)]
+    pub job: JobId,
+    #[n(2)]
+    pub resource: ResourceId,
+    #[n(3)]
+    pub mode: Mode,
+    #[n(4)]
+    pub write: Write,
+    #[n(5)]
+    pub watermark: Option<Watermark>,
+    #[n(6)]
+    pub route: Vec<NodeId>,
+    #[n(7)]
+    pub consumer_epoch: u64,
+    #[n(8)]
+    pub succeeds: Option<TransferId>,
+    /// Set when the consumer has already committed and only the statements are to be exchanged.
+    #[n(9)]
+    pub committed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Offer {
+    #[n(0)]
+    pub transfer: TransferId,
+    #[n(1)]
+    pub grant: GrantId,
+    #[n(2)]
+    pub policy_epoch: u64,
+    #[n(3)]
+    pub policy_sequence: u64,
+    #[n(4)]
+    pub provider_epoch: u64,
+    /// None for folders.
+    #[n(5)]
+    pub contract: Option<Contract>,
+    #[n(6)]
+    pub catalog: Option<crate::catalog::CatalogRef>,
+    #[n(7)]
+    pub watermark_to: Option<Watermark>,
+    /// Salt of this transfer's commitments, 32 random bytes; both parties keep it.
+    #[n(8)]
+    pub salt: ByteArray<32>,
+    #[n(9)]
+    pub data_channels: u8,
+    /// Key for the row digest, derived by the provider from resource, contract and digest epoch.
+    #[n(10)]
+    pub digest_key: ByteArray<32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Accept {
+    #[n(0)]
+    pub data_channels: u8,
+    #[n(1)]
+    pub credit: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct EntriesEnd {
+    #[n(0)]
+    pub entries: u64,
+    #[n(1)]
+    pub bytes: u64,
+}
+
+/// Chunks of one entry that the consumer lacks: half-open ranges of chunk numbers, ascending; empty = it has all.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Want {
+    #[n(0)]
+    pub entry: u64,
+    #[n(1)]
+    pub revision: u32,
+    #[n(2)]
+    pub chunks: Vec<(u32, u32)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Handover {
+    /// COSE_Sign1 with the manifest as payload.
+    #[n(0)]
+    pub statement: ByteVec,
+    /// Row digest sum (32 bytes little-endian) and count, opened to the peer (tables).
+    #[n(1)]
+    pub digest: Option<(ByteArray<32>, u64)>,
+}
+
+/// Also the body of `Failed`. The statement is the sender's refusal or failure statement.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Refused {
+    #[n(0)]
+    pub code: u16,
+    #[n(1)]
+    pub cause: String,
+    #[n(2)]
+    pub statement: ByteVec,
+    /// Whether trying the same again later may help (busy, paused) without anybody changing anything.
+    #[n(3)]
+    pub temporary: bool,
+}
+
+/// A provider pushes: asks the consumer to take `resource` by its job that accepts `PROVIDER/job`.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Invite {
+    #[n(0)]
+    pub job: JobId,
+    #[n(1)]
+    pub resource: ResourceId,
+    #[n(2)]
+    pub mode: Mode,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Invited {
+    /// The transfer the consumer runs for it (a running one is joined).
+    #[n(0)]
+    pub transfer: Option<TransferId>,
+    #[n(1)]
+    pub refused: Option<Refused>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct DigestRequest {
+    #[n(0)]
+    pub job: JobId,
+    #[n(1)]
+    pub resource: ResourceId,
+    /// Upper bound of what the consumer has landed (incremental jobs).
+    #[n(2)]
+    pub watermark: Option<Watermark>,
+}
+
+/// A standing table's digest: per bucket a 256-bit little-endian sum and a count.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct DigestAnswer {
+    #[n(0)]
+    pub key: ByteArray<32>,
+    #[n(1)]
+    pub contract: Option<Contract>,
+    /// `BUCKETS` × (32-byte sum ‖ 8-byte little-endian count).
+    #[n(2)]
+    pub buckets: ByteVec,
+    #[n(3)]
+    pub rows: u64,
+    #[n(4)]
+    pub refused: Option<Refused>,
+}
+
+/// Asks for the keys and row hashes in some buckets.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct KeysRequest {
+    #[n(0)]
+    pub job: JobId,
+    #[n(1)]
+    pub resource: ResourceId,
+    #[n(2)]
+    pub buckets: Vec<u16>,
+    #[n(3)]
+    pub watermark: Option<Watermark>,
+}
+
+/// Keys (as text, parts joined by `,`) with the hash of their row.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct KeysAnswer {
+    #[n(0)]
+    pub keys: Vec<(String, ByteArray<32>)>,
+    /// More differed than fit in one frame.
+    #[n(1)]
+    pub truncated: bool,
+    #[n(2)]
+    pub refused: Option<Refused>,
+}

@@ -1,0 +1,40 @@
+//! The rules of the road: what Posthouse's parties say to each other and what must hold.
+//!
+//! Everything here computes and never waits: no files, no sockets, no clock, no tokio.
+//! Time comes in as an argument, bytes go out as values, so that the same machines run
+//! under the daemon, in a unit test, in the simulator, under the fuzzer and store-and-forward.
+//!
+//! A tour, in the order of a transfer:
+//! - [`id`], [`time`], [`limits`], [`problem`]: names, instants, bounds and error codes.
+//! - [`catalog`], [`schema`], [`batch`], [`watermark`], [`digest`]: what data is.
+//! - [`policy`], [`filter`]: who may have it; [`policy::Permit`] is the proof.
+//! - [`job`], [`frame`], [`chunk`], [`manifest`], [`provider`], [`consumer`]: the exchange.
+//! - [`statement`], [`receipt`], [`ledger`], [`reconciliation`]: the evidence.
+//! - [`centre`]: what nodes and the coordinator say to each other.
+//!
+//! Deliberately absent: IO, async, SQL, HTTP, and any way to sign a landing that was not committed
+//! (the node's rooms own those types).
+
+pub mod batch;
+pub mod catalog;
+pub mod centre;
+pub mod chunk;
+pub mod codec;
+pub mod consumer;
+pub mod digest;
+pub mod filter;
+pub mod frame;
+pub mod id;
+pub mod job;
+pub mod ledger;
+pub mod limits;
+pub mod manifest;
+pub mod policy;
+pub mod problem;
+pub mod provider;
+pub mod receipt;
+pub mod reconciliation;
+pub mod schema;
+pub mod statement;
+pub mod time;
+pub mod watermark;

@@ -1,0 +1,191 @@
+//! 数据交接单: what exactly one transfer hands over, and the entries it consists of.
+//! The manifest is the payload of the provider's statement. The entry list is an attachment bound
+//! by SHA-256 and kept by both parties; each entry's root is the plain BLAKE3 hash of its bytes.
+
+use crate::catalog::CatalogRef;
+use crate::id::{GrantId, JobId, NodeId, ResourceRef, TransferId};
+use crate::job::{Mode, Write};
+use crate::time::Timestamp;
+use crate::watermark::Watermark;
+use minicbor::bytes::ByteArray;
+use minicbor::{Decode, Encode};
+
+/// What an entry is: part of a folder, or a split of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum EntryKind {
+    #[n(0)]
+    File,
+    #[n(1)]
+    Directory,
+    /// Landed as text, never followed.
+    #[n(2)]
+    Link(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// Rows of one split as an Arrow IPC stream; its name is its bounds, the same bounds give the same name.
+    #[n(3)]
+    Split(#[n(0)] SplitCounts),
+}
+
+/// Rows of one split at the provider: read = sent + filtered + quarantined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+#[cbor(map)]
+pub struct SplitCounts {
+    #[n(0)]
+    pub read: u64,
+    #[n(1)]
+    pub sent: u64,
+    #[n(2)]
+    pub filtered: u64,
+    #[n(3)]
+    pub quarantined: u64,
+}
+
+/// One file, directory, link or split. Indexes count from 0 within one offer and may differ after a
+/// provider's restart; names do not.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Entry {
+    #[n(0)]
+    pub index: u64,
+    /// Relative path with `/` between components, as the raw bytes of the provider's file system; or a split's name.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub name: Vec<u8>,
+    #[n(2)]
+    pub kind: EntryKind,
+    #[n(3)]
+    pub size: u64,
+    /// Permission bits (07777); 0 for splits.
+    #[n(4)]
+    pub mode: u32,
+    /// Nanoseconds since 1970-01-01 UTC; 0 for splits.
+    #[n(5)]
+    pub mtime_ns: i64,
+    /// BLAKE3 of the content, once known; links: of the link text; directories: none.
+    #[n(6)]
+    pub root: Option<ByteArray<32>>,
+    /// How often this entry has been read again because it changed while it was read.
+    #[n(7)]
+    pub revision: u32,
+}
+
+/// Something in scope that was not handed over, with its reason (refused by name).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct LeftOut {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub name: Vec<u8>,
+    /// PH code number
+    #[n(1)]
+    pub code: u16,
+    #[n(2)]
+    pub reason: String,
+}
+
+/// One side's counts. Tables: rows; folders: files, directories and links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, serde::Serialize, serde::Deserialize)]
+#[cbor(map)]
+pub struct Counts {
+    #[n(0)]
+    pub rows_read: u64,
+    #[n(1)]
+    pub rows_sent: u64,
+    #[n(2)]
+    pub rows_filtered: u64,
+    /// at the side that states it
+    #[n(3)]
+    pub rows_quarantined: u64,
+    /// rows durably landed (consumer only); includes overlap rows that were already there
+    #[n(4)]
+    pub rows_landed: u64,
+    #[n(5)]
+    pub files: u64,
+    #[n(6)]
+    pub directories: u64,
+    #[n(7)]
+    pub links: u64,
+    #[n(8)]
+    pub refused: u64,
+    /// content bytes in scope
+    #[n(9)]
+    pub bytes: u64,
+    #[n(10)]
+    pub rows_deleted: u64,
+}
+
+/// Statement payload of the provider, deterministic CBOR.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Manifest {
+    #[n(0)]
+    pub transfer: TransferId,
+    #[n(1)]
+    pub job: JobId,
+    #[n(2)]
+    pub mode: Mode,
+    #[n(3)]
+    pub write: Write,
+    #[n(4)]
+    pub resource: ResourceRef,
+    #[n(5)]
+    pub catalog: Option<CatalogRef>,
+    /// Contract (tables): effective columns and key.
+    #[n(6)]
+    pub contract_sha256: Option<ByteArray<32>>,
+    /// Deterministic CBOR of the grant's filter, as SHA-256.
+    #[n(7)]
+    pub filter_sha256: Option<ByteArray<32>>,
+    #[n(8)]
+    pub grant: GrantId,
+    #[n(9)]
+    pub policy_epoch: u64,
+    #[n(10)]
+    pub policy_sequence: u64,
+    #[n(11)]
+    pub route: Vec<NodeId>,
+    #[n(12)]
+    pub provider: NodeId,
+    #[n(13)]
+    pub provider_department: Option<String>,
+    #[n(14)]
+    pub provider_epoch: u64,
+    #[n(15)]
+    pub consumer: NodeId,
+    #[n(16)]
+    pub consumer_epoch: u64,
+    #[n(17)]
+    pub watermark_from: Option<Watermark>,
+    #[n(18)]
+    pub watermark_to: Option<Watermark>,
+    #[n(19)]
+    pub counts: Counts,
+    #[n(20)]
+    pub chunk_size: u32,
+    #[n(21)]
+    pub entries: u64,
+    /// BLAKE3 of the concatenated roots of all entries in order.
+    #[n(22)]
+    pub content_root: ByteArray<32>,
+    /// SHA-256 of the entry list attachment: the concatenated deterministic CBOR of all entries in order.
+    #[n(23)]
+    pub entries_sha256: ByteArray<32>,
+    /// SHA-256 of `files.b3` (folders): a line per regular file as `b3sum` prints it, in order.
+    #[n(24)]
+    pub files_b3_sha256: Option<ByteArray<32>>,
+    /// Salted commitment to the row digest (tables): SHA-256(salt ‖ sum ‖ count); the salt stays with the pair.
+    #[n(25)]
+    pub digest_commitment: Option<ByteArray<32>>,
+    /// The first few things left out; `left_out_sha256` binds the whole list.
+    #[n(26)]
+    pub left_out: Vec<LeftOut>,
+    #[n(27)]
+    pub left_out_sha256: Option<ByteArray<32>>,
+    #[n(28)]
+    pub started: Timestamp,
+    #[n(29)]
+    pub sealed: Timestamp,
+    /// The failed transfer whose splits this one adopts.
+    #[n(30)]
+    pub succeeds: Option<TransferId>,
+    /// Names of the algorithms used, e.g. `["blake3", "sha-256", "ed25519"]`.
+    #[n(31)]
+    pub algorithms: Vec<String>,
+}
