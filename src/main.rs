@@ -1,1 +1,96 @@
-fn main(){}
+//! `posthouse`: node, coordinator and the operator's tool in one program.
+//! Parse, pick the role, run, exit code. Each noun is a file beside this one; every word a person
+//! reads is printed by `render` or comes from the problem list of the protocol.
+
+mod explain;
+mod help;
+mod render;
+
+use clap::{FromArgMatches, Parser, Subcommand};
+use posthouse_protocol::problem::{Code, Exit, Lang, Problem};
+use render::Screen;
+use std::process::ExitCode;
+
+/// Moves tables and folders between departments, and leaves receipts that three parties can check
+#[derive(Parser)]
+#[command(name = "posthouse", version, disable_help_subcommand = true, arg_required_else_help = true)]
+struct Cli {
+    /// Language of everything printed: zh or en (by default the locale's)
+    #[arg(long, global = true, value_name = "zh|en", value_parser = render::parse_lang)]
+    lang: Option<Lang>,
+    /// Print JSON: one object, or a line per object while it runs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the page of an error code, offline
+    Explain(explain::Command),
+}
+
+fn main() -> ExitCode {
+    let lang = render::lang_of_process();
+    let matches = match help::localized(lang).try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error, lang),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, lang),
+    };
+    let screen = Screen::new(cli.lang.unwrap_or(lang), cli.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return screen.problem(&Problem::new(Code::InsideFailed).cause(error)),
+    };
+    let outcome = runtime.block_on(run(cli.command, &screen));
+    // Work on blocking threads (a database that does not answer) must not hold up the exit.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    match outcome {
+        Ok(Done::Yes) => ExitCode::SUCCESS,
+        Ok(Done::Exit(exit)) => ExitCode::from(exit as u8),
+        Err(problem) => screen.problem(&problem),
+    }
+}
+
+async fn run(command: Command, screen: &Screen) -> Outcome {
+    match command {
+        Command::Explain(command) => explain::run(command, screen),
+    }
+}
+
+/// How a command ended when nothing went wrong on the way: done, or with a documented exit code
+/// (3 = a difference was found) after its result was printed.
+pub(crate) enum Done {
+    Yes,
+    Exit(Exit),
+}
+
+pub(crate) type Outcome = Result<Done, Problem>;
+
+/// Help and version go to stdout with exit 0; a wrong command line is PH1003 with exit 2.
+fn usage(error: &clap::Error, lang: Lang) -> ExitCode {
+    use clap::error::ErrorKind;
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A closed pipe while printing help is nobody's problem.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(Exit::Usage as u8)
+        }
+        _ => {
+            let text = error.to_string();
+            let what = text.trim_start_matches("error: ").lines().next().unwrap_or_default();
+            let rest: Vec<&str> = text.lines().skip(1).filter(|line| !line.trim().is_empty()).collect();
+            let json = std::env::args_os().any(|arg| arg == "--json");
+            let problem = Problem::new(Code::UsageInvalid).with("what", what).cause(rest.join("\n"));
+            Screen::new(lang, json).problem(&problem)
+        }
+    }
+}

@@ -13,15 +13,25 @@ pub enum Request {
     /// Done: [`Status`].
     Status,
     /// Done: [`TokenMade`].
-    Token { node: NodeId, ttl_ms: u64 },
+    Token {
+        node: NodeId,
+        ttl_ms: u64,
+    },
     /// Items: [`NodeRow`].
     NodeList,
-    NodeRevoke { node: NodeId },
+    NodeRevoke {
+        node: NodeId,
+    },
     /// Done: [`AccessMade`].
-    AccessAdd { name: String, role: Role },
+    AccessAdd {
+        name: String,
+        role: Role,
+    },
     /// Items: [`AccessRow`].
     AccessList,
-    AccessRevoke { name: String },
+    AccessRevoke {
+        name: String,
+    },
     /// Done: [`GrantRow`].
     GrantAdd {
         consumer: NodeId,
@@ -37,13 +47,22 @@ pub enum Request {
     },
     /// Items: [`GrantRow`].
     GrantList,
-    GrantRevoke { grant: GrantId },
+    GrantRevoke {
+        grant: GrantId,
+    },
     /// The balance of a day (`2026-11-22`, in the coordinator's time zone; None = today). Done: [`DayBalance`].
-    Reconcile { day: Option<String> },
+    Reconcile {
+        day: Option<String>,
+    },
     /// Done: `{"matched":…,"findings":[…]}` as the node answered.
-    ReconcileDeep { node: NodeId, job: JobId },
+    ReconcileDeep {
+        node: NodeId,
+        job: JobId,
+    },
     /// A day (`2026-11-22`) or a month (`2026-11`); None = today. Done: the month's or day's figures.
-    Statistics { period: Option<String> },
+    Statistics {
+        period: Option<String>,
+    },
     /// Done: `{"checkpoint":"…","size":n}`.
     LedgerCheckpoint,
 }

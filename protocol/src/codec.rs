@@ -18,7 +18,10 @@ pub fn encode<T: minicbor::Encode<()>>(value: &T) -> Vec<u8> {
     let mut out = Vec::new();
     match minicbor::encode(value, &mut out) {
         Ok(()) => out,
-        Err(e) => match e.as_write() { Some(never) => match *never {}, None => Vec::new() },
+        Err(e) => match e.as_write() {
+            Some(never) => match *never {},
+            None => Vec::new(),
+        },
     }
 }
 

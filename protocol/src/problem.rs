@@ -211,11 +211,17 @@ impl Problem {
     }
     pub fn title(&self, lang: Lang) -> String {
         let text = self.code.text();
-        self.fill(match lang { Lang::En => text.en, Lang::Zh => text.zh })
+        self.fill(match lang {
+            Lang::En => text.en,
+            Lang::Zh => text.zh,
+        })
     }
     pub fn hint(&self, lang: Lang) -> String {
         let text = self.code.text();
-        self.fill(match lang { Lang::En => text.hint_en, Lang::Zh => text.hint_zh })
+        self.fill(match lang {
+            Lang::En => text.hint_en,
+            Lang::Zh => text.hint_zh,
+        })
     }
     fn fill(&self, template: &str) -> String {
         self.facts.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))

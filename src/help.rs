@@ -1,0 +1,105 @@
+//! Help in both languages: clap holds the English text, this table its Chinese.
+//! A test walks the whole command tree, so that no text is left in one language.
+
+use crate::Cli;
+use clap::CommandFactory;
+use posthouse_protocol::problem::Lang;
+
+/// The command tree in one language.
+pub(crate) fn localized(lang: Lang) -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    match lang {
+        Lang::En => command,
+        Lang::Zh => chinese(command),
+    }
+}
+
+fn chinese(mut command: clap::Command) -> clap::Command {
+    if let Some(about) = command.get_about().and_then(|text| translate(&text.to_string())) {
+        command = command.about(about).long_about(None::<&str>);
+    }
+    command = command.help_template("{before-help}{about-with-newline}\n用法：{usage}\n\n{all-args}{after-help}");
+    command = command.subcommand_help_heading("命令");
+    let names: Vec<String> = command.get_arguments().map(|arg| arg.get_id().to_string()).collect();
+    for name in names {
+        command = command.mut_arg(&name, |arg| {
+            let text = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            let heading = if arg.is_positional() { "参数" } else { "选项" };
+            let arg = arg.help_heading(heading);
+            match translate(&text) {
+                Some(text) => arg.help(text).long_help(None::<&str>),
+                None => arg,
+            }
+        });
+    }
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    for name in names {
+        command = command.mut_subcommand(name, chinese);
+    }
+    command
+}
+
+fn translate(english: &str) -> Option<&'static str> {
+    CHINESE.iter().find(|(en, _)| *en == english).map(|(_, zh)| *zh)
+}
+
+/// English help text → Chinese.
+const CHINESE: &[(&str, &str)] = &[
+    (
+        "Moves tables and folders between departments, and leaves receipts that three parties can check",
+        "在部门之间交换库表和文件，并留下三方可核验的回执",
+    ),
+    ("Language of everything printed: zh or en (by default the locale's)", "输出语言：zh 或 en（默认按系统区域设置）"),
+    ("Print JSON: one object, or a line per object while it runs", "输出 JSON：一个对象，或运行中每行一个对象"),
+    ("Print help", "显示帮助"),
+    ("Print version", "显示版本"),
+    ("Print the page of an error code, offline", "离线显示错误代码的说明"),
+    ("A code such as PH3001; without one, the list of all codes", "错误代码，如 PH3001；省略则列出全部代码"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_help_text_exists_in_chinese() {
+        let mut missing = Vec::new();
+        walk(&localized(Lang::En), &mut missing);
+        assert!(missing.is_empty(), "add to src/help.rs: {missing:#?}");
+    }
+
+    #[test]
+    fn every_command_and_option_has_a_help_text() {
+        let mut empty = Vec::new();
+        walk_empty(&localized(Lang::En), &mut empty);
+        assert!(empty.is_empty(), "{empty:#?}");
+    }
+
+    fn walk(command: &clap::Command, missing: &mut Vec<String>) {
+        let texts = command.get_about().into_iter().chain(command.get_arguments().filter_map(clap::Arg::get_help));
+        for text in texts {
+            let text = text.to_string();
+            if translate(&text).is_none() && !missing.contains(&text) {
+                missing.push(text);
+            }
+        }
+        for sub in command.get_subcommands() {
+            walk(sub, missing);
+        }
+    }
+
+    fn walk_empty(command: &clap::Command, empty: &mut Vec<String>) {
+        if command.get_about().is_none() {
+            empty.push(command.get_name().to_owned());
+        }
+        for arg in command.get_arguments() {
+            if arg.get_help().is_none() {
+                empty.push(format!("{} {}", command.get_name(), arg.get_id()));
+            }
+        }
+        for sub in command.get_subcommands() {
+            walk_empty(sub, empty);
+        }
+    }
+}
