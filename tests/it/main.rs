@@ -1,0 +1,8 @@
+//! The tests of the whole program, in one binary: real processes, real sockets, real disks.
+//! Each module is one capability; `support` holds the scene of two nodes and a coordinator.
+//! Larger counts run with `POSTHOUSE_LONG=1` (`tests/run --long`).
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cli;

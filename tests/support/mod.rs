@@ -1,0 +1,328 @@
+//! Two nodes and a coordinator as real processes of the built program, in a temporary folder.
+//! Everything is done through the command line, as an operator would; nothing reaches inside.
+
+use serde_json::Value;
+use std::io::Read;
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub const CENTRE: &str = "centre.test.example";
+pub const PROVIDER: &str = "police.test.example";
+pub const CONSUMER: &str = "housing.test.example";
+
+/// A finished command.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// The last line of stdout as JSON.
+    pub fn json(&self) -> Value {
+        let line = self.stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {self:#?}"))
+    }
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self
+    }
+}
+
+/// Runs the program in English and waits for its end.
+pub fn posthouse<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Ran {
+    run(Command::new(program()).args(args))
+}
+
+pub fn run(command: &mut Command) -> Ran {
+    let output = command
+        .env("LANG", "C.UTF-8")
+        .env_remove("LC_ALL")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+pub fn program() -> &'static str {
+    env!("CARGO_BIN_EXE_posthouse")
+}
+
+/// A running role, killed when dropped.
+pub struct Daemon {
+    child: Option<Child>,
+    arguments: Vec<String>,
+    log: PathBuf,
+    prefix: Vec<String>,
+}
+
+impl Daemon {
+    fn start(arguments: Vec<String>, log: PathBuf, prefix: Vec<String>) -> Self {
+        let mut daemon = Self { child: None, arguments, log, prefix };
+        daemon.restart();
+        daemon
+    }
+
+    /// Starts it (again).
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("the log opens");
+        let mut words = self.prefix.clone();
+        words.push(program().to_owned());
+        words.extend(self.arguments.iter().cloned());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
+            .env("LANG", "C.UTF-8")
+            .env("POSTHOUSE_LOG", "debug")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log is shared"))
+            .stderr(log)
+            .spawn()
+            .expect("the daemon starts");
+        self.child = Some(child);
+    }
+
+    /// SIGKILL, as a power cut of the process would be.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("it can be killed");
+            child.wait().expect("it ends");
+        }
+    }
+
+    /// SIGTERM and wait: gives the exit code and how long the drain took.
+    pub fn stop(&mut self) -> (i32, Duration) {
+        let mut child = self.child.take().expect("it runs");
+        let since = Instant::now();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be stopped");
+        loop {
+            if let Some(status) = child.try_wait().expect("it can be waited for") {
+                return (status.code().unwrap_or(-1), since.elapsed());
+            }
+            assert!(since.elapsed() < Duration::from_secs(20), "it does not stop: {}", self.log_tail());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map(Child::id).expect("it runs")
+    }
+
+    pub fn log_tail(&self) -> String {
+        let mut text = String::new();
+        if let Ok(mut file) = std::fs::File::open(&self.log) {
+            let _ = file.read_to_string(&mut text);
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What differs between scenes.
+#[derive(Default, Clone)]
+pub struct Scene {
+    /// `auto`, `quic` or `tcp`; empty = auto.
+    pub transport: &'static str,
+    /// Lines added to `[coordinator]` in coordinator.toml.
+    pub coordinator: String,
+    /// Everything after `[node]` and `[coordinator]` of either node; `{dir}` is the site's folder.
+    pub provider: String,
+    pub consumer: String,
+    /// Further lines within `[node]`.
+    pub provider_node: String,
+    pub consumer_node: String,
+    /// Resources of the provider that the consumer may take.
+    pub grants: Vec<&'static str>,
+    /// Words before each daemon's command line, such as `ip netns exec NAME`.
+    pub prefix: Vec<String>,
+}
+
+/// A coordinator, a provider and a consumer.
+pub struct Site {
+    pub coordinator: Daemon,
+    pub provider: Daemon,
+    pub consumer: Daemon,
+    pub http: u16,
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    pub fn start(scene: &Scene) -> Self {
+        let folder = tempfile::Builder::new().prefix("posthouse-it-").tempdir().expect("a temporary folder");
+        let dir = folder.path().to_path_buf();
+        let [centre, police, housing, http] = free_ports();
+        let centre_dir = dir.join("centre");
+        posthouse(&[
+            "coordinator", "init", "--data-dir", text(&centre_dir), "--name", CENTRE,
+            "--listen", &format!("127.0.0.1:{centre}"), "--http", &format!("127.0.0.1:{http}"),
+        ])
+        .ok();
+        let config = centre_dir.join("coordinator.toml");
+        if !scene.coordinator.is_empty() {
+            let mut written = std::fs::read_to_string(&config).expect("coordinator.toml is there");
+            for line in scene.coordinator.lines() {
+                let key = line.split('=').next().unwrap_or_default().trim();
+                let kept: Vec<&str> = written
+                    .lines()
+                    .filter(|have| have.split('=').next().unwrap_or_default().trim() != key)
+                    .collect();
+                written = kept.join("\n").replacen("[coordinator]", &format!("[coordinator]\n{line}"), 1);
+                written.push('\n');
+            }
+            std::fs::write(&config, written).expect("coordinator.toml is written");
+        }
+        let coordinator = Daemon::start(
+            words(&["coordinator", "run", "--config", text(&config)]),
+            dir.join("coordinator.log"),
+            scene.prefix.clone(),
+        );
+        wait_for("the coordinator answers", Duration::from_secs(20), || {
+            posthouse(&["coordinator", "node", "list", "--config", text(&config)]).code == 0
+        });
+        let node = |name: &str, port: u16, own: &str, rest: &str| {
+            let data = dir.join(name);
+            let transport = if scene.transport.is_empty() { "auto" } else { scene.transport };
+            let listen = if own.contains("listen") {
+                String::new()
+            } else {
+                format!("listen = \"127.0.0.1:{port}\"\nadvertise = \"127.0.0.1:{port}\"\n")
+            };
+            let toml = format!(
+                "[node]\nname = \"{name}\"\ndata_dir = \"{}\"\n{listen}transport = \"{transport}\"\n{own}\n\
+                 [coordinator]\naddress = \"127.0.0.1:{centre}\"\n\n{}\n",
+                text(&data),
+                rest.replace("{dir}", text(&dir)),
+            );
+            let path = dir.join(format!("{name}.toml"));
+            std::fs::write(&path, toml).expect("node.toml is written");
+            let token = posthouse(&["coordinator", "token", "--config", text(&config), "--node", name]).ok();
+            posthouse(&["node", "join", "--config", text(&path), "--token", token.stdout.trim()]).ok();
+            Daemon::start(
+                words(&["node", "run", "--config", text(&path)]),
+                dir.join(format!("{name}.log")),
+                scene.prefix.clone(),
+            )
+        };
+        let provider = node(PROVIDER, police, &scene.provider_node, &scene.provider);
+        let consumer = node(CONSUMER, housing, &scene.consumer_node, &scene.consumer);
+        let site = Self { coordinator, provider, consumer, http, folder };
+        for resource in &scene.grants {
+            site.grant(resource);
+        }
+        site.wait_until_up(PROVIDER);
+        site.wait_until_up(CONSUMER);
+        site
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+    pub fn centre_config(&self) -> String {
+        text(&self.dir().join("centre/coordinator.toml")).to_owned()
+    }
+    pub fn config(&self, node: &str) -> String {
+        text(&self.dir().join(format!("{node}.toml"))).to_owned()
+    }
+
+    /// Grants a resource of the provider to the consumer; gives the grant's id.
+    pub fn grant(&self, resource: &str) -> String {
+        let ran = posthouse(&[
+            "grant", "add", "--config", &self.centre_config(), "--consumer", CONSUMER,
+            "--resource", &format!("{PROVIDER}/{resource}"), "--until", "2099-12-31", "--json",
+        ])
+        .ok();
+        ran.json()["id"].as_str().expect("a grant has an id").to_owned()
+    }
+
+    /// Runs a job at the consumer and waits; the closing object of design.md section 6.
+    pub fn take(&self, job: &str) -> Value {
+        self.job(CONSUMER, job).ok().json()
+    }
+    pub fn job(&self, node: &str, job: &str) -> Ran {
+        posthouse(&["job", "run", "--config", &self.config(node), job, "--wait", "--json"])
+    }
+
+    pub fn wait_until_up(&self, node: &str) {
+        wait_for(&format!("{node} is up"), Duration::from_secs(30), || {
+            let ran = posthouse(&["coordinator", "node", "list", "--config", &self.centre_config(), "--json"]);
+            ran.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).any(|item| {
+                let nodes = item["nodes"].as_array().cloned().unwrap_or_else(|| vec![item.clone()]);
+                nodes.iter().any(|item| item["name"] == node && item["state"] == "up")
+            })
+        });
+    }
+}
+
+/// Waits until `holds`, or says what did not come true.
+pub fn wait_for(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !holds() {
+        assert!(since.elapsed() < at_most, "not within {at_most:?}: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The same content, names, kinds, modes and times on both sides; differences as text.
+pub fn compare_folders(left: &Path, right: &Path) -> String {
+    let diff = run(Command::new("diff").args(["-r", "--no-dereference"]).arg(left).arg(right));
+    let list = |folder: &Path| {
+        let ran = run(Command::new("sh")
+            .args(["-c", "find . -printf '%P|%y|%m|%T@|%l\\n' | sort"])
+            .current_dir(folder));
+        ran.stdout
+    };
+    let (a, b) = (list(left), list(right));
+    let mut out = diff.stdout + &diff.stderr;
+    if a != b {
+        let right: std::collections::BTreeSet<&str> = b.lines().collect();
+        let left: std::collections::BTreeSet<&str> = a.lines().collect();
+        for line in left.symmetric_difference(&right).take(20) {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("test folders have plain names")
+}
+
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Ports free for UDP and TCP alike at this moment.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let mut kept = Vec::new();
+    let mut ports = [0; N];
+    let mut found = 0;
+    while found < N {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = tcp.local_addr().expect("a port").port();
+        if let Ok(udp) = UdpSocket::bind(("127.0.0.1", port)) {
+            ports[found] = port;
+            found += 1;
+            kept.push((tcp, udp));
+        }
+    }
+    ports
+}
