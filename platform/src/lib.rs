@@ -19,6 +19,7 @@ pub mod identity;
 pub mod network;
 pub mod quic;
 pub mod random;
+pub mod settings;
 #[cfg(feature = "simulation")]
 pub mod simulated;
 pub mod tls_tcp;
