@@ -45,7 +45,7 @@ codes! {
     ConfigMissing = 1002, Usage, "the file {file} cannot be read", "无法读取文件 {file}",
         "check the path and its permissions", "请检查路径和权限";
     UsageInvalid = 1003, Usage, "the command line is not valid: {what}", "命令行有误：{what}",
-        "see `posthouse help`", "请查看 `posthouse help`";
+        "see `posthouse --help`", "请查看 `posthouse --help`";
     UnknownName = 1004, Usage, "there is no {kind} `{name}` here", "这里没有名为 `{name}` 的{kind}",
         "list what exists with `posthouse {kind} list`", "用 `posthouse {kind} list` 查看已有的名称";
     NotRunning = 1005, Unreachable, "no running {role} answers at {socket}", "{socket} 处没有正在运行的{role}",
