@@ -1,1 +1,161 @@
-//! (being written)
+//! What a disk promises: room, and that synced bytes stay. Files themselves are opened with `std::fs`
+//! and `rustix`; whoever makes something durable does it through [`Disk`], so that a test can fill
+//! the disk or fail a sync at the moment it chooses.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+pub trait Disk: Send + Sync {
+    /// Bytes that this process may still write beneath `path`, which exists.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Asked right before `bytes` are written to `path`: a full disk answers here, so that the
+    /// simulated one can be full without being filled.
+    fn before_write(&self, path: &Path, bytes: u64) -> io::Result<()>;
+    /// Makes a file's bytes and length durable (fdatasync). `path` says whose they are.
+    /// After an error the file's content is unknown: it is written anew, the sync is never repeated.
+    fn sync_file(&self, file: BorrowedFd<'_>, path: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+}
+
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+    fn before_write(&self, _: &Path, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn sync_file(&self, file: BorrowedFd<'_>, _: &Path) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(file)?)
+    }
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        use rustix::fs::{Mode, OFlags};
+        let folder = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(rustix::fs::fsync(folder)?)
+    }
+}
+
+/// The real disk, with faults at chosen places: for tests and the simulator.
+#[derive(Default)]
+pub struct FaultyDisk {
+    faults: Mutex<BTreeMap<PathBuf, Fault>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// No byte more fits.
+    Full,
+    /// This many bytes still fit; then as [`Fault::Full`].
+    Room(u64),
+    /// Writes are accepted, syncs fail.
+    SyncFails,
+}
+
+impl FaultyDisk {
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Everything at or beneath `path` has this fault from now on.
+    pub fn set(&self, path: impl Into<PathBuf>, fault: Fault) {
+        self.locked().insert(path.into(), fault);
+    }
+    pub fn clear(&self, path: &Path) {
+        self.locked().remove(path);
+    }
+    fn locked(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, Fault>> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        let faults = self.locked();
+        match faults.iter().find(|(at, fault)| path.starts_with(at) && **fault == Fault::SyncFails) {
+            Some(_) => Err(rustix::io::Errno::IO.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let faults = self.locked();
+        let limit = faults.iter().filter(|(at, _)| path.starts_with(at)).filter_map(|(_, fault)| match fault {
+            Fault::Full => Some(0),
+            Fault::Room(bytes) => Some(*bytes),
+            Fault::SyncFails => None,
+        });
+        match limit.min() {
+            Some(bytes) => Ok(bytes),
+            None => RealDisk.free_bytes(path),
+        }
+    }
+    fn before_write(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let mut faults = self.locked();
+        for (_, fault) in faults.iter_mut().filter(|(at, _)| path.starts_with(at)) {
+            match fault {
+                Fault::Full => return Err(rustix::io::Errno::NOSPC.into()),
+                Fault::Room(room) if *room < bytes => return Err(rustix::io::Errno::NOSPC.into()),
+                Fault::Room(room) => *room -= bytes,
+                Fault::SyncFails => {}
+            }
+        }
+        Ok(())
+    }
+    fn sync_file(&self, file: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+        self.sync(path)?;
+        RealDisk.sync_file(file, path)
+    }
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.sync(path)?;
+        RealDisk.sync_folder(path)
+    }
+}
+
+/// Whether an error means that there is no room (full, or over quota), which passes by itself.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn the_real_disk_has_room_and_syncs() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(RealDisk.free_bytes(folder.path()).unwrap() > 0);
+        let path = folder.path().join("a");
+        let file = std::fs::File::create(&path).unwrap();
+        RealDisk.sync_file(file.as_fd(), &path).unwrap();
+        RealDisk.sync_folder(folder.path()).unwrap();
+        assert!(RealDisk.sync_folder(&path).is_err());
+    }
+
+    #[test]
+    fn a_full_disk_is_full_only_beneath_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::new();
+        disk.set(folder.path().join("in"), Fault::Room(10));
+        let inside = folder.path().join("in/file");
+        disk.before_write(&inside, 10).unwrap();
+        assert!(is_full(&disk.before_write(&inside, 1).unwrap_err()));
+        disk.before_write(&folder.path().join("out"), 1 << 40).unwrap();
+        disk.clear(&folder.path().join("in"));
+        disk.before_write(&inside, 1).unwrap();
+    }
+
+    #[test]
+    fn a_failing_sync_fails_only_where_it_was_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::new();
+        disk.set(folder.path(), Fault::SyncFails);
+        assert!(!is_full(&disk.sync_folder(folder.path()).unwrap_err()));
+        disk.clear(folder.path());
+        disk.sync_folder(folder.path()).unwrap();
+    }
+}

@@ -1,6 +1,9 @@
 //! Accept and dial: authenticated connections between two certified names, over QUIC or TLS/TCP.
 //! Above this file nobody knows which of the two carries a connection.
 
+mod both;
+
+use crate::World;
 use crate::identity::Identity;
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::problem::Problem;
@@ -88,6 +91,12 @@ pub enum DialTrust {
     Certified,
     /// Joining: the CA certificate's SHA-256 from the token; no client certificate.
     Join { ca_sha256: [u8; 32] },
+}
+
+/// Opens the listeners that `listen` asks for and a dialler. Without an identity the endpoint only dials, and
+/// only with [`DialTrust::Join`].
+pub async fn bind(world: World, identity: Option<Arc<Identity>>, listen: Listen) -> Result<Arc<dyn Endpoint>, Problem> {
+    both::bind(world, identity, listen).await
 }
 
 /// Both listeners and the dialler of one process.

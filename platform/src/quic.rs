@@ -1,1 +1,1 @@
-//! (being written)
+//! QUIC (quinn): one connection, a channel is a bidirectional stream.

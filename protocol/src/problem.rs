@@ -50,6 +50,12 @@ codes! {
         "list what exists with `posthouse {kind} list`", "用 `posthouse {kind} list` 查看已有的名称";
     NotRunning = 1005, Unreachable, "no running {role} answers at {socket}", "{socket} 处没有正在运行的{role}",
         "start it, or check `data_dir` in the configuration", "请先启动，或检查配置中的 `data_dir`";
+    AlreadyRunning = 1006, Failed, "another process already answers at {socket}", "已有另一个进程在 {socket} 处运行",
+        "stop it first, or give this one another `data_dir`", "请先停止它，或为本进程换一个 `data_dir`";
+    ListenFailed = 1007, Failed, "cannot listen on {address}", "无法监听 {address}",
+        "check whether another program uses the port, and the address in `listen`", "请检查端口是否被占用，以及 `listen` 中的地址";
+    SecretExposed = 1008, Usage, "the secret in {file} is not kept secret", "{file} 中的机密未得到保护",
+        "make it yours alone: `chown` to the service's user and `chmod 600`", "请只允许本服务的用户读取：`chown` 后执行 `chmod 600`";
     PeerUnreachable = 2001, Unreachable, "{peer} cannot be reached", "无法连接 {peer}",
         "check the address, the port (UDP and TCP) and whether {peer} is running", "请检查地址、端口（UDP 与 TCP）以及 {peer} 是否在运行";
     FrameInvalid = 2002, Failed, "{peer} sent something that is not a valid frame", "{peer} 发来了无效的帧",
@@ -112,6 +118,8 @@ codes! {
         "check the resource's name with its provider", "请与提供方核对资源名称";
     FilterUnsupported = 3019, NotPermitted, "the grant's row filter cannot be applied to {resource}", "授权的行过滤条件无法用于 {resource}",
         "ask the managing authority to correct the filter", "请管理方修正过滤条件";
+    CertificateOfOther = 3020, NotPermitted, "the certificate of {peer} comes from another CA", "{peer} 的证书由另一个 CA 签发",
+        "both must have joined the same coordinator; join the stray one again", "两端须加入同一个协调中心；请让加错的一端重新加入";
     DiskFull = 4001, Failed, "no room left in {path}", "{path} 空间不足",
         "make room; the transfer is paused and resumes by itself", "请清理空间；交换已暂停，会自动恢复";
     StorageFailed = 4002, Failed, "{path} cannot be written", "无法写入 {path}",
