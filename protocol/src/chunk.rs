@@ -1,7 +1,14 @@
 //! A chunk on the wire, and the proof that it was checked.
-//! On a data channel: the 56-byte [`ChunkHeader`], then `wire_bytes` of body.
+//! On a data channel: the 56-byte [`ChunkHeader`], then `wire_bytes` of body, over and over.
+//! A [`ChunkMeta`] exists only for content that was hashed at its place and found to be what its header says.
 
+use crate::limits;
+use blake3::hazmat::{HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
+use bytes::Bytes;
 use minicbor::bytes::ByteArray;
+use std::collections::BTreeMap;
+
+pub const CHUNK_HEADER_BYTES: usize = 56;
 
 /// Fixed layout, big-endian: entry u64, revision u32, chunk u32, bytes u32, wire_bytes u32, value [32] = 56.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,3 +23,295 @@ pub struct ChunkHeader {
     /// BLAKE3 subtree value of the content at its place in the file (the root hash where the file is this one chunk).
     pub value: ByteArray<32>,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    #[error("a chunk declares {bytes} bytes in {wire_bytes}")]
+    Lengths { bytes: u32, wire_bytes: u32 },
+    #[error("a file of {0} bytes is over the limit")]
+    FileTooLong(u64),
+    #[error("chunk {chunk} does not exist in a file of {size} bytes, or has another length")]
+    NoSuchChunk { chunk: u32, size: u64 },
+    #[error("chunk {chunk} of entry {entry} does not unpack to {bytes} bytes")]
+    Packed { entry: u64, chunk: u32, bytes: u32 },
+    #[error("the content of chunk {chunk} of entry {entry} is not what its header says")]
+    Value { entry: u64, chunk: u32 },
+}
+
+impl ChunkHeader {
+    pub fn encode(&self) -> [u8; CHUNK_HEADER_BYTES] {
+        let mut out = [0; CHUNK_HEADER_BYTES];
+        out[..8].copy_from_slice(&self.entry.to_be_bytes());
+        for (at, field) in [self.revision, self.chunk, self.bytes, self.wire_bytes].into_iter().enumerate() {
+            out[8 + 4 * at..12 + 4 * at].copy_from_slice(&field.to_be_bytes());
+        }
+        out[24..].copy_from_slice(&*self.value);
+        out
+    }
+
+    /// Lengths are within their bounds afterwards: a body of `wire_bytes` may be allocated.
+    pub fn decode(from: &[u8; CHUNK_HEADER_BYTES]) -> Result<Self, ChunkError> {
+        let field = |at: usize| u32::from_be_bytes([from[at], from[at + 1], from[at + 2], from[at + 3]]);
+        let mut value = [0; 32];
+        value.copy_from_slice(&from[24..]);
+        let header = Self {
+            entry: u64::from(field(0)) << 32 | u64::from(field(4)),
+            revision: field(8),
+            chunk: field(12),
+            bytes: field(16),
+            wire_bytes: field(20),
+            value: value.into(),
+        };
+        let ok = header.bytes > 0 && header.bytes <= limits::CHUNK_BYTES_LARGE;
+        if ok && header.wire_bytes > 0 && header.wire_bytes <= header.bytes {
+            Ok(header)
+        } else {
+            Err(ChunkError::Lengths { bytes: header.bytes, wire_bytes: header.wire_bytes })
+        }
+    }
+}
+
+/// How a file of a certain size is cut: which chunks it has and where they lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    size: u64,
+}
+
+impl Layout {
+    pub fn new(size: u64) -> Result<Self, ChunkError> {
+        if size > limits::FILE_BYTES_MAX { Err(ChunkError::FileTooLong(size)) } else { Ok(Self { size }) }
+    }
+    pub fn size(self) -> u64 {
+        self.size
+    }
+    /// Length of every chunk but the last.
+    pub fn chunk_bytes(self) -> u32 {
+        if self.size > limits::LARGE_FILE_BYTES { limits::CHUNK_BYTES_LARGE } else { limits::CHUNK_BYTES }
+    }
+    /// Number of chunks; an empty file has none.
+    pub fn chunks(self) -> u32 {
+        // FILE_BYTES_MAX keeps it within 28 bits.
+        self.size.div_ceil(u64::from(self.chunk_bytes())) as u32
+    }
+    pub fn offset(self, chunk: u32) -> u64 {
+        u64::from(chunk) * u64::from(self.chunk_bytes())
+    }
+    /// Length of one chunk; 0 for a chunk that does not exist.
+    pub fn bytes(self, chunk: u32) -> u32 {
+        let left = self.size.saturating_sub(self.offset(chunk));
+        // It is at most chunk_bytes, a u32.
+        left.min(u64::from(self.chunk_bytes())) as u32
+    }
+    /// BLAKE3 value of `content` as this chunk: a subtree's value at its place, or the root hash where it is all.
+    pub fn value(self, chunk: u32, content: &[u8]) -> [u8; 32] {
+        if self.chunks() <= 1 {
+            return *blake3::hash(content).as_bytes();
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(self.offset(chunk));
+        // One chunk is an aligned power of two, so a longer content would not be a subtree.
+        let content = &content[..content.len().min(self.chunk_bytes() as usize)];
+        hasher.update(content).finalize_non_root()
+    }
+}
+
+/// Content that was hashed at its place and found to be what its header says.
+#[derive(Debug, Clone)]
+pub struct VerifiedChunk {
+    meta: ChunkMeta,
+    content: Bytes,
+}
+
+impl VerifiedChunk {
+    pub fn verify(header: &ChunkHeader, layout: Layout, content: Bytes) -> Result<Self, ChunkError> {
+        let bytes = layout.bytes(header.chunk);
+        if bytes == 0 || bytes != header.bytes || content.len() != bytes as usize {
+            return Err(ChunkError::NoSuchChunk { chunk: header.chunk, size: layout.size });
+        }
+        if layout.value(header.chunk, &content) != *header.value {
+            return Err(ChunkError::Value { entry: header.entry, chunk: header.chunk });
+        }
+        Ok(Self { meta: ChunkMeta { header: *header, layout }, content })
+    }
+    pub fn meta(&self) -> ChunkMeta {
+        self.meta
+    }
+    pub fn content(&self) -> &Bytes {
+        &self.content
+    }
+    pub fn into_content(self) -> Bytes {
+        self.content
+    }
+    /// Where it lies in its file.
+    pub fn offset(&self) -> u64 {
+        self.meta.layout.offset(self.meta.chunk())
+    }
+}
+
+/// What is known of a verified chunk; made only by [`VerifiedChunk::verify`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkMeta {
+    header: ChunkHeader,
+    layout: Layout,
+}
+
+impl ChunkMeta {
+    pub fn entry(&self) -> u64 {
+        self.header.entry
+    }
+    pub fn revision(&self) -> u32 {
+        self.header.revision
+    }
+    pub fn chunk(&self) -> u32 {
+        self.header.chunk
+    }
+    pub fn bytes(&self) -> u32 {
+        self.header.bytes
+    }
+    pub fn wire_bytes(&self) -> u32 {
+        self.header.wire_bytes
+    }
+    pub fn value(&self) -> [u8; 32] {
+        *self.header.value
+    }
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+    pub fn credit(&self) -> u64 {
+        credit(self.header.bytes)
+    }
+}
+
+/// What a chunk takes of the credit that the consumer has given.
+pub fn credit(bytes: u32) -> u64 {
+    u64::from(bytes) + limits::CHUNK_CREDIT_OVERHEAD
+}
+
+/// Content as it goes onto the line: packed where that saves at least a sixteenth, else as it is.
+pub fn pack(content: Bytes) -> Bytes {
+    let Ok(packed) = zstd::bulk::compress(&content, ZSTD_LEVEL) else { return content };
+    if packed.len() + content.len() / 16 < content.len() { packed.into() } else { content }
+}
+
+/// The content of a body that came behind `header`; never more than `header.bytes`.
+pub fn unpack(header: &ChunkHeader, body: Bytes) -> Result<Bytes, ChunkError> {
+    let bad = || ChunkError::Packed { entry: header.entry, chunk: header.chunk, bytes: header.bytes };
+    if body.len() != header.wire_bytes as usize || header.bytes > limits::CHUNK_BYTES_LARGE {
+        return Err(bad());
+    }
+    if header.wire_bytes == header.bytes {
+        return Ok(body);
+    }
+    let content = zstd::bulk::decompress(&body, header.bytes as usize).map_err(|_| bad())?;
+    if content.len() == header.bytes as usize { Ok(content.into()) } else { Err(bad()) }
+}
+
+/// The values of a file's chunks as they become known, joined into subtrees as soon as both halves are there:
+/// a file that arrives in order takes a few dozen values, however long it is.
+#[derive(Debug, Clone)]
+pub struct Subtrees {
+    layout: Layout,
+    /// First chunk → (log2 of the number of chunks of a full subtree, its value). They do not overlap.
+    known: BTreeMap<u32, (u32, [u8; 32])>,
+    chunks_known: u32,
+}
+
+impl Subtrees {
+    pub fn new(layout: Layout) -> Self {
+        Self { layout, known: BTreeMap::new(), chunks_known: 0 }
+    }
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Whether the chunk exists and was not known before.
+    pub fn insert(&mut self, chunk: u32, value: [u8; 32]) -> bool {
+        let chunks = self.layout.chunks();
+        if chunk >= chunks || self.contains(chunk) {
+            return false;
+        }
+        self.chunks_known += 1;
+        let (mut start, mut level, mut value) = (chunk, 0u32, value);
+        loop {
+            let span = 1u32 << level;
+            let parent = start & !(2 * span - 1);
+            let sibling = if parent == start { start + span } else { parent };
+            let full = u64::from(parent) + 2 * u64::from(span) <= u64::from(chunks);
+            // The top of the tree is joined as a root, which only `root` does.
+            let top = parent == 0 && 2 * span >= chunks;
+            match self.known.get(&sibling) {
+                Some((sibling_level, sibling_value)) if *sibling_level == level && full && !top => {
+                    let sibling_value = *sibling_value;
+                    let (left, right) = if parent == start { (value, sibling_value) } else { (sibling_value, value) };
+                    value = merge_subtrees_non_root(&left, &right, Mode::Hash);
+                    self.known.remove(&sibling);
+                    start = parent;
+                    level += 1;
+                }
+                _ => break,
+            }
+        }
+        self.known.insert(start, (level, value));
+        true
+    }
+    pub fn contains(&self, chunk: u32) -> bool {
+        let before = self.known.range(..=chunk).next_back();
+        before.is_some_and(|(start, (level, _))| chunk - start < 1 << level)
+    }
+    pub fn chunks_known(&self) -> u32 {
+        self.chunks_known
+    }
+    pub fn complete(&self) -> bool {
+        self.chunks_known == self.layout.chunks()
+    }
+    /// Half-open ranges of chunks that are not known, ascending.
+    pub fn missing(&self) -> Vec<(u32, u32)> {
+        let mut missing = Vec::new();
+        let mut next = 0;
+        for (start, (level, _)) in &self.known {
+            if *start > next {
+                missing.push((next, *start));
+            }
+            next = start + (1 << level);
+        }
+        if next < self.layout.chunks() {
+            missing.push((next, self.layout.chunks()));
+        }
+        missing
+    }
+    /// The plain BLAKE3 hash of the file, once every chunk is known.
+    pub fn root(&self) -> Option<[u8; 32]> {
+        match self.layout.chunks() {
+            _ if !self.complete() => None,
+            0 => Some(*blake3::hash(b"").as_bytes()),
+            1 => self.known.get(&0).map(|(_, value)| *value),
+            _ => {
+                let (left, right) = self.halves(0, self.layout.size)?;
+                Some(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes())
+            }
+        }
+    }
+
+    /// The values of the two halves of the subtree that begins at `offset` and has `length` bytes.
+    fn halves(&self, offset: u64, length: u64) -> Option<([u8; 32], [u8; 32])> {
+        let left = left_subtree_len(length);
+        Some((self.subtree(offset, left)?, self.subtree(offset + left, length - left)?))
+    }
+    fn subtree(&self, offset: u64, length: u64) -> Option<[u8; 32]> {
+        let chunk_bytes = u64::from(self.layout.chunk_bytes());
+        let (chunk, chunks) = ((offset / chunk_bytes) as u32, length.div_ceil(chunk_bytes) as u32);
+        match self.known.get(&chunk) {
+            Some((level, value)) if 1 << level == chunks => Some(*value),
+            _ if chunks <= 1 => None,
+            _ => {
+                let (left, right) = self.halves(offset, length)?;
+                Some(merge_subtrees_non_root(&left, &right, Mode::Hash))
+            }
+        }
+    }
+}
+
+const ZSTD_LEVEL: i32 = 1;
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,10 @@ pub const ID_BYTES_MAX: usize = 253;
 pub const LABEL_BYTES_MAX: usize = 64;
 /// One control frame on the line.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
-/// Nesting of CBOR items in anything a peer sends.
-pub const NESTING_MAX: usize = 8;
+/// Nesting of CBOR items in a frame; the deepest that exists (a heartbeat's catalog references) has 9.
+pub const NESTING_MAX: usize = 12;
+/// Nesting in what is signed: a grant's filter has up to three CBOR levels for each of its own.
+pub const NESTING_SIGNED_MAX: usize = 3 * FILTER_DEPTH_MAX + 16;
 /// A signed statement as bytes.
 pub const STATEMENT_BYTES_MAX: usize = 16 << 10;
 /// A signed policy as bytes.
@@ -17,10 +19,26 @@ pub const CHUNK_BYTES_LARGE: u32 = 4 << 20;
 pub const LARGE_FILE_BYTES: u64 = 4 << 30;
 /// Compressed form of a chunk may exceed it by this much at most.
 pub const CHUNK_WIRE_OVERHEAD: u32 = 64 << 10;
+/// One file or split; its chunks are then numbered within 28 bits.
+pub const FILE_BYTES_MAX: u64 = 1 << 50;
+/// What a chunk takes of the credit beside its content, so that empty and tiny files are bounded too.
+pub const CHUNK_CREDIT_OVERHEAD: u64 = 1024;
+/// Times that a bad chunk or a file that does not add up is asked again before the transfer ends.
+pub const CHUNK_TRIES_MAX: u32 = 5;
+pub const BAD_CHUNKS_MAX: u32 = 1000;
+/// Ranges in one `Want`; what is missing in more pieces is asked from there to the end.
+pub const WANT_RANGES_MAX: usize = 1024;
 /// Files or splits in one transfer.
 pub const ENTRIES_MAX: u64 = 16 << 20;
 /// Entries in one frame.
 pub const ENTRIES_PER_FRAME_MAX: usize = 1024;
+/// A provider lists at most this many entries beyond the first that is not finished.
+pub const ENTRIES_AHEAD_MAX: usize = 16_384;
+/// Things left out of one transfer, listed by name in its attachment.
+pub const LEFT_OUT_MAX: usize = 100_000;
+pub const REASON_BYTES_MAX: usize = 1024;
+/// Fill of one frame that carries a list, before the next is begun.
+pub const FRAME_FILL_BYTES: usize = 256 << 10;
 /// A file's name relative to its folder, in bytes, and one component of it.
 pub const PATH_BYTES_MAX: usize = 4096;
 pub const COMPONENT_BYTES_MAX: usize = 255;
@@ -60,4 +78,9 @@ const _: () = {
     // After one kill at most what was in flight and what was not yet recorded is sent again.
     assert!(CREDIT_BYTES + PROGRESS_BYTES <= 48 << 20);
     assert!(BATCH_ROWS as u64 <= SPLIT_ROWS);
+    assert!(FILE_BYTES_MAX / CHUNK_BYTES_LARGE as u64 <= 1 << 28);
+    // The last entry that fits into a list may begin just below the fill.
+    assert!(FRAME_FILL_BYTES + PATH_BYTES_MAX + LINK_BYTES_MAX + REASON_BYTES_MAX + 256 <= FRAME_BYTES_MAX);
+    assert!(WANT_RANGES_MAX * 11 + 32 <= FRAME_FILL_BYTES);
+    assert!(NESTING_MAX <= NESTING_SIGNED_MAX);
 };
