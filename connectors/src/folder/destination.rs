@@ -1,0 +1,633 @@
+//! A folder that is landed in. Content is written beside its target under a temporary name and appears
+//! by rename: a name shows the old file or the complete new one, never a mix. Links are made, never
+//! followed. After `finish` everything published is durable, folders have their times and rights.
+
+use super::beneath::{At, Root};
+use super::fault::{left_out, named, taken, writing};
+use super::mirror::{self, LandedBefore};
+use super::names::{self, SELF, check_name, depth, part_leaf, split};
+use super::part::{Part, Written, modified};
+use super::replace::{Prepared, Replacing};
+use super::source::read_full;
+use super::stat::{FileStat, file_type, travelling_mode};
+use super::walk::{Met, Then, walk};
+use posthouse_platform::disk::Disk;
+use posthouse_protocol::id::TransferId;
+use posthouse_protocol::job::Write;
+use posthouse_protocol::limits::LINK_BYTES_MAX;
+use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
+use posthouse_protocol::problem::{Code, Problem};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub struct FolderDestination {
+    root: Root,
+    /// `replace`: the folder as it stands while the new one is built.
+    standing: Option<Root>,
+    replacing: Option<Replacing>,
+    write: Write,
+    short: String,
+    written: Arc<Written>,
+    folders: Mutex<Folders>,
+}
+
+#[derive(Default)]
+struct Folders {
+    /// Made by this transfer, as far as this process knows.
+    made: BTreeSet<Vec<u8>>,
+    /// What they get at the end: rights, and mtime where it is known.
+    wanted: BTreeMap<Vec<u8>, (u32, Option<i64>)>,
+    /// Names were made or removed in them.
+    touched: BTreeSet<Vec<u8>>,
+}
+
+/// What already stands where an entry would land.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Present {
+    Absent,
+    /// Same kind, size and mtime; for links the same text. Whether the bytes are the same is for the
+    /// caller to know (its record of what it landed there, or `hash`).
+    Same(FileStat),
+    /// Something else, which would be replaced.
+    Differs(FileStat),
+    /// It cannot be landed.
+    Blocked(LeftOut),
+}
+
+impl FolderDestination {
+    /// Makes the folder where it is missing. `replace` that cannot be done is refused here.
+    pub fn open(root: &Path, write: Write, transfer: &TransferId, disk: Arc<dyn Disk>) -> Result<Self, Problem> {
+        let short = names::short(transfer);
+        let mut folders = Folders::default();
+        let (root, standing, replacing) = if write == Write::Replace {
+            let Prepared { replacing, new, standing } = Replacing::prepare(root, &short)?;
+            if standing.is_none() {
+                folders.made.insert(SELF.to_vec());
+            }
+            (new, standing, Some(replacing))
+        } else {
+            if make_root(root, disk.as_ref())? {
+                folders.made.insert(SELF.to_vec());
+            }
+            (Root::open(root).map_err(|e| writing(root, e))?, None, None)
+        };
+        let written = Arc::new(Written::new(disk));
+        Ok(Self { root, standing, replacing, write, short, written, folders: Mutex::new(folders) })
+    }
+
+    /// Asked before content is: whether it is needed, and whether it can be landed at all.
+    pub fn present(&self, entry: &Entry) -> Result<Present, Problem> {
+        if let Err(problem) = check_entry(entry) {
+            return Ok(Present::Blocked(left_out(&entry.name, &problem)));
+        }
+        let in_root = self.compare(&self.root, entry)?;
+        match (&self.standing, in_root) {
+            (Some(standing), Present::Absent) => Ok(match self.compare(standing, entry)? {
+                // The new folder is empty here: whatever stands in the old one is in nobody's way.
+                Present::Blocked(_) => Present::Absent,
+                other => other,
+            }),
+            (_, in_root) => Ok(in_root),
+        }
+    }
+
+    /// The temporary file for an entry's content, beside its target. With `resume`, the one that an
+    /// earlier process of this transfer left, if there is one.
+    pub fn part(&self, name: &[u8], resume: bool) -> Result<Part, Problem> {
+        check_name(name).map_err(|e| named(Code::NameRefused, name, e))?;
+        let (folder_name, _) = split(name);
+        let folder = self.make_folder(folder_name)?;
+        let leaf = part_leaf(&self.short, name);
+        let path = self.root.path_of(&names::join(folder_name, &leaf));
+        let failed = |e: Errno| writing(&path, e);
+        if resume {
+            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            match rustix::fs::openat(&folder, leaf.as_slice(), flags, Mode::empty()) {
+                Ok(file) if is_own_file(&rustix::fs::fstat(&file).map_err(failed)?) => {
+                    return Ok(Part::new(file.into(), path, false, Arc::clone(&self.written)));
+                }
+                Ok(_) | Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::ACCESS) => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        self.written.disk.before_write(&path, 0).map_err(|e| writing(&path, e))?;
+        self.in_folder(folder_name, &folder, &|| {
+            remove(&folder, &leaf, AtFlags::empty())?;
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&folder, leaf.as_slice(), flags, Mode::RUSR | Mode::WUSR)
+        })
+        .map(|file| Part::new(file.into(), path.clone(), true, Arc::clone(&self.written)))
+        .map_err(failed)
+    }
+
+    /// Makes durable what was written through parts since the last call. After an error the parts
+    /// written since then are of unknown content and are written again.
+    pub fn sync(&self) -> Result<(), Problem> {
+        self.written.sync()
+    }
+
+    /// Makes an entry visible: a sealed part is renamed, a link or folder is made. A repeat changes nothing.
+    pub fn publish(&self, entry: &Entry) -> Result<FileStat, Problem> {
+        check_entry(entry)?;
+        match &entry.kind {
+            EntryKind::Directory => self.publish_folder(entry),
+            EntryKind::Link(text) => self.publish_link(entry, text),
+            EntryKind::File | EntryKind::Split(_) => self.publish_file(entry),
+        }
+    }
+
+    /// An entry whose content is there already (`Present::Same`): gives it its mode; `replace` takes the
+    /// file over from the old folder without copying it.
+    pub fn adopt(&self, entry: &Entry) -> Result<FileStat, Problem> {
+        check_entry(entry)?;
+        if !matches!(entry.kind, EntryKind::File) {
+            return self.publish(entry);
+        }
+        if let Some(standing) = &self.standing
+            && matches!(self.compare(&self.root, entry)?, Present::Absent)
+        {
+            self.link_over(standing, entry)?;
+        }
+        let path = self.root.path_of(&entry.name);
+        let file = open_handle(&self.root, &entry.name).map_err(|e| writing(&path, e))?;
+        let stat = rustix::fs::fstat(&file).map_err(|e| writing(&path, e))?;
+        let mode = travelling_mode(&entry.kind, entry.mode);
+        if stat.st_mode & 0o7777 != mode {
+            chmod_handle(&file, mode).map_err(|e| writing(&path, e))?;
+        }
+        rustix::fs::fstat(&file).map(|stat| FileStat::of(&stat)).map_err(|e| writing(&path, e))
+    }
+
+    /// Folders get their times and rights, deepest first; every folder with new names is synced; `replace`
+    /// puts the new folder in place. What was published is durable when this returns.
+    pub fn finish(&self) -> Result<(), Problem> {
+        self.sync()?;
+        let Folders { wanted, touched, .. } = std::mem::take(&mut *self.locked());
+        let mut all: Vec<&[u8]> = wanted.keys().chain(&touched).map(Vec::as_slice).collect();
+        all.sort_by(|a, b| depth(b).cmp(&depth(a)).then_with(|| a.cmp(b)));
+        all.dedup();
+        for name in all {
+            if name != SELF || self.replacing.is_none() {
+                self.finish_folder(name, wanted.get(name).copied(), touched.contains(name))?;
+            }
+        }
+        let Some(replacing) = &self.replacing else { return Ok(()) };
+        let (mode, mtime_ns) = wanted.get(SELF).copied().unwrap_or((NEW_FOLDER_MODE, None));
+        let mode = if replacing.keep_rights(&self.root)? { None } else { Some(mode) };
+        self.finish_root(mode, mtime_ns)?;
+        let disk = &self.written.disk;
+        replacing.exchange(&self.root, &|path| disk.sync_folder(path).map_err(|e| writing(path, e)))
+    }
+
+    /// BLAKE3 of what is landed at a name (or, with `replace`, still stands there). `reread` reads from
+    /// the disk, past what memory still holds of it.
+    pub fn hash(&self, name: &[u8], reread: bool) -> Result<[u8; 32], Problem> {
+        check_name(name).map_err(|e| named(Code::NameRefused, name, e))?;
+        let path = self.root.path_of(name);
+        let root = match (&self.standing, self.root.at(name)) {
+            (Some(standing), Ok(At::Nothing | At::Blocked)) => standing,
+            _ => &self.root,
+        };
+        hash_file(root, name, reread).map_err(|e| named(Code::FileUnreadable, name, e).with("path", path.display()))
+    }
+
+    /// What `mirror` would delete of what this job landed before. Ask only with a complete manifest.
+    pub fn mirror_plan(
+        &self,
+        landed: &[LandedBefore],
+        in_scope: &dyn Fn(&[u8]) -> bool,
+        left_out: &[LeftOut],
+    ) -> Result<Vec<LandedBefore>, Problem> {
+        mirror::plan(&self.root, landed, in_scope, left_out)
+    }
+
+    /// Deletes a plan; to be followed by `finish`.
+    pub fn mirror_delete(&self, plan: &[LandedBefore]) -> Result<u64, Problem> {
+        mirror::delete(&self.root, plan, &mut |folder| {
+            self.locked().touched.insert(folder.to_vec());
+        })
+    }
+
+    /// Removes the temporary files of an abandoned transfer.
+    pub fn discard(&self, names: &mut dyn Iterator<Item = &[u8]>) -> Result<(), Problem> {
+        for name in names {
+            if check_name(name).is_err() {
+                continue;
+            }
+            let (folder_name, _) = split(name);
+            let removed = match self.root.folder(folder_name) {
+                Ok(folder) => remove(&folder, &part_leaf(&self.short, name), AtFlags::empty()),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+                Err(e) => Err(e),
+            };
+            removed.map_err(|e| writing(&self.root.path_of(name), e))?;
+        }
+        match &self.replacing {
+            Some(replacing) => replacing.discard(),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes through the whole folder and removes every temporary file of ours whose transfer (the first 16
+    /// characters of its id after `tr-`) is not kept.
+    pub fn sweep(&self, keep: &dyn Fn(&str) -> bool) -> Result<u64, Problem> {
+        let mut removed = 0;
+        walk(&self.root, SELF, &mut |name, met| -> Result<Then, Problem> {
+            let (folder, leaf) = split(name);
+            let Met::Here(stat) = met else { return Ok(Then::Skip) };
+            if file_type(&stat) == FileType::Directory {
+                return Ok(Then::Enter);
+            }
+            if names::owner(leaf).is_some_and(|short| !keep(short)) {
+                self.root
+                    .folder(folder)
+                    .and_then(|folder| remove(&folder, leaf, AtFlags::empty()))
+                    .map_err(|e| writing(&self.root.path_of(name), e))?;
+                removed += 1;
+            }
+            Ok(Then::Skip)
+        })?;
+        Ok(removed)
+    }
+
+    pub fn free_bytes(&self) -> Result<u64, Problem> {
+        let path = self.root.path_of(SELF);
+        self.written.disk.free_bytes(&path).map_err(|e| writing(&path, e))
+    }
+
+    fn compare(&self, root: &Root, entry: &Entry) -> Result<Present, Problem> {
+        let name = entry.name.as_slice();
+        let blocked = |why: &str| Ok(Present::Blocked(left_out(name, &taken(name, why))));
+        let append = self.write == Write::Append;
+        let at = if name == SELF {
+            rustix::fs::fstat(root.handle()).map(At::Here)
+        } else {
+            root.at(name)
+        };
+        let stat = match at.map_err(|e| writing(&root.path_of(name), e))? {
+            At::Nothing => return Ok(Present::Absent),
+            At::Blocked if append => return blocked("a file or link stands where its folder should be"),
+            At::Blocked => return Ok(Present::Absent),
+            At::Here(stat) => stat,
+        };
+        let now = FileStat::of(&stat);
+        let same = match (&entry.kind, file_type(&stat)) {
+            (EntryKind::Directory, FileType::Directory) => return Ok(Present::Same(now)),
+            (EntryKind::File, FileType::RegularFile) => now.size == entry.size && now.mtime_ns == entry.mtime_ns,
+            (EntryKind::Link(text), FileType::Symlink) => {
+                read_link(root, name).map_err(|e| writing(&root.path_of(name), e))? == *text
+            }
+            (_, FileType::Directory) => {
+                return if !append && self.is_empty(root, name)? {
+                    Ok(Present::Differs(now))
+                } else {
+                    blocked("a folder of that name is there")
+                };
+            }
+            _ => false,
+        };
+        match (same, append) {
+            (true, _) => Ok(Present::Same(now)),
+            (false, true) => blocked("it exists already, and `append` replaces nothing"),
+            (false, false) => Ok(Present::Differs(now)),
+        }
+    }
+
+    fn is_empty(&self, root: &Root, name: &[u8]) -> Result<bool, Problem> {
+        let failed = |e: Errno| writing(&root.path_of(name), e);
+        let folder = root.folder(name).map_err(failed)?;
+        for entry in rustix::fs::Dir::new(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn publish_file(&self, entry: &Entry) -> Result<FileStat, Problem> {
+        let name = entry.name.as_slice();
+        let leaf = part_leaf(&self.short, name);
+        let folder_name = split(name).0;
+        let path = self.root.path_of(name);
+        let (folder, target) = self.root.parent(name).map_err(|e| writing(&path, e))?;
+        let stat = |leaf: &[u8]| rustix::fs::statat(&folder, leaf, AtFlags::SYMLINK_NOFOLLOW);
+        match stat(&leaf) {
+            Ok(part) if is_own_file(&part) => {}
+            Ok(_) => return Err(taken(name, "its temporary file was exchanged")),
+            // Published by an earlier process of this transfer: the part is gone, the file is there.
+            Err(Errno::NOENT) => {
+                return match self.compare(&self.root, entry)? {
+                    Present::Same(stat) => Ok(stat),
+                    _ => Err(writing(&path, Errno::NOENT).with("name", "its temporary file")),
+                };
+            }
+            Err(e) => return Err(writing(&path, e)),
+        }
+        self.in_folder(folder_name, &folder, &|| self.put(&folder, &leaf, target))
+            .map_err(|e| self.landing(entry, e))?;
+        self.locked().touched.insert(folder_name.to_vec());
+        stat(target).map(|stat| FileStat::of(&stat)).map_err(|e| writing(&path, e))
+    }
+
+    fn publish_link(&self, entry: &Entry, text: &[u8]) -> Result<FileStat, Problem> {
+        let name = entry.name.as_slice();
+        let (folder_name, target) = split(name);
+        let path = self.root.path_of(name);
+        let failed = |e: Errno| writing(&path, e);
+        let folder = self.make_folder(folder_name)?;
+        let times = modified(entry.mtime_ns);
+        match self.compare(&self.root, entry)? {
+            Present::Same(now) if now.mtime_ns == entry.mtime_ns => return Ok(now),
+            Present::Same(_) => {
+                rustix::fs::utimensat(&folder, target, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            }
+            Present::Blocked(why) => return Err(taken(name, why.reason)),
+            Present::Absent | Present::Differs(_) => {
+                let leaf = part_leaf(&self.short, name);
+                self.written.disk.before_write(&path, text.len() as u64).map_err(|e| writing(&path, e))?;
+                self.in_folder(folder_name, &folder, &|| {
+                    remove(&folder, &leaf, AtFlags::empty())?;
+                    rustix::fs::symlinkat(text, &folder, leaf.as_slice())?;
+                    rustix::fs::utimensat(&folder, leaf.as_slice(), &times, AtFlags::SYMLINK_NOFOLLOW)?;
+                    self.put(&folder, &leaf, target)
+                })
+                .map_err(|e| self.landing(entry, e))?;
+            }
+        }
+        self.locked().touched.insert(folder_name.to_vec());
+        let stat = rustix::fs::statat(&folder, target, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        Ok(FileStat::of(&stat))
+    }
+
+    fn publish_folder(&self, entry: &Entry) -> Result<FileStat, Problem> {
+        let name = entry.name.as_slice();
+        let folder = self.make_folder(name)?;
+        let stat = rustix::fs::fstat(&folder).map_err(|e| writing(&self.root.path_of(name), e))?;
+        let mode = travelling_mode(&entry.kind, entry.mode);
+        let mut folders = self.locked();
+        // A folder in the rights we make folders with was made by an earlier process of ours.
+        let made = folders.made.contains(name) || (name != SELF && stat.st_mode & 0o7777 == MAKING_MODE);
+        if made {
+            folders.wanted.insert(name.to_vec(), (mode, Some(entry.mtime_ns)));
+        } else if self.write != Write::Append {
+            // The top folder is the operator's: where it stood before, its rights stay.
+            let mode = if name == SELF { stat.st_mode & 0o7777 } else { mode };
+            folders.wanted.insert(name.to_vec(), (mode, Some(entry.mtime_ns)));
+        }
+        Ok(FileStat::of(&stat))
+    }
+
+    /// Renames a temporary name to its target; `append` never over something.
+    fn put(&self, folder: &OwnedFd, leaf: &[u8], target: &[u8]) -> Result<(), Errno> {
+        if self.write != Write::Append {
+            return match rustix::fs::renameat(folder, leaf, folder, target) {
+                // An empty folder stands there (one with something in it was refused before).
+                Err(Errno::ISDIR) => {
+                    rustix::fs::unlinkat(folder, target, AtFlags::REMOVEDIR)?;
+                    rustix::fs::renameat(folder, leaf, folder, target)
+                }
+                done => done,
+            };
+        }
+        match rustix::fs::renameat_with(folder, leaf, folder, target, RenameFlags::NOREPLACE) {
+            // Kernels before 3.15 and some file systems: a second name that must be new does the same.
+            Err(Errno::NOSYS | Errno::INVAL) => {
+                rustix::fs::linkat(folder, leaf, folder, target, AtFlags::empty())?;
+                rustix::fs::unlinkat(folder, leaf, AtFlags::empty())
+            }
+            done => done,
+        }
+    }
+
+    fn landing(&self, entry: &Entry, errno: Errno) -> Problem {
+        match errno {
+            Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR | Errno::NOTDIR | Errno::LOOP => taken(&entry.name, errno),
+            _ => writing(&self.root.path_of(&entry.name), errno),
+        }
+    }
+
+    /// Gives the file of the old folder a second name in the new one.
+    fn link_over(&self, standing: &Root, entry: &Entry) -> Result<(), Problem> {
+        let name = entry.name.as_slice();
+        let path = self.root.path_of(name);
+        let (from, leaf) = standing.parent(name).map_err(|e| writing(&path, e))?;
+        let folder = self.make_folder(split(name).0)?;
+        rustix::fs::linkat(&from, leaf, &folder, leaf, AtFlags::empty()).map_err(|e| writing(&path, e))?;
+        self.locked().touched.insert(split(name).0.to_vec());
+        Ok(())
+    }
+
+    /// Opens a folder, making what is missing of it. A file or link on the way gives way to a folder
+    /// (`append`: it does not); it is never followed.
+    fn make_folder(&self, name: &[u8]) -> Result<OwnedFd, Problem> {
+        match self.root.folder(name) {
+            Ok(folder) => return Ok(folder),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(e) => return Err(writing(&self.root.path_of(name), e)),
+        }
+        let ends = name.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at).chain([name.len()]);
+        for end in ends {
+            let folder = name.get(..end).unwrap_or(name);
+            match self.root.folder(folder) {
+                Ok(_) => continue,
+                Err(Errno::NOENT) => {}
+                Err(Errno::NOTDIR | Errno::LOOP) if self.write != Write::Append => {
+                    let gone = self.root.parent(folder).and_then(|(parent, leaf)| remove(&parent, leaf, AtFlags::empty()));
+                    gone.map_err(|e| writing(&self.root.path_of(folder), e))?;
+                }
+                Err(Errno::NOTDIR | Errno::LOOP) => return Err(taken(folder, "a file or link stands where a folder should be")),
+                Err(e) => return Err(writing(&self.root.path_of(folder), e)),
+            }
+            let path = self.root.path_of(folder);
+            let (parent, leaf) = self.root.parent(folder).map_err(|e| writing(&path, e))?;
+            let parent_name = split(folder).0;
+            self.written.disk.before_write(&path, 0).map_err(|e| writing(&path, e))?;
+            let made = self.in_folder(parent_name, &parent, &|| {
+                rustix::fs::mkdirat(&parent, leaf, Mode::from_raw_mode(MAKING_MODE))
+            });
+            match made {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(writing(&path, e)),
+            }
+            let mut folders = self.locked();
+            folders.made.insert(folder.to_vec());
+            // Until its own entry says otherwise.
+            folders.wanted.entry(folder.to_vec()).or_insert((NEW_FOLDER_MODE, None));
+            folders.touched.insert(parent_name.to_vec());
+        }
+        self.root.folder(name).map_err(|e| writing(&self.root.path_of(name), e))
+    }
+
+    /// Does something in a folder; where its rights forbid it to its own owner, they are widened until `finish`.
+    fn in_folder<T>(&self, name: &[u8], folder: &OwnedFd, work: &dyn Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        match work() {
+            Err(Errno::ACCESS) => {
+                let mode = rustix::fs::fstat(folder)?.st_mode & 0o7777;
+                rustix::fs::fchmod(folder, Mode::from_raw_mode(mode | MAKING_MODE))?;
+                self.locked().wanted.entry(name.to_vec()).or_insert((mode, None));
+                work()
+            }
+            done => done,
+        }
+    }
+
+    fn finish_folder(&self, name: &[u8], wanted: Option<(u32, Option<i64>)>, touched: bool) -> Result<(), Problem> {
+        let path = self.root.path_of(name);
+        let failed = |e: Errno| writing(&path, e);
+        let sync = || self.written.disk.sync_folder(&path).map_err(|e| writing(&path, e));
+        let folder = match self.root.folder(name) {
+            Ok(folder) => folder,
+            // Removed since (by mirror, or by somebody): nothing of ours is in it.
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return Err(failed(e)),
+        };
+        let now = FileStat::of(&rustix::fs::fstat(&folder).map_err(failed)?);
+        let (mode, mtime_ns) = wanted.unwrap_or((now.mode, None));
+        if mtime_ns.is_some_and(|mtime_ns| mtime_ns != now.mtime_ns) {
+            rustix::fs::futimens(&folder, &modified(mtime_ns.unwrap_or(now.mtime_ns))).map_err(failed)?;
+        } else if mode == now.mode && !touched {
+            return Ok(());
+        }
+        // It is synced while it can still be opened.
+        sync()?;
+        if mode != now.mode {
+            rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode)).map_err(failed)?;
+            if mode & 0o500 == 0o500 {
+                sync()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_root(&self, mode: Option<u32>, mtime_ns: Option<i64>) -> Result<(), Problem> {
+        let path = self.root.path_of(SELF);
+        let failed = |e: Errno| writing(&path, e);
+        if let Some(mode) = mode {
+            rustix::fs::fchmod(self.root.handle(), Mode::from_raw_mode(mode)).map_err(failed)?;
+        }
+        if let Some(mtime_ns) = mtime_ns {
+            rustix::fs::futimens(self.root.handle(), &modified(mtime_ns)).map_err(failed)?;
+        }
+        rustix::fs::fsync(self.root.handle()).map_err(failed)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Folders> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a peer lists is checked at every use: a name, a link's text, and that it is part of a folder.
+fn check_entry(entry: &Entry) -> Result<(), Problem> {
+    let refused = |why: String| named(Code::NameRefused, &entry.name, why);
+    check_name(&entry.name).map_err(|e| refused(e.to_string()))?;
+    match &entry.kind {
+        EntryKind::Split(_) => Err(refused("it is part of a table".to_owned())),
+        EntryKind::Link(text) if text.is_empty() || text.len() > LINK_BYTES_MAX || text.contains(&0) => {
+            Err(refused("its text is no path".to_owned()))
+        }
+        EntryKind::File | EntryKind::Link(_) if entry.name == SELF => Err(refused("it is the folder itself".to_owned())),
+        EntryKind::File if i64::try_from(entry.size).is_err() => Err(refused("its size is beyond any file".to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the folder and what is missing above it; says whether it was missing.
+fn make_root(root: &Path, disk: &dyn Disk) -> Result<bool, Problem> {
+    let mut missing = Vec::new();
+    let mut at = Some(root);
+    while let Some(path) = at.filter(|path| !path.as_os_str().is_empty() && !path.exists()) {
+        missing.push(path);
+        at = path.parent();
+    }
+    std::fs::create_dir_all(root).map_err(|e| writing(root, e))?;
+    for path in &missing {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        disk.sync_folder(parent).map_err(|e| writing(parent, e))?;
+    }
+    Ok(!missing.is_empty())
+}
+
+/// A regular file of ours under one name only: nobody can have smuggled it in to have it overwritten.
+fn is_own_file(stat: &Stat) -> bool {
+    file_type(stat) == FileType::RegularFile && stat.st_nlink == 1 && stat.st_uid == rustix::process::geteuid().as_raw()
+}
+
+fn remove(folder: &OwnedFd, leaf: &[u8], flags: AtFlags) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(folder, leaf, flags) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+fn read_link(root: &Root, name: &[u8]) -> Result<Vec<u8>, Errno> {
+    let (folder, leaf) = root.parent(name)?;
+    Ok(rustix::fs::readlinkat(folder, leaf, Vec::new())?.into_bytes())
+}
+
+/// A handle that needs no right to read the file.
+fn open_handle(root: &Root, name: &[u8]) -> Result<OwnedFd, Errno> {
+    root.file(name, OFlags::PATH)
+}
+
+fn chmod_handle(file: &OwnedFd, mode: u32) -> Result<(), Errno> {
+    // A handle without reading rights takes no fchmod; the kernel's own name for it does.
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+    rustix::fs::chmod(path, Mode::from_raw_mode(mode))
+}
+
+fn hash_file(root: &Root, name: &[u8], reread: bool) -> std::io::Result<[u8; 32]> {
+    let mut room = vec![0; HASH_BYTES + ALIGN_BYTES];
+    // Reading past memory wants a place aligned to the disk's blocks.
+    let start = room.as_ptr().align_offset(ALIGN_BYTES).min(ALIGN_BYTES);
+    let buffer = room.get_mut(start..start + HASH_BYTES).unwrap_or_default();
+    let mut direct = if reread { root.file(name, OFlags::RDONLY | OFlags::DIRECT).ok().map(File::from) } else { None };
+    let buffered = File::from(root.file(name, OFlags::RDONLY)?);
+    if reread {
+        rustix::fs::fdatasync(&buffered)?;
+        rustix::fs::fadvise(&buffered, 0, None, Advice::DontNeed)?;
+    }
+    let mut hasher = blake3::Hasher::new();
+    let mut offset = 0u64;
+    loop {
+        let read = match &direct {
+            // One read each: after a short one the place is no longer aligned, and it is the end or nearly.
+            Some(file) => match file.read_at(buffer, offset) {
+                Ok(read) if read == buffer.len() => read,
+                Ok(read) => {
+                    direct = None;
+                    read
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                // The file system takes the flag and not the reads: dropping what memory holds has to do.
+                Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                    direct = None;
+                    continue;
+                }
+                Err(e) => return Err(e),
+            },
+            None => {
+                let read = read_full(&buffered, offset, buffer)?;
+                if read == 0 {
+                    return Ok(*hasher.finalize().as_bytes());
+                }
+                read
+            }
+        };
+        hasher.update(buffer.get(..read).unwrap_or_default());
+        offset += read as u64;
+    }
+}
+
+/// Folders are made like this and get their own rights at the end.
+const MAKING_MODE: u32 = 0o700;
+/// For folders that no entry describes.
+const NEW_FOLDER_MODE: u32 = 0o755;
+const HASH_BYTES: usize = 1 << 20;
+const ALIGN_BYTES: usize = 4096;

@@ -1,0 +1,124 @@
+//! Deletes what a job landed earlier and its source no longer has; never what others put there, never
+//! what the source could not read this time, and never more than a tenth by itself.
+
+use super::beneath::{At, Root};
+use super::fault::writing;
+use super::names::{SELF, check_name, depth, split};
+use super::stat::{FileStat, file_type};
+use posthouse_protocol::manifest::{EntryKind, LeftOut};
+use posthouse_protocol::problem::{Code, Problem};
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+
+/// What this job landed in an earlier transfer, as it stood then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LandedBefore {
+    pub name: Vec<u8>,
+    pub kind: Kind,
+    pub size: u64,
+    pub mtime_ns: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    File,
+    Directory,
+    Link,
+}
+
+impl Kind {
+    /// None for splits, which are no part of a folder.
+    pub fn of(kind: &EntryKind) -> Option<Self> {
+        match kind {
+            EntryKind::File => Some(Self::File),
+            EntryKind::Directory => Some(Self::Directory),
+            EntryKind::Link(_) => Some(Self::Link),
+            EntryKind::Split(_) => None,
+        }
+    }
+}
+
+/// What would be deleted: out of scope, not left out (nor beneath something left out), and still as it
+/// was landed. `MirrorUnsafe` when that is over a tenth of all that was landed.
+pub(crate) fn plan(
+    root: &Root,
+    landed: &[LandedBefore],
+    in_scope: &dyn Fn(&[u8]) -> bool,
+    left_out: &[LeftOut],
+) -> Result<Vec<LandedBefore>, Problem> {
+    let unknown: BTreeSet<&[u8]> = left_out.iter().map(|what| what.name.as_slice()).collect();
+    let mut gone = Vec::new();
+    for before in landed {
+        let name = before.name.as_slice();
+        if name == SELF || check_name(name).is_err() || in_scope(name) || is_unknown(&unknown, name) {
+            continue;
+        }
+        if stands(root, before)? {
+            gone.push(before.clone());
+        }
+    }
+    if gone.len().saturating_mul(SHARE) > landed.len() {
+        return Err(Problem::new(Code::MirrorUnsafe).with("count", gone.len()).with("total", landed.len()));
+    }
+    gone.sort_by(|a, b| depth(&b.name).cmp(&depth(&a.name)).then_with(|| a.name.cmp(&b.name)));
+    Ok(gone)
+}
+
+/// Deletes a plan; folders only where nothing else is in them. Calls `touched` with each folder changed.
+pub(crate) fn delete(
+    root: &Root,
+    plan: &[LandedBefore],
+    touched: &mut dyn FnMut(&[u8]),
+) -> Result<u64, Problem> {
+    let mut deleted = 0;
+    for before in plan {
+        // Between plan and now someone may have put something of their own there.
+        if !stands(root, before)? {
+            continue;
+        }
+        let flags = if before.kind == Kind::Directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let done = root.parent(&before.name).and_then(|(folder, leaf)| rustix::fs::unlinkat(folder, leaf, flags));
+        match done {
+            Ok(()) => {
+                deleted += 1;
+                touched(split(&before.name).0);
+            }
+            Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
+            Err(e) => return Err(writing(&root.path_of(&before.name), e)),
+        }
+    }
+    Ok(deleted)
+}
+
+/// Whether the name or a folder it is in was left out: then its absence from the scope says nothing.
+fn is_unknown(unknown: &BTreeSet<&[u8]>, name: &[u8]) -> bool {
+    let mut at = name;
+    while at != SELF {
+        if unknown.contains(at) {
+            return true;
+        }
+        at = split(at).0;
+    }
+    unknown.contains(SELF)
+}
+
+fn stands(root: &Root, before: &LandedBefore) -> Result<bool, Problem> {
+    let stat = match root.at(&before.name) {
+        Ok(At::Here(stat)) => stat,
+        Ok(At::Nothing | At::Blocked) => return Ok(false),
+        Err(e) => return Err(writing(&root.path_of(&before.name), e)),
+    };
+    let now = FileStat::of(&stat);
+    Ok(match (before.kind, file_type(&stat)) {
+        (Kind::File, FileType::RegularFile) | (Kind::Link, FileType::Symlink) => {
+            now.size == before.size && now.mtime_ns == before.mtime_ns
+        }
+        (Kind::Directory, FileType::Directory) => true,
+        _ => false,
+    })
+}
+
+/// One in this many may go.
+const SHARE: usize = 10;

@@ -1,0 +1,189 @@
+//! A file on its way: written beside its target under a temporary name, in any order, and made visible
+//! only by the destination's `publish`. It can be dropped and opened again at any time.
+
+use super::fault::writing;
+use super::source::read_full;
+use super::stat::travelling_mode;
+use posthouse_platform::disk::Disk;
+use posthouse_protocol::manifest::Entry;
+use posthouse_protocol::problem::Problem;
+use rustix::fs::{FallocateFlags, Mode, Timespec, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub struct Part {
+    file: Arc<File>,
+    path: PathBuf,
+    fresh: bool,
+    written: Arc<Written>,
+}
+
+impl Part {
+    pub(crate) fn new(file: File, path: PathBuf, fresh: bool, written: Arc<Written>) -> Self {
+        Self { file: Arc::new(file), path, fresh, written }
+    }
+
+    /// Whether it starts empty: what was recorded of an earlier one is then void.
+    pub fn fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Regions of zeros become holes, so that a sparse file stays one.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Problem> {
+        let failed = |e: std::io::Error| writing(&self.path, e);
+        self.written.disk.before_write(&self.path, bytes.len() as u64).map_err(failed)?;
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            let zeros = zeros_at_start(rest);
+            if zeros >= HOLE_BYTES_MIN {
+                self.hole(offset + at as u64, zeros).map_err(failed)?;
+                at += zeros;
+            } else {
+                let data = data_at_start(rest, zeros);
+                self.file.write_all_at(rest.get(..data).unwrap_or(rest), offset + at as u64).map_err(failed)?;
+                at += data;
+            }
+        }
+        self.written.note(&self.file, &self.path)
+    }
+
+    /// To check again what an earlier process wrote. Fills `out` unless the file ends before.
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Problem> {
+        read_full(&self.file, offset, out).map_err(|e| writing(&self.path, e))
+    }
+
+    /// Gives the file its length, mode and mtime. It then waits for `sync` and `publish`.
+    pub fn seal(self, entry: &Entry) -> Result<(), Problem> {
+        let failed = |e: Errno| writing(&self.path, e);
+        rustix::fs::ftruncate(&self.file, entry.size).map_err(failed)?;
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(travelling_mode(&entry.kind, entry.mode))).map_err(failed)?;
+        rustix::fs::futimens(&self.file, &modified(entry.mtime_ns)).map_err(failed)?;
+        self.written.note(&self.file, &self.path)
+    }
+
+    fn hole(&self, offset: u64, bytes: usize) -> std::io::Result<()> {
+        let end = offset.saturating_add(bytes as u64);
+        if self.file.metadata()?.len() < end {
+            // What lies beyond the end reads as zeros once the file is longer; whatever stood before
+            // the old end within this region is punched out below.
+            self.file.set_len(end)?;
+        }
+        if self.fresh {
+            return Ok(());
+        }
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, punch, offset, bytes as u64) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.file.write_all_at(&vec![0; bytes], offset),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// Which files have bytes that are not durable yet. Shared by a destination and its parts.
+pub(crate) struct Written {
+    pub(crate) disk: Arc<dyn Disk>,
+    files: Mutex<Vec<(Arc<File>, PathBuf)>>,
+}
+
+impl Written {
+    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
+        Self { disk, files: Mutex::new(Vec::new()) }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Vec<(Arc<File>, PathBuf)>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, file: &Arc<File>, path: &Path) -> Result<(), Problem> {
+        let mut files = self.locked();
+        if files.last().is_none_or(|(last, _)| !Arc::ptr_eq(last, file)) && !files.iter().any(|(f, _)| Arc::ptr_eq(f, file)) {
+            files.push((Arc::clone(file), path.to_owned()));
+        }
+        let full = files.len() >= FILES_MAX;
+        drop(files);
+        // Each waiting file holds a handle: beyond some hundred they are made durable at once.
+        if full { self.sync() } else { Ok(()) }
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), Problem> {
+        let files = std::mem::take(&mut *self.locked());
+        for (file, path) in &files {
+            self.disk.sync_file(file.as_fd(), path).map_err(|e| writing(path, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// This mtime, and the access time as it is.
+pub(crate) fn modified(mtime_ns: i64) -> Timestamps {
+    let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT as _ };
+    let mtime = Timespec {
+        tv_sec: mtime_ns.div_euclid(1_000_000_000),
+        tv_nsec: mtime_ns.rem_euclid(1_000_000_000) as _,
+    };
+    Timestamps { last_access: omit, last_modification: mtime }
+}
+
+fn zeros_at_start(bytes: &[u8]) -> usize {
+    bytes.chunks(BLOCK_BYTES).take_while(|block| is_zero(block)).map(<[u8]>::len).sum()
+}
+
+/// Up to the next hole worth making; `from` zeros at the start are data.
+fn data_at_start(bytes: &[u8], from: usize) -> usize {
+    let mut end = from;
+    while let Some(rest) = bytes.get(end..).filter(|rest| !rest.is_empty()) {
+        let zeros = zeros_at_start(rest);
+        if zeros >= HOLE_BYTES_MIN {
+            break;
+        }
+        end += zeros;
+        end += rest.get(zeros..).map_or(0, |data| data.len().min(BLOCK_BYTES));
+    }
+    end
+}
+
+fn is_zero(block: &[u8]) -> bool {
+    // Most data fails at its first bytes; only then is the block looked through.
+    block.first() == Some(&0) && block.iter().all(|b| *b == 0)
+}
+
+const BLOCK_BYTES: usize = 4096;
+const HOLE_BYTES_MIN: usize = 64 << 10;
+const FILES_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_and_holes_cover_every_byte_in_order() {
+        let mut bytes = vec![0u8; 300_000];
+        bytes[100_000] = 1;
+        bytes[100_001] = 1;
+        bytes[299_999] = 1;
+        let mut at = 0;
+        let mut seen = Vec::new();
+        while at < bytes.len() {
+            let zeros = zeros_at_start(&bytes[at..]);
+            let (hole, len) =
+                if zeros >= HOLE_BYTES_MIN { (true, zeros) } else { (false, data_at_start(&bytes[at..], zeros)) };
+            assert!(len > 0);
+            assert!(!hole || bytes[at..at + len].iter().all(|b| *b == 0));
+            seen.push(hole);
+            at += len;
+        }
+        assert_eq!(at, bytes.len());
+        assert_eq!(seen, [true, false, true, false]);
+    }
+
+    #[test]
+    fn times_before_1970_keep_their_nanoseconds() {
+        let times = modified(-1);
+        assert_eq!((times.last_modification.tv_sec, times.last_modification.tv_nsec as i64), (-1, 999_999_999));
+    }
+}

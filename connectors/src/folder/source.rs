@@ -1,0 +1,255 @@
+//! A folder that is read: lists what is in scope, in a fixed order, and opens files so that a change
+//! while they are read is noticed. What cannot be handed over is found too, with its reason.
+
+use super::beneath::{At, Root};
+use super::fault::{left_out, named, readable, reading};
+use super::links::leaves;
+use super::names::{SELF, check_name, is_ours, split};
+use super::patterns::Patterns;
+use super::stat::{FileStat, file_type, travelling_mode};
+use super::walk::{Met, Then, walk};
+use super::{FolderOptions, Links};
+use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::time::Timestamp;
+use rustix::fs::{Advice, FileType, OFlags, Stat};
+use rustix::io::Errno;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+pub struct FolderSource {
+    root: Root,
+    patterns: Patterns,
+    links: Links,
+    quiet_ms: i64,
+}
+
+/// One thing in scope: handed over, or left out with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Indexes count from 0 in list order; links carry the root of their text, files none yet.
+    Entry { entry: Entry, stat: FileStat },
+    LeftOut(LeftOut),
+}
+
+impl FolderSource {
+    /// A folder that is missing or unreadable is a problem, never an empty folder.
+    pub fn open(root: &Path, options: &FolderOptions) -> Result<Self, Problem> {
+        let failed = |cause: String| {
+            Problem::new(Code::SourceFailed).with("resource", root.display()).with("path", root.display()).cause(cause)
+        };
+        let patterns = Patterns::new(&options.include, &options.exclude).map_err(|e| failed(e.to_string()))?;
+        let root = Root::open(root).map_err(|e| failed(format!("the folder {} cannot be opened: {e}", root.display())))?;
+        Ok(Self { root, patterns, links: options.links, quiet_ms: options.quiet_ms })
+    }
+
+    /// Finds everything in scope: the folder itself as `.`, then names by their bytes, folders before
+    /// what is in them. `now` is the wall clock, for `quiet`. Our own temporary files are no content.
+    pub fn list(
+        &self,
+        now: Timestamp,
+        found: &mut dyn FnMut(Found) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let top = rustix::fs::fstat(self.root.handle()).map_err(|e| self.lost(e))?;
+        let mut lister = Lister { source: self, now, index: 0, waiting: Vec::new(), found };
+        lister.entry(SELF, EntryKind::Directory, &top, None)?;
+        walk(&self.root, SELF, &mut |name, met| lister.meet(name, met))
+    }
+
+    /// Opens a listed file for reading.
+    pub fn open_file(&self, name: &[u8]) -> Result<OpenFile, Problem> {
+        check_name(name).map_err(|e| named(Code::NameRefused, name, e))?;
+        let file = match self.root.file(name, OFlags::RDONLY) {
+            Ok(file) => file,
+            Err(Errno::NXIO | Errno::LOOP) => return Err(named(Code::SpecialFile, name, "it is no longer a file")),
+            // Gone is only what the folder itself says is not there.
+            Err(Errno::NOENT | Errno::NOTDIR) if matches!(self.root.at(name), Ok(At::Nothing | At::Blocked)) => {
+                return Err(named(Code::FileChanged, name, "it was removed while the folder was read"));
+            }
+            Err(e) => return Err(reading(name, e)),
+        };
+        // Only a hint; a file system that does not take it reads as well.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
+        let stat = rustix::fs::fstat(&file).map_err(|e| reading(name, e))?;
+        Ok(OpenFile { name: name.to_vec(), file: file.into(), stat: FileStat::of(&stat) })
+    }
+
+    fn lost(&self, errno: Errno) -> Problem {
+        let path = self.root.path_of(SELF);
+        Problem::new(Code::SourceFailed).with("resource", path.display()).with("path", path.display()).cause(errno)
+    }
+}
+
+/// A file being read. It stays the file that was opened, whatever takes its name meanwhile.
+pub struct OpenFile {
+    name: Vec<u8>,
+    file: std::fs::File,
+    stat: FileStat,
+}
+
+impl OpenFile {
+    /// As it was when it was opened.
+    pub fn stat(&self) -> FileStat {
+        self.stat
+    }
+    /// Whether it was written to since: what was read is then torn and is read again.
+    pub fn changed(&self) -> Result<bool, Problem> {
+        let stat = rustix::fs::fstat(&self.file).map_err(|e| reading(&self.name, e))?;
+        // A writer may put the old mtime back, but not the old ctime. A file that was only renamed or
+        // linked once more has a new ctime too, which costs one more reading and no error.
+        Ok(FileStat::of(&stat) != self.stat)
+    }
+    /// Fills `out` unless the file ends before.
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Problem> {
+        read_full(&self.file, offset, out)
+            .map_err(|e| named(Code::FileUnreadable, &self.name, e))
+    }
+}
+
+pub(crate) fn read_full(file: &std::fs::File, offset: u64, out: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+struct Lister<'a> {
+    source: &'a FolderSource,
+    now: Timestamp,
+    index: u64,
+    /// Folders on the way to something in scope that have not been found yet (with `include`).
+    waiting: Vec<(Vec<u8>, Stat)>,
+    found: &'a mut dyn FnMut(Found) -> Result<(), Problem>,
+}
+
+impl Lister<'_> {
+    fn meet(&mut self, name: &[u8], met: Met) -> Result<Then, Problem> {
+        if is_ours(split(name).1) || self.source.patterns.excludes(name) {
+            return Ok(Then::Skip);
+        }
+        let included = self.source.patterns.includes(name);
+        let stat = match met {
+            Met::Here(stat) => stat,
+            Met::Unreadable(e) if name == SELF => return Err(self.source.lost(e)),
+            // It may be a folder with something in scope in it: always told.
+            Met::Unreadable(e) => {
+                self.left_out(name, &reading(name, e))?;
+                return Ok(Then::Skip);
+            }
+        };
+        let kind = file_type(&stat);
+        if let Err(fault) = check_name(name) {
+            self.left_out(name, &named(Code::NameRefused, name, fault))?;
+            return Ok(Then::Skip);
+        }
+        if kind == FileType::Directory {
+            if included {
+                self.folders_on_the_way(name)?;
+                self.entry(name, EntryKind::Directory, &stat, None)?;
+            } else {
+                self.waiting.retain(|(folder, _)| beneath(folder, name));
+                self.waiting.push((name.to_vec(), stat));
+            }
+            return Ok(Then::Enter);
+        }
+        if included {
+            match kind {
+                FileType::RegularFile => self.file(name, &stat)?,
+                FileType::Symlink => self.link(name, &stat)?,
+                _ => self.left_out(name, &named(Code::SpecialFile, name, special(kind)))?,
+            }
+        }
+        Ok(Then::Skip)
+    }
+
+    fn file(&mut self, name: &[u8], stat: &Stat) -> Result<(), Problem> {
+        let age_ms = self.age_ms(&FileStat::of(stat));
+        if self.source.quiet_ms > 0 && age_ms < self.source.quiet_ms {
+            let cause = format!("it changed {} ms ago, `quiet` is {} ms", age_ms.max(0), self.source.quiet_ms);
+            return self.left_out(name, &named(Code::FileChanged, name, cause));
+        }
+        self.folders_on_the_way(name)?;
+        self.entry(name, EntryKind::File, stat, None)
+    }
+
+    fn link(&mut self, name: &[u8], stat: &Stat) -> Result<(), Problem> {
+        let root = &self.source.root;
+        let text = root
+            .parent(name)
+            .and_then(|(folder, leaf)| rustix::fs::readlinkat(folder, leaf, Vec::new()));
+        let text = match text {
+            Ok(text) => text.into_bytes(),
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return self.left_out(name, &reading(name, e)),
+        };
+        if self.source.links == Links::Inside
+            && let Some(why) = leaves(root, name, &text)
+        {
+            let cause = format!("{why}: {}", readable(&text));
+            return self.left_out(name, &named(Code::LinkRefused, name, cause));
+        }
+        self.folders_on_the_way(name)?;
+        let hash = *blake3::hash(&text).as_bytes();
+        self.entry(name, EntryKind::Link(text), stat, Some(hash))
+    }
+
+    /// Folders that are in scope only because of what is in them.
+    fn folders_on_the_way(&mut self, name: &[u8]) -> Result<(), Problem> {
+        for (folder, stat) in std::mem::take(&mut self.waiting) {
+            if beneath(&folder, name) {
+                self.entry(&folder, EntryKind::Directory, &stat, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, name: &[u8], kind: EntryKind, stat: &Stat, root: Option<[u8; 32]>) -> Result<(), Problem> {
+        let stat = FileStat::of(stat);
+        let size = match &kind {
+            EntryKind::File | EntryKind::Split(_) => stat.size,
+            EntryKind::Link(text) => text.len() as u64,
+            EntryKind::Directory => 0,
+        };
+        let mode = travelling_mode(&kind, stat.mode);
+        let entry = Entry {
+            index: self.index,
+            name: name.to_vec(),
+            kind,
+            size,
+            mode,
+            mtime_ns: stat.mtime_ns,
+            root: root.map(Into::into),
+            revision: 0,
+        };
+        self.index += 1;
+        (self.found)(Found::Entry { entry, stat })
+    }
+
+    fn left_out(&mut self, name: &[u8], problem: &Problem) -> Result<(), Problem> {
+        (self.found)(Found::LeftOut(left_out(name, problem)))
+    }
+
+    fn age_ms(&self, stat: &FileStat) -> i64 {
+        self.now.0.saturating_sub(stat.mtime_ns.max(stat.ctime_ns) / 1_000_000)
+    }
+}
+
+fn beneath(folder: &[u8], name: &[u8]) -> bool {
+    name.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
+}
+
+fn special(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Fifo => "it is a pipe",
+        FileType::Socket => "it is a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "it is a device",
+        _ => "it is of an unknown kind",
+    }
+}
+
