@@ -24,8 +24,10 @@ pub(crate) fn run(command: Command, screen: &Screen) -> Outcome {
         }
         return Ok(Done::Yes);
     };
-    let code = Code::parse(&text)
-        .ok_or_else(|| Problem::new(Code::UnknownName).with("kind", screen.say("code", "代码")).with("name", &text))?;
+    let code = Code::parse(&text).ok_or_else(|| {
+        let what = format!("{text}: {}", screen.say("there is no such code", "没有这个代码"));
+        Problem::new(Code::UsageInvalid).with("what", what)
+    })?;
     let page = page(code, screen.lang);
     if screen.json {
         screen.object(&serde_json::json!({"code": code.to_string(), "page": page}));

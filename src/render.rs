@@ -85,9 +85,13 @@ impl Screen {
         };
         let (bold, off) = if colour() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         self.note(format!("{bold}{error}[{}]{off}: {}", problem.code, problem.title(self.lang)));
+        let text = problem.code.text();
+        // What the title says already is not said twice.
+        let told = |name: &str| text.en.contains(&format!("{{{name}}}"));
         let facts: Vec<(&str, &str)> = problem
             .facts
             .iter()
+            .filter(|(name, _)| !told(name))
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .chain((!problem.cause.is_empty()).then_some((cause, problem.cause.as_str())))
             .chain([(hint, "")])
@@ -100,7 +104,7 @@ impl Screen {
             let indent = format!("\n{}", " ".repeat(widest + 4));
             self.note(format!("  {name}{pad}{}", value.replace('\n', &indent)));
         }
-        ExitCode::from(problem.code.text().exit as u8)
+        ExitCode::from(text.exit as u8)
     }
 }
 

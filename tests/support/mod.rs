@@ -171,8 +171,16 @@ impl Site {
         let [centre, police, housing, http] = free_ports();
         let centre_dir = dir.join("centre");
         posthouse(&[
-            "coordinator", "init", "--data-dir", text(&centre_dir), "--name", CENTRE,
-            "--listen", &format!("127.0.0.1:{centre}"), "--http", &format!("127.0.0.1:{http}"),
+            "coordinator",
+            "init",
+            "--data-dir",
+            text(&centre_dir),
+            "--name",
+            CENTRE,
+            "--listen",
+            &format!("127.0.0.1:{centre}"),
+            "--http",
+            &format!("127.0.0.1:{http}"),
         ])
         .ok();
         let config = centre_dir.join("coordinator.toml");
@@ -180,10 +188,8 @@ impl Site {
             let mut written = std::fs::read_to_string(&config).expect("coordinator.toml is there");
             for line in scene.coordinator.lines() {
                 let key = line.split('=').next().unwrap_or_default().trim();
-                let kept: Vec<&str> = written
-                    .lines()
-                    .filter(|have| have.split('=').next().unwrap_or_default().trim() != key)
-                    .collect();
+                let kept: Vec<&str> =
+                    written.lines().filter(|have| have.split('=').next().unwrap_or_default().trim() != key).collect();
                 written = kept.join("\n").replacen("[coordinator]", &format!("[coordinator]\n{line}"), 1);
                 written.push('\n');
             }
@@ -245,8 +251,17 @@ impl Site {
     /// Grants a resource of the provider to the consumer; gives the grant's id.
     pub fn grant(&self, resource: &str) -> String {
         let ran = posthouse(&[
-            "grant", "add", "--config", &self.centre_config(), "--consumer", CONSUMER,
-            "--resource", &format!("{PROVIDER}/{resource}"), "--until", "2099-12-31", "--json",
+            "grant",
+            "add",
+            "--config",
+            &self.centre_config(),
+            "--consumer",
+            CONSUMER,
+            "--resource",
+            &format!("{PROVIDER}/{resource}"),
+            "--until",
+            "2099-12-31",
+            "--json",
         ])
         .ok();
         ran.json()["id"].as_str().expect("a grant has an id").to_owned()
@@ -284,9 +299,8 @@ pub fn wait_for(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) 
 pub fn compare_folders(left: &Path, right: &Path) -> String {
     let diff = run(Command::new("diff").args(["-r", "--no-dereference"]).arg(left).arg(right));
     let list = |folder: &Path| {
-        let ran = run(Command::new("sh")
-            .args(["-c", "find . -printf '%P|%y|%m|%T@|%l\\n' | sort"])
-            .current_dir(folder));
+        let ran =
+            run(Command::new("sh").args(["-c", "find . -printf '%P|%y|%m|%T@|%l\\n' | sort"]).current_dir(folder));
         ran.stdout
     };
     let (a, b) = (list(left), list(right));
