@@ -9,7 +9,7 @@
 //! - [`catalog`], [`schema`], [`batch`], [`watermark`], [`digest`]: what data is.
 //! - [`policy`], [`filter`]: who may have it; [`policy::Permit`] is the proof.
 //! - [`job`], [`frame`], [`chunk`], [`manifest`], [`provider`], [`consumer`]: the exchange.
-//! - [`statement`], [`receipt`], [`ledger`], [`reconciliation`]: the evidence.
+//! - [`cose`], [`statement`], [`receipt`], [`trust`], [`ledger`], [`reconciliation`]: the evidence.
 //! - [`centre`]: what nodes and the coordinator say to each other.
 //!
 //! Deliberately absent: IO, async, SQL, HTTP, and any way to sign a landing that was not committed
@@ -21,6 +21,7 @@ pub mod centre;
 pub mod chunk;
 pub mod codec;
 pub mod consumer;
+pub mod cose;
 pub mod digest;
 pub mod filter;
 pub mod frame;
@@ -37,4 +38,5 @@ pub mod reconciliation;
 pub mod schema;
 pub mod statement;
 pub mod time;
+pub mod trust;
 pub mod watermark;

@@ -11,6 +11,16 @@ pub const NESTING_MAX: usize = 12;
 pub const NESTING_SIGNED_MAX: usize = 3 * FILTER_DEPTH_MAX + 16;
 /// A signed statement as bytes.
 pub const STATEMENT_BYTES_MAX: usize = 16 << 10;
+/// A public key as PEM.
+pub const PEM_BYTES_MAX: usize = 256;
+/// A receipt as bytes: two statements, a proof and a checkpoint.
+pub const RECEIPT_BYTES_MAX: usize = 64 << 10;
+/// A receipt of inclusion, a checkpoint with its signatures, a list of nodes with their keys.
+pub const INCLUSION_BYTES_MAX: usize = 8 << 10;
+pub const CHECKPOINT_BYTES_MAX: usize = 8 << 10;
+pub const NODES_BYTES_MAX: usize = 4 << 20;
+/// Leaves of a ledger: sizes above this are refused before any arithmetic.
+pub const LEDGER_SIZE_MAX: u64 = 1 << 48;
 /// A signed policy as bytes.
 pub const POLICY_BYTES_MAX: usize = 8 << 20;
 pub const CHUNK_BYTES: u32 = 1 << 20;
@@ -73,6 +83,8 @@ pub const CLOCK_SKEW_MS: i64 = 300_000;
 
 const _: () = {
     assert!(STATEMENT_BYTES_MAX * SUBMIT_MAX <= FRAME_BYTES_MAX);
+    assert!(2 * STATEMENT_BYTES_MAX + INCLUSION_BYTES_MAX + CHECKPOINT_BYTES_MAX < RECEIPT_BYTES_MAX);
+    assert!(NODES_BYTES_MAX < POLICY_BYTES_MAX);
     assert!(CHUNK_BYTES.is_power_of_two() && CHUNK_BYTES_LARGE.is_power_of_two());
     assert!(CREDIT_BYTES >= 2 * (CHUNK_BYTES_LARGE + CHUNK_WIRE_OVERHEAD) as u64);
     // After one kill at most what was in flight and what was not yet recorded is sent again.
