@@ -51,6 +51,11 @@ pub fn run(command: &mut Command) -> Ran {
     }
 }
 
+/// Whether the larger counts are asked for.
+pub fn long() -> bool {
+    std::env::var_os("POSTHOUSE_LONG").is_some()
+}
+
 pub fn program() -> &'static str {
     env!("CARGO_BIN_EXE_posthouse")
 }

@@ -1,0 +1,155 @@
+//! SIGKILL at random moments of a folder and a table: equal afterwards, nothing doubled, one receipt each,
+//! finished chunks not sent again. 5 kills of each role ordinarily, 20 in the long run.
+
+use crate::exchange::{assert_settled, folder, make_table, table, table_print};
+use crate::support::{CONSUMER, PROVIDER, Site, compare_folders, long, posthouse, wait_for};
+use serde_json::Value;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    Provider,
+    Consumer,
+    Coordinator,
+}
+
+fn kills() -> u64 {
+    if long() { 20 } else { 5 }
+}
+
+#[test]
+fn a_folder_survives_kills_of_the_provider() {
+    folder_under_kills(Role::Provider);
+}
+#[test]
+fn a_folder_survives_kills_of_the_consumer() {
+    folder_under_kills(Role::Consumer);
+}
+#[test]
+fn a_folder_survives_kills_of_the_coordinator() {
+    folder_under_kills(Role::Coordinator);
+}
+#[test]
+fn a_table_survives_kills_of_the_provider() {
+    table_under_kills(Role::Provider);
+}
+#[test]
+fn a_table_survives_kills_of_the_consumer() {
+    table_under_kills(Role::Consumer);
+}
+#[test]
+fn a_table_survives_kills_of_the_coordinator() {
+    table_under_kills(Role::Coordinator);
+}
+
+fn folder_under_kills(role: Role) {
+    let source = tempfile::tempdir().expect("a folder");
+    let size = if long() { 96 } else { 32 };
+    for number in 0..8 {
+        let mut content = vec![0; size << 20];
+        blake3::Hasher::new().update(&[number]).finalize_xof().fill(&mut content);
+        std::fs::write(source.path().join(format!("{number}.bin")), content).expect("a file");
+    }
+    let mut site = Site::start(&folder("keep", source.path(), false));
+    for round in 0..kills() {
+        // Each round exchanges everything anew.
+        let _ = std::fs::remove_dir_all(site.dir().join("inbox"));
+        let end = one_killed_run(&mut site, role, "tree", round);
+        if let Some(end) = end {
+            assert_settled(&end);
+            let resent = end["resent_chunks"].as_u64().expect("a count");
+            assert!(resent <= 48, "round {round}: {resent} chunks were sent again: {end}");
+        }
+        assert_eq!(compare_folders(source.path(), &site.dir().join("inbox")), "", "round {round}");
+    }
+    assert_balanced(&site);
+}
+
+fn table_under_kills(role: Role) {
+    let data = tempfile::tempdir().expect("a folder");
+    let source = data.path().join("source.db");
+    make_table(&source, if long() { 2_000_000 } else { 300_000 });
+    let mut scene = table(&source, false);
+    scene.consumer = scene.consumer.replace("incremental", "full").replace("upsert", "replace");
+    let mut site = Site::start(&scene);
+    let target = site.dir().join("target.db");
+    let expected = table_print(&source);
+    for round in 0..kills() {
+        one_killed_run(&mut site, role, "person", round);
+        assert_eq!(table_print(&target), expected, "round {round}");
+        // The next round lands everything anew: one cell differs until it has.
+        rusqlite::Connection::open(&target)
+            .and_then(|db| db.execute("UPDATE person SET note = 'before' WHERE id = 1", []))
+            .expect("the target changes");
+    }
+    assert_balanced(&site);
+}
+
+/// Starts the job, kills one role at a moment that differs from round to round, starts it again and waits until
+/// the newest transfer of the job has settled. Gives the closing object of that transfer.
+fn one_killed_run(site: &mut Site, role: Role, job: &str, round: u64) -> Option<Value> {
+    let config = site.config(CONSUMER);
+    let before = transfers(&config, job).len();
+    posthouse(&["job", "run", "--config", &config, job]).ok();
+    let noise = blake3::hash(format!("{role:?} {job} {round}").as_bytes());
+    let delay = 30 + u64::from(noise.as_bytes()[0]) * 6;
+    std::thread::sleep(Duration::from_millis(delay));
+    let daemon = match role {
+        Role::Provider => &mut site.provider,
+        Role::Consumer => &mut site.consumer,
+        Role::Coordinator => &mut site.coordinator,
+    };
+    daemon.kill();
+    std::thread::sleep(Duration::from_millis(200));
+    daemon.restart();
+    let since = Instant::now();
+    let mut last = None;
+    while last.is_none() {
+        assert!(
+            since.elapsed() < Duration::from_secs(180),
+            "{role:?} round {round}: not settled: {:#?}\n{}\n{}",
+            transfers(&config, job),
+            site.consumer.log_tail(),
+            site.provider.log_tail()
+        );
+        std::thread::sleep(Duration::from_millis(150));
+        let list = transfers(&config, job);
+        last = list[before.min(list.len())..].iter().find(|transfer| transfer["state"] == "settled").cloned();
+    }
+    last
+}
+
+/// Transfers of a job, oldest first.
+fn transfers(config: &str, job: &str) -> Vec<Value> {
+    let ran = posthouse(&["transfer", "list", "--config", config, "--json"]);
+    let mut list: Vec<Value> = ran
+        .stdout
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .flat_map(|value| value["transfers"].as_array().cloned().unwrap_or_else(|| vec![value.clone()]))
+        .filter(|transfer| transfer["job"] == job)
+        .collect();
+    list.sort_by_key(|transfer| transfer["started"].to_string());
+    list
+}
+
+/// Everything has been reported, nothing differs, and every transfer that ended has one receipt or its endings.
+fn assert_balanced(site: &Site) {
+    let centre = site.centre_config();
+    wait_for("the balance is even", Duration::from_secs(90), || {
+        let ran = posthouse(&["reconcile", "--config", &centre, "--json"]);
+        let counts = &ran.json()["counts"];
+        ran.code == 0 && counts["pending"] == 0 && counts["matched"].as_u64().unwrap_or(0) >= kills()
+    });
+    for node in [PROVIDER, CONSUMER] {
+        let ran = posthouse(&["transfer", "list", "--config", &site.config(node), "--json"]).ok();
+        for line in ran.stdout.lines() {
+            let transfer: Value = serde_json::from_str(line).expect("an object a line");
+            if let Some(state) = transfer["state"].as_str() {
+                assert!(["settled", "failed"].contains(&state), "{node}: {transfer}");
+            }
+        }
+    }
+    assert!(Path::new(&centre).exists());
+}

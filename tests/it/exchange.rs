@@ -1,0 +1,328 @@
+//! Folders and tables between two processes: over QUIC, over TLS/TCP, with UDP dropped; taken and pushed.
+
+use crate::support::{CONSUMER, PROVIDER, Scene, Site, compare_folders, long, posthouse, run, text};
+use rusqlite::Connection;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Rows of the table scene: 2 million in the long run.
+fn rows() -> u64 {
+    if long() { 2_000_000 } else { 150_000 }
+}
+
+/// The folder scenes: the machine's own trees in the long run, a tree of every kind of thing otherwise.
+fn tree(name: &str) -> (PathBuf, Option<tempfile::TempDir>) {
+    if long() {
+        return (PathBuf::from(name), None);
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    make_tree(folder.path());
+    (folder.path().to_path_buf(), Some(folder))
+}
+
+#[test]
+fn a_folder_is_taken_over_quic_with_links_kept() {
+    folder_scene("/usr/share", "keep", "quic", false);
+}
+
+#[test]
+fn a_folder_is_pushed_over_tcp_with_links_kept() {
+    folder_scene("/usr/share", "keep", "tcp", true);
+}
+
+#[test]
+fn a_folder_is_taken_over_tcp_with_inner_links_only() {
+    folder_scene("/usr/share/doc", "inside", "tcp", false);
+}
+
+#[test]
+fn a_folder_is_pushed_over_quic_with_inner_links_only() {
+    folder_scene("/usr/share/doc", "inside", "quic", true);
+}
+
+#[test]
+fn a_table_is_taken_over_quic_in_full_and_then_incrementally() {
+    table_scene("quic", false);
+}
+
+#[test]
+fn a_table_is_pushed_over_tcp_in_full_and_then_incrementally() {
+    table_scene("tcp", true);
+}
+
+#[test]
+fn a_folder_and_a_table_pass_where_udp_is_dropped() {
+    let Some(namespace) = Namespace::without_udp() else {
+        assert!(!rustix::process::geteuid().is_root(), "root can make a network namespace");
+        println!("not root: no network namespace, nothing tried");
+        return;
+    };
+    let (source, _kept) = tree("/usr/share");
+    let scene = Scene { prefix: namespace.prefix(), ..folder("keep", &source, false) };
+    let site = Site::start(&scene);
+    let end = site.take("tree");
+    assert_settled(&end);
+    assert_eq!(end["transport"], "tcp", "{end}");
+    assert_eq!(compare_folders(&source, &site.dir().join("inbox")), "");
+}
+
+#[test]
+fn without_a_grant_the_provider_refuses_and_both_sides_say_so() {
+    let (source, _kept) = tree("/usr/share/doc");
+    let site = Site::start(&Scene { grants: vec![], ..folder("keep", &source, false) });
+    let ran = site.job(CONSUMER, "tree");
+    assert_eq!(ran.code, 4, "{ran:#?}");
+    let end = ran.json();
+    assert_eq!(end["state"], "refused", "{ran:#?}");
+    assert!(ran.stderr.contains("PH3001"), "{ran:#?}");
+    let transfer = end["transfer"].as_str().expect("an id");
+    for node in [PROVIDER, CONSUMER] {
+        let shown = posthouse(&["transfer", "show", "--config", &site.config(node), transfer, "--json"]).ok();
+        assert!(shown.stdout.contains("refus"), "{node}: {shown:#?}");
+    }
+    assert!(!site.dir().join("inbox").join("etc").exists());
+}
+
+#[test]
+fn a_node_that_nobody_can_dial_exchanges_by_dialling_out() {
+    let (source, _kept) = tree("/usr/share/doc");
+    let scene = Scene { provider_node: "listen = \"none\"".to_owned(), ..folder("keep", &source, false) };
+    let site = Site::start(&scene);
+    assert_settled(&site.take("tree"));
+    assert_eq!(compare_folders(&source, &site.dir().join("inbox")), "");
+}
+
+fn folder_scene(name: &str, links: &'static str, transport: &'static str, push: bool) {
+    let (source, _kept) = tree(name);
+    let site = Site::start(&Scene { transport, ..folder(links, &source, push) });
+    let end = if push { site.job(PROVIDER, "tree").ok().json() } else { site.take("tree") };
+    assert_settled(&end);
+    assert_eq!(end["transport"], transport, "{end}");
+    let inbox = site.dir().join("inbox");
+    let refused = end["refused"].as_u64().unwrap_or(0);
+    if refused == 0 {
+        assert_eq!(compare_folders(&source, &inbox), "");
+    } else {
+        assert_eq!(links, "inside", "{end}");
+        // What leaves the folder was left out by name; everything else is there and equal.
+        let expected = tempfile::tempdir().expect("a temporary folder");
+        run(Command::new("cp").args(["-a", &format!("{}/.", text(&source)), text(expected.path())])).ok();
+        let shown = posthouse(&[
+            "transfer",
+            "show",
+            "--config",
+            &site.config(CONSUMER),
+            end["transfer"].as_str().expect("id"),
+            "--json",
+        ])
+        .ok();
+        let shown: Value = serde_json::from_str(shown.stdout.trim()).expect("one object");
+        let list = shown["left_out"].as_array().cloned().unwrap_or_default();
+        assert_eq!(list.len() as u64, refused, "{shown}");
+        for item in list {
+            std::fs::remove_file(expected.path().join(item["name"].as_str().expect("a name"))).expect("it is there");
+        }
+        let difference = run(Command::new("diff").args(["-r", "--no-dereference"]).arg(expected.path()).arg(&inbox));
+        assert_eq!(difference.stdout, "");
+    }
+    // A second run finds nothing to send.
+    let again = if push { site.job(PROVIDER, "tree").ok().json() } else { site.take("tree") };
+    assert_settled(&again);
+    assert_eq!(again["files_sent"], 0, "{again}");
+}
+
+fn table_scene(transport: &'static str, push: bool) {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let source = data.path().join("source.db");
+    make_table(&source, rows());
+    let site = Site::start(&Scene { transport, ..table(&source, push) });
+    let go = || if push { site.job(PROVIDER, "person").ok().json() } else { site.take("person") };
+    let first = go();
+    assert_settled(&first);
+    assert_eq!(first["rows"], rows(), "{first}");
+    let target = site.dir().join("target.db");
+    assert_eq!(table_print(&source), table_print(&target));
+
+    // Rows change, rows come, and some come with an older watermark than what was read, within `late`.
+    let database = Connection::open(&source).expect("the source opens");
+    database
+        .execute_batch(&format!(
+            "UPDATE person SET note = 'changed', updated_at = '2026-01-02 00:00:00' WHERE id % 1000 = 7;
+             INSERT INTO person VALUES ({0} + 1, '迟到', '2026-01-01 11:59:30', 1.5, 'late');
+             INSERT INTO person VALUES ({0} + 2, '新增', '2026-01-02 00:00:01', NULL, NULL);",
+            rows()
+        ))
+        .expect("the source changes");
+    drop(database);
+    let second = go();
+    assert_settled(&second);
+    assert!(second["rows"].as_u64().expect("rows") < rows() / 10, "{second}");
+    assert_eq!(table_print(&source), table_print(&target));
+}
+
+pub fn assert_settled(end: &Value) {
+    assert_eq!(end["state"], "settled", "{end}");
+    assert!(end["receipt"].is_string(), "{end}");
+}
+
+/// The scene of one folder, taken or pushed.
+pub fn folder(links: &str, source: &Path, push: bool) -> Scene {
+    let resource = format!("[[resource]]\nid = \"tree\"\nfolder = \"{}\"\nlinks = \"{links}\"\n", text(source));
+    let (give, take) = jobs("tree", "into = { folder = \"{dir}/inbox\" }\nwrite = \"upsert\"", "full", push);
+    Scene { provider: resource + &give, consumer: take, grants: vec!["tree"], ..Scene::default() }
+}
+
+/// The scene of one table, taken or pushed incrementally.
+pub fn table(source: &Path, push: bool) -> Scene {
+    let resource = format!(
+        "[connection.db]\nkind = \"sqlite\"\npath = \"{}\"\n\n[[resource]]\nid = \"person\"\nconnection = \"db\"\n\
+         table = \"person\"\nkey = [\"id\"]\nwatermark = \"updated_at\"\nlate = \"1m\"\n",
+        text(source)
+    );
+    let (give, take) =
+        jobs("person", "into = { connection = \"db\", table = \"person\" }\nwrite = \"upsert\"", "incremental", push);
+    let take = format!("[connection.db]\nkind = \"sqlite\"\npath = \"{{dir}}/target.db\"\n\n{take}");
+    Scene { provider: resource + &give, consumer: take, grants: vec!["person"], ..Scene::default() }
+}
+
+fn jobs(resource: &str, into: &str, mode: &str, push: bool) -> (String, String) {
+    if push {
+        (
+            format!(
+                "\n[[job]]\nname = \"{resource}\"\npush = \"{resource}\"\nto = \"{CONSUMER}\"\nmode = \"{mode}\"\nschedule = \"manual\"\n"
+            ),
+            format!("[[job]]\nname = \"{resource}\"\naccept = \"{PROVIDER}/{resource}\"\n{into}\n"),
+        )
+    } else {
+        (
+            String::new(),
+            format!(
+                "[[job]]\nname = \"{resource}\"\nresource = \"{PROVIDER}/{resource}\"\n{into}\nmode = \"{mode}\"\nschedule = \"manual\"\n"
+            ),
+        )
+    }
+}
+
+/// A table of people whose watermarks all lie before 2026-01-01 12:00:00.
+pub fn make_table(path: &Path, rows: u64) {
+    let mut database = Connection::open(path).expect("a database");
+    database
+        .execute_batch(
+            "PRAGMA journal_mode = WAL;
+             CREATE TABLE person (id INTEGER PRIMARY KEY, name TEXT NOT NULL, updated_at TIMESTAMP NOT NULL, balance DECIMAL(12,2), note TEXT);",
+        )
+        .expect("a table");
+    let transaction = database.transaction().expect("a transaction");
+    {
+        let mut insert = transaction.prepare("INSERT INTO person VALUES (?1, ?2, ?3, ?4, ?5)").expect("an insert");
+        for id in 0..rows {
+            let second = id * 43_200 / rows.max(1);
+            insert
+                .execute(rusqlite::params![
+                    id as i64,
+                    format!("张𠮷{id}"),
+                    format!("2026-01-01 {:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60),
+                    (id % 3 != 0).then(|| (id % 100_000) as f64 / 4.0),
+                    format!("备注 {}", id.wrapping_mul(2_654_435_761)),
+                ])
+                .expect("a row");
+        }
+    }
+    transaction.commit().expect("committed");
+}
+
+/// Everything of the table, reduced by SQLite itself: independent of the exchange's own digests.
+pub fn table_print(path: &Path) -> String {
+    let database = Connection::open(path).expect("a database");
+    let mut hasher = blake3::Hasher::new();
+    let mut statement = database
+        .prepare("SELECT id, name, updated_at, balance, note FROM person ORDER BY id")
+        .expect("the table is there");
+    let mut rows = statement.query([]).expect("rows");
+    let mut count = 0u64;
+    while let Some(row) = rows.next().expect("a row") {
+        count += 1;
+        for column in 0..5 {
+            let text = match row.get_ref(column).expect("a value") {
+                rusqlite::types::ValueRef::Null => "∅".to_owned(),
+                rusqlite::types::ValueRef::Integer(n) => format!("{:.4}", n as f64),
+                rusqlite::types::ValueRef::Real(n) => format!("{n:.4}"),
+                rusqlite::types::ValueRef::Text(t) | rusqlite::types::ValueRef::Blob(t) => {
+                    let text = String::from_utf8_lossy(t).into_owned();
+                    if column == 3 { format!("{:.4}", text.parse::<f64>().expect("a number")) } else { text }
+                }
+            };
+            hasher.update(text.as_bytes());
+            hasher.update(b"\x1f");
+        }
+    }
+    format!("{count} {}", hasher.finalize())
+}
+
+/// Files of many sizes, empty folders, links of every kind, odd names, a sparse file.
+pub fn make_tree(root: &Path) {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let write = |name: &str, size: usize| {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        let mut content = vec![0; size];
+        blake3::Hasher::new().update(name.as_bytes()).finalize_xof().fill(&mut content);
+        std::fs::write(path, content).expect("a file");
+    };
+    for number in 0..1500 {
+        write(&format!("small/{:02}/file-{number}", number % 37), number * 13);
+    }
+    for (name, size) in [
+        ("big/一百.bin", 30 << 20),
+        ("big/exact.bin", 1 << 20),
+        ("big/more.bin", (1 << 20) + 1),
+        ("etc/空", 0),
+        ("带 空格/人口\n统计.csv", 777),
+    ] {
+        write(name, size);
+    }
+    std::fs::create_dir_all(root.join("empty/inside/empty")).expect("folders");
+    std::fs::write(root.join(std::ffi::OsStr::from_bytes(b"gbk-\xc8\xcb\xbf\xda.txt")), "人口").expect("a file");
+    symlink("small/00/file-0", root.join("inner-link")).expect("a link");
+    symlink("../big/exact.bin", root.join("etc/climbing-inside")).expect("a link");
+    symlink("/etc/passwd", root.join("etc/outside")).expect("a link");
+    symlink("nowhere", root.join("dangling")).expect("a link");
+    std::fs::set_permissions(root.join("etc/空"), std::fs::Permissions::from_mode(0o400)).expect("a mode");
+    std::fs::set_permissions(root.join("empty/inside"), std::fs::Permissions::from_mode(0o711)).expect("a mode");
+    let sparse = std::fs::File::create(root.join("big/sparse.bin")).expect("a file");
+    sparse.set_len(9 << 20).expect("a length");
+}
+
+/// A network namespace in which every UDP packet is dropped.
+struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    fn without_udp() -> Option<Self> {
+        let name = format!("posthouse-{}", std::process::id());
+        let ip = |args: &[&str]| run(Command::new("ip").args(args)).code == 0;
+        if !rustix::process::geteuid().is_root() || !ip(&["netns", "add", &name]) {
+            return None;
+        }
+        let namespace = Self { name };
+        let inside = |words: &[&str]| run(Command::new("ip").args(["netns", "exec", &namespace.name]).args(words)).ok();
+        inside(&["ip", "link", "set", "lo", "up"]);
+        inside(&[
+            "nft",
+            "add table inet drop; add chain inet drop in { type filter hook input priority 0; }; add rule inet drop in meta l4proto udp drop",
+        ]);
+        Some(namespace)
+    }
+    fn prefix(&self) -> Vec<String> {
+        ["ip", "netns", "exec", &self.name].map(str::to_owned).to_vec()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = run(Command::new("ip").args(["netns", "del", &self.name]));
+    }
+}
