@@ -65,6 +65,11 @@ pub const CONNECTIONS_PER_PEER_MAX: usize = 4;
 /// Columns of a table and rows of a batch.
 pub const COLUMNS_MAX: usize = 1600;
 pub const BATCH_ROWS: usize = 8192;
+/// A batch ends at the row that brings it to this many bytes.
+pub const BATCH_BYTES: usize = 8 << 20;
+/// Rows of a batch and bytes of a message's head that a reader of splits accepts.
+pub const STREAM_BATCH_ROWS_MAX: usize = 1 << 17;
+pub const SPLIT_META_BYTES_MAX: usize = 4 << 20;
 /// Rows of a split, the unit of landing.
 pub const SPLIT_ROWS: u64 = 65_536;
 pub const VALUE_BYTES_MAX: usize = 1 << 30;
@@ -89,10 +94,10 @@ const _: () = {
     assert!(CREDIT_BYTES >= 2 * (CHUNK_BYTES_LARGE + CHUNK_WIRE_OVERHEAD) as u64);
     // After one kill at most what was in flight and what was not yet recorded is sent again.
     assert!(CREDIT_BYTES + PROGRESS_BYTES <= 48 << 20);
-    assert!(BATCH_ROWS as u64 <= SPLIT_ROWS);
     assert!(FILE_BYTES_MAX / CHUNK_BYTES_LARGE as u64 <= 1 << 28);
     // The last entry that fits into a list may begin just below the fill.
     assert!(FRAME_FILL_BYTES + PATH_BYTES_MAX + LINK_BYTES_MAX + REASON_BYTES_MAX + 256 <= FRAME_BYTES_MAX);
     assert!(WANT_RANGES_MAX * 11 + 32 <= FRAME_FILL_BYTES);
     assert!(NESTING_MAX <= NESTING_SIGNED_MAX);
+    assert!(BATCH_ROWS as u64 <= SPLIT_ROWS && BATCH_ROWS <= STREAM_BATCH_ROWS_MAX);
 };
