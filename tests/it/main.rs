@@ -6,6 +6,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod api;
+mod centre;
 mod cli;
+mod config;
 mod crash;
+mod demo;
 mod exchange;
