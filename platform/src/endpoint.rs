@@ -2,6 +2,7 @@
 //! Above this file nobody knows which of the two carries a connection.
 
 mod both;
+pub(crate) mod shared;
 
 use crate::World;
 use crate::identity::Identity;
@@ -44,7 +45,12 @@ pub enum Remote {
 pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
 pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// A pair of byte streams within a connection. Dropping the writer without `shutdown` resets it.
+/// A pair of byte streams within a connection, whose directions end apart.
+/// - `shutdown` of the writer is the end that the other side reads; what was written before it arrives.
+/// - A writer dropped before `shutdown` resets its direction: the other side reads an error, never an end.
+/// - Bytes are sure to leave only after `flush` or `shutdown`.
+/// - Whoever opens a channel writes first: the other side may learn of it only by its first byte.
+/// - A channel keeps its connection; closing the connection ends all its channels at once.
 pub struct Channel {
     pub reader: Reader,
     pub writer: Writer,
@@ -86,6 +92,7 @@ pub struct Dial<'a> {
     pub trust: DialTrust,
 }
 
+#[derive(Debug, Clone)]
 pub enum DialTrust {
     /// The pinned CA of this endpoint's identity; this side presents its certificate.
     Certified,
@@ -107,8 +114,16 @@ pub trait Endpoint: Send + Sync {
     async fn dial(&self, dial: Dial<'_>) -> Result<Arc<dyn Connection>, Problem>;
     /// After a renewal: new handshakes use it, open connections go on.
     fn set_identity(&self, identity: Arc<Identity>);
-    /// Names whose handshakes are refused.
+    /// Names whose handshakes are refused; what is open with them is closed.
     fn set_denied(&self, denied: Vec<NodeId>);
+    /// Where it listens; None when it only dials.
     fn local_address(&self) -> Option<std::net::SocketAddr>;
+    /// Handshakes that were refused or came to nothing since the start.
+    fn refused(&self) -> u64;
     async fn close(&self);
+}
+
+/// An address as people write it: IPv4 in its own form also where the socket carries both.
+pub(crate) fn shown(address: std::net::SocketAddr) -> String {
+    std::net::SocketAddr::new(address.ip().to_canonical(), address.port()).to_string()
 }

@@ -22,7 +22,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The key pair behind a certificate.
 #[derive(Clone)]
@@ -76,6 +76,7 @@ pub struct Identity {
     authority: CertificateDer<'static>,
     not_before: Timestamp,
     not_after: Timestamp,
+    certified: OnceLock<Arc<rustls::sign::CertifiedKey>>,
 }
 
 impl Identity {
@@ -91,7 +92,15 @@ impl Identity {
             return Err(bad("it is for another key".to_owned()));
         }
         verify::leads_to(&chain, &authority, facts.not_after).map_err(bad)?;
-        Ok(Self { node: facts.node, key, authority, not_before: facts.not_before, not_after: facts.not_after, chain })
+        Ok(Self {
+            node: facts.node,
+            key,
+            authority,
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+            chain,
+            certified: OnceLock::new(),
+        })
     }
 
     /// From what [`Identity::save`] wrote.
@@ -153,8 +162,15 @@ impl Identity {
     pub fn expired(&self, now: Timestamp) -> bool {
         now > self.not_after
     }
-    pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(self.key.to_pkcs8().into())
+    /// For TLS; made once, as reading a key costs more than a handshake should.
+    pub(crate) fn certified(&self) -> Result<Arc<rustls::sign::CertifiedKey>, Problem> {
+        if let Some(made) = self.certified.get() {
+            return Ok(made.clone());
+        }
+        let key = PrivateKeyDer::Pkcs8(self.key.to_pkcs8().into());
+        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|e| inside("read a key", &e))?;
+        let made = Arc::new(rustls::sign::CertifiedKey::new(self.chain.clone(), signer));
+        Ok(self.certified.get_or_init(|| made).clone())
     }
 }
 

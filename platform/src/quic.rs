@@ -1,1 +1,396 @@
 //! QUIC (quinn): one connection, a channel is a bidirectional stream.
+//! After the handshake the accepting side sends its welcome on a unidirectional stream; only then is a
+//! dial done, for TLS 1.3 tells a client that its certificate was refused only after its own last word.
+//! Every bound that quinn leaves open is set here.
+
+use crate::endpoint::shared::{
+    CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, IDLE, KEEP_ALIVE, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES, closed_with,
+    unreachable,
+};
+use crate::endpoint::{Channel, Connection, Dial, DialTrust, Remote, Transport};
+use crate::identity::inside;
+use crate::identity::verify::Judge;
+use posthouse_protocol::problem::{Code, Problem};
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
+use quinn::{ConnectionError, VarInt};
+use rustls_pki_types::CertificateDer;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::AsyncWrite;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// The QUIC half of an endpoint.
+pub(crate) struct Quic {
+    endpoint: quinn::Endpoint,
+    shared: Arc<Shared>,
+    transport: Arc<quinn::TransportConfig>,
+    ipv6: bool,
+}
+
+impl Quic {
+    /// Takes over a bound socket; accepts into `incoming` if that is given, until `stop`.
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        socket: Arc<dyn quinn::AsyncUdpSocket>,
+        incoming: Option<mpsc::Sender<Arc<dyn Connection>>>,
+        stop: CancellationToken,
+    ) -> Result<Self, Problem> {
+        let ipv6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
+        let transport = Arc::new(transport(shared.join));
+        let mut config = quinn::EndpointConfig::default();
+        config.rng_seed(shared.world.network.quic_seed());
+        let base = match incoming {
+            Some(_) => Some(server(&shared, &transport)?.0),
+            None => None,
+        };
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
+            config,
+            base.clone(),
+            socket,
+            shared.world.network.quic_runtime(),
+        )
+        .map_err(|e| inside("start QUIC", &e))?;
+        if let (Some(incoming), Some(base)) = (incoming, base) {
+            tokio::spawn(accept_all(endpoint.clone(), shared.clone(), base, incoming, stop));
+        }
+        Ok(Self { endpoint, shared, transport, ipv6 })
+    }
+
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.endpoint.local_addr().ok()
+    }
+
+    pub(crate) fn speaks_to(&self, address: SocketAddr) -> bool {
+        self.ipv6 || address.is_ipv4()
+    }
+
+    pub(crate) async fn dial(&self, dial: &Dial<'_>, address: SocketAddr) -> Result<Arc<dyn Connection>, Problem> {
+        let (tls, judge) = self.shared.dial_tls(dial.peer, &dial.trust)?;
+        let crypto = QuicClientConfig::try_from(tls).map_err(|e| inside("configure QUIC", &e))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(self.transport.clone());
+        let failed = |error: ConnectionError| self.explain(dial, &judge, error);
+        let connecting = self
+            .endpoint
+            .connect_with(config, address, dial.peer.as_str())
+            .map_err(|e| unreachable(dial.peer, dial.address).cause(e))?;
+        let late = || unreachable(dial.peer, dial.address).cause(format!("no answer from UDP {address} in time"));
+        let greeted = async {
+            let connection = connecting.await.map_err(failed)?;
+            let mut stream = connection.accept_uni().await.map_err(failed)?;
+            let mut welcome = [0; WELCOME_BYTES];
+            match stream.read_exact(&mut welcome).await {
+                Ok(()) => Ok((connection, welcome)),
+                Err(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error))) => Err(failed(error)),
+                Err(error) => Err(unreachable(dial.peer, dial.address).cause(error)),
+            }
+        };
+        let (connection, welcome) = tokio::time::timeout(HANDSHAKE, greeted).await.map_err(|_| late())??;
+        self.shared.welcomed(dial.peer, &welcome)?;
+        let leaf = peer_chain(&connection).and_then(|chain| chain.into_iter().next());
+        let certificate_sha256 = leaf.map(|leaf| posthouse_protocol::codec::sha256(&leaf)).unwrap_or_default();
+        let remote = Remote::Certified { node: dial.peer.clone(), certificate_sha256 };
+        let join = matches!(dial.trust, DialTrust::Join { .. });
+        let connection = QuicConnection::new(connection, remote, true, join);
+        if !self.shared.join {
+            tokio::spawn(follow_window(Arc::downgrade(&connection)));
+        }
+        Ok(connection)
+    }
+
+    pub(crate) async fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"closing");
+        // The last packets tell peers at once what they would otherwise learn by idling out.
+        let _ = tokio::time::timeout(CLOSE, self.endpoint.wait_idle()).await;
+    }
+
+    fn explain(&self, dial: &Dial<'_>, judge: &Judge, error: ConnectionError) -> Problem {
+        if let Some(problem) = judge.refusal() {
+            return problem;
+        }
+        match &error {
+            ConnectionError::ConnectionClosed(close) => match u64::from(close.error_code) {
+                code @ 0x100..0x200 => self.shared.rejected(dial.peer, dial.address, (code & 0xff) as u8),
+                _ => unreachable(dial.peer, dial.address).cause(&error),
+            },
+            ConnectionError::ApplicationClosed(close) => closed_with(
+                dial.peer,
+                dial.address,
+                close.error_code.into_inner(),
+                &String::from_utf8_lossy(&close.reason),
+            ),
+            _ => unreachable(dial.peer, dial.address).cause(&error),
+        }
+    }
+}
+
+/// Accepts until the endpoint closes. Whatever one peer sends ends that peer's connection only.
+async fn accept_all(
+    endpoint: quinn::Endpoint,
+    shared: Arc<Shared>,
+    base: quinn::ServerConfig,
+    incoming: mpsc::Sender<Arc<dyn Connection>>,
+    stop: CancellationToken,
+) {
+    let pending = Arc::new(AtomicUsize::new(0));
+    loop {
+        let attempt = tokio::select! { biased;
+            () = stop.cancelled() => return endpoint.set_server_config(None),
+            attempt = endpoint.accept() => match attempt { Some(attempt) => attempt, None => return },
+        };
+        let under_way = pending.load(Ordering::Relaxed);
+        if under_way >= HANDSHAKES_MAX {
+            attempt.refuse();
+            continue;
+        }
+        if under_way > HANDSHAKES_MAX / 2 && !attempt.remote_address_validated() {
+            // An address that can't answer costs nothing further.
+            let _ = attempt.retry();
+            continue;
+        }
+        pending.fetch_add(1, Ordering::Relaxed);
+        let (shared, incoming, pending, mut config) = (shared.clone(), incoming.clone(), pending.clone(), base.clone());
+        tokio::spawn(async move {
+            let from = attempt.remote_address();
+            let accepted = async {
+                let (tls, judge) = shared.accept_tls().map_err(|e| (None, e.to_string()))?;
+                let crypto = QuicServerConfig::try_from(tls).map_err(|e| (None, e.to_string()))?;
+                config.crypto = Arc::new(crypto);
+                let failed = |e: ConnectionError| (Some(judge.clone()), e.to_string());
+                let connection = attempt.accept_with(Arc::new(config)).map_err(failed)?.await.map_err(failed)?;
+                Ok(connection)
+            };
+            let result = match tokio::time::timeout(HANDSHAKE, accepted).await {
+                Ok(result) => result,
+                Err(_) => Err((None, "the handshake took too long".to_owned())),
+            };
+            pending.fetch_sub(1, Ordering::Relaxed);
+            match result {
+                Ok(connection) => welcome(connection, &shared, &incoming).await,
+                Err((judge, error)) => shared.refused(&from, judge.as_deref(), &error),
+            }
+        });
+    }
+}
+
+/// Greets a peer whose handshake completed and hands the connection over.
+async fn welcome(connection: quinn::Connection, shared: &Arc<Shared>, incoming: &mpsc::Sender<Arc<dyn Connection>>) {
+    let from = connection.remote_address();
+    let alpn = connection
+        .handshake_data()
+        .and_then(|data| data.downcast::<HandshakeData>().ok())
+        .and_then(|data| data.protocol);
+    let refuse = |problem: Problem| {
+        shared.refused(&from, None, &problem);
+        connection.close(VarInt::from(problem.code.number()), problem.cause.as_bytes());
+    };
+    let remote = match shared.remote(alpn.as_deref(), peer_chain(&connection).as_deref()) {
+        Ok(remote) => remote,
+        Err(problem) => return refuse(problem),
+    };
+    let join = remote == Remote::Unknown;
+    let accepted: Arc<QuicConnection> = QuicConnection::new(connection.clone(), remote, false, join);
+    let shown: Arc<dyn Connection> = accepted.clone();
+    if let Err(problem) = shared.admit(&shown) {
+        return refuse(problem);
+    }
+    let greeting = async {
+        let mut stream = connection.open_uni().await.map_err(io::Error::from)?;
+        stream.write_all(&shared.welcome(&[0; TOKEN_BYTES])).await.map_err(io::Error::from)?;
+        stream.finish().map_err(io::Error::from)
+    };
+    match tokio::time::timeout(HANDSHAKE, greeting).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return shared.refused(&from, None, &error),
+        Err(_) => return shared.refused(&from, None, &"the welcome could not be sent"),
+    }
+    if !shared.join {
+        tokio::spawn(follow_window(Arc::downgrade(&accepted)));
+    }
+    if join {
+        tokio::spawn(end_after(Arc::downgrade(&accepted), JOIN_LIFE));
+    }
+    if incoming.try_send(shown).is_err() {
+        refuse(Problem::new(Code::Busy).cause("nobody takes connections here"));
+    }
+}
+
+struct QuicConnection {
+    inner: quinn::Connection,
+    remote: Remote,
+    dialled: bool,
+    join: bool,
+}
+
+impl QuicConnection {
+    fn new(inner: quinn::Connection, remote: Remote, dialled: bool, join: bool) -> Arc<Self> {
+        Arc::new(Self { inner, remote, dialled, join })
+    }
+    fn lost(&self, error: &dyn std::fmt::Display) -> Problem {
+        let peer = match &self.remote {
+            Remote::Certified { node, .. } => node.to_string(),
+            Remote::Unknown => self.remote_address(),
+        };
+        Problem::new(Code::PeerUnreachable).with("peer", peer).cause(error)
+    }
+}
+
+#[async_trait::async_trait]
+impl Connection for QuicConnection {
+    fn remote(&self) -> &Remote {
+        &self.remote
+    }
+    fn transport(&self) -> Transport {
+        Transport::Quic
+    }
+    fn dialled(&self) -> bool {
+        self.dialled
+    }
+    fn join(&self) -> bool {
+        self.join
+    }
+    async fn open(&self) -> Result<Channel, Problem> {
+        match tokio::time::timeout(OPEN, self.inner.open_bi()).await {
+            Ok(Ok((send, receive))) => Ok(channel(send, receive)),
+            Ok(Err(error)) => Err(self.lost(&error)),
+            Err(_) => Err(self.lost(&"too many channels are open")),
+        }
+    }
+    async fn accept(&self) -> Option<Channel> {
+        let (send, receive) = self.inner.accept_bi().await.ok()?;
+        Some(channel(send, receive))
+    }
+    fn close(&self, code: u16, reason: &str) {
+        self.inner.close(VarInt::from(code), reason.as_bytes());
+    }
+    fn is_closed(&self) -> bool {
+        self.inner.close_reason().is_some()
+    }
+    async fn closed(&self) {
+        self.inner.closed().await;
+    }
+    fn remote_address(&self) -> String {
+        crate::endpoint::shown(self.inner.remote_address())
+    }
+    fn rtt_ms(&self) -> Option<f64> {
+        Some(self.inner.rtt().as_secs_f64() * 1000.0)
+    }
+}
+
+fn channel(send: quinn::SendStream, receive: quinn::RecvStream) -> Channel {
+    Channel { reader: Box::new(receive), writer: Box::new(QuicWriter { stream: send, done: false }) }
+}
+
+/// quinn finishes a stream that is dropped; here only `shutdown` does, so that a task that
+/// fails halfway never looks like one that ended.
+struct QuicWriter {
+    stream: quinn::SendStream,
+    done: bool,
+}
+
+impl AsyncWrite for QuicWriter {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut self.stream), cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.done = true;
+        AsyncWrite::poll_shutdown(Pin::new(&mut self.stream), cx)
+    }
+}
+
+impl Drop for QuicWriter {
+    fn drop(&mut self) {
+        if !self.done {
+            // Already closed or stopped by the peer: then nothing is left to reset.
+            let _ = self.stream.reset(VarInt::from_u32(0));
+        }
+    }
+}
+
+/// Lets the connection's receive window follow what the line carries: twice bandwidth × delay.
+async fn follow_window(connection: Weak<QuicConnection>) {
+    let (mut before, mut window) = (0, WINDOW_MIN);
+    loop {
+        tokio::time::sleep(WINDOW_EVERY).await;
+        let Some(connection) = connection.upgrade() else { return };
+        if connection.is_closed() {
+            return;
+        }
+        let received = connection.inner.stats().udp_rx.bytes;
+        let a_second = received.saturating_sub(before) / WINDOW_EVERY.as_secs().max(1);
+        before = received;
+        let rtt_ms = u64::try_from(connection.inner.rtt().as_millis()).unwrap_or(u64::MAX);
+        let wanted = (2 * a_second).saturating_mul(rtt_ms) / 1000;
+        let next = wanted.clamp(WINDOW_MIN, WINDOW_MAX);
+        // It only grows: a window once granted can't be taken back, and a pause in the data says nothing of the line.
+        if next > window {
+            window = next;
+            connection.inner.set_receive_window(VarInt::try_from(next).unwrap_or(VarInt::MAX));
+        }
+    }
+}
+
+async fn end_after(connection: Weak<QuicConnection>, life: Duration) {
+    tokio::time::sleep(life).await;
+    if let Some(connection) = connection.upgrade() {
+        connection.close(Code::Busy.number(), "joining took too long");
+    }
+}
+
+fn peer_chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
+    connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok().map(|chain| *chain)
+}
+
+fn server(shared: &Shared, transport: &Arc<quinn::TransportConfig>) -> Result<(quinn::ServerConfig, Arc<Judge>), Problem> {
+    let (tls, judge) = shared.accept_tls()?;
+    let crypto = QuicServerConfig::try_from(tls).map_err(|e| inside("configure QUIC", &e))?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(transport.clone())
+        .migration(false)
+        .max_incoming(HANDSHAKES_MAX)
+        .incoming_buffer_size(INCOMING_BYTES)
+        .incoming_buffer_size_total(INCOMING_BYTES * 64);
+    Ok((config, judge))
+}
+
+fn transport(coordinator: bool) -> quinn::TransportConfig {
+    let (stream, connection, send) = match coordinator {
+        // Thousands of nodes ask small things: none of them needs a wide window.
+        true => (2 << 20, 4 << 20, 4 << 20),
+        false => (WINDOW_MAX, WINDOW_MIN, SEND_BYTES),
+    };
+    let bytes = |n: u64| VarInt::try_from(n).unwrap_or(VarInt::MAX);
+    let mut config = quinn::TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(bytes(CHANNELS_MAX as u64))
+        .max_concurrent_uni_streams(VarInt::from_u32(2))
+        .stream_receive_window(bytes(stream))
+        .receive_window(bytes(connection))
+        .send_window(send)
+        .max_idle_timeout(quinn::IdleTimeout::try_from(IDLE).ok())
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .datagram_receive_buffer_size(None)
+        .enable_segmentation_offload(true);
+    config
+}
+
+/// The connection's receive window; a stream may use all of it.
+const WINDOW_MIN: u64 = 16 << 20;
+const WINDOW_MAX: u64 = 64 << 20;
+const WINDOW_EVERY: Duration = Duration::from_secs(1);
+/// Written but not yet acknowledged.
+const SEND_BYTES: u64 = 32 << 20;
+/// What one peer may send before its handshake is looked at.
+const INCOMING_BYTES: u64 = 64 << 10;
+const JOIN_LIFE: Duration = Duration::from_secs(60);
+const CLOSE: Duration = Duration::from_secs(2);

@@ -311,7 +311,8 @@ pub(super) fn leads_to(chain: &[CertificateDer<'_>], authority: &CertificateDer<
 
 /// The cryptography of every handshake.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    static PROVIDER: std::sync::OnceLock<Arc<CryptoProvider>> = std::sync::OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())).clone()
 }
 
 fn parse(certificate: &[u8]) -> Result<x509_parser::certificate::X509Certificate<'_>, String> {
