@@ -55,6 +55,9 @@ const CHINESE: &[(&str, &str)] = &[
     ("Print help", "显示帮助"),
     ("Print version", "显示版本"),
     ("Print the page of an error code, offline", "离线显示错误代码的说明"),
+    ("Write man pages or shell completions", "写出手册页或命令补全脚本"),
+    ("What to write: man or completions", "写出什么：man 或 completions"),
+    ("Folder to write into; it is made when missing", "写入的目录；不存在则创建"),
     ("A code such as PH3001; without one, the list of all codes", "错误代码，如 PH3001；省略则列出全部代码"),
 ];
 

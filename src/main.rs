@@ -3,6 +3,7 @@
 //! reads is printed by `render` or comes from the problem list of the protocol.
 
 mod explain;
+mod generate;
 mod help;
 mod render;
 
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Print the page of an error code, offline
     Explain(explain::Command),
+    /// Write man pages or shell completions
+    Generate(generate::Command),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
 async fn run(command: Command, screen: &Screen) -> Outcome {
     match command {
         Command::Explain(command) => explain::run(command, screen),
+        Command::Generate(command) => generate::run(command, screen),
     }
 }
 
