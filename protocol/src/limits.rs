@@ -75,6 +75,8 @@ pub const SPLIT_ROWS: u64 = 65_536;
 pub const VALUE_BYTES_MAX: usize = 1 << 30;
 /// Buckets of a table's standing digest.
 pub const BUCKETS: usize = 4096;
+/// One grant in a policy.
+pub const GRANT_BYTES_MAX: usize = 256 << 10;
 /// A row filter's text and depth.
 pub const FILTER_BYTES_MAX: usize = 16 << 10;
 pub const FILTER_DEPTH_MAX: usize = 32;

@@ -1,8 +1,17 @@
 //! A node's signed policy: the grants in both directions, its peers and the deny-list; and the
 //! [`Permit`], the only proof that a grant covers one transfer. Deny by default; unknown keys deny.
+//! [`ActivePolicy`] holds what the node last believed and how fresh that is; an older policy never replaces a newer.
+//! Storing it, asking for it and acting on a denial are elsewhere.
 
+mod active;
+
+pub use active::{ActivePolicy, Permit, Refreshed, Staleness};
+
+use crate::codec;
+use crate::cose::{self, CoseError, PublicKey, Signer};
 use crate::filter::Filter;
 use crate::id::{GrantId, NodeId, ResourceRef};
+use crate::limits;
 use crate::time::Timestamp;
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
@@ -36,10 +45,51 @@ pub struct Policy {
     pub staleness_seconds: u64,
     #[n(9)]
     pub heartbeat_seconds: u64,
+    /// `nodes.cose` of this node and its peers (see `trust`): what exported receipts are verified with.
+    #[n(10)]
+    pub nodes: ByteVec,
+}
+
+/// Why a policy or a word of freshness was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    #[error(transparent)]
+    Envelope(#[from] CoseError),
+    #[error("it has a part that this version does not know, or is malformed: {0}")]
+    Unknown(String),
+    #[error("it is for {0}")]
+    OtherNode(NodeId),
+    #[error("it is older ({given}) than the one in force ({known})")]
+    Older { given: String, known: String },
+}
+
+impl Policy {
+    /// Signs it with the policy key.
+    pub fn sign(&self, coordinator: &NodeId, signer: &dyn Signer) -> Result<Vec<u8>, PolicyError> {
+        let claims = cose::Claims::new(coordinator.clone(), self.node.as_str(), self.issued);
+        Ok(cose::seal(POLICY_TYPE, &claims, &codec::encode(self), signer)?)
+    }
+
+    /// Opens a policy for `node`, signed by this key. An unknown key in the policy itself refuses it whole;
+    /// one inside a grant makes that grant unusable.
+    pub fn open(bytes: &[u8], node: &NodeId, key: &PublicKey) -> Result<Self, PolicyError> {
+        let opened = cose::open(bytes, limits::POLICY_BYTES_MAX, POLICY_TYPE, key)?;
+        let policy: Self = codec::decode_strict(&opened.payload, limits::POLICY_BYTES_MAX)
+            .map_err(|e| PolicyError::Unknown(e.to_string()))?;
+        if policy.node != *node || opened.claims.subject != node.as_str() {
+            return Err(PolicyError::OtherNode(policy.node));
+        }
+        Ok(policy)
+    }
+
+    /// (epoch, sequence): a lower one is never accepted.
+    pub fn version(&self) -> (u64, u64) {
+        (self.epoch, self.sequence)
+    }
 }
 
 /// Scope, columns, filter, expiry.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Grant {
     #[n(0)]
@@ -60,6 +110,21 @@ pub struct Grant {
     /// Network zone that the consumer must be reached in.
     #[n(7)]
     pub zone: Option<String>,
+}
+
+impl Grant {
+    /// As it is carried in a policy.
+    pub fn encode(&self) -> ByteVec {
+        codec::encode(self).into()
+    }
+    /// None where it holds anything that this version does not know.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        codec::decode_strict(bytes, limits::GRANT_BYTES_MAX).ok()
+    }
+    /// SHA-256 of the filter's deterministic CBOR, as it stands in manifests.
+    pub fn filter_sha256(&self) -> Option<[u8; 32]> {
+        self.filter.as_ref().map(|filter| codec::sha256(&codec::encode(filter)))
+    }
 }
 
 /// Another node that this node has to do with.
@@ -95,3 +160,24 @@ pub struct Freshness {
     #[n(3)]
     pub time: Timestamp,
 }
+
+impl Freshness {
+    pub fn sign(&self, coordinator: &NodeId, signer: &dyn Signer) -> Result<Vec<u8>, PolicyError> {
+        let claims = cose::Claims::new(coordinator.clone(), self.node.as_str(), self.time);
+        Ok(cose::seal(FRESHNESS_TYPE, &claims, &codec::encode(self), signer)?)
+    }
+    pub fn open(bytes: &[u8], node: &NodeId, key: &PublicKey) -> Result<Self, PolicyError> {
+        let opened = cose::open(bytes, limits::STATEMENT_BYTES_MAX, FRESHNESS_TYPE, key)?;
+        let freshness: Self = codec::decode_strict(&opened.payload, limits::STATEMENT_BYTES_MAX)
+            .map_err(|e| PolicyError::Unknown(e.to_string()))?;
+        if freshness.node != *node || opened.claims.subject != node.as_str() {
+            return Err(PolicyError::OtherNode(freshness.node));
+        }
+        Ok(freshness)
+    }
+}
+
+/// Content type of a signed policy.
+pub const POLICY_TYPE: &str = "application/vnd.posthouse.policy+cbor";
+/// Content type of a signed word of freshness.
+pub const FRESHNESS_TYPE: &str = "application/vnd.posthouse.freshness+cbor";
