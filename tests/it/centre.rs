@@ -55,6 +55,32 @@ fn a_transfer_longer_than_a_certificate_runs_across_its_renewal() {
 }
 
 #[test]
+fn a_node_that_was_off_for_thirty_days_exchanges_unaided() {
+    let source = tempfile::tempdir().expect("a folder");
+    make_tree(source.path());
+    let mut site = Site::start(&folder("keep", source.path(), false));
+    assert_settled(&site.take("tree"));
+    site.consumer.stop();
+    site.provider.stop();
+    site.coordinator.stop();
+    // Thirty days pass for everybody; the certificates, made for seven, are over.
+    let later = ["faketime", "--exclude-monotonic", "-f", "+30d"];
+    site.coordinator.start_under(&later);
+    site.provider.start_under(&later);
+    site.consumer.start_under(&later);
+    site.coordinator.restart();
+    site.provider.restart();
+    site.consumer.restart();
+    site.wait_until_up(PROVIDER);
+    site.wait_until_up(CONSUMER);
+    std::fs::write(source.path().join("new.txt"), "after the holiday").expect("a file");
+    let end = site.take("tree");
+    assert_settled(&end);
+    assert_eq!(end["files_sent"], 1, "{end}");
+    assert_eq!(compare_folders(source.path(), &site.dir().join("inbox")), "");
+}
+
+#[test]
 fn a_grant_withdrawn_mid_transfer_stops_it_within_five_seconds() {
     let source = tempfile::tempdir().expect("a folder");
     for number in 0..24u8 {

@@ -13,3 +13,4 @@ mod config;
 mod crash;
 mod demo;
 mod exchange;
+mod service;

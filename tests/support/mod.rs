@@ -94,6 +94,11 @@ impl Daemon {
         self.child = Some(child);
     }
 
+    /// Words before the command line from the next start on.
+    pub fn start_under(&mut self, prefix: &[&str]) {
+        self.prefix = words(prefix);
+    }
+
     /// SIGKILL, as a power cut of the process would be.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
