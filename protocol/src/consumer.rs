@@ -1,1 +1,564 @@
-//! (being written)
+//! State machine of the side that takes: what is put in by `handle_*` and the verbs, what comes out by `poll_*`.
+//! After each input drain every output. It believes nothing: entries in order and within bounds, each chunk
+//! against its value, each entry against its root, all of them against the manifest; what is bad is asked again.
+//! `now` is any steadily rising clock. Disk, line and signatures are the caller's; so are durability and its order.
+//! Unsolicited, it takes the files of a ferry in any order and as often as they come.
+
+mod answers;
+mod chunks;
+mod open;
+
+pub use chunks::{Expected, Verdict};
+pub use open::Have;
+
+use crate::chunk::Subtrees;
+use crate::frame::{EntriesEnd, Frame, Handover, Offer, Omission, Refused, Request};
+use crate::id::NodeId;
+use crate::limits;
+use crate::manifest::{Entry, EntryKind, EntryList, EntryName, EntryTotals, LeftOut, LeftOuts};
+use crate::outgoing::{Beat, Outgoing, Pulse};
+use crate::problem::{Code, Problem};
+use crate::time::Timestamp;
+use open::{Open, OpenState, Standing, has_chunks};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What the caller has to do or to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConsumerEvent {
+    /// Answer by `accept` or `refuse`.
+    Offered(Box<Offer>),
+    /// Answer each by `have` or `leave_out`, in any order.
+    Entry(Entry),
+    /// Drop what was written of it: it changed at the provider, or did not add up. It is asked anew by itself.
+    Again(Entry),
+    /// All of it was verified; the entry is final, with its root.
+    Complete(Entry),
+    /// Not handed over, by either side's word; a listed entry of this number is to be dropped.
+    LeftOut(Option<u64>, LeftOut),
+    /// Every entry is complete and the provider has spoken. Verify the signature, then `check`, commit, `landed`.
+    HandedOver(Handover),
+    /// The provider has stored this side's statement.
+    Settled,
+    /// The provider ends it: keep its statement, answer by `noted`.
+    Refused(Refused),
+    Failed(Refused),
+    /// The provider's answer to this side's `refuse` or `fail`: its own statement, perhaps empty.
+    Noted(Vec<u8>),
+    /// The provider has been silent for too long; resume over a new connection.
+    Lost,
+}
+
+/// What became of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handled {
+    Taken,
+    /// Store-and-forward only: its turn has not come, put it in again after others.
+    Later,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Verified and new.
+    pub chunks: u64,
+    /// Came although they were known.
+    pub resent_chunks: u64,
+    pub bad_chunks: u64,
+    /// Bodies on the wire, good or not.
+    pub wire_bytes: u64,
+    /// Content of verified new chunks.
+    pub bytes: u64,
+}
+
+pub struct Consumer {
+    provider: NodeId,
+    solicited: bool,
+    stage: Stage,
+    /// The request as it was sent; None when nothing was asked (store-and-forward).
+    request: Option<Request>,
+    offer: Option<Offer>,
+    open: BTreeMap<u64, Open>,
+    listed: u64,
+    /// Entries below it are done with and forgotten.
+    finished: u64,
+    list: Option<EntryList>,
+    left_out: LeftOuts,
+    refused_here: LeftOuts,
+    end: Option<EntriesEnd>,
+    handover: Option<Handover>,
+    totals: Option<EntryTotals>,
+    landed_sha256: Option<[u8; 32]>,
+    /// Granted to the provider and not yet used by it; used and to be granted again.
+    credit_open: u64,
+    credit_back: u64,
+    out: Outgoing,
+    events: VecDeque<ConsumerEvent>,
+    pulse: Option<Pulse>,
+    counters: Counters,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Requested,
+    Offered,
+    Moving,
+    HandedOver,
+    Checked,
+    Landed,
+    Settled,
+    /// Refused or failed by one of the sides; the statements are exchanged.
+    Ending,
+    Ended,
+}
+
+impl Consumer {
+    /// Takes, or goes on taking: a resumed transfer sends the same request again.
+    pub fn new(request: Request, provider: NodeId, now: Timestamp) -> Self {
+        let mut consumer = Self::with(provider, Some(request.clone()), Some(Pulse::new(now)));
+        consumer.out.push(Frame::Request(request));
+        consumer
+    }
+    /// Has committed before the line was lost: only the statements are exchanged.
+    pub fn committed(mut request: Request, provider: NodeId, statement: Vec<u8>, now: Timestamp) -> Self {
+        request.committed = true;
+        let mut consumer = Self::new(request, provider, now);
+        consumer.send_landed(statement);
+        consumer
+    }
+    /// Takes what comes by files, asked by nobody.
+    pub fn unsolicited(provider: NodeId) -> Self {
+        Self::with(provider, None, None)
+    }
+
+    fn with(provider: NodeId, request: Option<Request>, pulse: Option<Pulse>) -> Self {
+        Self {
+            provider,
+            solicited: request.is_some(),
+            stage: Stage::Requested,
+            request,
+            offer: None,
+            open: BTreeMap::new(),
+            listed: 0,
+            finished: 0,
+            list: Some(EntryList::default()),
+            left_out: LeftOuts::default(),
+            refused_here: LeftOuts::default(),
+            end: None,
+            handover: None,
+            totals: None,
+            landed_sha256: None,
+            credit_open: 0,
+            credit_back: 0,
+            out: Outgoing::default(),
+            events: VecDeque::new(),
+            pulse,
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn handle_frame(&mut self, frame: Frame, now: Timestamp) -> Result<Handled, Problem> {
+        if let Some(pulse) = &mut self.pulse {
+            pulse.heard(now);
+        }
+        match frame {
+            Frame::Ping(token) => {
+                self.out.push(Frame::Pong(token));
+                return Ok(Handled::Taken);
+            }
+            Frame::Pong(_) => return Ok(Handled::Taken),
+            Frame::Refused(ending) => return self.ended(ending, ConsumerEvent::Refused),
+            Frame::Failed(ending) => return self.ended(ending, ConsumerEvent::Failed),
+            Frame::Noted(statement) => return self.noted_by_peer(statement.into()),
+            // What was on its way when this side ended it.
+            _ if self.stage >= Stage::Ending => return Ok(Handled::Taken),
+            _ => {}
+        }
+        match frame {
+            Frame::Offer(offer) => self.offered(offer),
+            Frame::Entries(entries) => self.each(entries, Self::entry),
+            Frame::EntriesEnd(end) => self.entries_end(end),
+            Frame::Sealed(entries) => self.each(entries, Self::sealed),
+            Frame::Again(entry) => self.again(entry),
+            Frame::LeftOut(omissions) => self.each(omissions, Self::left_out_by_peer),
+            Frame::Handover(handover) => self.handed_over(handover),
+            Frame::Settled(sha256) => self.settled(*sha256),
+            other => Err(self.invalid(format_args!("a consumer is never sent {}", other.name()))),
+        }
+    }
+
+    pub fn poll_transmit(&mut self, _now: Timestamp) -> Option<Frame> {
+        if let Some(frame) = self.out.pop() {
+            return Some(frame);
+        }
+        // Less than this is never missed: the provider still has nearly all of what it was granted.
+        if self.stage == Stage::Moving && self.credit_back >= CREDIT_STEP_BYTES {
+            self.credit_open += self.credit_back;
+            return Some(Frame::Credit(std::mem::take(&mut self.credit_back)));
+        }
+        None
+    }
+    pub fn poll_event(&mut self) -> Option<ConsumerEvent> {
+        self.events.pop_front()
+    }
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        if self.is_done() { None } else { self.pulse.as_ref()?.timeout() }
+    }
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        match self.pulse.as_mut().map(|pulse| pulse.beat(now)) {
+            Some(Beat::Ask) => self.out.push(Frame::Ping(now.0.unsigned_abs())),
+            Some(Beat::Lost) => self.events.push_back(ConsumerEvent::Lost),
+            Some(Beat::Quiet) | None => {}
+        }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+    /// Whether everything is said: once the frames are sent, the channel may be closed.
+    pub fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Settled | Stage::Ended)
+    }
+    pub fn offer(&self) -> Option<&Offer> {
+        self.offer.as_ref()
+    }
+    /// What the provider has listed so far, and in all once it has said so: entries and bytes.
+    pub fn listed(&self) -> (u64, Option<&EntriesEnd>) {
+        (self.listed, self.end.as_ref())
+    }
+    /// From `HandedOver` on: this side's own totals, made of what it verified.
+    pub fn totals(&self) -> Option<&EntryTotals> {
+        self.totals.as_ref()
+    }
+    /// What both sides agree to have left out.
+    pub fn left_out(&self) -> &LeftOuts {
+        &self.left_out
+    }
+    /// Store-and-forward: what this side could not take and the provider cannot know.
+    pub fn refused_here(&self) -> &LeftOuts {
+        &self.refused_here
+    }
+
+    // ---- what the provider says
+
+    fn offered(&mut self, offer: Offer) -> Result<Handled, Problem> {
+        if self.stage != Stage::Requested {
+            let repeat = !self.solicited && self.offer.as_ref() == Some(&offer);
+            return if repeat { Ok(Handled::Taken) } else { Err(self.invalid("a second offer")) };
+        }
+        if self.request.as_ref().is_some_and(|request| request.transfer != offer.transfer) {
+            return Err(self.invalid("the offer is for another transfer"));
+        }
+        if offer.data_channels == 0 || offer.data_channels > limits::DATA_CHANNELS_MAX {
+            return Err(self.invalid("the offer has no channels, or too many"));
+        }
+        self.stage = Stage::Offered;
+        self.offer = Some(offer.clone());
+        self.events.push_back(ConsumerEvent::Offered(Box::new(offer)));
+        Ok(Handled::Taken)
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<Handled, Problem> {
+        if self.stage != Stage::Moving || entry.index > self.listed {
+            return self.out_of_turn("an entry");
+        }
+        if entry.index < self.listed {
+            return if self.solicited { Err(self.invalid("an entry is listed twice")) } else { Ok(Handled::Taken) };
+        }
+        let open_max = if self.solicited { limits::ENTRIES_OPEN_MAX } else { limits::ENTRIES_MAX };
+        if self.listed >= limits::ENTRIES_MAX || self.listed - self.finished >= open_max || self.end_reached() {
+            return Err(self.invalid("more entries are listed than may be"));
+        }
+        self.check_entry(&entry)?;
+        let index = entry.index;
+        let mut open = Open::new(entry).map_err(|e| self.invalid(e))?;
+        // A root that comes with the listing of an empty entry or a link is checked where it is cheapest.
+        if open.known.layout().chunks() == 0 {
+            let content: &[u8] = if let EntryKind::Link(text) = &open.entry.kind { text } else { b"" };
+            let expected = Some(*blake3::hash(content).as_bytes());
+            let directory = open.entry.kind == EntryKind::Directory;
+            let given = open.entry.root.map(|root| *root);
+            if given != (if directory { None } else { expected }) && (given.is_some() || !has_chunks(&open.entry)) {
+                return Err(self.invalid("an entry's root is not that of its content"));
+            }
+        }
+        self.listed += 1;
+        let is_table = matches!(open.entry.kind, EntryKind::Split(_));
+        let bad_name = if is_table { None } else { EntryName::parse(&open.entry.name).err() };
+        match bad_name {
+            None => {
+                self.events.push_back(ConsumerEvent::Entry(open.entry.clone()));
+                self.open.insert(index, open);
+            }
+            Some(why) => {
+                let name = open.entry.name.clone();
+                open.answered = true;
+                self.open.insert(index, open);
+                let what = LeftOut { name, code: Code::NameRefused as u16, reason: why.to_string() };
+                self.leave_out_open(index, what)?;
+            }
+        }
+        Ok(Handled::Taken)
+    }
+
+    fn check_entry(&self, entry: &Entry) -> Result<(), Problem> {
+        let table = self.offer.as_ref().is_some_and(|offer| offer.contract.is_some());
+        let bad = match &entry.kind {
+            EntryKind::Split(_) if !table => Some("a split in a folder"),
+            EntryKind::File | EntryKind::Directory | EntryKind::Link(_) if table => Some("a file in a table"),
+            EntryKind::Directory if entry.size != 0 => Some("a directory has a size"),
+            EntryKind::Link(text) if text.is_empty() || text.len() > limits::LINK_BYTES_MAX => Some("a link's length"),
+            EntryKind::Link(text) if text.len() as u64 != entry.size => Some("a link's size is not that of its text"),
+            _ if entry.mode & !0o7777 != 0 => Some("a mode with unknown bits"),
+            _ if entry.name.is_empty() || entry.name.len() > limits::FRAME_FILL_BYTES => Some("a name's length"),
+            _ => None,
+        };
+        bad.map_or(Ok(()), |what| Err(self.invalid(format_args!("entry {}: {what}", entry.index))))
+    }
+
+    fn sealed(&mut self, entry: Entry) -> Result<Handled, Problem> {
+        if self.stage != Stage::Moving || entry.index >= self.listed {
+            return self.out_of_turn("a sealed entry");
+        }
+        let solicited = self.solicited;
+        let Some(open) = self.open.get_mut(&entry.index) else {
+            return if solicited { Err(self.invalid("an entry is sealed twice")) } else { Ok(Handled::Taken) };
+        };
+        let same = entry.name == open.entry.name && entry.kind == open.entry.kind && entry.root.is_some();
+        if open.state == OpenState::Dropped || entry.revision < open.entry.revision || (open.entry == entry) {
+            return Ok(Handled::Taken);
+        }
+        if entry.revision > open.entry.revision {
+            return self.out_of_turn("a sealed entry of a later revision");
+        }
+        if !same || open.entry.root.is_some() || entry.size != open.entry.size || entry.mode & !0o7777 != 0 {
+            return Err(self.invalid(format_args!("entry {} is sealed as another", entry.index)));
+        }
+        let index = entry.index;
+        open.entry = entry;
+        self.settle_entry(index)?;
+        Ok(Handled::Taken)
+    }
+
+    fn again(&mut self, entry: Entry) -> Result<Handled, Problem> {
+        if self.stage != Stage::Moving || entry.index >= self.listed {
+            return self.out_of_turn("Again");
+        }
+        let index = entry.index;
+        let state = self.open.get(&index).map(|open| (open.state, open.entry.revision));
+        match state {
+            Some((OpenState::Dropped, _)) => return Ok(Handled::Taken),
+            None | Some((OpenState::Complete, _)) if self.solicited => {
+                return Err(self.invalid(format_args!("entry {index} is complete and cannot be read again")));
+            }
+            // A ferry's repeat, or the word that an earlier state of the file is over.
+            None | Some((OpenState::Complete, _)) => return Ok(Handled::Taken),
+            Some((_, revision)) if entry.revision <= revision => {
+                let twice = self.invalid("an entry is read again under no higher revision");
+                return if self.solicited { Err(twice) } else { Ok(Handled::Taken) };
+            }
+            Some(_) => {}
+        }
+        self.check_entry(&entry)?;
+        let invalid = self.invalid(format_args!("entry {index} is read again as another"));
+        let Some(open) = self.open.get_mut(&index) else { return Err(invalid) };
+        let same = open.entry.name == entry.name && has_chunks(&entry) && has_chunks(&open.entry);
+        if !same || std::mem::discriminant(&open.entry.kind) != std::mem::discriminant(&entry.kind) {
+            return Err(invalid);
+        }
+        open.entry = entry;
+        if open.forget().is_err() {
+            return Err(invalid);
+        }
+        if open.state == OpenState::Moving {
+            self.events.push_back(ConsumerEvent::Again(open.entry.clone()));
+            // One that is not answered yet is answered for the new state.
+            if open.answered && self.solicited {
+                self.out.want(open.want());
+            }
+        }
+        self.settle_entry(index)?;
+        Ok(Handled::Taken)
+    }
+
+    fn entries_end(&mut self, end: EntriesEnd) -> Result<Handled, Problem> {
+        if self.solicited && (self.stage != Stage::Moving || end.entries != self.listed || self.end.is_some()) {
+            return Err(self.invalid("the end of the entries is not where they end"));
+        }
+        if end.entries < self.listed || self.end.as_ref().is_some_and(|known| *known != end) {
+            return Err(self.invalid("the end of the entries is not where they end"));
+        }
+        self.end = Some(end);
+        self.finish_if_all()?;
+        Ok(Handled::Taken)
+    }
+
+    fn left_out_by_peer(&mut self, omission: Omission) -> Result<Handled, Problem> {
+        if self.stage != Stage::Moving || omission.entry.is_some_and(|index| index >= self.listed) {
+            return self.out_of_turn("LeftOut");
+        }
+        let mut drops = None;
+        if let Some(index) = omission.entry {
+            match self.open.get_mut(&index) {
+                Some(open) if open.state == OpenState::Complete || open.entry.name != omission.what.name => {
+                    return Err(self.invalid(format_args!("entry {index} cannot be left out any more")));
+                }
+                // Both sides left it out at the same time: the provider's reason stands in both lists.
+                Some(open) if open.state == OpenState::Dropped => self.left_out.remove(&omission.what.name),
+                Some(open) => {
+                    open.state = OpenState::Dropped;
+                    drops = Some(index);
+                }
+                None if self.solicited => {
+                    return Err(self.invalid(format_args!("entry {index} cannot be left out any more")));
+                }
+                None => return Ok(Handled::Taken),
+            }
+        } else if self.left_out.contains(&omission.what.name) {
+            return Ok(Handled::Taken);
+        }
+        if !self.left_out.push(omission.what.clone()) {
+            return Err(self.invalid("more is left out than can be listed"));
+        }
+        self.events.push_back(ConsumerEvent::LeftOut(drops, omission.what));
+        self.advance()?;
+        Ok(Handled::Taken)
+    }
+
+    fn handed_over(&mut self, handover: Handover) -> Result<Handled, Problem> {
+        if handover.statement.is_empty() || handover.statement.len() > limits::STATEMENT_BYTES_MAX {
+            return Err(self.invalid("the handover's statement has no proper length"));
+        }
+        if self.request.as_ref().is_some_and(|request| request.committed) {
+            // This side has committed to it before; only the statements are exchanged.
+            return Ok(Handled::Taken);
+        }
+        if self.solicited && (self.stage != Stage::Moving || self.end.is_none() || self.handover.is_some()) {
+            return self.out_of_turn("Handover");
+        }
+        if self.handover.as_ref().is_some_and(|known| *known != handover) {
+            return Err(self.invalid("two different handovers"));
+        }
+        self.handover = Some(handover);
+        self.finish_if_all()?;
+        Ok(Handled::Taken)
+    }
+
+    fn settled(&mut self, sha256: [u8; 32]) -> Result<Handled, Problem> {
+        if self.landed_sha256 != Some(sha256) {
+            return Err(self.invalid("the provider settles a statement that is not this side's"));
+        }
+        self.stage = Stage::Settled;
+        self.events.push_back(ConsumerEvent::Settled);
+        Ok(Handled::Taken)
+    }
+
+    // ---- how an entry ends
+
+    /// Looks whether an entry has all it needs now.
+    fn settle_entry(&mut self, index: u64) -> Result<(), Problem> {
+        let Some(open) = self.open.get_mut(&index) else { return Ok(()) };
+        match open.standing() {
+            Standing::Waits => return Ok(()),
+            Standing::Complete => {
+                if open.state == OpenState::Moving {
+                    self.events.push_back(ConsumerEvent::Complete(open.entry.clone()));
+                }
+                open.state = OpenState::Complete;
+                // Its subtrees are not needed any more, even while an earlier entry keeps it waiting.
+                open.known = Subtrees::new(open.known.layout());
+            }
+            Standing::Differs => {
+                open.tries += 1;
+                let tries = open.tries;
+                let forgot = open.forget();
+                self.events.push_back(ConsumerEvent::Again(open.entry.clone()));
+                if self.solicited {
+                    self.out.want(open.want());
+                }
+                let why = format!("entry {index} does not add up to its root after {tries} tries");
+                if forgot.is_err() || tries >= limits::CHUNK_TRIES_MAX {
+                    return Err(self.mismatch(why));
+                }
+                return Ok(());
+            }
+        }
+        self.advance()
+    }
+
+    /// Forgets the entries from the first on that are done with, and adds them up.
+    fn advance(&mut self) -> Result<(), Problem> {
+        while let Some(first) = self.open.first_entry() {
+            if *first.key() != self.finished {
+                break;
+            }
+            match first.get().state {
+                OpenState::Moving | OpenState::ListedOnly => break,
+                OpenState::Complete => {
+                    let open = first.remove();
+                    if let Some(list) = &mut self.list {
+                        list.push(&open.entry);
+                    }
+                }
+                OpenState::Dropped => {
+                    first.remove();
+                }
+            }
+            self.finished += 1;
+        }
+        self.finish_if_all()
+    }
+
+    fn end_reached(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| self.listed >= end.entries)
+    }
+
+    fn finish_if_all(&mut self) -> Result<(), Problem> {
+        let done = self.end_reached() && self.finished == self.listed && self.stage == Stage::Moving;
+        let (true, Some(end), Some(handover)) = (done, &self.end, &self.handover) else { return Ok(()) };
+        if end.entries != self.listed {
+            return Err(self.invalid("the end of the entries is not where they end"));
+        }
+        let folder = self.offer.as_ref().is_none_or(|offer| offer.contract.is_none());
+        self.events.push_back(ConsumerEvent::HandedOver(handover.clone()));
+        self.totals = self.list.take().map(|list| list.finish(folder));
+        self.stage = Stage::HandedOver;
+        Ok(())
+    }
+
+    // ---- problems
+
+    fn each<T>(
+        &mut self,
+        items: Vec<T>,
+        take: impl Fn(&mut Self, T) -> Result<Handled, Problem>,
+    ) -> Result<Handled, Problem> {
+        let mut handled = Handled::Taken;
+        if items.len() > limits::ENTRIES_PER_FRAME_MAX {
+            return Err(self.invalid("a list longer than a frame may hold"));
+        }
+        for item in items {
+            if take(self, item)? == Handled::Later {
+                handled = Handled::Later;
+            }
+        }
+        Ok(handled)
+    }
+    /// On a line it is a mistake; in a ferry, where files come in any order, its turn may come.
+    fn out_of_turn(&self, what: &str) -> Result<Handled, Problem> {
+        if self.solicited {
+            Err(self.invalid(format_args!("{what} came out of turn")))
+        } else if self.stage <= Stage::Moving {
+            Ok(Handled::Later)
+        } else {
+            Ok(Handled::Taken)
+        }
+    }
+    fn invalid(&self, cause: impl std::fmt::Display) -> Problem {
+        Problem::new(Code::FrameInvalid).with("peer", &self.provider).cause(cause)
+    }
+    fn mismatch(&self, cause: impl std::fmt::Display) -> Problem {
+        Problem::new(Code::Mismatch).with("peer", &self.provider).cause(cause)
+    }
+}
+
+/// Credit goes back in steps of at least this much.
+const CREDIT_STEP_BYTES: u64 = 1 << 20;

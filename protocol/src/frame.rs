@@ -1,11 +1,18 @@
 //! What nodes say to each other on a control channel, as deterministic CBOR behind a length.
 //! On the line: u32 big-endian length (at most `FRAME_BYTES_MAX`), then the CBOR of one [`Frame`].
 //! Unknown keys inside a frame are ignored, so that versions N and N−1 talk; an unknown frame closes the channel.
+//! Reading and writing them on a line, and the version spoken, are in [`line`].
 //!
 //! A take: consumer `Request` → provider `Offer` | `Refused` → consumer `Accept` → provider `Entries`…
 //! `EntriesEnd`, consumer `Want`…/`Credit`…, chunks on the data channels, provider `Sealed`… →
 //! provider `Handover` (its signed statement) → consumer `Landed` (its own) → provider `Settled`.
 //! A push is an `Invite`: the consumer then takes as usual.
+
+pub mod line;
+#[cfg(test)]
+pub(crate) mod samples;
+
+pub use line::{FrameDecoder, FrameError};
 
 use crate::id::{GrantId, JobId, NodeId, ResourceId, TransferId};
 use crate::job::{Mode, Write};
@@ -40,8 +47,9 @@ pub enum Frame {
     /// The entry changed while it was read and is read again under a higher revision: drop its chunks, want anew.
     #[n(9)]
     Again(#[n(0)] Entry),
+    /// Either side: in scope, but not handed over. An entry that was listed is out of the list with it.
     #[n(10)]
-    LeftOut(#[n(0)] Vec<LeftOut>),
+    LeftOut(#[n(0)] Vec<Omission>),
     #[n(11)]
     Handover(#[n(0)] Handover),
     /// The consumer's signed statement, after its durable commit.
@@ -188,6 +196,7 @@ pub struct EntriesEnd {
 }
 
 /// Chunks of one entry that the consumer lacks: half-open ranges of chunk numbers, ascending; empty = it has all.
+/// Each entry is answered once; a later `Want` asks for more of it, or for some of it again.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Want {
@@ -197,6 +206,16 @@ pub struct Want {
     pub revision: u32,
     #[n(2)]
     pub chunks: Vec<(u32, u32)>,
+}
+
+/// What is left out, with its number if it was listed as an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Omission {
+    #[n(0)]
+    pub entry: Option<u64>,
+    #[n(1)]
+    pub what: LeftOut,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

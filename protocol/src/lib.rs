@@ -30,6 +30,7 @@ pub mod job;
 pub mod ledger;
 pub mod limits;
 pub mod manifest;
+mod outgoing;
 pub mod policy;
 pub mod problem;
 pub mod provider;

@@ -46,7 +46,14 @@ pub const ENTRIES_PER_FRAME_MAX: usize = 1024;
 pub const ENTRIES_AHEAD_MAX: usize = 16_384;
 /// Things left out of one transfer, listed by name in its attachment.
 pub const LEFT_OUT_MAX: usize = 100_000;
+pub const LEFT_OUT_BYTES_MAX: usize = 32 << 20;
 pub const REASON_BYTES_MAX: usize = 1024;
+/// What of it a statement lists itself, beside [`LEFT_OUT_LISTED_MAX`].
+pub const LEFT_OUT_LISTED_BYTES_MAX: usize = 6 << 10;
+/// Entries that a consumer keeps open: what the provider lists ahead, and what is in flight.
+pub const ENTRIES_OPEN_MAX: u64 = 65_536;
+/// Ranges of chunks that wait to be sent.
+pub const WANTED_RANGES_MAX: usize = 1 << 20;
 /// Fill of one frame that carries a list, before the next is begun.
 pub const FRAME_FILL_BYTES: usize = 256 << 10;
 /// A file's name relative to its folder, in bytes, and one component of it.
@@ -99,6 +106,8 @@ const _: () = {
     assert!(FILE_BYTES_MAX / CHUNK_BYTES_LARGE as u64 <= 1 << 28);
     // The last entry that fits into a list may begin just below the fill.
     assert!(FRAME_FILL_BYTES + PATH_BYTES_MAX + LINK_BYTES_MAX + REASON_BYTES_MAX + 256 <= FRAME_BYTES_MAX);
+    assert!(ENTRIES_AHEAD_MAX as u64 + CREDIT_BYTES / CHUNK_CREDIT_OVERHEAD <= ENTRIES_OPEN_MAX);
+    assert!(LEFT_OUT_LISTED_BYTES_MAX < STATEMENT_BYTES_MAX / 2);
     assert!(WANT_RANGES_MAX * 11 + 32 <= FRAME_FILL_BYTES);
     assert!(NESTING_MAX <= NESTING_SIGNED_MAX);
     assert!(BATCH_ROWS as u64 <= SPLIT_ROWS && BATCH_ROWS <= STREAM_BATCH_ROWS_MAX);

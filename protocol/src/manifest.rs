@@ -1,6 +1,13 @@
 //! 数据交接单: what exactly one transfer hands over, and the entries it consists of.
 //! The manifest is the payload of the provider's statement. The entry list is an attachment bound
 //! by SHA-256 and kept by both parties; each entry's root is the plain BLAKE3 hash of its bytes.
+//! How names are checked is in [`name`], how lists are added up in [`list`].
+
+pub mod list;
+pub mod name;
+
+pub use list::{EntryList, EntryTotals, LeftOuts, files_b3_line};
+pub use name::{EntryName, NameError};
 
 use crate::catalog::CatalogRef;
 use crate::id::{GrantId, JobId, NodeId, ResourceRef, TransferId};
@@ -59,7 +66,8 @@ pub struct Entry {
     /// Nanoseconds since 1970-01-01 UTC; 0 for splits.
     #[n(5)]
     pub mtime_ns: i64,
-    /// BLAKE3 of the content, once known; links: of the link text; directories: none.
+    /// BLAKE3 of the content, once known; links: of the link text; directories: none. An entry that is listed
+    /// with its root is sealed already; `Sealed` follows only for the others.
     #[n(6)]
     pub root: Option<ByteArray<32>>,
     /// How often this entry has been read again because it changed while it was read.

@@ -1,1 +1,389 @@
-//! (being written)
+//! State machine of the side that gives: entries as they are found, chunks as they are wanted and within
+//! credit, the manifest last. After each input drain every output; `now` is any steadily rising clock.
+//! It asks for `Ready` only when every entry was answered, sealed and sent, so that the manifest made then is final.
+//! Reading, hashing, grants and signatures are the caller's. Unsolicited, it gives everything without being asked.
+
+mod entries;
+
+use crate::chunk::{Layout, credit};
+use crate::frame::{Accept, Frame, Handover, Offer, Omission, Refused, Request, Want};
+use crate::id::NodeId;
+use crate::limits;
+use crate::manifest::{EntryList, EntryTotals, LeftOut, LeftOuts};
+use crate::outgoing::{Beat, Outgoing, Pulse};
+use crate::problem::{Code, Problem};
+use crate::time::Timestamp;
+use entries::{Done, Given};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What the caller has to do or to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProviderEvent {
+    /// Answer by `offer` or `refuse`. If it says `committed`, wait for `Landed` instead.
+    Requested(Box<Request>),
+    /// List the entries now, as `room` allows.
+    Accepted(Accept),
+    /// The first answer for this state of an entry: how many of its chunks are wanted. One that is not sealed is
+    /// to be read to its end all the same.
+    Wanted { entry: u64, revision: u32, chunks: u32 },
+    /// The consumer cannot land it: it is out of the list and need not be read.
+    LeftOut(u64, LeftOut),
+    /// Every entry is answered, sealed and sent: make the manifest of `totals` and `left_out`, sign, `handover`.
+    Ready,
+    /// The consumer's statement: verify and store it, then `settled`.
+    Landed(Vec<u8>),
+    /// The consumer ends it: keep its statement, answer by `noted`.
+    Refused(Refused),
+    Failed(Refused),
+    /// The consumer's answer to this side's `refuse` or `fail`: its own statement, perhaps empty.
+    Noted(Vec<u8>),
+    /// The consumer has been silent for too long.
+    Lost,
+}
+
+/// A chunk to be read, packed and sent on a data channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendChunk {
+    pub entry: u64,
+    pub revision: u32,
+    pub chunk: u32,
+    pub layout: Layout,
+    /// It was sent before on this line.
+    pub again: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub chunks: u64,
+    pub resent_chunks: u64,
+    pub bytes: u64,
+}
+
+pub struct Provider {
+    consumer: NodeId,
+    solicited: bool,
+    stage: Stage,
+    request: Option<Request>,
+    offer: Option<Offer>,
+    open: BTreeMap<u64, Given>,
+    /// Entries below the first open one, by their numbers.
+    done: Vec<Done>,
+    ended: bool,
+    bytes_listed: u64,
+    list: Option<EntryList>,
+    left_out: LeftOuts,
+    totals: Option<EntryTotals>,
+    queue: VecDeque<Ask>,
+    credit: u64,
+    out: Outgoing,
+    events: VecDeque<ProviderEvent>,
+    pulse: Option<Pulse>,
+    counters: Counters,
+}
+
+/// Chunks to send, half-open.
+struct Ask {
+    entry: u64,
+    revision: u32,
+    from: u32,
+    to: u32,
+    again: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Idle,
+    Requested,
+    Offered,
+    Moving,
+    Ready,
+    HandedOver,
+    Landed,
+    Settled,
+    /// Refused or failed by one of the sides; the statements are exchanged.
+    Ending,
+    Ended,
+}
+
+impl Provider {
+    pub fn new(consumer: NodeId, now: Timestamp) -> Self {
+        Self::with(consumer, true, Some(Pulse::new(now)))
+    }
+    /// For a ferry: begins with `offer`, sends everything, expects no answers.
+    pub fn unsolicited(consumer: NodeId) -> Self {
+        let mut provider = Self::with(consumer, false, None);
+        provider.stage = Stage::Requested;
+        provider
+    }
+
+    fn with(consumer: NodeId, solicited: bool, pulse: Option<Pulse>) -> Self {
+        Self {
+            consumer,
+            solicited,
+            stage: Stage::Idle,
+            request: None,
+            offer: None,
+            open: BTreeMap::new(),
+            done: Vec::new(),
+            ended: false,
+            bytes_listed: 0,
+            list: Some(EntryList::default()),
+            left_out: LeftOuts::default(),
+            totals: None,
+            queue: VecDeque::new(),
+            credit: 0,
+            out: Outgoing::default(),
+            events: VecDeque::new(),
+            pulse,
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn handle_frame(&mut self, frame: Frame, now: Timestamp) -> Result<(), Problem> {
+        if let Some(pulse) = &mut self.pulse {
+            pulse.heard(now);
+        }
+        match frame {
+            Frame::Ping(token) => {
+                self.out.push(Frame::Pong(token));
+                return Ok(());
+            }
+            Frame::Pong(_) => return Ok(()),
+            Frame::Refused(ending) => return self.end_by_peer(ending, ProviderEvent::Refused),
+            Frame::Failed(ending) => return self.end_by_peer(ending, ProviderEvent::Failed),
+            Frame::Noted(statement) => return self.noted_by_peer(statement.into()),
+            // What was on its way when this side ended it.
+            _ if self.stage >= Stage::Ending => return Ok(()),
+            _ => {}
+        }
+        match frame {
+            Frame::Request(request) => self.requested(request),
+            Frame::Accept(accept) => self.accepted(accept),
+            Frame::Want(wants) if wants.len() > limits::ENTRIES_PER_FRAME_MAX => {
+                Err(self.invalid("a list longer than a frame may hold"))
+            }
+            Frame::Want(wants) => wants.into_iter().try_for_each(|want| self.wanted(want)),
+            Frame::Credit(credit) => self.credited(credit),
+            Frame::LeftOut(omissions) => omissions.into_iter().try_for_each(|what| self.left_out_by_peer(what)),
+            Frame::Landed(statement) => self.landed(statement.into()),
+            other => Err(self.invalid(format_args!("a provider is never sent {}", other.name()))),
+        }
+    }
+
+    // ---- what the caller decides
+
+    pub fn offer(&mut self, offer: Offer) -> Result<(), Problem> {
+        self.require(Stage::Requested, "offer")?;
+        self.offer = Some(offer.clone());
+        self.out.push(Frame::Offer(offer));
+        self.stage = if self.solicited { Stage::Offered } else { Stage::Moving };
+        Ok(())
+    }
+    /// The manifest, signed: after `Ready`, or stored from an earlier line of the same transfer.
+    pub fn handover(&mut self, handover: Handover) -> Result<(), Problem> {
+        self.require(Stage::Ready, "handover")?;
+        self.out.push(Frame::Handover(handover));
+        self.stage = Stage::HandedOver;
+        Ok(())
+    }
+    /// The consumer's statement is stored: its SHA-256.
+    pub fn settled(&mut self, sha256: [u8; 32]) -> Result<(), Problem> {
+        self.require(Stage::Landed, "settled")?;
+        self.out.push(Frame::Settled(sha256.into()));
+        self.stage = Stage::Settled;
+        Ok(())
+    }
+    /// Does not give it. The consumer answers with its own statement.
+    pub fn refuse(&mut self, refusal: Refused) {
+        self.end(Frame::Refused(refusal));
+    }
+    /// Cannot go on.
+    pub fn fail(&mut self, failure: Refused) {
+        self.end(Frame::Failed(failure));
+    }
+    /// This side's own statement on the consumer's refusal or failure; it may be empty.
+    pub fn noted(&mut self, statement: Vec<u8>) {
+        if self.stage == Stage::Ending {
+            self.out.push(Frame::Noted(statement.into()));
+            self.stage = Stage::Ended;
+        }
+    }
+
+    // ---- what comes out
+
+    pub fn poll_transmit(&mut self, _now: Timestamp) -> Option<Frame> {
+        self.out.pop()
+    }
+    pub fn poll_event(&mut self) -> Option<ProviderEvent> {
+        self.events.pop_front()
+    }
+    /// The next chunk to send, if one is wanted and there is credit; for whichever data channel is free.
+    pub fn poll_send(&mut self) -> Option<SendChunk> {
+        if self.stage < Stage::Moving || self.stage > Stage::HandedOver {
+            return None;
+        }
+        loop {
+            let ask = self.queue.front_mut()?;
+            let (entry, revision, chunk, again) = (ask.entry, ask.revision, ask.from, ask.again);
+            if ask.from >= ask.to {
+                self.queue.pop_front();
+                continue;
+            }
+            let Some(layout) = self.layout_of(entry, revision) else {
+                // It was read again or left out meanwhile.
+                self.queue.pop_front();
+                continue;
+            };
+            let bytes = layout.bytes(chunk);
+            if self.solicited {
+                self.credit = self.credit.checked_sub(credit(bytes))?;
+            }
+            if let Some(ask) = self.queue.front_mut() {
+                ask.from += 1;
+                if ask.from >= ask.to {
+                    self.queue.pop_front();
+                }
+            }
+            self.counters.chunks += 1;
+            self.counters.resent_chunks += u64::from(again);
+            self.counters.bytes += u64::from(bytes);
+            if let Some(given) = self.open.get_mut(&entry).filter(|_| !again) {
+                given.unsent = given.unsent.saturating_sub(1);
+                if given.unsent == 0 {
+                    self.advance();
+                }
+            }
+            return Some(SendChunk { entry, revision, chunk, layout, again });
+        }
+    }
+    /// Whether chunks wait for credit.
+    pub fn is_waiting_for_credit(&self) -> bool {
+        !self.queue.is_empty()
+    }
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        if self.is_done() { None } else { self.pulse.as_ref()?.timeout() }
+    }
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        match self.pulse.as_mut().map(|pulse| pulse.beat(now)) {
+            Some(Beat::Ask) => self.out.push(Frame::Ping(now.0.unsigned_abs())),
+            Some(Beat::Lost) => self.events.push_back(ProviderEvent::Lost),
+            Some(Beat::Quiet) | None => {}
+        }
+    }
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+    pub fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Settled | Stage::Ended)
+    }
+    pub fn request(&self) -> Option<&Request> {
+        self.request.as_ref()
+    }
+    /// From `Ready` on.
+    pub fn totals(&self) -> Option<&EntryTotals> {
+        self.totals.as_ref()
+    }
+    pub fn left_out_list(&self) -> &LeftOuts {
+        &self.left_out
+    }
+
+    // ---- what the consumer says
+
+    fn requested(&mut self, request: Request) -> Result<(), Problem> {
+        if self.stage != Stage::Idle {
+            return Err(self.invalid("a second request"));
+        }
+        self.stage = Stage::Requested;
+        self.request = Some(request.clone());
+        self.events.push_back(ProviderEvent::Requested(Box::new(request)));
+        Ok(())
+    }
+    fn accepted(&mut self, accept: Accept) -> Result<(), Problem> {
+        let offered = self.offer.as_ref().map_or(0, |offer| offer.data_channels);
+        if self.stage != Stage::Offered || accept.data_channels == 0 || accept.data_channels > offered {
+            return Err(self.invalid("an acceptance of something that was not offered"));
+        }
+        self.stage = Stage::Moving;
+        self.credited(accept.credit)?;
+        self.events.push_back(ProviderEvent::Accepted(accept));
+        Ok(())
+    }
+    fn credited(&mut self, credit: u64) -> Result<(), Problem> {
+        self.credit = self.credit.saturating_add(credit);
+        if self.stage < Stage::Moving { Err(self.invalid("credit before acceptance")) } else { Ok(()) }
+    }
+    fn wanted(&mut self, want: Want) -> Result<(), Problem> {
+        if !(Stage::Moving..=Stage::HandedOver).contains(&self.stage) {
+            return Err(self.invalid("chunks are wanted out of turn"));
+        }
+        if want.chunks.len() > limits::WANT_RANGES_MAX
+            || self.queue.len() + want.chunks.len() > limits::WANTED_RANGES_MAX
+        {
+            return Err(self.invalid("more is wanted than can be remembered"));
+        }
+        self.answer(want)
+    }
+    fn left_out_by_peer(&mut self, omission: Omission) -> Result<(), Problem> {
+        let Some(index) = omission.entry.filter(|index| *index < self.listed()) else {
+            return Err(self.invalid("something is left out that was not listed"));
+        };
+        self.drop_by_peer(index, omission.what)
+    }
+    fn landed(&mut self, statement: Vec<u8>) -> Result<(), Problem> {
+        let committed = self.request.as_ref().is_some_and(|request| request.committed);
+        let turn = self.stage == Stage::HandedOver || (committed && self.stage == Stage::Requested);
+        if !turn || statement.is_empty() || statement.len() > limits::STATEMENT_BYTES_MAX {
+            return Err(self.invalid("a landing out of turn, or of no proper length"));
+        }
+        self.stage = Stage::Landed;
+        self.events.push_back(ProviderEvent::Landed(statement));
+        Ok(())
+    }
+    fn end_by_peer(&mut self, ending: Refused, event: fn(Refused) -> ProviderEvent) -> Result<(), Problem> {
+        if ending.statement.len() > limits::STATEMENT_BYTES_MAX {
+            return Err(self.invalid("a statement that is too long"));
+        }
+        if !self.is_done() {
+            self.stage = Stage::Ending;
+            self.stop();
+            self.events.push_back(event(ending));
+        }
+        Ok(())
+    }
+    fn noted_by_peer(&mut self, statement: Vec<u8>) -> Result<(), Problem> {
+        if statement.len() > limits::STATEMENT_BYTES_MAX {
+            return Err(self.invalid("a statement that is too long"));
+        }
+        if self.stage == Stage::Ending {
+            self.stage = Stage::Ended;
+            self.events.push_back(ProviderEvent::Noted(statement));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, frame: Frame) {
+        if !matches!(self.stage, Stage::Settled | Stage::Ended | Stage::Ending) {
+            self.stage = Stage::Ending;
+            self.stop();
+            self.out.push(frame);
+        }
+    }
+    fn stop(&mut self) {
+        self.out.clear();
+        self.queue.clear();
+        self.open.clear();
+    }
+    fn require(&self, stage: Stage, verb: &str) -> Result<(), Problem> {
+        if self.stage == stage {
+            return Ok(());
+        }
+        Err(inside(format_args!("`{verb}` in the provider's stage {:?}", self.stage)))
+    }
+    fn invalid(&self, cause: impl std::fmt::Display) -> Problem {
+        Problem::new(Code::FrameInvalid).with("peer", &self.consumer).cause(cause)
+    }
+}
+
+fn inside(cause: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::InsideFailed).cause(cause)
+}

@@ -1,0 +1,87 @@
+//! One of each frame, for tests of the line and of the documentation.
+
+use super::*;
+use crate::centre::{CentreAnswer, CentreRequest};
+use crate::manifest::EntryKind;
+
+pub(crate) fn samples() -> Vec<Frame> {
+    let transfer = TransferId::from_random([1; 16]);
+    let job = || JobId::parse("scans").unwrap();
+    let resource = || ResourceId::parse("permits").unwrap();
+    let refused =
+        || Refused { code: 3001, cause: "no grant".into(), statement: vec![1, 2].into(), temporary: false };
+    let entry = Entry {
+        index: 7,
+        name: "人口/a.pdf".into(),
+        kind: EntryKind::File,
+        size: 1 << 33,
+        mode: 0o640,
+        mtime_ns: -1,
+        root: Some([3; 32].into()),
+        revision: 0,
+    };
+    let omission =
+        Omission { entry: Some(7), what: LeftOut { name: b"a".to_vec(), code: 2009, reason: "why".into() } };
+    vec![
+        Frame::Hello(Hello::new(Purpose::Data(transfer.clone(), 1), 3)),
+        Frame::Request(Request {
+            transfer: transfer.clone(),
+            job: job(),
+            resource: resource(),
+            mode: Mode::Incremental,
+            write: Write::Upsert,
+            watermark: Some(Watermark::Timestamp(-5)),
+            route: Vec::new(),
+            consumer_epoch: 2,
+            succeeds: None,
+            committed: false,
+        }),
+        Frame::Offer(Offer {
+            transfer: transfer.clone(),
+            grant: GrantId::from_random([2; 16]),
+            policy_epoch: 1,
+            policy_sequence: 2,
+            provider_epoch: 3,
+            contract: Some(Contract { items: Vec::new(), key: vec!["id".into()] }),
+            catalog: None,
+            watermark_to: None,
+            salt: [4; 32].into(),
+            data_channels: 2,
+            digest_key: [5; 32].into(),
+        }),
+        Frame::Accept(Accept { data_channels: 2, credit: 32 << 20 }),
+        Frame::Entries(vec![entry.clone()]),
+        Frame::EntriesEnd(EntriesEnd { entries: 8, bytes: 9 }),
+        Frame::Want(vec![Want { entry: 7, revision: 0, chunks: vec![(0, 5), (9, 10)] }]),
+        Frame::Credit(1 << 20),
+        Frame::Sealed(vec![entry.clone()]),
+        Frame::Again(entry),
+        Frame::LeftOut(vec![omission]),
+        Frame::Handover(Handover { statement: vec![1].into(), digest: Some(([6; 32].into(), 10)) }),
+        Frame::Landed(vec![2].into()),
+        Frame::Settled([7; 32].into()),
+        Frame::Refused(refused()),
+        Frame::Failed(refused()),
+        Frame::Noted(Vec::new().into()),
+        Frame::Invite(Invite { job: job(), resource: resource(), mode: Mode::Full }),
+        Frame::Invited(Invited { transfer: Some(transfer), refused: None }),
+        Frame::Ping(1),
+        Frame::Pong(1),
+        Frame::Digest(DigestRequest { job: job(), resource: resource(), watermark: Some(Watermark::Integer(4)) }),
+        Frame::DigestAnswer(DigestAnswer {
+            key: [8; 32].into(),
+            contract: None,
+            buckets: vec![0; 40].into(),
+            rows: 0,
+            refused: None,
+        }),
+        Frame::Keys(KeysRequest { job: job(), resource: resource(), buckets: vec![1, 4095], watermark: None }),
+        Frame::KeysAnswer(KeysAnswer {
+            keys: vec![("1,a".into(), [9; 32].into())],
+            truncated: true,
+            refused: Some(refused()),
+        }),
+        Frame::Centre(CentreRequest::Policy),
+        Frame::CentreAnswer(CentreAnswer::Policy(vec![1, 2, 3].into())),
+    ]
+}

@@ -1,0 +1,281 @@
+//! Entries of the side that gives, from listing to done: answered by the consumer, sealed by the caller, sent.
+//! Only what lies between the first entry that is not done and the last one listed is kept in full.
+
+use super::{Ask, Provider, ProviderEvent, Stage, inside};
+use crate::chunk::Layout;
+use crate::frame::{EntriesEnd, Frame, Omission, Want};
+use crate::limits;
+use crate::manifest::{Entry, EntryKind, LeftOut};
+use crate::problem::Problem;
+
+/// An entry that is not done.
+pub(super) struct Given {
+    entry: Entry,
+    answered: bool,
+    sealed: bool,
+    dropped: bool,
+    /// Chunks of the first answer that were not handed out yet.
+    pub(super) unsent: u64,
+}
+
+/// What is kept of an entry that is done, for a chunk that is asked again: 16 bytes.
+pub(super) struct Done {
+    size: u64,
+    revision: u32,
+    dropped: bool,
+}
+
+impl Provider {
+    /// How many entries may be listed now; 0 while the line or the consumer is behind.
+    pub fn room(&self) -> usize {
+        if self.solicited && self.out.len() >= FRAMES_WAITING_MAX {
+            return 0;
+        }
+        let ahead = if self.solicited { limits::ENTRIES_AHEAD_MAX } else { usize::MAX };
+        ahead.saturating_sub(self.open.len())
+    }
+
+    /// Lists the next entry; its index is the number of those listed before. With a root it is sealed already.
+    pub fn entry(&mut self, entry: Entry) -> Result<(), Problem> {
+        self.require(Stage::Moving, "entry")?;
+        if self.ended || entry.index != self.listed() || self.listed() >= limits::ENTRIES_MAX {
+            return Err(inside(format_args!("entry {} is listed out of turn", entry.index)));
+        }
+        let layout = layout_of(&entry)?;
+        self.bytes_listed = self.bytes_listed.saturating_add(layout.size());
+        let sealed = entry.root.is_some() || !has_chunks(&entry);
+        let given = Given { entry: entry.clone(), answered: !self.solicited, sealed, dropped: false, unsent: 0 };
+        self.open.insert(entry.index, given);
+        if !self.solicited {
+            self.ask_all(&entry, layout);
+        }
+        self.out.entry(entry);
+        self.advance();
+        Ok(())
+    }
+
+    /// No more entries come.
+    pub fn entries_end(&mut self) -> Result<(), Problem> {
+        self.require(Stage::Moving, "entries_end")?;
+        if self.ended {
+            return Err(inside("the entries end twice"));
+        }
+        self.ended = true;
+        self.out.push(Frame::EntriesEnd(EntriesEnd { entries: self.listed(), bytes: self.bytes_listed }));
+        self.advance();
+        Ok(())
+    }
+
+    /// The entry was read to its end: same name, size and revision as listed, now with its root.
+    pub fn sealed(&mut self, entry: Entry) -> Result<(), Problem> {
+        self.require(Stage::Moving, "sealed")?;
+        let Some(given) = self.open.get_mut(&entry.index) else {
+            return Err(inside(format_args!("entry {} is sealed, but not open", entry.index)));
+        };
+        if given.dropped {
+            return Ok(());
+        }
+        let same = given.entry.name == entry.name
+            && given.entry.kind == entry.kind
+            && given.entry.size == entry.size
+            && given.entry.revision == entry.revision;
+        if given.sealed || !same || entry.root.is_none() {
+            return Err(inside(format_args!("entry {} is sealed as another", entry.index)));
+        }
+        given.entry = entry.clone();
+        given.sealed = true;
+        self.out.sealed(entry);
+        self.advance();
+        Ok(())
+    }
+
+    /// The entry changed while it was read: everything of it is void, under a higher revision and with its size now.
+    /// Possible until it is sealed, and after that while chunks of it that were wanted are unsent.
+    pub fn again(&mut self, entry: Entry) -> Result<(), Problem> {
+        self.require(Stage::Moving, "again")?;
+        let layout = layout_of(&entry)?;
+        let solicited = self.solicited;
+        let Some(given) = self.open.get_mut(&entry.index) else {
+            return Err(inside(format_args!("entry {} is read again, but not open", entry.index)));
+        };
+        if given.dropped {
+            return Ok(());
+        }
+        if given.may_be_complete() {
+            return Err(inside(format_args!("entry {} is read again, but may be complete", entry.index)));
+        }
+        if entry.revision <= given.entry.revision || entry.name != given.entry.name || !has_chunks(&entry) {
+            return Err(inside(format_args!("entry {} is read again as another", entry.index)));
+        }
+        self.bytes_listed = self.bytes_listed.saturating_sub(given.entry.size).saturating_add(entry.size);
+        *given = Given {
+            sealed: entry.root.is_some(),
+            answered: !solicited,
+            dropped: false,
+            unsent: 0,
+            entry: entry.clone(),
+        };
+        self.queue.retain(|ask| ask.entry != entry.index);
+        if !solicited {
+            self.ask_all(&entry, layout);
+        }
+        self.out.push(Frame::Again(entry));
+        self.advance();
+        Ok(())
+    }
+
+    /// In scope, but not handed over; an entry that was listed is out of the list, as long as `again` is possible.
+    pub fn left_out(&mut self, entry: Option<u64>, what: LeftOut) -> Result<(), Problem> {
+        self.require(Stage::Moving, "left_out")?;
+        if let Some(index) = entry {
+            match self.open.get_mut(&index) {
+                Some(given) if given.dropped => return Ok(()),
+                Some(given) if given.entry.name == what.name && !given.may_be_complete() => given.drop(),
+                _ => return Err(inside(format_args!("entry {index} is left out, but not open"))),
+            }
+        }
+        if !self.left_out.push(what.clone()) {
+            return Err(inside("more is left out than can be listed"));
+        }
+        self.out.omission(Omission { entry, what });
+        self.advance();
+        Ok(())
+    }
+
+    pub(super) fn listed(&self) -> u64 {
+        self.done.len() as u64 + self.open.len() as u64
+    }
+
+    /// Where the chunks of this state of an entry lie, as long as it is the present one.
+    pub(super) fn layout_of(&self, index: u64, revision: u32) -> Option<Layout> {
+        let (size, present) = match self.open.get(&index) {
+            Some(given) if !given.dropped && has_chunks(&given.entry) => (given.entry.size, given.entry.revision),
+            Some(_) => return None,
+            None => {
+                let done = self.done.get(usize::try_from(index).ok()?).filter(|done| !done.dropped)?;
+                (done.size, done.revision)
+            }
+        };
+        if present == revision { Layout::new(size).ok() } else { None }
+    }
+
+    /// The consumer says what it lacks: the first time for a state of an entry, or something of it again.
+    pub(super) fn answer(&mut self, want: Want) -> Result<(), Problem> {
+        if want.entry >= self.listed() {
+            return Err(self.invalid("chunks are wanted of an entry that was not listed"));
+        }
+        let size = match self.open.get(&want.entry) {
+            Some(given) if given.dropped || given.entry.revision > want.revision => return Ok(()),
+            Some(given) if given.entry.revision < want.revision => {
+                return Err(self.invalid("chunks are wanted of a state that was not listed"));
+            }
+            Some(given) => if has_chunks(&given.entry) { given.entry.size } else { 0 },
+            None => match self.layout_of(want.entry, want.revision) {
+                Some(layout) => layout.size(),
+                None => return Ok(()),
+            },
+        };
+        let chunks = Layout::new(size).map_err(|e| self.invalid(e))?.chunks();
+        let mut from = 0;
+        for range in &want.chunks {
+            if range.0 < from || range.1 <= range.0 || range.1 > chunks {
+                return Err(self.invalid("chunks are wanted that do not exist, or not in order"));
+            }
+            from = range.1;
+        }
+        let count: u64 = want.chunks.iter().map(|(from, to)| u64::from(to - from)).sum();
+        let first = match self.open.get_mut(&want.entry) {
+            Some(given) if !given.answered => {
+                given.answered = true;
+                given.unsent = count;
+                true
+            }
+            _ => false,
+        };
+        let Want { entry, revision, chunks } = want;
+        self.queue.extend(chunks.into_iter().map(|(from, to)| Ask { entry, revision, from, to, again: !first }));
+        if first {
+            // It is at most the number of chunks, a u32.
+            self.events.push_back(ProviderEvent::Wanted { entry, revision, chunks: count as u32 });
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// The consumer leaves an entry out instead of answering it.
+    pub(super) fn drop_by_peer(&mut self, index: u64, what: LeftOut) -> Result<(), Problem> {
+        match self.open.get_mut(&index) {
+            Some(given) if given.dropped => return Ok(()),
+            // Left out by both at once: this side's word stands.
+            None if self.done.get(index as usize).is_some_and(|done| done.dropped) => return Ok(()),
+            Some(given) if !given.answered && given.entry.name == what.name => given.drop(),
+            _ => return Err(self.invalid("an entry is left out after it was answered")),
+        }
+        if !self.left_out.push(what.clone()) {
+            return Err(self.invalid("more is left out than can be listed"));
+        }
+        self.events.push_back(ProviderEvent::LeftOut(index, what));
+        self.advance();
+        Ok(())
+    }
+
+    /// Adds up the entries from the first on that are done, and says when all of them are.
+    pub(super) fn advance(&mut self) {
+        while let Some(first) = self.open.first_entry() {
+            let given = first.get();
+            let done = given.dropped || (given.answered && given.sealed && given.unsent == 0);
+            if !done {
+                return;
+            }
+            let given = first.remove();
+            let dropped = given.dropped || !has_chunks(&given.entry);
+            self.done.push(Done { size: given.entry.size, revision: given.entry.revision, dropped });
+            if let (false, Some(list)) = (given.dropped, &mut self.list) {
+                list.push(&given.entry);
+            }
+        }
+        if self.ended && self.stage == Stage::Moving {
+            let folder = self.offer.as_ref().is_none_or(|offer| offer.contract.is_none());
+            self.totals = self.list.take().map(|list| {
+                let mut totals = list.finish(folder);
+                totals.counts.refused = self.left_out.len() as u64;
+                totals
+            });
+            self.stage = Stage::Ready;
+            self.events.push_back(ProviderEvent::Ready);
+        }
+    }
+
+    fn ask_all(&mut self, entry: &Entry, layout: Layout) {
+        let to = layout.chunks();
+        if to == 0 {
+            return;
+        }
+        if let Some(given) = self.open.get_mut(&entry.index) {
+            given.unsent = u64::from(to);
+        }
+        self.queue.push_back(Ask { entry: entry.index, revision: entry.revision, from: 0, to, again: false });
+    }
+}
+
+impl Given {
+    /// The consumer may have all of it, and cannot give it back: sealed, and nothing wanted is unsent.
+    fn may_be_complete(&self) -> bool {
+        self.sealed && self.unsent == 0
+    }
+    fn drop(&mut self) {
+        self.dropped = true;
+        self.unsent = 0;
+    }
+}
+
+fn has_chunks(entry: &Entry) -> bool {
+    matches!(entry.kind, EntryKind::File | EntryKind::Split(_))
+}
+
+fn layout_of(entry: &Entry) -> Result<Layout, Problem> {
+    Layout::new(if has_chunks(entry) { entry.size } else { 0 }).map_err(inside)
+}
+
+/// Frames that wait for the line before no more entries are listed.
+const FRAMES_WAITING_MAX: usize = 16;
