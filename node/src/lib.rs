@@ -1,1 +1,29 @@
+//! The daemon of one front-end machine: joins connectors, disk and the line; one file per room.
+//!
+//! A tour, from the outside in:
+//! - [`config`]: the configuration, read whole or refused with every mistake at its place.
+//! - [`daemon`]: start, accept, resume, drain. [`context`]: what everything below shares.
+//! - [`join`], [`centre`]: becoming a node, and staying in touch with the coordinator.
+//! - [`authority`]: the signed policy as it stands now, and whether it is fresh enough to act on.
+//! - [`peers`]: connections to other nodes. [`schedule`]: when jobs run.
+//! - [`store`]: local durable state. [`report`]: statements to the centre, proofs back.
+//! - [`admin`]: what the command line asks a running node. [`metrics`].
+//!
+//! Invariants: nothing is signed before it is durable; a node whose policy is stale gives and takes nothing;
+//! no global state, so that several nodes run in one process (tests, simulation).
+//! Deliberately absent: an inbound web page, and any decision about grants (they come signed from the centre).
 
+pub mod admin;
+pub mod authority;
+pub mod centre;
+pub mod config;
+pub mod context;
+pub mod daemon;
+pub mod join;
+pub mod metrics;
+pub mod peers;
+pub mod report;
+pub mod schedule;
+pub mod store;
+
+// The rooms of the way of the data, and what runs a transfer through them.

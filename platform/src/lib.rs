@@ -5,6 +5,7 @@
 //! - [`clock`], [`random`], [`disk`], [`blocking`], [`network`]: the seams.
 //! - [`endpoint`]: accept and dial authenticated connections over [`quic`] or [`tls_tcp`].
 //! - [`identity`]: keys, certificates, the private CA, the pinned trust of a node.
+//! - [`frames`]: whole frames on a channel. [`settings`]: configuration files.
 //! - [`admin_socket`]: one question and its answers over a Unix socket.
 //! - [`simulated`] (feature `simulation`): the same world under turmoil.
 //!
@@ -15,6 +16,7 @@ pub mod blocking;
 pub mod clock;
 pub mod disk;
 pub mod endpoint;
+pub mod frames;
 pub mod identity;
 pub mod network;
 pub mod quic;

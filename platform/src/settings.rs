@@ -289,6 +289,16 @@ impl<'a> Table<'a> {
         rest
     }
 
+    /// Counts a key as known without reading it (what is wrong with it was reported elsewhere).
+    pub fn known(&self, key: &str) {
+        self.known.borrow_mut().insert(key.to_owned());
+    }
+
+    /// A string parsed by its type where that works; reports nothing.
+    pub fn quiet_parse<T: FromStr>(&self, key: &str) -> Option<T> {
+        self.entry(key)?.get_ref().as_str()?.parse().ok()
+    }
+
     /// Reports something about the value of `key`, or about this table where the key is absent.
     pub fn mistake(&self, key: &str, say: Say, nearest: Option<String>) {
         let span = self.entry(key).map_or_else(|| self.head(), Spanned::span);

@@ -56,6 +56,8 @@ codes! {
         "check whether another program uses the port, and the address in `listen`", "请检查端口是否被占用，以及 `listen` 中的地址";
     SecretExposed = 1008, Usage, "the secret in {file} is not kept secret", "{file} 中的机密未得到保护",
         "make it yours alone: `chown` to the service's user and `chmod 600`", "请只允许本服务的用户读取：`chown` 后执行 `chmod 600`";
+    NotJoined = 1009, Usage, "{node} has not joined a coordinator", "{node} 尚未加入协调中心",
+        "ask the managing authority for a token, then `posthouse node join`", "请向管理方索取令牌，然后运行 `posthouse node join`";
     PeerUnreachable = 2001, Unreachable, "{peer} cannot be reached", "无法连接 {peer}",
         "check the address, the port (UDP and TCP) and whether {peer} is running", "请检查地址、端口（UDP 与 TCP）以及 {peer} 是否在运行";
     FrameInvalid = 2002, Failed, "{peer} sent something that is not a valid frame", "{peer} 发来了无效的帧",

@@ -1,0 +1,1 @@
+//! What the command line asks a running node over its admin socket, and the answers.

@@ -1,0 +1,86 @@
+//! A node's configuration: every key typed, every mistake reported at once with its place.
+//! A [`Config`] has passed all checks that need no connection: names exist and are unique, keys fit
+//! together, and nothing is set that this version does not do. Reading TOML as such is in
+//! `platform::settings`; the files in `config/` show every key.
+
+mod job;
+mod read;
+mod resource;
+
+pub use job::{Job, Kind, Overlap, Schedule, Target};
+pub use resource::{Origin, Resource};
+
+use posthouse_connectors::Settings;
+use posthouse_platform::endpoint::TransportChoice;
+use posthouse_platform::settings::{Mistakes, Size, load};
+use posthouse_protocol::id::{JobId, NodeId, ResourceId};
+use posthouse_protocol::problem::{Lang, Problem};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub node: Node,
+    /// Where to dial the coordinator: host:port. Its name comes from the join token.
+    pub coordinator: String,
+    pub connections: BTreeMap<String, ConnectionConfig>,
+    pub resources: BTreeMap<ResourceId, Resource>,
+    pub jobs: BTreeMap<JobId, Job>,
+}
+
+/// `[node]`.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub name: NodeId,
+    pub department: Option<String>,
+    /// 统一社会信用代码, its check digit verified.
+    pub department_code: Option<String>,
+    /// 行政区划代码.
+    pub division: Option<String>,
+    pub data_dir: PathBuf,
+    /// None: dials out only.
+    pub listen: Option<String>,
+    pub transport: TransportChoice,
+    /// (zone, address) pairs under which others reach this node.
+    pub advertise: Vec<(Option<String>, String)>,
+    pub memory: Size,
+    pub spool_max: Size,
+    pub staging_max: Size,
+}
+
+/// `[connection.X]`: its connector has checked the settings.
+#[derive(Debug, Clone)]
+pub struct ConnectionConfig {
+    pub kind: String,
+    pub settings: Settings,
+}
+
+impl Config {
+    /// Reads a file; relative paths in it are taken from its folder.
+    pub fn load(file: &Path) -> Result<Self, Problem> {
+        Self::read(file, &load(file)?).map_err(|mistakes| mistakes.problem(Lang::En))
+    }
+
+    /// As [`Config::load`], from text that was read already.
+    pub fn read(file: &Path, text: &str) -> Result<Self, Mistakes> {
+        let base = std::path::absolute(file).ok().and_then(|path| path.parent().map(Path::to_owned));
+        posthouse_platform::settings::read(file, text, |root| read::config(root, &base.unwrap_or_default()))
+    }
+
+    /// The job that accepts `pusher`'s job of this name.
+    pub fn accepting(&self, pusher: &NodeId, name: &JobId) -> Option<&Job> {
+        self.jobs.values().find(|job| matches!(&job.kind, Kind::Accept { from, job: theirs } if from == pusher && theirs == name))
+    }
+
+    pub fn admin_socket(&self) -> PathBuf {
+        self.node.data_dir.join(ADMIN_SOCKET)
+    }
+}
+
+/// The admin socket within the data folder.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+pub const MEMORY_DEFAULT: Size = Size::mib(96);
+pub const SPOOL_MAX_DEFAULT: Size = Size::gib(20);
+pub const STAGING_MAX_DEFAULT: Size = Size::gib(20);
+pub const MEMORY_MIN: Size = Size::mib(48);
+pub const TIMEZONE_DEFAULT: &str = "Asia/Shanghai";

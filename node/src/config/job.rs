@@ -1,0 +1,309 @@
+//! `[[job]]`: what this node takes, pushes, or accepts when it is pushed.
+
+use super::TIMEZONE_DEFAULT;
+use super::read::{Place, bad_name};
+use crate::schedule::{Cron, zone};
+use posthouse_platform::settings::{Interval, Table, nearest, say};
+use posthouse_protocol::id::{JobId, NodeId, ResourceId, ResourceRef};
+use posthouse_protocol::job::{Mode, Write};
+use posthouse_protocol::statement::Proof;
+use std::path::PathBuf;
+
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub name: JobId,
+    pub kind: Kind,
+    /// Of pushed jobs that are accepted: the pusher's own word counts, this is `full`.
+    pub mode: Mode,
+    pub write: Write,
+    /// None only where this node pushes: the taker chooses where it lands.
+    pub into: Option<Target>,
+    pub schedule: Schedule,
+    pub proof: Proof,
+    /// More quarantined rows than this stop the transfer; None = never.
+    pub quarantine_max: Option<u64>,
+    pub overlap: Overlap,
+    /// A run missed while the node was off is made up once.
+    pub missed_once: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    Take { resource: ResourceRef },
+    Push { resource: ResourceId, to: NodeId },
+    Accept { from: NodeId, job: JobId },
+}
+
+/// Where a job lands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Table { connection: String, table: String },
+    Folder { path: PathBuf },
+    Parquet { path: PathBuf },
+}
+
+#[derive(Debug, Clone)]
+pub enum Schedule {
+    Manual,
+    Every(Interval),
+    Cron(Cron),
+}
+
+/// What happens when a run is due while the previous one is still under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlap {
+    /// The due run is left out.
+    Skip,
+    /// It starts when the previous one has ended.
+    Queue,
+}
+
+impl Job {
+    /// Whether this node starts runs of this job by itself or on request.
+    pub fn starts_here(&self) -> bool {
+        !matches!(self.kind, Kind::Accept { .. })
+    }
+    /// The other node.
+    pub fn peer(&self) -> &NodeId {
+        match &self.kind {
+            Kind::Take { resource } => &resource.node,
+            Kind::Push { to, .. } => to,
+            Kind::Accept { from, .. } => from,
+        }
+    }
+    pub fn lands_rows(&self) -> bool {
+        matches!(self.into, Some(Target::Table { .. } | Target::Parquet { .. }))
+    }
+}
+
+pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
+    let name: Option<JobId> = table.require_parse("name", "任务名称");
+    let kind = kind(table, place);
+    table.not_yet("via");
+    let pushes = matches!(kind, Some(Kind::Push { .. }));
+    let accepts = matches!(kind, Some(Kind::Accept { .. }));
+    let into = if pushes { refuse(table, "into", "the taker chooses where a push lands", "推送的落地位置由接收方决定") } else { target(table, place) };
+    if !pushes && !table.has("into") {
+        table.mistake_here(say("`job.into` is missing", "缺少 `job.into`"));
+    }
+    let rows = match (&kind, &into) {
+        (Some(Kind::Push { resource, .. }), _) => place.is_table(resource),
+        (_, Some(Target::Folder { .. })) => Some(false),
+        (_, Some(_)) => Some(true),
+        _ => None,
+    };
+    let mode = if accepts {
+        refuse(table, "mode", "mode belongs to the pusher", "模式由推送方决定")
+    } else {
+        mode(table, rows)
+    };
+    let mode = mode.unwrap_or(Mode::Full);
+    let write = if pushes {
+        refuse(table, "write", "the taker chooses how a push lands", "写入方式由接收方决定")
+    } else {
+        write(table, into.as_ref(), mode)
+    };
+    let schedule = if accepts {
+        table.known("timezone");
+        refuse(table, "schedule", "schedule belongs to the pusher", "计划由推送方决定")
+    } else {
+        schedule(table)
+    };
+    if let Some(Kind::Push { resource, .. }) = &kind
+        && mode == Mode::Incremental
+        && place.has_watermark(resource) == Some(false)
+    {
+        table.mistake("mode", say(format!("the resource `{resource}` has no `watermark`, which incremental needs"), format!("资源 `{resource}` 没有 `watermark`，无法增量")), None);
+    }
+    let job = Job {
+        name: name?,
+        kind: kind?,
+        mode,
+        write: write.unwrap_or(Write::Upsert),
+        into,
+        schedule: schedule.unwrap_or(Schedule::Manual),
+        proof: table.choice("proof", &[("written", Proof::Written), ("reread", Proof::Reread)]).unwrap_or(Proof::Written),
+        quarantine_max: table.get("quarantine_max"),
+        overlap: table.choice("overlap", &[("skip", Overlap::Skip), ("queue", Overlap::Queue)]).unwrap_or(Overlap::Skip),
+        missed_once: table.choice("missed", &[("once", true), ("skip", false)]).unwrap_or(true),
+    };
+    Some(job)
+}
+
+fn kind(table: &Table<'_>, place: &Place<'_>) -> Option<Kind> {
+    let given: Vec<&str> = ["resource", "push", "accept"].into_iter().filter(|key| table.has(key)).collect();
+    if given.len() != 1 {
+        for key in ["resource", "push", "accept", "to"] {
+            table.known(key);
+        }
+        table.mistake_here(say(
+            "a job has exactly one of `resource` (take), `push` and `accept`",
+            "任务须恰好写明 `resource`（获取）、`push`（推送）、`accept`（接收）之一",
+        ));
+        return None;
+    }
+    if given != ["push"] {
+        refuse::<()>(table, "to", "`to` belongs to a push", "`to` 只用于推送");
+    }
+    let not_self = |key: &str, node: &NodeId| {
+        if node == place.node {
+            table.mistake(key, say("a node exchanges with other nodes, this is itself", "节点只与其他节点交换，这里写的是自己"), None);
+        }
+    };
+    match given.as_slice() {
+        ["resource"] => {
+            let resource: ResourceRef = table.parse("resource", "资源（写作 节点/资源）")?;
+            not_self("resource", &resource.node);
+            Some(Kind::Take { resource })
+        }
+        ["push"] => {
+            let resource: Option<ResourceId> = table.parse("push", "资源名称");
+            let to: Option<NodeId> = table.require_parse("to", "节点名称");
+            if let Some(resource) = &resource {
+                place.check_resource(table, "push", resource);
+            }
+            if let Some(to) = &to {
+                not_self("to", to);
+            }
+            Some(Kind::Push { resource: resource?, to: to? })
+        }
+        _ => {
+            let text: String = table.get("accept")?;
+            let parsed = text.split_once('/').and_then(|(node, job)| Some((node.parse().ok()?, job.parse().ok()?)));
+            match parsed {
+                Some((from, job)) => {
+                    not_self("accept", &from);
+                    Some(Kind::Accept { from, job })
+                }
+                None => {
+                    table.mistake("accept", say("it is written NODE/JOB", "写作 节点/任务"), None);
+                    None
+                }
+            }
+        }
+    }
+}
+
+fn target(table: &Table<'_>, place: &Place<'_>) -> Option<Target> {
+    let into = table.table("into")?;
+    let parquet = into.choice("format", &[("parquet", true), ("files", false)]);
+    if into.has("table") {
+        refuse::<()>(&into, "folder", "`into` is either a table or a folder", "`into` 只能是库表或目录之一");
+        if into.has("format") {
+            into.mistake("format", say("`format` belongs to a folder", "`format` 只用于目录"), None);
+        }
+        let name: Option<String> = into.get("table");
+        if name.as_deref().is_some_and(bad_name) {
+            into.mistake("table", say("a table's name is neither empty nor longer than 256 characters", "表名不能为空，也不能超过 256 个字符"), None);
+        }
+        let connection = place.table_connection(&into);
+        return Some(Target::Table { connection: connection?, table: name? });
+    }
+    if !into.has("folder") {
+        into.known("connection");
+        into.mistake_here(say("`into` is { connection, table } or { folder }", "`into` 写作 { connection, table } 或 { folder }"));
+        return None;
+    }
+    let root = place.folder_connection(&into);
+    let path: PathBuf = into.get("folder")?;
+    let path = root.join(path);
+    Some(if parquet == Some(true) { Target::Parquet { path } } else { Target::Folder { path } })
+}
+
+fn mode(table: &Table<'_>, rows: Option<bool>) -> Option<Mode> {
+    let text: String = table.get("mode")?;
+    match text.as_str() {
+        "full" => Some(Mode::Full),
+        "incremental" if rows == Some(false) => {
+            table.mistake("mode", say("a folder is taken with mode = \"full\"; files that are there already are not sent again", "目录使用 mode = \"full\"；已有的文件不会重复传输"), None);
+            None
+        }
+        "incremental" => Some(Mode::Incremental),
+        "observe" if rows == Some(false) => {
+            table.mistake("mode", say("observe compares tables", "observe 只用于库表"), None);
+            None
+        }
+        "observe" => Some(Mode::Observe),
+        "follow" => {
+            table.mistake("mode", say("mode = \"follow\" is not available in this version; use incremental with a short schedule", "本版本尚不支持 mode = \"follow\"；可用 incremental 加较短的计划"), None);
+            None
+        }
+        other => {
+            let words = ["full", "incremental", "observe"];
+            table.mistake("mode", say(format!("`mode` is one of {}", words.join(", ")), format!("`mode` 只能是 {} 之一", words.join("、"))), nearest(other, words.into_iter()));
+            None
+        }
+    }
+}
+
+fn write(table: &Table<'_>, into: Option<&Target>, mode: Mode) -> Option<Write> {
+    let default = match (into, mode) {
+        (Some(Target::Folder { .. }) | None, _) | (Some(Target::Table { .. }), Mode::Incremental) => Write::Upsert,
+        (Some(Target::Table { .. }), _) => Write::Replace,
+        (Some(Target::Parquet { .. }), Mode::Incremental) => Write::Append,
+        (Some(Target::Parquet { .. }), _) => Write::Replace,
+    };
+    let words = [("append", Write::Append), ("upsert", Write::Upsert), ("replace", Write::Replace), ("mirror", Write::Mirror)];
+    let write = table.choice("write", &words).unwrap_or(default);
+    let wrong = match (into, write, mode) {
+        (Some(Target::Table { .. }), Write::Mirror, _) => Some(("a table is not mirrored in this version; use replace", "本版本的库表不支持 mirror；请用 replace")),
+        (Some(Target::Parquet { .. }), Write::Mirror | Write::Upsert, _) => Some(("parquet files are appended or replaced", "parquet 只支持 append 或 replace")),
+        (Some(Target::Table { .. } | Target::Parquet { .. }), Write::Replace, Mode::Incremental) => {
+            Some(("replace would drop what earlier incremental runs landed; use upsert or append", "replace 会丢弃此前增量落地的数据；请用 upsert 或 append"))
+        }
+        _ => None,
+    };
+    if let Some((en, zh)) = wrong {
+        table.mistake("write", say(en, zh), None);
+        return None;
+    }
+    Some(write)
+}
+
+fn schedule(table: &Table<'_>) -> Option<Schedule> {
+    let zone_name: Option<String> = table.get("timezone");
+    let zone_text = zone_name.as_deref().unwrap_or(TIMEZONE_DEFAULT);
+    let zone = zone(zone_text);
+    if zone.is_none() {
+        table.mistake("timezone", say(format!("`{zone_text}` is not a time zone such as \"Asia/Shanghai\""), format!("`{zone_text}` 不是时区；写法如 \"Asia/Shanghai\"")), None);
+    }
+    let text: String = table.get("schedule")?;
+    if text == "manual" {
+        return Some(Schedule::Manual);
+    }
+    if let Some(every) = text.strip_prefix("every ") {
+        return match every.parse::<Interval>() {
+            Ok(interval) if interval >= EVERY_MIN => Some(Schedule::Every(interval)),
+            Ok(_) => {
+                table.mistake("schedule", say(format!("a job runs at most every {EVERY_MIN}"), format!("任务最短间隔为 {EVERY_MIN}")), None);
+                None
+            }
+            Err(_) => {
+                table.mistake("schedule", say(format!("`{every}` is not a duration such as \"30s\""), format!("`{every}` 不是时长；写法如 \"30s\"")), None);
+                None
+            }
+        };
+    }
+    match Cron::parse(&text, zone?) {
+        Ok(cron) => Some(Schedule::Cron(cron)),
+        Err(cause) => {
+            table.mistake(
+                "schedule",
+                say(format!("`{text}` is neither cron (minute hour day month weekday), \"every 30s\" nor \"manual\": {cause}"), format!("`{text}` 不是 cron（分 时 日 月 周）、\"every 30s\" 或 \"manual\"：{cause}")),
+                nearest(&text, ["manual"].into_iter()),
+            );
+            None
+        }
+    }
+}
+
+/// A key that does not belong here; reads as absent.
+fn refuse<T>(table: &Table<'_>, key: &str, en: &str, zh: &str) -> Option<T> {
+    if table.has(key) {
+        table.mistake_at_key(key, say(format!("`{key}` does not belong here: {en}"), format!("此处不应有 `{key}`：{zh}")), None);
+    }
+    table.known(key);
+    None
+}
+
+const EVERY_MIN: Interval = Interval::seconds(1);

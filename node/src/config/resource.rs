@@ -1,0 +1,128 @@
+//! `[[resource]]`: what this node offers.
+
+use super::read::{Place, bad_name};
+use posthouse_connectors::TableSpec;
+use posthouse_connectors::folder::{FolderOptions, Links};
+use posthouse_platform::settings::{Interval, Table, say};
+use posthouse_protocol::catalog::{CatalogRef, Sharing};
+use posthouse_protocol::id::ResourceId;
+use std::path::PathBuf;
+
+#[derive(Debug, Clone)]
+pub struct Resource {
+    pub id: ResourceId,
+    pub origin: Origin,
+    pub catalog: Option<CatalogRef>,
+}
+
+/// Where the data of a resource lies.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    Table { connection: String, spec: TableSpec },
+    Folder { path: PathBuf, options: FolderOptions },
+}
+
+impl Resource {
+    pub fn is_table(&self) -> bool {
+        matches!(self.origin, Origin::Table { .. })
+    }
+}
+
+pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Resource> {
+    let id: Option<ResourceId> = table.require_parse("id", "资源名称");
+    let catalog = catalog(table);
+    table.not_yet("exchange");
+    let kinds = ["table", "query", "folder"].into_iter().filter(|key| table.has(key)).count();
+    if kinds != 1 {
+        table.mistake_here(say(
+            "a resource has exactly one of `table`, `query` and `folder`",
+            "资源须恰好写明 `table`、`query`、`folder` 之一",
+        ));
+    }
+    let origin = if table.has("folder") { folder(table, place) } else { rows(table, place, id.as_ref()) };
+    if let Some(CatalogRef { sharing: Sharing::None, .. }) = catalog {
+        table.mistake(
+            "catalog",
+            say("a resource with sharing = \"none\" can be neither offered nor granted; remove it", "不予共享的资源不能提供或授权；请删除该资源"),
+            None,
+        );
+    }
+    Some(Resource { id: id?, origin: origin?, catalog })
+}
+
+fn folder(table: &Table<'_>, place: &Place<'_>) -> Option<Origin> {
+    let path: Option<PathBuf> = table.get("folder");
+    let root = place.folder_connection(table);
+    let options = FolderOptions {
+        include: table.or("include", Vec::new()),
+        exclude: table.or("exclude", Vec::new()),
+        links: table.choice("links", &[("inside", Links::Inside), ("keep", Links::Keep)]).unwrap_or(Links::Inside),
+        quiet_ms: table.or("quiet", Interval(0)).as_ms(),
+    };
+    for error in options.check() {
+        let key = if table.has(&error.key) { error.key.as_str() } else { "include" };
+        table.mistake(key, say(error.what.clone(), format!("{} 有误：{}", error.key, error.what)), error.nearest);
+    }
+    for key in ["key", "watermark", "late"] {
+        if table.has(key) {
+            table.mistake_at_key(key, say(format!("`{key}` belongs to tables, this resource is a folder"), format!("`{key}` 只用于库表，此资源是目录")), None);
+        }
+    }
+    Some(Origin::Folder { path: root.join(path?), options })
+}
+
+fn rows(table: &Table<'_>, place: &Place<'_>, id: Option<&ResourceId>) -> Option<Origin> {
+    let connection = place.table_connection(table);
+    for key in ["include", "exclude", "links", "quiet"] {
+        if table.has(key) {
+            table.mistake_at_key(key, say(format!("`{key}` belongs to folders, this resource is a table"), format!("`{key}` 只用于目录，此资源是库表")), None);
+        }
+    }
+    let name: Option<String> = table.get("table");
+    if let Some(name) = &name && bad_name(name) {
+        table.mistake("table", say("a table's name is neither empty nor longer than 256 characters", "表名不能为空，也不能超过 256 个字符"), None);
+    }
+    let spec = TableSpec {
+        table: name,
+        query: table.get("query"),
+        key: table.or("key", Vec::new()),
+        watermark: table.get("watermark"),
+        late_ms: table.or("late", Interval(0)).as_ms(),
+        resource: format!("{}/{}", place.node, id.map_or("", ResourceId::as_str)),
+    };
+    if spec.late_ms > 0 && spec.watermark.is_none() {
+        table.mistake("late", say("`late` needs a `watermark`", "`late` 需要同时设置 `watermark`"), None);
+    }
+    Some(Origin::Table { connection: connection?, spec })
+}
+
+fn catalog(table: &Table<'_>) -> Option<CatalogRef> {
+    let entry = table.table("catalog")?;
+    let code: Option<String> = entry.require("code");
+    let title: Option<String> = entry.require("title");
+    entry.has("sharing").then_some(()).or_else(|| {
+        entry.mistake_here(say("`resource.catalog.sharing` is missing", "缺少 `resource.catalog.sharing`"));
+        None
+    });
+    let sharing = entry.choice(
+        "sharing",
+        &[("unconditional", Sharing::Unconditional), ("conditional", Sharing::Conditional), ("none", Sharing::None)],
+    );
+    let level: Option<u8> = entry.get("level");
+    if level.is_some_and(|level| !(1..=4).contains(&level)) {
+        entry.mistake("level", say("`level` is 1 to 4", "`level` 为 1 至 4"), None);
+    }
+    let basis: Option<String> = entry.get("basis");
+    if sharing == Some(Sharing::None) && basis.is_none() {
+        entry.mistake("sharing", say("sharing = \"none\" needs its legal `basis`", "不予共享须写明依据 `basis`"), None);
+    }
+    Some(CatalogRef {
+        code: code?,
+        title: title?,
+        sharing: sharing?,
+        level: level.unwrap_or(1),
+        update: entry.or("update", String::new()),
+        basis,
+        version: entry.get("version"),
+    })
+}

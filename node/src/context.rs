@@ -1,0 +1,93 @@
+//! What everything in one node shares. No globals: several nodes live in one process in tests and simulation.
+
+use crate::authority::Authority;
+use crate::centre::Centre;
+use crate::config::{Config, ConnectionConfig, Target};
+use crate::metrics::Metrics;
+use crate::peers::Pool;
+use crate::store::Store;
+use crate::store::statements::Hand;
+use posthouse_connectors::{Connection, registry};
+use posthouse_platform::World;
+use posthouse_protocol::id::NodeId;
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::statement::Signer;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+pub struct Context {
+    pub(crate) config: watch::Sender<Arc<Config>>,
+    pub world: World,
+    pub name: NodeId,
+    /// Raised at this start, before anything else.
+    pub epoch: u64,
+    pub store: Store,
+    pub signer: Arc<dyn Signer>,
+    pub authority: Arc<Authority>,
+    pub pool: Arc<Pool>,
+    pub centre: Arc<Centre>,
+    pub metrics: Arc<Metrics>,
+    pub(crate) last_error: Mutex<Option<Problem>>,
+    /// Wakes `report` after statements were queued.
+    pub outbox: Arc<Notify>,
+    /// Cancelled when the node stops: no new transfers, running ones stop at a durable point.
+    pub drain: CancellationToken,
+}
+
+impl Context {
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.borrow().clone()
+    }
+    pub fn config_changes(&self) -> watch::Receiver<Arc<Config>> {
+        self.config.subscribe()
+    }
+    pub fn department(&self) -> Option<String> {
+        self.config().node.department.clone()
+    }
+    /// Sealed splits, at the provider.
+    pub fn spool(&self) -> PathBuf {
+        self.config().node.data_dir.join("spool")
+    }
+    /// Splits that are arriving, at the consumer.
+    pub fn staging(&self) -> PathBuf {
+        self.config().node.data_dir.join("staging")
+    }
+    /// Entry lists and the like, kept for ever beside their statements.
+    pub fn attachments(&self) -> PathBuf {
+        self.config().node.data_dir.join("attachments")
+    }
+
+    /// The latest problem of any transfer, job or line; told to the centre with the next heartbeat.
+    pub fn last_error(&self) -> Option<Problem> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    pub fn note_error(&self, problem: &Problem) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.clone());
+    }
+
+    /// This node's hand for signing now.
+    pub fn hand(&self) -> Hand<'_> {
+        Hand { name: &self.name, signer: &*self.signer, epoch: self.epoch, now: self.world.clock.now() }
+    }
+
+    /// Opens a connection of the configuration by name. Blocks.
+    pub fn connect(&self, name: &str) -> Result<Box<dyn Connection>, Problem> {
+        let config = self.config();
+        let failed = || Problem::new(Code::ConnectionFailed).with("connection", name);
+        let ConnectionConfig { kind, settings } =
+            config.connections.get(name).ok_or_else(|| failed().cause("it is not in the configuration"))?;
+        let connector = registry::find(kind).ok_or_else(|| failed().cause(format!("no connector of kind {kind}")))?;
+        connector.connect(name, settings)
+    }
+
+    /// Where a target lands, as people name it.
+    pub fn target_text(target: &Target) -> String {
+        match target {
+            Target::Table { connection, table } => format!("{connection}.{table}"),
+            Target::Folder { path } | Target::Parquet { path } => path.display().to_string(),
+        }
+    }
+}

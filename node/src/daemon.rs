@@ -1,0 +1,172 @@
+//! Starts a node and stops it. At the start the epoch is raised before anything else, then unfinished
+//! transfers go on where they are durable. On stopping no new transfer begins, running ones stop at a durable
+//! point within ten seconds, and go on at the next start. No globals: many nodes fit into one process.
+
+use crate::authority::Authority;
+use crate::centre::{self, Centre};
+use crate::config::Config;
+use crate::context::Context;
+use crate::join::{self, Pinned};
+use crate::metrics::Metrics;
+use crate::peers::{self, Pool};
+use crate::report;
+use crate::store::{Store, meta};
+use posthouse_platform::World;
+use posthouse_platform::endpoint::{self, Connection, Endpoint, Listen};
+use posthouse_platform::identity::Identity;
+use posthouse_protocol::id::{JobId, NodeId};
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::statement::Signer;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// A running node. Dropping it without [`Node::stop`] is like a kill: nothing is lost, the next start resumes.
+pub struct Node {
+    context: Arc<Context>,
+    endpoint: Arc<dyn Endpoint>,
+    /// What must end before the node has stopped.
+    tasks: TaskTracker,
+}
+
+impl Node {
+    /// Starts a node that has joined. Returns once it listens and serves.
+    pub async fn start(world: World, config: Config) -> Result<Self, Problem> {
+        let store = Store::open(&world, &config.node.data_dir).await?;
+        let (epoch, pinned, stored) = store
+            .write(|tx| Ok((meta::raise_epoch(tx)?, Pinned::load(tx)?, meta::policy(tx)?)))
+            .await?;
+        let pinned = pinned.ok_or_else(|| Problem::new(Code::NotJoined).with("node", &config.node.name))?;
+        let folder = join::identity_folder(&config);
+        let from = folder.clone();
+        let load = move || Ok::<_, Problem>((Identity::load(&from)?, join::signer(&from)?));
+        let (identity, signer) = world.blocking.run(load).await.map_err(|e| Problem::new(Code::InsideFailed).cause(e))??;
+        if *identity.node() != config.node.name {
+            let cause = format!("the certificate in {} is for {}", folder.display(), identity.node());
+            return Err(Problem::new(Code::NotJoined).with("node", &config.node.name).cause(cause));
+        }
+        let identity = Arc::new(identity);
+        let name = config.node.name.clone();
+        let listen = Listen { address: config.node.listen.clone(), choice: config.node.transport, join: false };
+        let endpoint = endpoint::bind(world.clone(), Some(identity.clone()), listen).await?;
+        let authority = Arc::new(Authority::new(&world, &name, signer.public_key(), pinned.policy_key, stored.as_ref()));
+        let centre = Centre::new(centre::Parts {
+            world: world.clone(),
+            endpoint: endpoint.clone(),
+            pinned,
+            identity,
+            folder,
+            epoch,
+        });
+        let (pool, arrivals) = Pool::new(peers::Parts {
+            name: name.clone(),
+            world: world.clone(),
+            endpoint: endpoint.clone(),
+            authority: authority.clone(),
+            choice: config.node.transport,
+            centre: centre.clone(),
+        });
+        let context = Arc::new(Context {
+            config: watch::Sender::new(Arc::new(config)),
+            world,
+            name,
+            epoch,
+            store,
+            signer: Arc::new(signer),
+            authority,
+            pool,
+            centre,
+            metrics: Arc::new(Metrics::default()),
+            last_error: Mutex::default(),
+            outbox: Arc::new(Notify::new()),
+            drain: CancellationToken::new(),
+        });
+        tracing::info!(node = %context.name, epoch, address = ?endpoint.local_address(), "Started");
+        let node = Self { context, endpoint, tasks: TaskTracker::new() };
+        node.run(arrivals);
+        Ok(node)
+    }
+
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.endpoint.local_address()
+    }
+
+    /// Drains and stops: at most ten seconds, whatever is under way.
+    pub async fn stop(self) {
+        tracing::info!("Stopping");
+        self.context.drain.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
+            tracing::warn!("Some work did not stop in time; it resumes from its last durable point");
+        }
+        self.context.pool.close_all();
+        self.endpoint.close().await;
+        tracing::info!("Stopped");
+    }
+
+    fn run(&self, arrivals: mpsc::UnboundedReceiver<(NodeId, Arc<dyn Connection>)>) {
+        let context = &self.context;
+        self.tasks.spawn(accept(context.clone(), self.endpoint.clone()));
+        self.tasks.spawn(serve(context.clone(), arrivals));
+        self.tasks.spawn(centre::keep(context.clone()));
+        self.tasks.spawn(centre::watch_staleness(context.clone()));
+        self.tasks.spawn(enforce(context.clone()));
+        self.tasks.spawn(report::run(context.clone()));
+    }
+}
+
+/// Connections that others dial.
+async fn accept(context: Arc<Context>, endpoint: Arc<dyn Endpoint>) {
+    loop {
+        let connection = tokio::select! {
+            biased;
+            () = context.drain.cancelled() => return,
+            connection = endpoint.accept() => connection,
+        };
+        match connection {
+            Some(connection) => context.pool.accepted(connection),
+            None => return,
+        }
+    }
+}
+
+/// Each connection, whoever dialled it, is served until it closes.
+async fn serve(context: Arc<Context>, mut arrivals: mpsc::UnboundedReceiver<(NodeId, Arc<dyn Connection>)>) {
+    loop {
+        let (_peer, _connection) = tokio::select! {
+            biased;
+            () = context.drain.cancelled() => return,
+            arrived = arrivals.recv() => match arrived {
+                Some(arrived) => arrived,
+                None => return,
+            },
+        };
+    }
+}
+
+/// Closes connections that the policy no longer allows, as soon as it says so.
+async fn enforce(context: Arc<Context>) {
+    let mut bell = context.authority.subscribe();
+    loop {
+        context.pool.enforce();
+        tokio::select! {
+            biased;
+            () = context.drain.cancelled() => return,
+            rung = bell.changed() => if rung.is_err() { return },
+        }
+    }
+}
+
+/// A deep reconciliation asked for by the coordinator: its findings as JSON.
+pub(crate) async fn deep(_context: &Arc<Context>, job: &JobId) -> Result<String, Problem> {
+    Err(Problem::new(Code::UnknownName).with("kind", "job").with("name", job))
+}
+
+/// Nothing that runs may hold up a stop for longer.
+const DRAIN_MAX: Duration = Duration::from_secs(10);

@@ -1,0 +1,100 @@
+//! Counters and gauges of one node in the Prometheus text format. A node has no inbound web page: they are
+//! written to `metrics.prom` in the data folder (for node_exporter's textfile collector) and answered over
+//! the admin socket.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::sync::Mutex;
+
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    /// Transfers that ended here, by job and final state.
+    pub transfers: Family<Ended, Counter>,
+    /// Content bytes that crossed the line.
+    pub bytes_received: Family<OfJob, Counter>,
+    pub bytes_sent: Family<OfJob, Counter>,
+    pub rows_landed: Family<OfJob, Counter>,
+    pub files_landed: Family<OfJob, Counter>,
+    pub rows_quarantined: Family<OfJob, Counter>,
+    pub chunks_resent: Family<OfJob, Counter>,
+    pub channels: Counter,
+    pub transfers_open: Gauge,
+    pub outbox: Gauge,
+    pub outbox_age_seconds: Gauge,
+    pub certificate_expires: Gauge,
+    pub disk_free_bytes: Gauge,
+    pub coordinator_connected: Gauge,
+    pub policy_stale: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfJob {
+    pub job: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Ended {
+    pub job: String,
+    pub state: String,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("posthouse");
+        macro_rules! register {
+            ($($name:ident: $type:ty = $metric:literal, $help:literal;)*) => {{
+                $(let $name = <$type>::default(); registry.register($metric, $help, $name.clone());)*
+                Self { registry: Mutex::new(registry), $($name),* }
+            }};
+        }
+        register! {
+            transfers: Family<Ended, Counter> = "transfers", "Transfers that ended, by job and final state";
+            bytes_received: Family<OfJob, Counter> = "received_bytes", "Content bytes received";
+            bytes_sent: Family<OfJob, Counter> = "sent_bytes", "Content bytes sent";
+            rows_landed: Family<OfJob, Counter> = "landed_rows", "Rows landed";
+            files_landed: Family<OfJob, Counter> = "landed_files", "Files landed";
+            rows_quarantined: Family<OfJob, Counter> = "quarantined_rows", "Rows put into quarantine";
+            chunks_resent: Family<OfJob, Counter> = "resent_chunks", "Chunks that crossed the line more than once";
+            channels: Counter = "channels", "Channels that peers opened";
+            transfers_open: Gauge = "transfers_open", "Transfers that have not ended";
+            outbox: Gauge = "outbox_statements", "Statements that the coordinator has not acknowledged";
+            outbox_age_seconds: Gauge = "outbox_age_seconds", "Age of the oldest of them";
+            certificate_expires: Gauge = "certificate_expires_timestamp_seconds", "When the certificate expires";
+            disk_free_bytes: Gauge = "disk_free_bytes", "Room left in the data folder";
+            coordinator_connected: Gauge = "coordinator_connected", "1 while connected to the coordinator";
+            policy_stale: Gauge = "policy_stale", "1 while the policy is too old to act on";
+        }
+    }
+}
+
+impl Metrics {
+    /// The text exposition format.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Writing into a string fails only when a metric's own encoder does, of which there are none here.
+        let _ = prometheus_client::encoding::text::encode(&mut out, &registry);
+        out
+    }
+}
+
+/// The file within the data folder.
+pub const METRICS_FILE: &str = "metrics.prom";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_carry_the_house_prefix_and_end_in_total() {
+        let metrics = Metrics::default();
+        metrics.transfers.get_or_create(&Ended { job: "scans".into(), state: "settled".into() }).inc();
+        metrics.outbox.set(3);
+        let text = metrics.text();
+        assert!(text.contains("posthouse_transfers_total{job=\"scans\",state=\"settled\"} 1"), "{text}");
+        assert!(text.contains("posthouse_outbox_statements 3"), "{text}");
+    }
+}

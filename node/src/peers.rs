@@ -1,0 +1,232 @@
+//! Connections to other nodes: at most four per pair, dialled at the addresses of the policy, or opened by
+//! the peer, or by the peer because the centre asked it to. Whoever dialled, channels are opened both ways.
+//! On simultaneous dials the connection that the smaller name dialled is kept.
+//! What is said on a connection is elsewhere; every new one is handed to the daemon, which serves it.
+
+use crate::authority::Authority;
+use posthouse_platform::World;
+use posthouse_platform::endpoint::{Connection, Dial, DialTrust, Endpoint, Remote, TransportChoice};
+use posthouse_protocol::id::NodeId;
+use posthouse_protocol::limits;
+use posthouse_protocol::problem::{Code, Problem};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Asks a peer, by way of the centre, to dial this node.
+#[async_trait::async_trait]
+pub trait AskDial: Send + Sync {
+    async fn ask_dial(&self, peer: &NodeId) -> Result<(), Problem>;
+}
+
+pub struct Pool {
+    name: NodeId,
+    world: World,
+    endpoint: Arc<dyn Endpoint>,
+    authority: Arc<Authority>,
+    choice: TransportChoice,
+    centre: Arc<dyn AskDial>,
+    open: Mutex<BTreeMap<NodeId, Vec<Arc<dyn Connection>>>>,
+    /// One dial per peer at a time; the others wait for its outcome.
+    dialling: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Rises with every connection added.
+    arrivals: watch::Sender<u64>,
+    serve: mpsc::UnboundedSender<(NodeId, Arc<dyn Connection>)>,
+}
+
+/// What a pool works with.
+pub struct Parts {
+    pub name: NodeId,
+    pub world: World,
+    pub endpoint: Arc<dyn Endpoint>,
+    pub authority: Arc<Authority>,
+    pub choice: TransportChoice,
+    pub centre: Arc<dyn AskDial>,
+}
+
+impl Pool {
+    /// The receiver gives each connection once, to be served.
+    pub fn new(parts: Parts) -> (Arc<Self>, mpsc::UnboundedReceiver<(NodeId, Arc<dyn Connection>)>) {
+        let Parts { name, world, endpoint, authority, choice, centre } = parts;
+        let (serve, served) = mpsc::unbounded_channel();
+        let pool = Self {
+            name,
+            world,
+            endpoint,
+            authority,
+            choice,
+            centre,
+            open: Mutex::default(),
+            dialling: Mutex::default(),
+            arrivals: watch::Sender::new(0),
+            serve,
+        };
+        (Arc::new(pool), served)
+    }
+
+    /// A connection to `peer`: an open one, or one dialled now, or one that the peer dials because it was asked.
+    pub async fn connection(&self, peer: &NodeId) -> Result<Arc<dyn Connection>, Problem> {
+        let addresses: Vec<String> = self.authority.peer(peer)?.addresses.into_iter().map(|(_, address)| address).collect();
+        if let Some(open) = self.existing(peer) {
+            return Ok(open);
+        }
+        let gate = self.locked(&self.dialling).entry(peer.clone()).or_default().clone();
+        let _alone = gate.lock().await;
+        if let Some(open) = self.existing(peer) {
+            return Ok(open);
+        }
+        let mut causes = Vec::new();
+        for address in &addresses {
+            match self.dial(peer, address).await {
+                Ok(connection) => return Ok(connection),
+                // A refusal by identity or policy is the true reason; another address would not change it.
+                Err(problem) if problem.code.text().exit == posthouse_protocol::problem::Exit::NotPermitted => return Err(problem),
+                Err(problem) => causes.push(format!("{address}: {}", reason(&problem))),
+            }
+            if let Some(open) = self.existing(peer) {
+                return Ok(open);
+            }
+        }
+        if addresses.is_empty() {
+            causes.push("it has no address to dial".to_owned());
+        }
+        let mut arrivals = self.arrivals.subscribe();
+        match self.centre.ask_dial(peer).await {
+            Ok(()) => {
+                let arrived = async {
+                    loop {
+                        if let Some(open) = self.existing(peer) {
+                            return Some(open);
+                        }
+                        if arrivals.changed().await.is_err() {
+                            return None;
+                        }
+                    }
+                };
+                match tokio::time::timeout(ASKED_WAIT, arrived).await {
+                    Ok(Some(open)) => return Ok(open),
+                    _ => causes.push("asked through the centre, it did not dial".to_owned()),
+                }
+            }
+            Err(problem) => causes.push(format!("the centre cannot ask it to dial: {}", reason(&problem))),
+        }
+        Err(Problem::new(Code::PeerUnreachable).with("peer", peer).cause(causes.join("; ")))
+    }
+
+    /// Dials a peer at the addresses that the centre names, because the peer asked for it.
+    pub async fn dial_back(&self, peer: &NodeId, addresses: &[String]) -> Result<(), Problem> {
+        self.authority.peer(peer)?;
+        if self.existing(peer).is_some() {
+            return Ok(());
+        }
+        let mut last = Problem::new(Code::PeerUnreachable).with("peer", peer).cause("it has no address to dial");
+        for address in addresses {
+            match self.dial(peer, address).await {
+                Ok(_) => return Ok(()),
+                Err(problem) => last = problem,
+            }
+        }
+        Err(last)
+    }
+
+    /// Takes a connection that a peer dialled. Peers without any grant either way are turned away.
+    pub fn accepted(&self, connection: Arc<dyn Connection>) {
+        let Remote::Certified { node, .. } = connection.remote() else {
+            connection.close(Code::Unauthenticated.number(), "no certificate");
+            return;
+        };
+        let node = node.clone();
+        if let Err(problem) = self.authority.peer(&node) {
+            tracing::info!(peer = %node, %problem, "Turned a connection away");
+            connection.close(problem.code.number(), &problem.to_string());
+            return;
+        }
+        if !self.add(&node, connection.clone()) {
+            connection.close(Code::Busy.number(), "this pair holds its connections already");
+        }
+    }
+
+    /// An open connection to `peer`, if there is one: that of the smaller name's dial before others.
+    pub fn existing(&self, peer: &NodeId) -> Option<Arc<dyn Connection>> {
+        let mut open = self.locked(&self.open);
+        let list = open.get_mut(peer)?;
+        list.retain(|connection| !connection.is_closed());
+        let ours_first = self.name < *peer;
+        list.iter().max_by_key(|connection| connection.dialled() == ours_first).cloned()
+    }
+
+    /// Closes what is open to peers that the policy no longer knows, or to all where this node is barred.
+    pub fn enforce(&self) {
+        let (denied, barred) = (self.authority.denied(), self.authority.barred());
+        let mut open = self.locked(&self.open);
+        for (peer, list) in open.iter_mut() {
+            let code = match barred {
+                Some(code) => code,
+                None if denied.contains(peer) => Code::NodeRevoked,
+                None => continue,
+            };
+            for connection in list.drain(..) {
+                connection.close(code.number(), &Problem::new(code).with("node", peer).to_string());
+            }
+        }
+        drop(open);
+        self.endpoint.set_denied(denied);
+    }
+
+    /// Peers with an open connection.
+    pub fn connected(&self) -> Vec<NodeId> {
+        let mut open = self.locked(&self.open);
+        open.values_mut().for_each(|list| list.retain(|connection| !connection.is_closed()));
+        open.iter().filter(|(_, list)| !list.is_empty()).map(|(peer, _)| peer.clone()).collect()
+    }
+
+    pub fn close_all(&self) {
+        for (_, list) in std::mem::take(&mut *self.locked(&self.open)) {
+            for connection in list {
+                connection.close(0, "the node stops");
+            }
+        }
+    }
+
+    async fn dial(&self, peer: &NodeId, address: &str) -> Result<Arc<dyn Connection>, Problem> {
+        let dial = Dial { peer, address, choice: self.choice, trust: DialTrust::Certified };
+        let started = self.world.clock.monotonic();
+        let connection = self.endpoint.dial(dial).await?;
+        let took_ms = u64::try_from(self.world.clock.monotonic().saturating_sub(started).as_millis()).unwrap_or(u64::MAX);
+        // The peer dialled meanwhile and has the smaller name: its connection is the one both keep.
+        if *peer < self.name && let Some(theirs) = self.existing(peer) {
+            connection.close(0, "the other dial is kept");
+            return Ok(theirs);
+        }
+        tracing::info!(%peer, address, transport = ?connection.transport(), took_ms, "Connected to peer");
+        self.add(peer, connection.clone());
+        Ok(connection)
+    }
+
+    fn add(&self, peer: &NodeId, connection: Arc<dyn Connection>) -> bool {
+        let mut open = self.locked(&self.open);
+        let list = open.entry(peer.clone()).or_default();
+        list.retain(|connection| !connection.is_closed());
+        if list.len() >= limits::CONNECTIONS_PER_PEER_MAX {
+            return false;
+        }
+        list.push(connection.clone());
+        drop(open);
+        // Fails only when the daemon has gone; then nobody serves it, and it closes with the endpoint.
+        let _ = self.serve.send((peer.clone(), connection));
+        self.arrivals.send_modify(|count| *count += 1);
+        true
+    }
+
+    fn locked<'m, T>(&self, mutex: &'m Mutex<T>) -> MutexGuard<'m, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn reason(problem: &Problem) -> String {
+    if problem.cause.is_empty() { problem.to_string() } else { problem.cause.clone() }
+}
+
+/// How long a peer that was asked to dial may take.
+const ASKED_WAIT: Duration = Duration::from_secs(10);
