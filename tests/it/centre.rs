@@ -37,20 +37,35 @@ fn with_the_coordinator_away_transfers_go_on_and_every_statement_arrives_once() 
 #[test]
 fn a_transfer_longer_than_a_certificate_runs_across_its_renewal() {
     let source = tempfile::tempdir().expect("a folder");
+    for number in 0..24u8 {
+        let mut content = vec![0; 64 << 20];
+        blake3::Hasher::new().update(&[number]).finalize_xof().fill(&mut content);
+        std::fs::write(source.path().join(format!("{number}.bin")), content).expect("a file");
+    }
     let mut scene = folder("keep", source.path(), false);
     scene.coordinator = "certificate_life = \"60s\"\nheartbeat = \"2s\"".to_owned();
-    let site = Site::start(&scene);
-    let first = certificate_ends(&site, CONSUMER);
-    // A file that takes longer than a third of the certificate's life: written slowly through a fifo-less growth
-    // is not allowed (it would change), so many transfers follow each other across the renewal instead.
+    let mut site = Site::start(&scene);
+    let first = [PROVIDER, CONSUMER].map(|node| certificate_ends(&site, node));
+    let config = site.config(CONSUMER);
     let since = Instant::now();
-    let mut number = 0;
-    while since.elapsed() < Duration::from_secs(45) {
-        std::fs::write(source.path().join(format!("{number}.txt")), format!("{number}")).expect("a file");
-        assert_settled(&site.take("tree"));
-        number += 1;
+    posthouse(&["job", "run", "--config", &config, "tree"]).ok();
+    // The provider is held again and again, so that one transfer outlives the third of a certificate's life.
+    while since.elapsed() < Duration::from_secs(40) {
+        std::thread::sleep(Duration::from_millis(120));
+        site.provider.pause();
+        std::thread::sleep(Duration::from_secs(6));
+        site.provider.resume();
+        if newest(&config)["state"] == "settled" {
+            break;
+        }
     }
-    assert_ne!(first, certificate_ends(&site, CONSUMER), "the certificate was renewed meanwhile");
+    assert!(since.elapsed() > Duration::from_secs(20), "it was too quick to say anything");
+    wait_for("it settles", Duration::from_secs(90), || newest(&config)["state"] == "settled");
+    let list = posthouse(&["transfer", "list", "--config", &config, "--json"]).ok();
+    assert!(!list.stdout.contains("\"failed\""), "{list:#?}");
+    wait_for("both have renewed", Duration::from_secs(30), || {
+        first.iter().zip([PROVIDER, CONSUMER]).all(|(first, node)| *first != certificate_ends(&site, node))
+    });
     assert_eq!(compare_folders(source.path(), &site.dir().join("inbox")), "");
 }
 

@@ -107,11 +107,19 @@ impl Daemon {
         }
     }
 
+    /// SIGSTOP: it holds everything and says nothing.
+    pub fn pause(&mut self) {
+        rustix::process::kill_process(self.process(), rustix::process::Signal::STOP).expect("it can be held");
+    }
+    pub fn resume(&mut self) {
+        rustix::process::kill_process(self.process(), rustix::process::Signal::CONT).expect("it can go on");
+    }
+
     /// SIGTERM and wait: gives the exit code and how long the drain took.
     pub fn stop(&mut self) -> (i32, Duration) {
-        let mut child = self.child.take().expect("it runs");
         let since = Instant::now();
-        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("a pid");
+        let pid = self.process();
+        let mut child = self.child.take().expect("it runs");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be stopped");
         loop {
             if let Some(status) = child.try_wait().expect("it can be waited for") {
@@ -128,6 +136,10 @@ impl Daemon {
 
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map(Child::id).expect("it runs")
+    }
+
+    fn process(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_raw(i32::try_from(self.pid()).expect("a pid")).expect("a pid")
     }
 
     pub fn log_tail(&self) -> String {
