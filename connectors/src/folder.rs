@@ -16,6 +16,8 @@ mod patterns;
 mod replace;
 mod source;
 mod stat;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use destination::{FolderDestination, Present};

@@ -46,6 +46,8 @@ pub struct Node {
     pub memory: Size,
     pub spool_max: Size,
     pub staging_max: Size,
+    /// What this node sends per second at most, all transfers together.
+    pub bandwidth: Option<Size>,
 }
 
 /// `[connection.X]`: its connector has checked the settings.
@@ -83,4 +85,6 @@ pub const MEMORY_DEFAULT: Size = Size::mib(96);
 pub const SPOOL_MAX_DEFAULT: Size = Size::gib(20);
 pub const STAGING_MAX_DEFAULT: Size = Size::gib(20);
 pub const MEMORY_MIN: Size = Size::mib(48);
+/// A chunk then takes four seconds, well within every time-out.
+pub const BANDWIDTH_MIN: Size = Size(256 << 10);
 pub const TIMEZONE_DEFAULT: &str = "Asia/Shanghai";

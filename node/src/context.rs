@@ -9,6 +9,7 @@ use crate::store::Store;
 use crate::store::statements::Hand;
 use posthouse_connectors::{Connection, registry};
 use posthouse_platform::World;
+use posthouse_platform::pace::Pace;
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Signer;
@@ -29,6 +30,8 @@ pub struct Context {
     pub pool: Arc<Pool>,
     pub centre: Arc<Centre>,
     pub metrics: Arc<Metrics>,
+    /// Taken before anything is sent on a data channel.
+    pub pace: Pace,
     pub(crate) last_error: Mutex<Option<Problem>>,
     /// Wakes `report` after statements were queued.
     pub outbox: Arc<Notify>,

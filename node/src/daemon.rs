@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::peers::{self, Pool};
 use crate::report;
 use crate::store::{Store, meta};
+use posthouse_platform::pace::Pace;
 use posthouse_platform::World;
 use posthouse_platform::endpoint::{self, Connection, Endpoint, Listen};
 use posthouse_platform::identity::Identity;
@@ -69,7 +70,9 @@ impl Node {
             choice: config.node.transport,
             centre: centre.clone(),
         });
+        let pace = Pace::new(config.node.bandwidth.map(|bandwidth| bandwidth.0));
         let context = Arc::new(Context {
+            pace,
             config: watch::Sender::new(Arc::new(config)),
             world,
             name,

@@ -19,6 +19,7 @@ pub mod endpoint;
 pub mod frames;
 pub mod identity;
 pub mod network;
+pub mod pace;
 pub mod quic;
 pub mod random;
 pub mod settings;

@@ -1,10 +1,10 @@
 //! From the root table to a checked configuration; what `[node]`, `[coordinator]` and
 //! `[connection.X]` hold, and how parts refer to each other.
 
-use super::{ConnectionConfig, Config, MEMORY_DEFAULT, MEMORY_MIN, Node, Origin, Resource, SPOOL_MAX_DEFAULT, STAGING_MAX_DEFAULT, job, resource};
+use super::{BANDWIDTH_MIN, ConnectionConfig, Config, MEMORY_DEFAULT, MEMORY_MIN, Node, Origin, Resource, SPOOL_MAX_DEFAULT, STAGING_MAX_DEFAULT, job, resource};
 use posthouse_connectors::registry;
 use posthouse_platform::endpoint::TransportChoice;
-use posthouse_platform::settings::{Table, nearest, say};
+use posthouse_platform::settings::{Size, Table, nearest, say};
 use posthouse_protocol::id::{NodeId, ResourceId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -126,7 +126,6 @@ impl Place<'_> {
 fn node(table: &Table<'_>, base: &Path) -> Option<Node> {
     let name: Option<NodeId> = table.require_parse("name", "节点名称");
     let data_dir: Option<PathBuf> = table.require("data_dir");
-    table.not_yet("bandwidth");
     let department_code: Option<String> = table.get("department_code");
     if department_code.as_deref().is_some_and(|code| !is_credit_code(code)) {
         table.mistake("department_code", say("it is not a unified social credit code: 18 characters with a correct check digit", "不是有效的统一社会信用代码（18 位，末位为校验码）"), None);
@@ -144,6 +143,10 @@ fn node(table: &Table<'_>, base: &Path) -> Option<Node> {
     if memory < MEMORY_MIN {
         table.mistake("memory", say(format!("a node needs at least {MEMORY_MIN}"), format!("节点至少需要 {MEMORY_MIN}")), None);
     }
+    let bandwidth: Option<Size> = table.get("bandwidth");
+    if bandwidth.is_some_and(|bandwidth| bandwidth < BANDWIDTH_MIN) {
+        table.mistake("bandwidth", say(format!("per second; at least {BANDWIDTH_MIN}"), format!("为每秒流量；至少 {BANDWIDTH_MIN}")), None);
+    }
     let read = Node {
         name: name?,
         department: table.get("department"),
@@ -156,6 +159,7 @@ fn node(table: &Table<'_>, base: &Path) -> Option<Node> {
         memory,
         spool_max: table.or("spool_max", SPOOL_MAX_DEFAULT),
         staging_max: table.or("staging_max", STAGING_MAX_DEFAULT),
+        bandwidth,
     };
     Some(read)
 }

@@ -1,0 +1,804 @@
+//! Folders exchanged with everything that is hostile, odd or in the way.
+
+use super::*;
+use posthouse_platform::disk::{Disk, Fault, FaultyDisk, RealDisk};
+use posthouse_protocol::id::TransferId;
+use posthouse_protocol::job::Write;
+use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::time::Timestamp;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[test]
+fn a_folder_arrives_with_its_names_rights_times_links_and_empty_folders() {
+    let at = Scene::new();
+    at.write("a/人口.txt", "甲");
+    at.write("a/b/c/deep", "deep");
+    at.write("empty-file", "");
+    fs::create_dir_all(at.source("empty/in/empty")).unwrap();
+    symlink("b/c", at.source("a/link")).unwrap();
+    symlink("nowhere", at.source("dangling")).unwrap();
+    fs::set_permissions(at.source("a/b/c/deep"), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(at.source("a/b/c"), fs::Permissions::from_mode(0o555)).unwrap();
+    for (name, mtime_ns) in [("a/b/c/deep", 1), ("a/b", -1_500_000_001), ("empty", 1_234_567_890_123_456_789)] {
+        set_mtime(&at.source(name), mtime_ns);
+    }
+    set_mtime(&at.source("."), 86_400_000_000_007);
+    assert_eq!(at.exchange(Write::Upsert), Vec::new());
+    assert_eq!(tree(&at.source(".")), tree(&at.target(".")));
+    assert_eq!(tree(&at.target(".")).len(), 11);
+}
+
+#[test]
+fn names_that_are_no_utf8_arrive_byte_for_byte() {
+    let at = Scene::new();
+    // 人口 in GBK
+    let gbk = OsStr::from_bytes(b"\xc8\xcb\xbf\xda");
+    fs::create_dir(at.source(".").join(gbk)).unwrap();
+    fs::write(at.source(".").join(gbk).join(OsStr::from_bytes(b"\xff\xfe\n\t '\"")), "x").unwrap();
+    assert_eq!(at.exchange(Write::Upsert), Vec::new());
+    assert_eq!(tree(&at.source(".")), tree(&at.target(".")));
+    assert!(at.target(".").join(gbk).is_dir());
+}
+
+#[test]
+fn names_that_reach_outside_are_refused_and_nothing_is_written() {
+    let at = Scene::new();
+    let to = at.destination(Write::Upsert);
+    let before = tree(&at.folder);
+    for name in ["../out", "a/../../out", "/tmp/posthouse-out", "", "a\0b", "a//b", "./a", "..", "a/"] {
+        let entry = file(name, "x");
+        let Present::Blocked(LeftOut { code, .. }) = to.present(&entry).unwrap() else { panic!("{name:?}") };
+        assert_eq!(code, Code::NameRefused.number(), "{name:?}");
+        assert_eq!(to.part(entry.name.as_slice(), false).map(|_| ()).unwrap_err().code, Code::NameRefused);
+        assert_eq!(to.publish(&entry).unwrap_err().code, Code::NameRefused);
+        assert_eq!(to.adopt(&entry).unwrap_err().code, Code::NameRefused);
+        assert_eq!(to.hash(&entry.name, false).unwrap_err().code, Code::NameRefused);
+        for kind in [EntryKind::Directory, EntryKind::Link(b"x".to_vec())] {
+            assert!(to.publish(&Entry { kind, ..file(name, "") }).is_err());
+        }
+    }
+    for kind in [EntryKind::Link(Vec::new()), EntryKind::Link(b"a\0b".to_vec()), EntryKind::Split(Default::default())] {
+        assert!(matches!(to.present(&Entry { kind, ..file("x", "") }), Ok(Present::Blocked(_))));
+    }
+    assert!(matches!(to.present(&file(".", "x")), Ok(Present::Blocked(_))));
+    assert_eq!(tree(&at.folder), before);
+}
+
+#[test]
+fn a_link_in_the_way_is_never_followed() {
+    let at = Scene::new();
+    fs::create_dir(at.folder.join("outside")).unwrap();
+    fs::write(at.folder.join("outside/file"), "theirs").unwrap();
+    at.write("sub/file", "ours");
+    symlink("../outside", at.target("sub")).unwrap();
+    let left_out = at.exchange(Write::Append);
+    assert_eq!(codes(&left_out), [Code::NameTaken, Code::NameTaken]);
+    assert_eq!(at.exchange(Write::Upsert), Vec::new());
+    assert_eq!(fs::read(at.folder.join("outside/file")).unwrap(), b"theirs");
+    assert!(at.target("sub").symlink_metadata().unwrap().is_dir());
+    assert_eq!(fs::read(at.target("sub/file")).unwrap(), b"ours");
+}
+
+#[test]
+fn a_hostile_list_cannot_write_through_a_link_that_it_lands_itself() {
+    let at = Scene::new();
+    fs::create_dir(at.folder.join("outside")).unwrap();
+    let to = at.destination(Write::Upsert);
+    let link = Entry { kind: EntryKind::Link(b"../outside".to_vec()), size: 10, ..file("l", "") };
+    to.publish(&link).unwrap();
+    let part = to.part(b"l/file", false);
+    assert!(part.is_err() || !at.folder.join("outside/file").exists());
+    drop(part);
+    // Links come back after the folder was made, too.
+    fs::remove_dir_all(at.target("l")).unwrap();
+    symlink("../outside", at.target("l")).unwrap();
+    assert!(to.publish(&file("l/file", "x")).is_err());
+    assert_eq!(fs::read_dir(at.folder.join("outside")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_link_exchanged_for_a_folder_while_files_land_changes_nothing_outside() {
+    let at = Scene::new();
+    fs::create_dir(at.folder.join("outside")).unwrap();
+    let to = Arc::new(at.destination(Write::Upsert));
+    let (sub, aside) = (at.target("sub"), at.folder.join("aside"));
+    fs::create_dir(&sub).unwrap();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let racer = {
+        let (stop, sub) = (Arc::clone(&stop), sub.clone());
+        let outside = at.folder.join("outside");
+        std::thread::spawn(move || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                if fs::rename(&sub, &aside).is_ok() {
+                    let _ = symlink(&outside, &sub);
+                    std::thread::yield_now();
+                    let _ = fs::remove_file(&sub);
+                    let _ = fs::rename(&aside, &sub);
+                }
+            }
+        })
+    };
+    for round in 0..300 {
+        let entry = file(&format!("sub/f{round}"), "x");
+        // Each step may fail under the race; none may reach outside.
+        if let Ok(part) = to.part(&entry.name, false) {
+            let _ = part.write_at(0, b"x");
+            let _ = part.seal(&entry);
+        }
+        let _ = to.publish(&entry);
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    racer.join().unwrap();
+    assert_eq!(fs::read_dir(at.folder.join("outside")).unwrap().count(), 0);
+}
+
+#[test]
+fn links_that_leave_are_refused_by_name_unless_they_are_kept() {
+    let at = Scene::new();
+    at.write("sub/file", "x");
+    symlink("/etc/passwd", at.source("absolute")).unwrap();
+    symlink("../../up", at.source("sub/climbing")).unwrap();
+    symlink("../sub/file", at.source("sub/inside")).unwrap();
+    let left_out = at.exchange(Write::Upsert);
+    assert_eq!(codes(&left_out), [Code::LinkRefused, Code::LinkRefused]);
+    assert_eq!(names(&left_out), ["absolute", "sub/climbing"]);
+    assert!(at.target("sub/inside").is_symlink() && !at.target("absolute").is_symlink());
+    let keep = FolderOptions { links: Links::Keep, ..FolderOptions::default() };
+    assert_eq!(at.exchange_with(&keep, Write::Upsert, &at.transfer(1)), Vec::new());
+    assert_eq!(tree(&at.source(".")), tree(&at.target(".")));
+    assert_eq!(fs::read_link(at.target("absolute")).unwrap(), Path::new("/etc/passwd"));
+}
+
+#[test]
+fn pipes_and_sockets_are_left_out_by_name() {
+    let at = Scene::new();
+    at.write("file", "x");
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, at.source("pipe"), mode).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(at.source("socket")).unwrap();
+    assert_eq!(codes(&at.exchange(Write::Upsert)), [Code::SpecialFile, Code::SpecialFile]);
+    assert!(at.target("file").exists() && !at.target("pipe").exists());
+    drop(socket);
+}
+
+#[test]
+fn a_missing_folder_is_a_problem_and_no_empty_folder() {
+    let at = Scene::new();
+    let missing = FolderSource::open(&at.folder.join("missing"), &FolderOptions::default());
+    assert_eq!(missing.map(|_| ()).unwrap_err().code, Code::SourceFailed);
+    at.write("file", "x");
+    assert!(FolderSource::open(&at.source("file"), &FolderOptions::default()).is_err());
+}
+
+#[test]
+fn a_read_error_leaves_a_name_out_with_its_reason() {
+    // The kernel's own file for the memory of a process: it opens, and reading at 0 is an error.
+    let process = FolderSource::open(Path::new("/proc/self"), &FolderOptions::default()).unwrap();
+    let memory = process.open_file(b"mem").unwrap();
+    assert_eq!(memory.read_at(0, &mut [0; 8]).unwrap_err().code, Code::FileUnreadable);
+    let at = Scene::new();
+    let from = at.opened(&FolderOptions::default());
+    assert_eq!(from.open_file(b"none").map(|_| ()).unwrap_err().code, Code::FileChanged);
+    assert_eq!(from.open_file(b"../x").map(|_| ()).unwrap_err().code, Code::NameRefused);
+}
+
+#[test]
+fn the_list_is_in_the_order_of_bytes_with_folders_before_what_is_in_them() {
+    let at = Scene::new();
+    for name in ["b", "a/z", "a.txt", "a/b/c", "B", "乙", "a-b"] {
+        at.write(name, "");
+    }
+    let found = at.list(&FolderOptions::default());
+    assert_eq!(entry_names(&found), [".", "B", "a", "a/b", "a/b/c", "a/z", "a-b", "a.txt", "b", "乙"]);
+    let indexes: Vec<u64> = entries(&found).iter().map(|e| e.index).collect();
+    assert_eq!(indexes, (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn include_and_exclude_choose_files_and_bring_only_the_folders_they_need() {
+    let at = Scene::new();
+    for name in ["a/b/one.pdf", "a/two.txt", "c/three.txt", "tmp/four.pdf", "five.pdf"] {
+        at.write(name, "");
+    }
+    let options = FolderOptions {
+        include: vec!["**/*.pdf".to_owned()],
+        exclude: vec!["tmp".to_owned()],
+        ..FolderOptions::default()
+    };
+    assert_eq!(entry_names(&at.list(&options)), [".", "a", "a/b", "a/b/one.pdf", "five.pdf"]);
+    let wrong = FolderOptions { include: vec!["a[".to_owned()], ..FolderOptions::default() };
+    assert_eq!(wrong.check().len(), 1);
+    assert!(FolderSource::open(&at.source("."), &wrong).is_err());
+}
+
+#[test]
+fn a_file_that_is_not_quiet_yet_waits_for_the_next_run() {
+    let at = Scene::new();
+    at.write("fresh", "x");
+    let changed = fs::metadata(at.source("fresh")).unwrap();
+    let changed_ms = changed.ctime() * 1000 + changed.ctime_nsec() / 1_000_000;
+    let options = FolderOptions { quiet_ms: 10_000, ..FolderOptions::default() };
+    let listed = |now_ms| {
+        let mut found = Vec::new();
+        at.opened(&options).list(Timestamp(now_ms), &mut |f| Ok(found.push(f))).unwrap();
+        entry_names(&found).len()
+    };
+    assert_eq!(listed(changed_ms + 9_000), 1);
+    assert_eq!(listed(changed_ms + 11_000), 2);
+}
+
+#[test]
+fn a_change_while_a_file_is_read_is_noticed() {
+    let at = Scene::new();
+    at.write("file", "before");
+    let from = at.opened(&FolderOptions::default());
+    let open = from.open_file(b"file").unwrap();
+    assert!(!open.changed().unwrap());
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    // Same size, and the old mtime put back: only ctime tells.
+    fs::write(at.source("file"), "beFore").unwrap();
+    set_mtime(&at.source("file"), open.stat().mtime_ns);
+    assert!(open.changed().unwrap());
+    // A new file under its name does not touch the one that is open.
+    let open = from.open_file(b"file").unwrap();
+    fs::write(at.source("other"), "another").unwrap();
+    fs::remove_file(at.source("file")).unwrap();
+    let mut bytes = [0; 16];
+    assert_eq!(open.read_at(0, &mut bytes).unwrap(), 6);
+    assert_eq!(&bytes[..6], b"beFore");
+}
+
+#[test]
+fn append_adds_new_names_and_replaces_nothing() {
+    let at = Scene::new();
+    at.write("same", "same");
+    at.write("old", "new content");
+    at.write("sub/new", "new");
+    fs::write(at.target("old"), "old content").unwrap();
+    let left_out = at.exchange(Write::Append);
+    assert_eq!((names(&left_out), codes(&left_out)), (vec!["old".to_owned()], vec![Code::NameTaken]));
+    assert_eq!(fs::read(at.target("old")).unwrap(), b"old content");
+    assert_eq!(fs::read(at.target("sub/new")).unwrap(), b"new");
+    // What was landed before is there already and stands in nobody's way.
+    assert_eq!(names(&at.exchange(Write::Append)), ["old"]);
+}
+
+#[test]
+fn append_does_not_replace_a_file_that_appears_while_content_moves() {
+    let at = Scene::new();
+    let to = at.destination(Write::Append);
+    let entry = file("late", "ours");
+    assert_eq!(to.present(&entry).unwrap(), Present::Absent);
+    land(&to, &entry, b"ours", false);
+    fs::write(at.target("late"), "theirs").unwrap();
+    assert_eq!(to.publish(&entry).unwrap_err().code, Code::NameTaken);
+    assert_eq!(fs::read(at.target("late")).unwrap(), b"theirs");
+}
+
+#[test]
+fn upsert_shows_the_old_file_until_the_new_one_is_complete() {
+    let at = Scene::new();
+    fs::write(at.target("file"), "old").unwrap();
+    let to = at.destination(Write::Upsert);
+    let entry = file("file", "new content");
+    assert!(matches!(to.present(&entry).unwrap(), Present::Differs(_)));
+    land(&to, &entry, b"new content", false);
+    assert_eq!(fs::read(at.target("file")).unwrap(), b"old");
+    let stat = to.publish(&entry).unwrap();
+    to.finish().unwrap();
+    assert_eq!(fs::read(at.target("file")).unwrap(), b"new content");
+    assert_eq!(to.present(&entry).unwrap(), Present::Same(stat));
+    // Asked again by a process that does not know it is done.
+    assert_eq!(at.destination(Write::Upsert).publish(&entry).unwrap(), stat);
+}
+
+#[test]
+fn a_folder_and_a_file_that_change_places_are_landed_or_left_out() {
+    let at = Scene::new();
+    at.write("was-file/inner", "x");
+    at.write("was-empty-folder", "x");
+    at.write("was-full-folder", "x");
+    fs::write(at.target("was-file"), "old").unwrap();
+    fs::create_dir(at.target("was-empty-folder")).unwrap();
+    fs::create_dir(at.target("was-full-folder")).unwrap();
+    fs::write(at.target("was-full-folder/local"), "theirs").unwrap();
+    assert_eq!(names(&at.exchange(Write::Upsert)), ["was-full-folder"]);
+    assert_eq!(fs::read(at.target("was-file/inner")).unwrap(), b"x");
+    assert_eq!(fs::read(at.target("was-empty-folder")).unwrap(), b"x");
+    assert_eq!(fs::read(at.target("was-full-folder/local")).unwrap(), b"theirs");
+}
+
+#[test]
+fn mirror_deletes_what_it_landed_and_nothing_else() {
+    let at = Scene::new();
+    for number in 0..30 {
+        at.write(&format!("f{number}"), "x");
+    }
+    at.write("gone/inner", "x");
+    at.exchange(Write::Mirror);
+    let landed = at.landed();
+    fs::write(at.target("local"), "theirs").unwrap();
+    // Landed by the job, then rewritten by hand: no longer what was landed.
+    fs::write(at.target("f1"), "by hand").unwrap();
+    fs::remove_file(at.source("f1")).unwrap();
+    fs::remove_file(at.source("f2")).unwrap();
+    fs::remove_dir_all(at.source("gone")).unwrap();
+    let to = at.destination(Write::Mirror);
+    let scope = entry_names(&at.list(&FolderOptions::default()));
+    let in_scope = |name: &[u8]| scope.iter().any(|n| n.as_bytes() == name);
+    let plan = to.mirror_plan(&landed, &in_scope, &[]).unwrap();
+    assert_eq!(plan.iter().map(|p| text(&p.name)).collect::<Vec<_>>(), ["gone/inner", "f2", "gone"]);
+    assert_eq!(to.mirror_delete(&plan).unwrap(), 3);
+    to.finish().unwrap();
+    assert!(!at.target("f2").exists() && !at.target("gone").exists());
+    assert!(at.target("local").exists() && at.target("f1").exists() && at.target("f3").exists());
+    assert_eq!(to.mirror_delete(&plan).unwrap(), 0);
+}
+
+#[test]
+fn mirror_refuses_to_delete_over_a_tenth() {
+    let at = Scene::new();
+    for number in 0..20 {
+        at.write(&format!("f{number:02}"), "x");
+    }
+    at.exchange(Write::Mirror);
+    let landed: Vec<_> = at.landed().into_iter().filter(|l| l.name != b".").collect();
+    let to = at.destination(Write::Mirror);
+    let refused = to.mirror_plan(&landed, &|name| name > b"f02".as_slice(), &[]).unwrap_err();
+    assert_eq!(refused.code, Code::MirrorUnsafe);
+    assert_eq!(to.mirror_plan(&landed, &|name| name > b"f01".as_slice(), &[]).unwrap().len(), 2);
+    assert_eq!(to.mirror_plan(&landed, &|_| false, &[]).unwrap_err().code, Code::MirrorUnsafe);
+}
+
+#[test]
+fn mirror_keeps_what_the_source_could_not_read_this_time() {
+    let at = Scene::new();
+    for number in 0..30 {
+        at.write(&format!("f{number}"), "x");
+    }
+    at.write("sub/inner", "x");
+    at.exchange(Write::Mirror);
+    let landed = at.landed();
+    let to = at.destination(Write::Mirror);
+    let unreadable = left_out(b"sub", &Problem::new(Code::FileUnreadable).cause("input/output error"));
+    let without_sub = |name: &[u8]| !name.starts_with(b"sub");
+    assert_eq!(to.mirror_plan(&landed, &without_sub, &[unreadable]).unwrap(), []);
+    assert_eq!(to.mirror_plan(&landed, &without_sub, &[]).unwrap().len(), 2);
+}
+
+#[test]
+fn replace_changes_the_whole_folder_and_keeps_unchanged_files_in_place() {
+    let at = Scene::new();
+    at.write("kept", "kept");
+    at.write("sub/changed", "first");
+    at.exchange(Write::Replace);
+    assert_eq!(tree(&at.source(".")), tree(&at.target(".")));
+    let kept = fs::metadata(at.target("kept")).unwrap().ino();
+    fs::write(at.target("local"), "goes").unwrap();
+    fs::set_permissions(at.target("."), fs::Permissions::from_mode(0o750)).unwrap();
+    at.write("sub/changed", "second one");
+    at.write("new", "new");
+    assert_eq!(at.exchange_with(&FolderOptions::default(), Write::Replace, &at.transfer(2)), Vec::new());
+    assert_eq!(fs::read(at.target("sub/changed")).unwrap(), b"second one");
+    assert!(!at.target("local").exists());
+    assert_eq!(fs::metadata(at.target("kept")).unwrap().ino(), kept);
+    // The folder's own rights are the operator's.
+    assert_eq!(fs::metadata(at.target(".")).unwrap().mode() & 0o7777, 0o750);
+    assert_eq!(at.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_replacing_transfer_that_stops_half_way_leaves_the_old_folder_and_goes_on() {
+    let at = Scene::new();
+    at.write("file", "first");
+    at.exchange(Write::Replace);
+    at.write("file", "second");
+    let entry = at.entry("file");
+    let to = at.destination(Write::Replace);
+    land(&to, &entry, b"second", false);
+    to.publish(&entry).unwrap();
+    drop(to);
+    assert_eq!(fs::read(at.target("file")).unwrap(), b"first");
+    let to = at.destination(Write::Replace);
+    assert!(matches!(to.present(&entry).unwrap(), Present::Same(_)));
+    to.adopt(&entry).unwrap();
+    to.finish().unwrap();
+    assert_eq!(fs::read(at.target("file")).unwrap(), b"second");
+    // A repeat by a process that died before it could write down that it was done.
+    let to = at.destination(Write::Replace);
+    to.adopt(&entry).unwrap();
+    to.finish().unwrap();
+    assert_eq!(fs::read(at.target("file")).unwrap(), b"second");
+    assert_eq!(at.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_replacing_transfer_killed_right_after_the_exchange_does_not_take_the_old_folder_for_the_new() {
+    let at = Scene::new();
+    at.write("file", "first");
+    at.exchange(Write::Replace);
+    at.write("file", "second");
+    let entry = at.entry("file");
+    let disk = Arc::new(FaultyDisk::new());
+    let to = FolderDestination::open(&at.target("."), Write::Replace, &at.transfer(0), disk.clone()).unwrap();
+    land(&to, &entry, b"second", false);
+    to.publish(&entry).unwrap();
+    // The note and the exchange are done by hand as `finish` does them, and no more.
+    let short = super::names::short(&at.transfer(0));
+    let (sibling, note) = (super::names::sibling_leaf(&short), super::names::swap_leaf(&short));
+    let parent = fs::File::open(&at.folder).unwrap();
+    let new = fs::metadata(at.folder.join(&sibling)).unwrap();
+    fs::write(at.folder.join(&note), format!("{}:{}\n", new.dev(), new.ino())).unwrap();
+    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+    rustix::fs::renameat_with(&parent, sibling.as_str(), &parent, "target", exchange).unwrap();
+    drop(to);
+    let to = at.destination(Write::Replace);
+    assert!(matches!(to.present(&entry).unwrap(), Present::Same(_)));
+    to.adopt(&entry).unwrap();
+    to.finish().unwrap();
+    assert_eq!(fs::read(at.target("file")).unwrap(), b"second");
+    assert_eq!(at.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn replace_is_refused_by_name_where_it_cannot_be_done_at_one_instant() {
+    let transfer = TransferId::from_random([1; 16]);
+    for path in ["/", "/proc"] {
+        let refused = FolderDestination::open(Path::new(path), Write::Replace, &transfer, Arc::new(RealDisk));
+        assert_eq!(refused.map(|_| ()).unwrap_err().code, Code::ReplaceUnsupported, "{path}");
+    }
+}
+
+#[test]
+fn a_transfer_that_stops_goes_on_in_the_same_temporary_file() {
+    let at = Scene::new();
+    let to = at.destination(Write::Upsert);
+    let part = to.part(b"sub/file", true).unwrap();
+    assert!(part.fresh());
+    part.write_at(6, b"world").unwrap();
+    to.sync().unwrap();
+    drop((part, to));
+    assert_eq!(at.leftovers().len(), 1);
+    let to = at.destination(Write::Upsert);
+    let part = to.part(b"sub/file", true).unwrap();
+    assert!(!part.fresh());
+    let mut bytes = [0; 5];
+    assert_eq!(part.read_at(6, &mut bytes).unwrap(), 5);
+    assert_eq!(&bytes, b"world");
+    part.write_at(0, b"hello ").unwrap();
+    let entry = file("sub/file", "hello world");
+    part.seal(&entry).unwrap();
+    to.publish(&entry).unwrap();
+    to.finish().unwrap();
+    assert_eq!(fs::read(at.target("sub/file")).unwrap(), b"hello world");
+    assert_eq!(at.leftovers(), Vec::<String>::new());
+    // Without resume it starts empty whatever lies there.
+    to.part(b"sub/file", false).unwrap().write_at(0, b"xxxxxxxxxx").unwrap();
+    assert!(to.part(b"sub/file", false).unwrap().fresh());
+}
+
+#[test]
+fn a_file_smuggled_in_under_a_temporary_name_is_not_written_to() {
+    let at = Scene::new();
+    fs::write(at.folder.join("victim"), "victim").unwrap();
+    let to = at.destination(Write::Upsert);
+    drop(to.part(b"file", false).unwrap());
+    let name = at.leftovers().remove(0);
+    for smuggle in [
+        (|from: &Path, to: &Path| fs::hard_link(from, to)) as fn(&Path, &Path) -> std::io::Result<()>,
+        |from, to| symlink(from, to),
+    ] {
+        fs::remove_file(at.target(&name)).unwrap();
+        smuggle(&at.folder.join("victim"), &at.target(&name)).unwrap();
+        assert!(to.publish(&file("file", "x")).is_err());
+        let part = to.part(b"file", true).unwrap();
+        assert!(part.fresh());
+        part.write_at(0, b"overwritten").unwrap();
+        assert_eq!(fs::read(at.folder.join("victim")).unwrap(), b"victim");
+    }
+}
+
+#[test]
+fn leftovers_of_other_transfers_are_swept_and_of_running_ones_kept() {
+    let at = Scene::new();
+    for number in 0..3 {
+        let to = FolderDestination::open(&at.target("."), Write::Upsert, &at.transfer(number), Arc::new(RealDisk));
+        drop(to.unwrap().part(b"a/b/file", false).unwrap());
+    }
+    fs::write(at.target(".posthouse-notes"), "theirs").unwrap();
+    let running = super::names::short(&at.transfer(1));
+    let to = at.destination(Write::Upsert);
+    assert_eq!(to.sweep(&|short| short == running).unwrap(), 2);
+    assert_eq!(at.leftovers().len(), 1);
+    assert!(at.target(".posthouse-notes").exists());
+    let one = FolderDestination::open(&at.target("."), Write::Upsert, &at.transfer(1), Arc::new(RealDisk)).unwrap();
+    one.discard(&mut [&b"a/b/file"[..], b"never/begun", b"../x"].into_iter()).unwrap();
+    assert_eq!(at.leftovers(), Vec::<String>::new());
+    // What is being landed is no content for those who read the same folder.
+    drop(one.part(b"a/b/file", false).unwrap());
+    let from = FolderSource::open(&at.target("."), &FolderOptions::default()).unwrap();
+    let mut found = Vec::new();
+    from.list(Timestamp(0), &mut |f| Ok(found.push(f))).unwrap();
+    assert_eq!(entry_names(&found), [".", ".posthouse-notes", "a", "a/b"]);
+}
+
+#[test]
+fn a_sparse_file_keeps_its_content_and_its_holes() {
+    let at = Scene::new();
+    let mut content = vec![0; 3 << 20];
+    content[1 << 20..(1 << 20) + 5].copy_from_slice(b"hello");
+    fs::write(at.source("sparse"), &content).unwrap();
+    fs::write(at.source("zeros"), vec![0; 200_000]).unwrap();
+    at.exchange(Write::Upsert);
+    assert_eq!(fs::read(at.target("sparse")).unwrap(), content);
+    assert_eq!(fs::read(at.target("zeros")).unwrap(), vec![0; 200_000]);
+    assert!(fs::metadata(at.target("sparse")).unwrap().blocks() * 512 < 1 << 20);
+    // Zeros written over what an earlier process left there.
+    let to = at.destination(Write::Upsert);
+    let entry = file_of("dirty", &vec![0; 200_000]);
+    to.part(b"dirty", false).unwrap().write_at(0, &vec![1; 200_000]).unwrap();
+    land(&to, &entry, &vec![0; 200_000], true);
+    to.publish(&entry).unwrap();
+    assert_eq!(fs::read(at.target("dirty")).unwrap(), vec![0; 200_000]);
+}
+
+#[test]
+fn a_full_disk_is_told_apart_from_a_broken_one() {
+    let at = Scene::new();
+    let disk = Arc::new(FaultyDisk::new());
+    let to = FolderDestination::open(&at.target("."), Write::Upsert, &at.transfer(0), disk.clone()).unwrap();
+    let part = to.part(b"file", false).unwrap();
+    disk.set(at.target("."), Fault::Full);
+    assert_eq!(part.write_at(0, b"x").unwrap_err().code, Code::DiskFull);
+    assert_eq!(to.free_bytes().unwrap(), 0);
+    disk.set(at.target("."), Fault::SyncFails);
+    part.write_at(0, b"x").unwrap();
+    assert_eq!(to.sync().unwrap_err().code, Code::StorageFailed);
+    disk.clear(&at.target("."));
+    part.write_at(0, b"x").unwrap();
+    part.seal(&file("file", "x")).unwrap();
+    to.sync().unwrap();
+    to.publish(&file("file", "x")).unwrap();
+    disk.set(at.target("."), Fault::SyncFails);
+    assert_eq!(to.finish().unwrap_err().code, Code::StorageFailed);
+}
+
+#[test]
+fn a_landed_program_does_not_run_as_somebody_else() {
+    let at = Scene::new();
+    at.write("program", "x");
+    fs::create_dir(at.source("shared")).unwrap();
+    fs::set_permissions(at.source("program"), fs::Permissions::from_mode(0o6755)).unwrap();
+    fs::set_permissions(at.source("shared"), fs::Permissions::from_mode(0o3775)).unwrap();
+    assert_eq!(at.entry("program").mode, 0o755);
+    let to = at.destination(Write::Upsert);
+    let entry = Entry { mode: 0o6755, ..at.entry("program") };
+    land(&to, &entry, b"x", false);
+    to.publish(&entry).unwrap();
+    to.adopt(&entry).unwrap();
+    assert_eq!(fs::metadata(at.target("program")).unwrap().mode() & 0o7777, 0o755);
+    at.exchange(Write::Upsert);
+    assert_eq!(fs::metadata(at.target("shared")).unwrap().mode() & 0o7777, 0o3775);
+}
+
+#[test]
+fn hashing_what_landed_gives_the_same_from_memory_and_from_the_disk() {
+    let at = Scene::new();
+    let to = at.destination(Write::Upsert);
+    for size in [0, 1, 4095, 4096, 4097, 1 << 20, (1 << 20) + 1, (2 << 20) + 4096] {
+        let content: Vec<u8> = (0..size).map(|n: usize| (n / 7) as u8).collect();
+        fs::write(at.target("file"), &content).unwrap();
+        let expected = *blake3::hash(&content).as_bytes();
+        assert_eq!(to.hash(b"file", false).unwrap(), expected, "{size}");
+        assert_eq!(to.hash(b"file", true).unwrap(), expected, "{size}");
+    }
+    assert_eq!(to.hash(b"none", true).unwrap_err().code, Code::FileUnreadable);
+}
+
+#[test]
+fn folders_deeper_than_the_handles_that_are_held_are_gone_through() {
+    let at = Scene::new();
+    let mut deep = String::new();
+    for level in 0..200 {
+        deep.push_str(&format!("d{level}/"));
+        at.write(&format!("{deep}z"), "x");
+    }
+    let found = at.list(&FolderOptions::default());
+    assert_eq!(entries(&found).len(), 401);
+    assert_eq!(at.exchange(Write::Upsert), Vec::new());
+    assert_eq!(tree(&at.source(".")), tree(&at.target(".")));
+}
+
+#[test]
+fn five_thousand_files_arrive() {
+    let at = Scene::new();
+    for number in 0..5000 {
+        at.write(&format!("{:02}/{number}.txt", number % 50), &format!("file {number}"));
+    }
+    assert_eq!(at.exchange(Write::Upsert), Vec::new());
+    assert_eq!(tree(&at.source(".")), tree(&at.target(".")));
+    assert_eq!(at.leftovers(), Vec::<String>::new());
+}
+
+/// A source and a target folder side by side.
+struct Scene {
+    folder: PathBuf,
+    _held: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let held = tempfile::tempdir().unwrap();
+        let folder = held.path().to_owned();
+        fs::create_dir(folder.join("source")).unwrap();
+        fs::create_dir(folder.join("target")).unwrap();
+        Self { folder, _held: held }
+    }
+    fn source(&self, name: &str) -> PathBuf {
+        self.folder.join("source").join(name)
+    }
+    fn target(&self, name: &str) -> PathBuf {
+        self.folder.join("target").join(name)
+    }
+    fn write(&self, name: &str, content: &str) {
+        fs::create_dir_all(self.source(name).parent().unwrap()).unwrap();
+        fs::write(self.source(name), content).unwrap();
+    }
+    fn transfer(&self, number: u8) -> TransferId {
+        TransferId::from_random([number; 16])
+    }
+    fn opened(&self, options: &FolderOptions) -> FolderSource {
+        FolderSource::open(&self.source("."), options).unwrap()
+    }
+    fn list(&self, options: &FolderOptions) -> Vec<Found> {
+        let mut found = Vec::new();
+        self.opened(options).list(Timestamp(i64::MAX), &mut |f| Ok(found.push(f))).unwrap();
+        found
+    }
+    fn entry(&self, name: &str) -> Entry {
+        entries(&self.list(&FolderOptions::default())).into_iter().find(|e| e.name == name.as_bytes()).unwrap()
+    }
+    fn destination(&self, write: Write) -> FolderDestination {
+        FolderDestination::open(&self.target("."), write, &self.transfer(0), Arc::new(RealDisk)).unwrap()
+    }
+    fn exchange(&self, write: Write) -> Vec<LeftOut> {
+        self.exchange_with(&FolderOptions::default(), write, &self.transfer(0))
+    }
+    /// Lists, lands and publishes everything as the rooms do; gives what both sides left out.
+    fn exchange_with(&self, options: &FolderOptions, write: Write, transfer: &TransferId) -> Vec<LeftOut> {
+        let from = self.opened(options);
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let to = FolderDestination::open(&self.target("."), write, transfer, disk).unwrap();
+        let mut left_out = Vec::new();
+        let (mut landed, mut adopted) = (Vec::new(), Vec::new());
+        for found in self.list(options) {
+            let entry = match found {
+                Found::LeftOut(what) => {
+                    left_out.push(what);
+                    continue;
+                }
+                Found::Entry { entry, .. } => entry,
+            };
+            match to.present(&entry).unwrap() {
+                Present::Blocked(what) => left_out.push(what),
+                Present::Same(_) if entry.kind == EntryKind::File => adopted.push(entry),
+                _ if entry.kind == EntryKind::File => {
+                    let open = from.open_file(&entry.name).unwrap();
+                    let mut content = vec![0; entry.size as usize];
+                    assert_eq!(open.read_at(0, &mut content).unwrap(), content.len());
+                    assert!(!open.changed().unwrap());
+                    land(&to, &entry, &content, false);
+                    landed.push(entry);
+                }
+                _ => landed.push(entry),
+            }
+        }
+        to.sync().unwrap();
+        for entry in &landed {
+            to.publish(entry).unwrap();
+        }
+        for entry in &adopted {
+            to.adopt(entry).unwrap();
+        }
+        to.finish().unwrap();
+        left_out
+    }
+    /// Everything in the target as a job's record has it.
+    fn landed(&self) -> Vec<LandedBefore> {
+        let listed = entries(&self.list(&FolderOptions::default()));
+        let kind = |entry: &Entry| Kind::of(&entry.kind).unwrap();
+        listed
+            .iter()
+            .map(|e| LandedBefore { name: e.name.clone(), kind: kind(e), size: e.size, mtime_ns: e.mtime_ns })
+            .collect()
+    }
+    fn leftovers(&self) -> Vec<String> {
+        tree(&self.folder)
+            .into_keys()
+            .filter_map(|path| path.strip_prefix("target/").map(str::to_owned).or(Some(path)))
+            .filter(|path| super::names::is_ours(path.rsplit('/').next().unwrap_or(path).as_bytes()))
+            .collect()
+    }
+}
+
+fn land(to: &FolderDestination, entry: &Entry, content: &[u8], resume: bool) {
+    let part = to.part(&entry.name, resume).unwrap();
+    let half = content.len() / 2;
+    // In any order, as chunks come.
+    part.write_at(half as u64, &content[half..]).unwrap();
+    part.write_at(0, &content[..half]).unwrap();
+    part.seal(entry).unwrap();
+}
+
+fn file(name: &str, content: &str) -> Entry {
+    Entry { name: name.as_bytes().to_vec(), ..file_of("", content.as_bytes()) }
+}
+
+fn file_of(name: &str, content: &[u8]) -> Entry {
+    Entry {
+        index: 0,
+        name: name.as_bytes().to_vec(),
+        kind: EntryKind::File,
+        size: content.len() as u64,
+        mode: 0o644,
+        mtime_ns: 1_700_000_000_123_456_789,
+        root: None,
+        revision: 0,
+    }
+}
+
+fn entries(found: &[Found]) -> Vec<Entry> {
+    let entry = |f: &Found| if let Found::Entry { entry, .. } = f { Some(entry.clone()) } else { None };
+    found.iter().filter_map(entry).collect()
+}
+
+fn entry_names(found: &[Found]) -> Vec<String> {
+    entries(found).iter().map(|e| text(&e.name)).collect()
+}
+
+fn names(left_out: &[LeftOut]) -> Vec<String> {
+    left_out.iter().map(|what| text(&what.name)).collect()
+}
+
+fn codes(left_out: &[LeftOut]) -> Vec<Code> {
+    left_out.iter().filter_map(|what| Code::from_number(what.code)).collect()
+}
+
+fn text(name: &[u8]) -> String {
+    String::from_utf8(name.to_vec()).unwrap()
+}
+
+fn set_mtime(path: &Path, mtime_ns: i64) {
+    let times = super::part::modified(mtime_ns);
+    rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+/// Everything beneath a folder and the folder itself: kind and content, mode, mtime.
+fn tree(root: &Path) -> BTreeMap<String, (String, u32, i64)> {
+    let mut all = BTreeMap::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(path) = open.pop() {
+        let meta = path.symlink_metadata().unwrap();
+        let content = if meta.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            "folder".to_owned()
+        } else if meta.is_symlink() {
+            format!("link to {}", fs::read_link(&path).unwrap().display())
+        } else if meta.is_file() {
+            format!("file {}", blake3::hash(&fs::read(&path).unwrap()))
+        } else {
+            "special".to_owned()
+        };
+        let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes().escape_ascii().to_string();
+        let mtime_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
+        all.insert(name, (content, meta.mode() & 0o7777, mtime_ns));
+    }
+    all
+}
