@@ -190,7 +190,7 @@ impl Consumer {
             return Some(frame);
         }
         // Less than this is never missed: the provider still has nearly all of what it was granted.
-        if self.stage == Stage::Moving && self.credit_back >= CREDIT_STEP_BYTES {
+        if self.solicited && self.stage == Stage::Moving && self.credit_back >= CREDIT_STEP_BYTES {
             self.credit_open += self.credit_back;
             return Some(Frame::Credit(std::mem::take(&mut self.credit_back)));
         }
@@ -318,10 +318,8 @@ impl Consumer {
         if self.stage != Stage::Moving || entry.index >= self.listed {
             return self.out_of_turn("a sealed entry");
         }
-        let solicited = self.solicited;
-        let Some(open) = self.open.get_mut(&entry.index) else {
-            return if solicited { Err(self.invalid("an entry is sealed twice")) } else { Ok(Handled::Taken) };
-        };
+        // One that this side left out may be forgotten before the provider knows.
+        let Some(open) = self.open.get_mut(&entry.index) else { return Ok(Handled::Taken) };
         let same = entry.name == open.entry.name && entry.kind == open.entry.kind && entry.root.is_some();
         if open.state == OpenState::Dropped || entry.revision < open.entry.revision || (open.entry == entry) {
             return Ok(Handled::Taken);
@@ -345,12 +343,12 @@ impl Consumer {
         let index = entry.index;
         let state = self.open.get(&index).map(|open| (open.state, open.entry.revision));
         match state {
-            Some((OpenState::Dropped, _)) => return Ok(Handled::Taken),
-            None | Some((OpenState::Complete, _)) if self.solicited => {
+            // Left out by this side before the provider knew; or a ferry's repeat.
+            None | Some((OpenState::Dropped, _)) => return Ok(Handled::Taken),
+            Some((OpenState::Complete, _)) if self.solicited => {
                 return Err(self.invalid(format_args!("entry {index} is complete and cannot be read again")));
             }
-            // A ferry's repeat, or the word that an earlier state of the file is over.
-            None | Some((OpenState::Complete, _)) => return Ok(Handled::Taken),
+            Some((OpenState::Complete, _)) => return Ok(Handled::Taken),
             Some((_, revision)) if entry.revision <= revision => {
                 let twice = self.invalid("an entry is read again under no higher revision");
                 return if self.solicited { Err(twice) } else { Ok(Handled::Taken) };
@@ -407,10 +405,9 @@ impl Consumer {
                     open.state = OpenState::Dropped;
                     drops = Some(index);
                 }
-                None if self.solicited => {
-                    return Err(self.invalid(format_args!("entry {index} cannot be left out any more")));
-                }
-                None => return Ok(Handled::Taken),
+                None if !self.solicited => return Ok(Handled::Taken),
+                None if self.left_out.contains(&omission.what.name) => self.left_out.remove(&omission.what.name),
+                None => return Err(self.invalid(format_args!("entry {index} cannot be left out any more"))),
             }
         } else if self.left_out.contains(&omission.what.name) {
             return Ok(Handled::Taken);

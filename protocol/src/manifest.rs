@@ -172,7 +172,8 @@ pub struct Manifest {
     /// BLAKE3 of the concatenated roots of all entries in order.
     #[n(22)]
     pub content_root: ByteArray<32>,
-    /// SHA-256 of the entry list attachment: the concatenated deterministic CBOR of all entries in order.
+    /// SHA-256 of the entry list attachment: the concatenated deterministic CBOR of all entries in order,
+    /// numbered from 0 and with revision 0 (`EntryList::encode`), so that a resumed run makes the same list.
     #[n(23)]
     pub entries_sha256: ByteArray<32>,
     /// SHA-256 of `files.b3` (folders): a line per regular file as `b3sum` prints it, in order.

@@ -218,6 +218,7 @@ impl Provider {
         self.events.pop_front()
     }
     /// The next chunk to send, if one is wanted and there is credit; for whichever data channel is free.
+    /// Handing out the last one makes the machine `Ready`: poll events after it.
     pub fn poll_send(&mut self) -> Option<SendChunk> {
         if self.stage < Stage::Moving || self.stage > Stage::HandedOver {
             return None;

@@ -17,7 +17,8 @@ impl Consumer {
             self.credit_open = credit;
             self.out.push(Frame::Accept(Accept { data_channels, credit }));
         }
-        Ok(())
+        // A ferry may have brought the end before the beginning.
+        self.finish_if_all()
     }
 
     /// Answers an entry. `entry` is the one of the event: what is had of a state that is over counts for nothing.

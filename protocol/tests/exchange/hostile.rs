@@ -1,0 +1,185 @@
+//! A peer that says whatever it likes: true frames out of turn, changed bytes, numbers at the edges.
+//! Each machine takes them or ends in an error; it never panics, never says more than it was asked for, stays bounded.
+
+use crate::scene::{FileSpec, Rng, consumer_name, offer, provider_name, request};
+use minicbor::bytes::ByteVec;
+use posthouse_protocol::chunk::ChunkHeader;
+use posthouse_protocol::consumer::{Consumer, ConsumerEvent, Have};
+use posthouse_protocol::frame::{Accept, EntriesEnd, Frame, Handover, Omission, Refused, Want};
+use posthouse_protocol::limits;
+use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut, SplitCounts};
+use posthouse_protocol::provider::{Provider, ProviderEvent};
+use posthouse_protocol::time::Timestamp;
+
+pub(crate) fn attack(files: Vec<FileSpec>, seed: u64) {
+    let mut rng = Rng(seed | 1);
+    let mut consumer = Consumer::new(request(), provider_name(), Timestamp(0));
+    let mut provider = Provider::new(consumer_name(), Timestamp(0));
+    let (mut consumer_ok, mut provider_ok, mut listed) = (true, true, 0);
+    for step in 0..300 {
+        let now = Timestamp(step * 100);
+        let mut frame = if step < 2 && rng.below(4) > 0 { opening(step) } else { frame(&mut rng, &files) };
+        if rng.below(4) == 0 {
+            // Bytes changed on the way either decode to another frame or to none.
+            let mut bytes = frame.encode();
+            let at = rng.below(bytes.len() as u64) as usize;
+            bytes[at] = rng.next() as u8;
+            match Frame::decode(&bytes[4..]) {
+                Ok(other) => frame = other,
+                Err(_) => continue,
+            }
+        }
+        if consumer_ok {
+            consumer_ok = consumer.handle_frame(frame.clone(), now).is_ok() && chunks(&mut consumer, &mut rng);
+            drain_consumer(&mut consumer, now, &mut rng);
+        }
+        if provider_ok {
+            provider_ok = provider.handle_frame(frame, now).is_ok();
+            drain_provider(&mut provider, now, &files, &mut listed);
+        }
+    }
+    consumer.handle_timeout(Timestamp(i64::MAX));
+    provider.handle_timeout(Timestamp(i64::MAX));
+}
+
+fn opening(step: i64) -> Frame {
+    match step {
+        0 => Frame::Offer(offer()),
+        _ => Frame::Accept(Accept { data_channels: 2, credit: limits::CREDIT_BYTES }),
+    }
+}
+
+fn chunks(consumer: &mut Consumer, rng: &mut Rng) -> bool {
+    let header = ChunkHeader {
+        entry: number(rng) % 20,
+        revision: number(rng) as u32 % 3,
+        chunk: number(rng) as u32,
+        bytes: (number(rng) as u32).clamp(1, limits::CHUNK_BYTES_LARGE),
+        wire_bytes: 1,
+        value: [0; 32].into(),
+    };
+    match rng.below(4) {
+        0 => consumer.expect(&header).is_ok(),
+        1 => consumer.handle_bad_chunk(&header).is_ok(),
+        _ => true,
+    }
+}
+
+fn drain_consumer(consumer: &mut Consumer, now: Timestamp, rng: &mut Rng) {
+    while let Some(event) = consumer.poll_event() {
+        match event {
+            ConsumerEvent::Offered(_) => consumer.accept(2, limits::CREDIT_BYTES).unwrap(),
+            ConsumerEvent::Entry(entry) => {
+                let have = match rng.below(3) {
+                    0 => Have::Nothing,
+                    1 => Have::Whole([rng.below(2) as u8; 32]),
+                    _ => Have::Chunks(vec![(number(rng) as u32, [0; 32]), (0, [1; 32])]),
+                };
+                let _ = consumer.have(&entry, have);
+            }
+            ConsumerEvent::Refused(_) | ConsumerEvent::Failed(_) => consumer.noted(Vec::new()),
+            ConsumerEvent::Complete(entry) => assert!(entry.kind != EntryKind::File || entry.root.is_some()),
+            ConsumerEvent::Settled => panic!("nothing was landed that could be settled"),
+            _ => {}
+        }
+    }
+    let mut frames = 0;
+    while let Some(frame) = consumer.poll_transmit(now) {
+        assert!(frame.encode().len() <= limits::FRAME_BYTES_MAX + 4);
+        assert!(!matches!(frame, Frame::Landed(_)), "only `landed` says so");
+        frames += 1;
+        assert!(frames <= 64, "more is answered than was asked");
+    }
+}
+
+fn drain_provider(provider: &mut Provider, now: Timestamp, files: &[FileSpec], listed: &mut u64) {
+    while let Some(event) = provider.poll_event() {
+        match event {
+            ProviderEvent::Requested(request) if !request.committed => provider.offer(offer()).unwrap(),
+            ProviderEvent::Accepted(_) => {
+                for (index, file) in (0..).zip(files) {
+                    let entry = entry(index, EntryKind::File, file.size, file.cached);
+                    provider.entry(entry).unwrap();
+                    *listed += 1;
+                }
+            }
+            ProviderEvent::Landed(_) => assert!(provider.request().is_some_and(|request| request.committed)),
+            ProviderEvent::Refused(_) | ProviderEvent::Failed(_) => provider.noted(Vec::new()),
+            _ => {}
+        }
+    }
+    while provider.poll_transmit(now).is_some() {}
+    let mut sent = 0u64;
+    while let Some(chunk) = provider.poll_send() {
+        assert!(chunk.entry < *listed && chunk.chunk < chunk.layout.chunks());
+        sent += u64::from(chunk.layout.bytes(chunk.chunk));
+        if sent > 64 << 20 {
+            break;
+        }
+    }
+}
+
+fn frame(rng: &mut Rng, files: &[FileSpec]) -> Frame {
+    let index = number(rng) % (files.len() as u64 + 3);
+    let some_entry = |rng: &mut Rng, index: u64| {
+        let kind = match rng.below(6) {
+            0 => EntryKind::Directory,
+            1 => EntryKind::Link(vec![b'x'; number(rng) as usize % 6000]),
+            2 => EntryKind::Split(SplitCounts::default()),
+            _ => EntryKind::File,
+        };
+        let size = if rng.below(2) == 0 { 0 } else { number(rng) };
+        let sealed = rng.below(2) == 0;
+        let mut entry = entry(index, kind, size, sealed);
+        entry.revision = number(rng) as u32 % 4;
+        if rng.below(8) == 0 {
+            entry.name = [&b""[..], b"/etc/x", b"../x", b"a\0", &[b'y'; 300]][rng.below(5) as usize].to_vec();
+        }
+        entry
+    };
+    let what = |rng: &mut Rng| LeftOut {
+        name: format!("f{}", number(rng) % 30).into_bytes(),
+        code: number(rng) as u16,
+        reason: "x".repeat(number(rng) as usize % 3000),
+    };
+    let ending = || Refused { code: 3001, cause: "no".into(), statement: ByteVec::from(vec![1]), temporary: true };
+    match rng.below(24) {
+        0 => Frame::Request(request()),
+        1 => Frame::Offer(offer()),
+        2 => Frame::Accept(Accept { data_channels: number(rng) as u8, credit: number(rng) }),
+        3..=6 => Frame::Entries((0..rng.below(4)).map(|more| some_entry(rng, more)).collect()),
+        7 => Frame::EntriesEnd(EntriesEnd { entries: index, bytes: number(rng) }),
+        8..=11 => {
+            let chunks = (0..rng.below(3)).map(|_| (number(rng) as u32, number(rng) as u32)).collect();
+            Frame::Want(vec![Want { entry: index, revision: number(rng) as u32 % 2, chunks }])
+        }
+        12 => Frame::Credit(number(rng)),
+        13 | 14 => Frame::Sealed(vec![some_entry(rng, index)]),
+        15 | 16 => Frame::Again(some_entry(rng, index)),
+        17 | 18 => {
+            let entry = (rng.below(2) == 0).then_some(index);
+            Frame::LeftOut(vec![Omission { entry, what: what(rng) }])
+        }
+        19 => Frame::Handover(Handover { statement: vec![0; number(rng) as usize % 20_000].into(), digest: None }),
+        20 => Frame::Landed(vec![1; number(rng) as usize % 20_000].into()),
+        21 => Frame::Settled([rng.below(2) as u8; 32].into()),
+        22 if rng.below(10) == 0 => Frame::Refused(ending()),
+        23 if rng.below(10) == 0 => Frame::Failed(ending()),
+        _ => Frame::Ping(number(rng)),
+    }
+}
+
+fn entry(index: u64, kind: EntryKind, size: u64, sealed: bool) -> Entry {
+    let content: &[u8] = if let EntryKind::Link(text) = &kind { text } else { b"" };
+    let root = sealed.then(|| (*blake3::hash(content).as_bytes()).into());
+    Entry { index, name: format!("f{index}").into_bytes(), kind, size, mode: 0o600, mtime_ns: 0, root, revision: 0 }
+}
+
+/// Small, or at an edge.
+fn number(rng: &mut Rng) -> u64 {
+    match rng.below(6) {
+        0 => [u64::MAX, u64::MAX - 1, 1 << 63, 1 << 32, (1 << 32) - 1, 1 << 50][rng.below(6) as usize],
+        1 => rng.next(),
+        _ => rng.below(8),
+    }
+}
