@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub trait Disk: Send + Sync {
     /// Bytes that this process may still write beneath `path`, which exists.
@@ -19,6 +19,10 @@ pub trait Disk: Send + Sync {
     fn sync_file(&self, file: BorrowedFd<'_>, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
+    /// Makes everything on the file system of this folder durable in one go, for many small files and
+    /// folders. `Unsupported` where the kernel would not tell that it failed (before 5.8): then each is
+    /// synced on its own. The handle has been held since before the writes, so that no error escapes it.
+    fn sync_file_system(&self, folder: BorrowedFd<'_>, path: &Path) -> io::Result<()>;
 }
 
 pub struct RealDisk;
@@ -39,6 +43,19 @@ impl Disk for RealDisk {
         let folder = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(rustix::fs::fsync(folder)?)
     }
+    fn sync_file_system(&self, folder: BorrowedFd<'_>, _: &Path) -> io::Result<()> {
+        if syncfs_tells_errors() { Ok(rustix::fs::syncfs(folder)?) } else { Err(io::ErrorKind::Unsupported.into()) }
+    }
+}
+
+fn syncfs_tells_errors() -> bool {
+    static TELLS: OnceLock<bool> = OnceLock::new();
+    *TELLS.get_or_init(|| kernel_is_at_least(&rustix::system::uname().release().to_string_lossy(), (5, 8)))
+}
+
+fn kernel_is_at_least(release: &str, least: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= least
 }
 
 /// The real disk, with faults at chosen places: for tests and the simulator.
@@ -113,6 +130,10 @@ impl Disk for FaultyDisk {
         self.sync(path)?;
         RealDisk.sync_folder(path)
     }
+    fn sync_file_system(&self, folder: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+        self.sync(path)?;
+        RealDisk.sync_file_system(folder, path)
+    }
 }
 
 /// Whether an error means that there is no room (full, or over quota), which passes by itself.
@@ -134,6 +155,14 @@ mod tests {
         RealDisk.sync_file(file.as_fd(), &path).unwrap();
         RealDisk.sync_folder(folder.path()).unwrap();
         assert!(RealDisk.sync_folder(&path).is_err());
+    }
+
+    #[test]
+    fn kernels_are_told_apart_by_their_release() {
+        assert!(kernel_is_at_least("5.8.0-amd64", (5, 8)) && kernel_is_at_least("6.1", (5, 8)));
+        for old in ["5.7.19", "3.10.0-1160.el7.x86_64", "4.19.90-2112.ky10", ""] {
+            assert!(!kernel_is_at_least(old, (5, 8)), "{old}");
+        }
     }
 
     #[test]

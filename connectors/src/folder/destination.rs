@@ -6,7 +6,7 @@ use super::beneath::{At, Root};
 use super::fault::{left_out, named, taken, writing};
 use super::mirror::{self, LandedBefore};
 use super::names::{self, SELF, check_name, depth, part_leaf, split};
-use super::part::{Part, Written, modified};
+use super::part::{MANY, Part, Written, modified};
 use super::replace::{Prepared, Replacing};
 use super::source::read_full;
 use super::stat::{FileStat, file_type, travelling_mode};
@@ -77,7 +77,8 @@ impl FolderDestination {
             }
             (Root::open(root).map_err(|e| writing(root, e))?, None, None)
         };
-        let written = Arc::new(Written::new(disk));
+        let handle = rustix::io::dup(root.handle()).map_err(|e| writing(&root.path_of(SELF), e))?;
+        let written = Arc::new(Written::new(disk, handle, root.path_of(SELF)));
         Ok(Self { root, standing, replacing, write, short, written, folders: Mutex::new(folders) })
     }
 
@@ -172,9 +173,18 @@ impl FolderDestination {
         let mut all: Vec<&[u8]> = wanted.keys().chain(&touched).map(Vec::as_slice).collect();
         all.sort_by(|a, b| depth(b).cmp(&depth(a)).then_with(|| a.cmp(b)));
         all.dedup();
+        let at_once = all.len() >= MANY;
+        let mut changed = Vec::new();
         for name in all {
-            if name != SELF || self.replacing.is_none() {
-                self.finish_folder(name, wanted.get(name).copied(), touched.contains(name))?;
+            if (name != SELF || self.replacing.is_none())
+                && self.finish_folder(name, wanted.get(name).copied(), touched.contains(name), at_once)?
+            {
+                changed.push(name);
+            }
+        }
+        if at_once && !changed.is_empty() && !self.written.sync_all()? {
+            for name in changed {
+                self.sync_folder(name)?;
             }
         }
         let Some(replacing) = &self.replacing else { return Ok(()) };
@@ -478,14 +488,30 @@ impl FolderDestination {
         }
     }
 
-    fn finish_folder(&self, name: &[u8], wanted: Option<(u32, Option<i64>)>, touched: bool) -> Result<(), Problem> {
+    fn sync_folder(&self, name: &[u8]) -> Result<(), Problem> {
+        let path = self.root.path_of(name);
+        match self.written.disk.sync_folder(&path) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(writing(&path, e)),
+        }
+    }
+
+    /// Says whether there was anything to do; with `sync_later` the caller makes it durable.
+    fn finish_folder(
+        &self,
+        name: &[u8],
+        wanted: Option<(u32, Option<i64>)>,
+        touched: bool,
+        sync_later: bool,
+    ) -> Result<bool, Problem> {
         let path = self.root.path_of(name);
         let failed = |e: Errno| writing(&path, e);
-        let sync = || self.written.disk.sync_folder(&path).map_err(|e| writing(&path, e));
+        let sync = || if sync_later { Ok(()) } else { self.sync_folder(name) };
         let folder = match self.root.folder(name) {
             Ok(folder) => folder,
             // Removed since (by mirror, or by somebody): nothing of ours is in it.
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => return Ok(false),
             Err(e) => return Err(failed(e)),
         };
         let now = FileStat::of(&rustix::fs::fstat(&folder).map_err(failed)?);
@@ -493,7 +519,7 @@ impl FolderDestination {
         if mtime_ns.is_some_and(|mtime_ns| mtime_ns != now.mtime_ns) {
             rustix::fs::futimens(&folder, &modified(mtime_ns.unwrap_or(now.mtime_ns))).map_err(failed)?;
         } else if mode == now.mode && !touched {
-            return Ok(());
+            return Ok(false);
         }
         // It is synced while it can still be opened.
         sync()?;
@@ -503,7 +529,7 @@ impl FolderDestination {
                 sync()?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn finish_root(&self, mode: Option<u32>, mtime_ns: Option<i64>) -> Result<(), Problem> {

@@ -7,6 +7,7 @@ use super::stat::travelling_mode;
 use posthouse_platform::disk::Disk;
 use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::Problem;
+use rustix::fd::OwnedFd;
 use rustix::fs::{FallocateFlags, Mode, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 use std::fs::File;
@@ -87,12 +88,15 @@ impl Part {
 /// Which files have bytes that are not durable yet. Shared by a destination and its parts.
 pub(crate) struct Written {
     pub(crate) disk: Arc<dyn Disk>,
+    /// Of the whole folder; held since before the first write.
+    folder: OwnedFd,
+    path: PathBuf,
     files: Mutex<Vec<(Arc<File>, PathBuf)>>,
 }
 
 impl Written {
-    pub(crate) fn new(disk: Arc<dyn Disk>) -> Self {
-        Self { disk, files: Mutex::new(Vec::new()) }
+    pub(crate) fn new(disk: Arc<dyn Disk>, folder: OwnedFd, path: PathBuf) -> Self {
+        Self { disk, folder, path, files: Mutex::new(Vec::new()) }
     }
 
     fn locked(&self) -> MutexGuard<'_, Vec<(Arc<File>, PathBuf)>> {
@@ -112,10 +116,22 @@ impl Written {
 
     pub(crate) fn sync(&self) -> Result<(), Problem> {
         let files = std::mem::take(&mut *self.locked());
+        if files.len() >= MANY && self.sync_all()? {
+            return Ok(());
+        }
         for (file, path) in &files {
             self.disk.sync_file(file.as_fd(), path).map_err(|e| writing(path, e))?;
         }
         Ok(())
+    }
+
+    /// Everything at once, where the system can: false where it cannot.
+    pub(crate) fn sync_all(&self) -> Result<bool, Problem> {
+        match self.disk.sync_file_system(self.folder.as_fd(), &self.path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::Unsupported => Ok(false),
+            Err(e) => Err(writing(&self.path, e)),
+        }
     }
 }
 
@@ -155,6 +171,8 @@ fn is_zero(block: &[u8]) -> bool {
 const BLOCK_BYTES: usize = 4096;
 const HOLE_BYTES_MIN: usize = 64 << 10;
 const FILES_MAX: usize = 256;
+/// From so many files or folders on, one sync of the file system is quicker than one each.
+pub(crate) const MANY: usize = 16;
 
 #[cfg(test)]
 mod tests {
