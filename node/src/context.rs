@@ -6,6 +6,7 @@ use crate::config::{Config, ConnectionConfig, Target};
 use crate::metrics::Metrics;
 use crate::peers::Pool;
 use crate::store::Store;
+use crate::transfer::Transfers;
 use crate::store::statements::Hand;
 use posthouse_connectors::{Connection, registry};
 use posthouse_platform::World;
@@ -33,6 +34,7 @@ pub struct Context {
     /// Taken before anything is sent on a data channel.
     pub pace: Pace,
     pub(crate) last_error: Mutex<Option<Problem>>,
+    pub transfers: Transfers,
     /// Wakes `report` after statements were queued.
     pub outbox: Arc<Notify>,
     /// Cancelled when the node stops: no new transfers, running ones stop at a durable point.

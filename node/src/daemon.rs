@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::peers::{self, Pool};
 use crate::report;
 use crate::store::{Store, meta};
+use crate::transfer::Transfers;
 use posthouse_platform::pace::Pace;
 use posthouse_platform::World;
 use posthouse_platform::endpoint::{self, Connection, Endpoint, Listen};
@@ -83,6 +84,7 @@ impl Node {
             pool,
             centre,
             metrics: Arc::new(Metrics::default()),
+            transfers: Transfers::default(),
             last_error: Mutex::default(),
             outbox: Arc::new(Notify::new()),
             drain: CancellationToken::new(),

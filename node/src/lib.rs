@@ -27,3 +27,14 @@ pub mod schedule;
 pub mod store;
 
 // The rooms of the way of the data, and what runs a transfer through them.
+#[macro_use]
+pub mod crash;
+pub mod commit;
+pub mod extract;
+pub mod receive;
+pub mod reconcile;
+pub mod seal;
+pub mod send;
+pub mod settle;
+pub mod stage;
+pub mod transfer;

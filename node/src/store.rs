@@ -3,6 +3,7 @@
 //! is synced before it is recorded here. A damaged store is refused with PH4003, never repaired by guess.
 //! What transfers consist of (entries, chunks, landed files) is in `exchange`.
 
+pub mod exchange;
 pub mod jobs;
 pub mod meta;
 pub mod statements;
@@ -174,7 +175,10 @@ async fn run<T: Send + 'static>(world: &World, work: impl FnOnce() -> T + Send +
 }
 
 /// In order; an applied one is never edited.
-const MIGRATIONS: &[(&str, &str)] = &[("V1__node", include_str!("store/migrations/V1__node.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("V1__node", include_str!("store/migrations/V1__node.sql")),
+    ("V2__exchange", include_str!("store/migrations/V2__exchange.sql")),
+];
 /// The store within the data folder.
 pub const STORE_FILE: &str = "node.sqlite";
 const LOCK_FILE: &str = "node.lock";

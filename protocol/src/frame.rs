@@ -293,6 +293,10 @@ pub struct DigestAnswer {
     pub rows: u64,
     #[n(4)]
     pub refused: Option<Refused>,
+    /// A bit for each bucket, lowest first, set where it is no longer what this side's last receipt for the
+    /// job says; none where there is no such receipt.
+    #[n(5)]
+    pub left: Option<ByteVec>,
 }
 
 /// Asks for the keys and row hashes in some buckets.
@@ -309,12 +313,23 @@ pub struct KeysRequest {
     pub watermark: Option<Watermark>,
 }
 
-/// Keys (as text, parts joined by `,`) with the hash of their row.
+/// A row by its key (as text, parts joined by `,`), with its bucket and its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct RowKey {
+    #[n(0)]
+    pub key: String,
+    #[n(1)]
+    pub bucket: u16,
+    #[n(2)]
+    pub hash: ByteArray<32>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct KeysAnswer {
     #[n(0)]
-    pub keys: Vec<(String, ByteArray<32>)>,
+    pub keys: Vec<RowKey>,
     /// More differed than fit in one frame.
     #[n(1)]
     pub truncated: bool,

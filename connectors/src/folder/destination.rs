@@ -224,8 +224,17 @@ impl FolderDestination {
         })
     }
 
-    /// Removes the temporary files of an abandoned transfer.
+    /// Removes everything of an abandoned transfer.
     pub fn discard(&self, names: &mut dyn Iterator<Item = &[u8]>) -> Result<(), Problem> {
+        self.discard_parts(names)?;
+        match &self.replacing {
+            Some(replacing) => replacing.discard(),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes the temporary files of entries that are not landed after all.
+    pub fn discard_parts(&self, names: &mut dyn Iterator<Item = &[u8]>) -> Result<(), Problem> {
         for name in names {
             if check_name(name).is_err() {
                 continue;
@@ -238,10 +247,7 @@ impl FolderDestination {
             };
             removed.map_err(|e| writing(&self.root.path_of(name), e))?;
         }
-        match &self.replacing {
-            Some(replacing) => replacing.discard(),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Goes through the whole folder and removes every temporary file of ours whose transfer (the first 16

@@ -1,0 +1,212 @@
+//! 入库: moves a staged transfer into its destination, once.
+//! Tables: one database transaction publishes the rows and leaves the transfer's id; a repeat finds the id and
+//! gives the first result. Files: each is renamed to its name, then the folders are synced; a commit that was
+//! cut short runs again over all entries and ends at the same. Only [`Committed`] leads to a statement.
+
+use crate::stage::{Place, Stage, Staged};
+use crate::store::Store;
+use crate::store::exchange::{self, LandedFile, LandingEntry, Whole};
+use posthouse_connectors::folder::{FolderDestination, Kind, LandedBefore};
+use posthouse_platform::World;
+use posthouse_protocol::id::{JobId, TransferId};
+use posthouse_protocol::job::Write;
+use posthouse_protocol::manifest::{Counts, EntryKind, LeftOut};
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::statement::Proof;
+use posthouse_protocol::time::Timestamp;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What was handed over stands at its destination, durably.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    staged: Staged,
+    counts: Counts,
+    proof: Proof,
+    at: Timestamp,
+}
+
+impl Committed {
+    pub fn staged(&self) -> &Staged {
+        &self.staged
+    }
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+    pub fn proof(&self) -> Proof {
+        self.proof
+    }
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+}
+
+/// What a commit needs to know besides what is staged.
+pub struct Commit<'a> {
+    pub world: &'a World,
+    pub store: &'a Store,
+    pub transfer: &'a TransferId,
+    pub job: &'a JobId,
+    pub write: Write,
+    pub proof: Proof,
+    /// The whole list: a mirror deletes nothing that may still be there.
+    pub left_out: &'a [LeftOut],
+}
+
+impl Staged {
+    /// Publishes everything. May be repeated after any interruption.
+    pub async fn commit(self, stage: &Arc<Stage>, commit: &Commit<'_>) -> Result<Committed, Problem> {
+        let mut counts = *self.counts();
+        match stage.place() {
+            Place::Folder(_) => counts.rows_deleted = commit.publish_folder(stage).await?,
+            Place::Table(_) => {
+                let stage = stage.clone();
+                let published = commit
+                    .blocking(move || match stage.place() {
+                        Place::Table(table) => {
+                            let mut destination = table.destination();
+                            match destination.published()? {
+                                Some(published) => Ok(published),
+                                None => destination.publish(),
+                            }
+                        }
+                        Place::Folder(_) => Err(Problem::new(Code::InsideFailed)),
+                    })
+                    .await?;
+                counts.rows_landed = published.rows;
+                counts.rows_quarantined += published.quarantined;
+                counts.rows_deleted = published.deleted;
+            }
+        }
+        let at = commit.world.clock.now();
+        Ok(Committed { staged: self, counts, proof: commit.proof, at })
+    }
+}
+
+impl Commit<'_> {
+    /// Gives how many entries a mirror removed.
+    async fn publish_folder(&self, stage: &Arc<Stage>) -> Result<u64, Problem> {
+        let doomed = if self.write == Write::Mirror { self.plan_mirror(stage).await? } else { Vec::new() };
+        let mut from = 0;
+        loop {
+            let page = self.page(from).await?;
+            let Some(last) = page.last() else { break };
+            from = last.entry.index + 1;
+            let stage = stage.clone();
+            let landed = self.blocking(move || page.iter().map(|entry| publish(&stage, entry)).collect()).await?;
+            self.remember(landed).await?;
+        }
+        let stage = stage.clone();
+        let finishing = stage.clone();
+        self.blocking(move || folder(&finishing)?.finish()).await?;
+        if self.proof == Proof::Reread {
+            self.reread(&stage).await?;
+        }
+        if doomed.is_empty() {
+            return Ok(0);
+        }
+        let (job, names) = (self.job.clone(), doomed.iter().map(|file| file.name.clone()).collect::<Vec<_>>());
+        let deleted = self
+            .blocking(move || {
+                let folder = folder(&stage)?;
+                let deleted = folder.mirror_delete(&doomed)?;
+                folder.finish().map(|()| deleted)
+            })
+            .await?;
+        self.store
+            .write(move |at| names.iter().try_for_each(|name| exchange::forget_landed(at, &job, name)))
+            .await?;
+        Ok(deleted)
+    }
+
+    /// What this job landed before and the source no longer has. Refused as a whole where that is too much.
+    async fn plan_mirror(&self, stage: &Arc<Stage>) -> Result<Vec<LandedBefore>, Problem> {
+        let job = self.job.clone();
+        let before = self.store.read(move |at| exchange::all_landed(at, &job)).await?;
+        let mut in_scope = BTreeSet::new();
+        let mut from = 0;
+        loop {
+            let page = self.page(from).await?;
+            let Some(last) = page.last() else { break };
+            from = last.entry.index + 1;
+            in_scope.extend(page.into_iter().map(|entry| entry.entry.name));
+        }
+        let (left_out, stage) = (self.left_out.to_vec(), stage.clone());
+        self.blocking(move || {
+            let before: Vec<LandedBefore> = before.iter().map(landed_before).collect();
+            folder(&stage)?.mirror_plan(&before, &|name| in_scope.contains(name), &left_out)
+        })
+        .await
+    }
+
+    /// Reads every landed file back past the page cache.
+    async fn reread(&self, stage: &Arc<Stage>) -> Result<(), Problem> {
+        let mut from = 0;
+        loop {
+            let page = self.page(from).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            from = last.entry.index + 1;
+            let stage = stage.clone();
+            self.blocking(move || {
+                for LandingEntry { entry, .. } in page.iter().filter(|e| e.entry.kind == EntryKind::File) {
+                    let root = folder(&stage)?.hash(&entry.name, true)?;
+                    if entry.root.is_none_or(|stated| *stated != root) {
+                        return Err(Problem::new(Code::StorageFailed)
+                            .with("path", String::from_utf8_lossy(&entry.name))
+                            .cause("the disk gives back other bytes than were written"));
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+        }
+    }
+
+    async fn remember(&self, landed: Vec<LandedFile>) -> Result<(), Problem> {
+        let (job, transfer) = (self.job.clone(), self.transfer.clone());
+        self.store
+            .write(move |at| landed.iter().try_for_each(|file| exchange::put_landed(at, &job, &transfer, file)))
+            .await
+    }
+
+    async fn page(&self, from: u64) -> Result<Vec<LandingEntry>, Problem> {
+        let transfer = self.transfer.clone();
+        self.store.read(move |at| exchange::landing_entries(at, &transfer, from, PAGE)).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        self.world.blocking.run(work).await.map_err(|e| Problem::new(Code::InsideFailed).cause(e))?
+    }
+}
+
+fn folder(stage: &Stage) -> Result<&FolderDestination, Problem> {
+    match stage.place() {
+        Place::Folder(folder) => Ok(folder),
+        Place::Table(_) => Err(Problem::new(Code::InsideFailed).cause("a table was to be committed as a folder")),
+    }
+}
+
+fn publish(stage: &Stage, found: &LandingEntry) -> Result<LandedFile, Problem> {
+    let (folder, entry) = (folder(stage)?, &found.entry);
+    let stat = match found.whole {
+        Whole::Present => folder.adopt(entry)?,
+        Whole::Part | Whole::No => folder.publish(entry)?,
+    };
+    Ok(LandedFile {
+        name: entry.name.clone(),
+        kind: Kind::of(&entry.kind).ok_or_else(|| Problem::new(Code::InsideFailed).cause("a split in a folder"))?,
+        root: entry.root.map(Into::into),
+        size: entry.size,
+        mtime_ns: entry.mtime_ns,
+        stat,
+    })
+}
+
+fn landed_before(file: &LandedFile) -> LandedBefore {
+    LandedBefore { name: file.name.clone(), kind: file.kind, size: file.size, mtime_ns: file.mtime_ns }
+}
+
+const PAGE: u32 = 1024;

@@ -1,0 +1,130 @@
+//! 抽取: reads one snapshot of a table, split by split.
+//! A [`Batch`] and a [`Proposed`] watermark come only from here: rows that a source gave inside its
+//! snapshot, and how far that snapshot reaches. Nothing is durable yet; `seal` writes the splits down.
+//! Folders have no such room: their files are read where they lie, by `send`.
+
+use arrow::record_batch::RecordBatch;
+use posthouse_connectors::{BadRow, Connection, Plan, Read, Sink, Source, TableSpec};
+use posthouse_protocol::limits;
+use posthouse_protocol::manifest::SplitCounts;
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::schema::Contract;
+use posthouse_protocol::watermark::Watermark;
+use std::collections::BTreeSet;
+
+/// A snapshot under way. All calls block; one split at a time, so that the caller decides when to go on.
+pub struct Extraction {
+    source: Box<dyn Source>,
+    // The source may live on its connection; it is dropped first.
+    _connection: Box<dyn Connection>,
+    plan: Plan,
+    next: usize,
+}
+
+/// Rows as the source gave them.
+pub struct Batch(RecordBatch);
+
+impl Batch {
+    pub fn rows(&self) -> &RecordBatch {
+        &self.0
+    }
+}
+
+/// The upper bound of what a snapshot covers. It counts only once the consumer has landed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposed(Option<Watermark>);
+
+impl Proposed {
+    pub fn watermark(&self) -> Option<&Watermark> {
+        self.0.as_ref()
+    }
+}
+
+/// Takes what one split holds.
+pub trait SplitSink {
+    fn batch(&mut self, batch: &Batch) -> Result<(), Problem>;
+    fn bad_row(&mut self, row: BadRow) -> Result<(), Problem>;
+}
+
+impl Extraction {
+    /// Takes the snapshot and plans its splits.
+    pub fn begin(mut connection: Box<dyn Connection>, table: &TableSpec, read: &Read) -> Result<Self, Problem> {
+        let mut source = connection.source(table)?;
+        let plan = source.begin(read)?;
+        let refuse = |cause: String| Problem::new(Code::SourceFailed).with("resource", &table.resource).cause(cause);
+        if plan.contract.items.len() > limits::COLUMNS_MAX {
+            return Err(refuse(format!("it has more than {} columns", limits::COLUMNS_MAX)));
+        }
+        if plan.splits.len() as u64 > limits::ENTRIES_MAX {
+            return Err(refuse(format!("it falls into more than {} splits", limits::ENTRIES_MAX)));
+        }
+        let names: BTreeSet<&String> = plan.splits.iter().collect();
+        if names.len() != plan.splits.len() {
+            return Err(refuse("two of its splits have the same bounds".to_owned()));
+        }
+        if let Some(long) = plan.splits.iter().find(|name| name.is_empty() || name.len() > limits::PATH_BYTES_MAX) {
+            return Err(refuse(format!("a split's name has {} bytes", long.len())));
+        }
+        Ok(Self { source, _connection: connection, plan, next: 0 })
+    }
+
+    pub fn contract(&self) -> &Contract {
+        &self.plan.contract
+    }
+
+    pub fn proposed(&self) -> Proposed {
+        Proposed(self.plan.watermark.clone())
+    }
+
+    pub fn splits(&self) -> &[String] {
+        &self.plan.splits
+    }
+
+    pub fn rows_estimate(&self) -> Option<u64> {
+        self.plan.rows_estimate
+    }
+
+    /// The bounds of the split that [`Self::read_next`] reads next.
+    pub fn peek(&self) -> Option<&str> {
+        self.plan.splits.get(self.next).map(String::as_str)
+    }
+
+    /// Reads the next split to its end into `sink`. None once all are read.
+    pub fn read_next(&mut self, sink: &mut dyn SplitSink) -> Option<Result<SplitCounts, Problem>> {
+        let name = self.plan.splits.get(self.next)?;
+        self.next += 1;
+        let mut through = Through { sink, sent: 0, quarantined: 0 };
+        Some(self.source.read(name, &mut through).and_then(|counts| {
+            // A connector that miscounts would make both parties sign wrong numbers.
+            let balanced = counts.read == counts.sent + counts.filtered + counts.quarantined
+                && counts.sent == through.sent
+                && counts.quarantined == through.quarantined;
+            if balanced {
+                Ok(counts)
+            } else {
+                Err(Problem::new(Code::InsideFailed).cause(format!(
+                    "split {name}: {counts:?} do not balance with {} rows and {} bad rows seen",
+                    through.sent, through.quarantined
+                )))
+            }
+        }))
+    }
+}
+
+/// Counts on the way, and turns the source's rows into the room's type.
+struct Through<'a> {
+    sink: &'a mut dyn SplitSink,
+    sent: u64,
+    quarantined: u64,
+}
+
+impl Sink for Through<'_> {
+    fn batch(&mut self, batch: RecordBatch) -> Result<(), Problem> {
+        self.sent += batch.num_rows() as u64;
+        self.sink.batch(&Batch(batch))
+    }
+    fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
+        self.quarantined += 1;
+        self.sink.bad_row(row)
+    }
+}

@@ -1,0 +1,266 @@
+//! 发送: reads what the consumer asked for, hashes it at its place, packs it, and puts it on the data channels.
+//! Files are sealed where they lie: their root follows from the chunks read here, and a file that changed
+//! meanwhile is read again under a higher revision, never sent torn. Nothing here is durable; all of it can
+//! be repeated at will. What may be sent at all was decided by the [`Permit`] before this room is entered.
+
+use crate::seal::{Spool, storage};
+use bytes::Bytes;
+use minicbor::bytes::ByteArray;
+use posthouse_connectors::folder::{FileStat, FolderSource, OpenFile};
+use posthouse_platform::endpoint::Writer;
+use posthouse_protocol::chunk::{self, ChunkHeader, Layout, Subtrees};
+use posthouse_protocol::manifest::{Entry, EntryKind};
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::provider::SendChunk;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+
+/// Where the content of a transfer comes from. All calls block.
+pub struct Supply {
+    source: SupplySource,
+    open: Mutex<BTreeMap<u64, Arc<Reading>>>,
+}
+
+pub enum SupplySource {
+    Folder(Arc<FolderSource>),
+    Spool(Spool),
+}
+
+/// An entry that is being read. `stat` is how its file looked when it was listed, where that is known.
+pub struct Reading {
+    entry: Entry,
+    stat: Option<FileStat>,
+    layout: Layout,
+    file: ReadFile,
+    values: Mutex<Subtrees>,
+}
+
+enum ReadFile {
+    Folder(OpenFile),
+    Spool(File, std::path::PathBuf),
+}
+
+/// A chunk ready for the line.
+#[derive(Debug)]
+pub struct Packed {
+    pub header: ChunkHeader,
+    pub body: Bytes,
+}
+
+/// What reading came to.
+#[derive(Debug)]
+pub enum Read {
+    Packed(Packed),
+    /// The file is no longer what was listed.
+    Changed { entry: u64, revision: u32 },
+    /// The file cannot be read.
+    Failed { entry: u64, revision: u32, problem: Problem },
+}
+
+impl Supply {
+    pub fn new(source: SupplySource) -> Self {
+        Self { source, open: Mutex::default() }
+    }
+
+    /// Reads some chunks of one entry; stops at the first that cannot be read.
+    pub fn read(&self, entry: &Entry, stat: Option<FileStat>, chunks: &[SendChunk]) -> Vec<Read> {
+        let (index, revision) = (entry.index, entry.revision);
+        let failed = |problem: Problem| match problem.code {
+            Code::FileChanged => Read::Changed { entry: index, revision },
+            _ => Read::Failed { entry: index, revision, problem },
+        };
+        let reading = match self.open(entry, stat) {
+            Ok(reading) => reading,
+            Err(problem) => return vec![failed(problem)],
+        };
+        let mut read = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            match reading.chunk(chunk.chunk) {
+                Ok(packed) => read.push(Read::Packed(packed)),
+                Err(problem) => {
+                    read.push(failed(problem));
+                    break;
+                }
+            }
+        }
+        read
+    }
+
+    /// Hashes what was not sent of an entry and gives its root, if the file is still what was listed.
+    pub fn seal(&self, entry: &Entry, stat: Option<FileStat>) -> Result<([u8; 32], Option<FileStat>), Problem> {
+        let reading = self.open(entry, stat)?;
+        let missing = reading.locked().missing();
+        for chunk in missing.into_iter().flat_map(|(from, to)| from..to) {
+            reading.value(chunk)?;
+        }
+        reading.unchanged()?;
+        let root = reading.locked().root();
+        self.close(entry.index);
+        let stat = match &reading.file {
+            ReadFile::Folder(file) => Some(file.stat()),
+            ReadFile::Spool(..) => None,
+        };
+        root.map(|root| (root, stat)).ok_or_else(|| Problem::new(Code::InsideFailed).cause("chunks of a file are missing"))
+    }
+
+    /// The entry is read anew, left out, or done with.
+    pub fn close(&self, index: u64) {
+        self.locked().remove(&index);
+    }
+
+    /// The folder that is read, where it is one.
+    pub fn folder(&self) -> Option<&Arc<FolderSource>> {
+        match &self.source {
+            SupplySource::Folder(folder) => Some(folder),
+            SupplySource::Spool(_) => None,
+        }
+    }
+
+    fn open(&self, entry: &Entry, stat: Option<FileStat>) -> Result<Arc<Reading>, Problem> {
+        if let Some(reading) = self.locked().get(&entry.index)
+            && reading.entry.revision == entry.revision
+        {
+            return Ok(reading.clone());
+        }
+        let layout = Layout::new(entry.size).map_err(|e| unreadable(entry, e))?;
+        let file = match &self.source {
+            SupplySource::Folder(folder) => ReadFile::Folder(folder.open_file(&entry.name)?),
+            SupplySource::Spool(spool) => {
+                let path = spool.path(entry.index);
+                ReadFile::Spool(File::open(&path).map_err(|e| storage(&path, &e))?, path)
+            }
+        };
+        let values = Mutex::new(Subtrees::new(layout));
+        let reading = Arc::new(Reading { entry: entry.clone(), stat, layout, file, values });
+        reading.unchanged()?;
+        self.locked().insert(entry.index, reading.clone());
+        Ok(reading)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Reading>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reading {
+    fn chunk(&self, chunk: u32) -> Result<Packed, Problem> {
+        let (content, value) = self.value(chunk)?;
+        self.unchanged()?;
+        let bytes = content.len() as u32;
+        let body = chunk::pack(content);
+        let header = ChunkHeader {
+            entry: self.entry.index,
+            revision: self.entry.revision,
+            chunk,
+            bytes,
+            wire_bytes: body.len() as u32,
+            value: ByteArray::from(value),
+        };
+        Ok(Packed { header, body })
+    }
+
+    /// Reads and hashes one chunk.
+    fn value(&self, chunk: u32) -> Result<(Bytes, [u8; 32]), Problem> {
+        let mut content = vec![0; self.layout.bytes(chunk) as usize];
+        let offset = self.layout.offset(chunk);
+        match &self.file {
+            ReadFile::Folder(file) => {
+                if file.read_at(offset, &mut content)? < content.len() {
+                    return Err(changed(&self.entry));
+                }
+            }
+            ReadFile::Spool(file, path) => file.read_exact_at(&mut content, offset).map_err(|e| storage(path, &e))?,
+        }
+        let value = self.layout.value(chunk, &content);
+        self.locked().insert(chunk, value);
+        Ok((content.into(), value))
+    }
+
+    /// Whether the file is still what was listed.
+    fn unchanged(&self) -> Result<(), Problem> {
+        let ReadFile::Folder(file) = &self.file else { return Ok(()) };
+        let now = file.stat();
+        let as_listed = match &self.stat {
+            Some(listed) => *listed == now,
+            None => now.size == self.entry.size && now.mtime_ns == self.entry.mtime_ns,
+        };
+        if !as_listed || file.changed()? { Err(changed(&self.entry)) } else { Ok(()) }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Subtrees> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Puts packed chunks on one data channel, in the order they come, until there are no more.
+/// Several channels share one queue: whichever is free takes the next.
+pub async fn run_channel(
+    mut writer: Writer,
+    queue: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Vec<Packed>>>>,
+    sent: mpsc::UnboundedSender<Result<Sent, Problem>>,
+    peer: String,
+) {
+    let mut buffer = Vec::new();
+    loop {
+        let next = queue.lock().await.recv().await;
+        let Some(chunks) = next else { break };
+        let mut count = Sent::default();
+        let write = async {
+            buffer.clear();
+            for Packed { header, body } in &chunks {
+                buffer.extend_from_slice(&header.encode());
+                count.chunks += 1;
+                count.bytes += u64::from(header.bytes);
+                count.wire_bytes += u64::from(header.wire_bytes);
+                if body.len() < GATHER_BYTES {
+                    buffer.extend_from_slice(body);
+                    if buffer.len() < GATHER_BYTES {
+                        continue;
+                    }
+                }
+                writer.write_all(&buffer).await?;
+                buffer.clear();
+                if body.len() >= GATHER_BYTES {
+                    writer.write_all(body).await?;
+                }
+            }
+            writer.write_all(&buffer).await?;
+            writer.flush().await
+        };
+        let done = write.await.map_err(|e| Problem::new(Code::PeerUnreachable).with("peer", &peer).cause(e));
+        let over = done.is_err();
+        // A transfer that is over does not count any more.
+        if sent.send(done.map(|()| count)).is_err() || over {
+            return;
+        }
+    }
+    // What was sent arrives; how the channel closes after that is of no matter.
+    let _ = writer.shutdown().await;
+}
+
+/// What one write put on the line.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sent {
+    pub chunks: u64,
+    pub bytes: u64,
+    pub wire_bytes: u64,
+}
+
+fn changed(entry: &Entry) -> Problem {
+    Problem::new(Code::FileChanged).with("name", String::from_utf8_lossy(&entry.name))
+}
+
+fn unreadable(entry: &Entry, cause: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::FileUnreadable).with("name", String::from_utf8_lossy(&entry.name)).cause(cause)
+}
+
+/// Whether an entry has content that is read by this room.
+pub fn has_content(entry: &Entry) -> bool {
+    matches!(entry.kind, EntryKind::File | EntryKind::Split(_))
+}
+
+const GATHER_BYTES: usize = 64 << 10;

@@ -1,0 +1,376 @@
+//! The taking side of one transfer, from its plan to its end, over as many connections as it needs.
+//! Where it stands is read from the store each time: what is durable is never asked for again, what was
+//! staged is committed without the line, what was committed needs only its statements exchanged.
+//! A full disk pauses it; it goes on by itself when there is room.
+
+mod session;
+
+pub(crate) use session::open_destination;
+
+use super::{Registered, Stop, own_hello};
+use crate::config::Job;
+use crate::context::Context;
+use crate::settle::{self, Subject};
+use crate::store::{Side, Transfer, statements, transfers};
+use posthouse_platform::endpoint::Connection;
+use posthouse_platform::frames::{self, FrameReader, FrameWriter};
+use posthouse_protocol::frame::{Frame, Purpose, Request};
+use posthouse_protocol::id::{NodeId, TransferId};
+use posthouse_protocol::job::{Mode, State};
+use posthouse_protocol::limits;
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::statement::Statement;
+use session::Ended;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a run of a transfer came out.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Its row in its final state.
+    Final(Box<Transfer>),
+    /// This node stops: the transfer goes on at the next start.
+    Interrupted,
+}
+
+/// Consumer transfers that have not ended, oldest first: to be run again after a start.
+pub async fn recover(ctx: &Arc<Context>) -> Result<Vec<TransferId>, Problem> {
+    let filter = transfers::Filter { side: Some(Side::Consumer), open: true, ..Default::default() };
+    let mut open = ctx.store.read(move |db| transfers::list(db, &filter)).await?;
+    open.reverse();
+    Ok(open.into_iter().map(|row| row.id).collect())
+}
+
+/// Runs a planned transfer to its end, or goes on with it. A transfer that failed because of something that
+/// passes is followed by its successor, whose outcome is then given.
+pub async fn run_consumer(ctx: Arc<Context>, transfer: TransferId) -> Result<Outcome, Problem> {
+    let mut id = transfer;
+    for _ in 0..SUCCESSORS_MAX {
+        let Some(row) = load(&ctx, &id).await? else {
+            return Err(Problem::new(Code::UnknownName).with("kind", "transfer").with("name", &id));
+        };
+        let row = if row.state.is_final() {
+            row
+        } else {
+            match Run::new(&ctx, row).await.run().await? {
+                Some(row) => row,
+                None => return Ok(Outcome::Interrupted),
+            }
+        };
+        let retry = row.state == State::Failed && row.problem.as_ref().is_some_and(passes);
+        if !retry {
+            return Ok(Outcome::Final(Box::new(row)));
+        }
+        match succeed(&ctx, &row).await? {
+            Some(next) => id = next,
+            None => return Ok(Outcome::Final(Box::new(row))),
+        }
+    }
+    match load(&ctx, &id).await? {
+        Some(row) => Ok(Outcome::Final(Box::new(row))),
+        None => Err(Problem::new(Code::UnknownName).with("kind", "transfer").with("name", &id)),
+    }
+}
+
+/// Whether the same again may well succeed, without anybody changing anything.
+fn passes(problem: &Problem) -> bool {
+    matches!(problem.code, Code::SnapshotLost | Code::Mismatch | Code::FileChanged | Code::Busy)
+}
+
+/// Plans the successor of a failed transfer, once.
+async fn succeed(ctx: &Arc<Context>, failed: &Transfer) -> Result<Option<TransferId>, Problem> {
+    let id = TransferId::from_random(ctx.world.random.bytes::<16>());
+    let now = ctx.world.clock.now();
+    let failed = failed.clone();
+    ctx.store
+        .write(move |tx| {
+            // Another run of the job may be under way already.
+            if transfers::open_of_job(tx, Side::Consumer, &failed.job)?.is_some() {
+                return Ok(None);
+            }
+            let Transfer { job, peer, resource, mode, write, .. } = failed.clone();
+            let mut row = Transfer::planned(id, Side::Consumer, job, peer, resource, mode, write, now);
+            row.pushed = failed.pushed;
+            row.watermark_from.clone_from(&failed.watermark_from);
+            row.succeeds = Some(failed.id.clone());
+            transfers::plan(tx, &row)?;
+            Ok(Some(row.id))
+        })
+        .await
+}
+
+async fn load(ctx: &Context, id: &TransferId) -> Result<Option<Transfer>, Problem> {
+    let id = id.clone();
+    ctx.store.read(move |db| transfers::get(db, &id)).await
+}
+
+/// One transfer in this process.
+struct Run {
+    ctx: Arc<Context>,
+    row: Transfer,
+    registered: Registered,
+    began: Duration,
+}
+
+/// The two halves of a control channel, greeted, and what carries them.
+struct Line {
+    connection: Arc<dyn Connection>,
+    reader: FrameReader,
+    writer: FrameWriter,
+}
+
+impl Run {
+    async fn new(ctx: &Arc<Context>, row: Transfer) -> Self {
+        let registered = Registered::enter(ctx, row.clone(), None).await;
+        Self { ctx: ctx.clone(), row, registered, began: ctx.world.clock.monotonic() }
+    }
+
+    /// To the final state; None when this node stops first.
+    async fn run(mut self) -> Result<Option<Transfer>, Problem> {
+        let mut wait = BACK_OFF_MIN;
+        loop {
+            let stop = *self.registered.stop.borrow_and_update();
+            match stop {
+                Stop::Cancelled => return self.end(Problem::new(Code::Cancelled)).await,
+                Stop::Superseded => return Ok(None),
+                Stop::Paused => {
+                    self.pause(None).await?;
+                    if !self.wait_for_change(None).await {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                Stop::No => {}
+            }
+            if self.ctx.drain.is_cancelled() {
+                return Ok(None);
+            }
+            let before = self.registered.shown().row.bytes_sent;
+            match self.attempt().await {
+                Ok(Ended::Final(row)) => return Ok(Some(*row)),
+                Ok(Ended::Stopped) => {
+                    self.keep_row().await?;
+                }
+                Ok(Ended::NoRoom(problem)) => {
+                    self.pause(Some(problem)).await?;
+                    if !self.wait_for_change(Some(NO_ROOM_LOOK)).await {
+                        return Ok(None);
+                    }
+                }
+                Ok(Ended::Lost(problem)) => {
+                    tracing::info!(transfer = %self.row.id, %problem, "The line was lost; trying again");
+                    // A line that moved something was a good one: the next is tried at once.
+                    if self.registered.shown().row.bytes_sent > before {
+                        wait = BACK_OFF_MIN;
+                    }
+                    self.row.problem = Some(problem);
+                    self.keep_row().await?;
+                    if self.out_of_time() {
+                        let problem = self.row.problem.clone().unwrap_or_else(|| Problem::new(Code::PeerUnreachable));
+                        return self.end(problem).await;
+                    }
+                    let jitter = u64::from_le_bytes(self.ctx.world.random.bytes::<8>()) % 500;
+                    if !self.wait_for_change(Some(wait + Duration::from_millis(jitter))).await {
+                        return Ok(None);
+                    }
+                    wait = (wait * 2).min(BACK_OFF_MAX);
+                }
+                // It cannot go on: both sides state so, where the other one can be told.
+                Err(problem) => return self.end(problem).await,
+            }
+        }
+    }
+
+    /// Until something about the transfer changes or the time is over; false when this node stops.
+    async fn wait_for_change(&mut self, time: Option<Duration>) -> bool {
+        let sleep = async {
+            match time {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.ctx.drain.cancelled() => false,
+            _ = self.registered.stop.changed() => true,
+            () = sleep => true,
+        }
+    }
+
+    /// One connection's worth of progress.
+    async fn attempt(&mut self) -> Result<Ended, Problem> {
+        let (id, ctx) = (self.row.id.clone(), self.ctx.clone());
+        let name = self.ctx.name.clone();
+        let key = statements::OwnKey::new(&name, ctx.signer.as_ref());
+        let committed = self.ctx.store.read(move |db| statements::own(db, &id, "consumer", &key)).await?;
+        if let Some(statement) = committed {
+            return self.settle_only(statement).await;
+        }
+        let job = self.job()?;
+        if let Some(ended) = session::commit_staged(self, &job).await? {
+            return Ok(ended);
+        }
+        let line = match self.connect().await {
+            Ok(line) => line,
+            Err(problem) => return lost_or_final(problem),
+        };
+        let request = self.request(false).await?;
+        session::take(self, &job, line, request).await
+    }
+
+    /// What the configuration says of the job now.
+    fn job(&self) -> Result<Job, Problem> {
+        let config = self.ctx.config();
+        config
+            .jobs
+            .get(&self.row.job)
+            .cloned()
+            .or_else(|| config.accepting(&self.row.peer, &self.row.job).cloned())
+            .filter(|job| job.into.is_some())
+            .ok_or_else(|| Problem::new(Code::UnknownName).with("kind", "job").with("name", &self.row.job))
+    }
+
+    async fn connect(&mut self) -> Result<Line, Problem> {
+        let peer = self.row.peer.clone();
+        let connecting = async {
+            let connection = self.ctx.pool.connection(&peer).await?;
+            let (mut reader, mut writer) = frames::split(connection.open().await?, &peer);
+            let hello = own_hello(&self.ctx, Purpose::Control(self.row.id.clone()));
+            writer.send(&Frame::Hello(hello)).await?;
+            let patience = Duration::from_millis(limits::HANDSHAKE_MS);
+            match tokio::time::timeout(patience, reader.expect()).await {
+                Ok(Ok(Frame::Hello(hello))) => super::greet(&self.ctx, &peer, &hello).await?,
+                Ok(Ok(_)) => return Err(invalid(&peer, "it does not greet")),
+                Ok(Err(problem)) => return Err(problem),
+                Err(_) => return Err(lost(&peer, "it does not greet")),
+            }
+            Ok(Line { connection, reader, writer })
+        };
+        let line = tokio::select! {
+            biased;
+            () = self.ctx.drain.cancelled() => return Err(lost(&peer, "this node stops")),
+            _ = self.registered.stop.changed() => {
+                self.registered.stop.mark_changed();
+                return Err(lost(&peer, "the transfer was stopped here"));
+            }
+            line = connecting => line?,
+        };
+        self.row.transport = Some(line.connection.transport());
+        if self.row.started.is_none() {
+            self.row.started = Some(self.ctx.world.clock.now());
+        }
+        Ok(line)
+    }
+
+    async fn request(&self, committed: bool) -> Result<Request, Problem> {
+        let row = &self.row;
+        Ok(Request {
+            transfer: row.id.clone(),
+            job: row.job.clone(),
+            resource: row.resource.resource.clone(),
+            mode: row.mode,
+            write: row.write,
+            watermark: row.watermark_from.clone().filter(|_| row.mode == Mode::Incremental),
+            route: Vec::new(),
+            consumer_epoch: self.ctx.epoch,
+            succeeds: row.succeeds.clone(),
+            committed,
+        })
+    }
+
+    fn subject(&self) -> Subject {
+        Subject {
+            transfer: self.row.id.clone(),
+            job: self.row.job.clone(),
+            resource: self.row.resource.clone(),
+            consumer: self.ctx.name.clone(),
+        }
+    }
+
+    /// Has committed: gives the stored statement until the provider has it.
+    async fn settle_only(&mut self, statement: Statement) -> Result<Ended, Problem> {
+        let line = match self.connect().await {
+            Ok(line) => line,
+            // What is committed cannot fail any more: it is tried for as long as it takes.
+            Err(problem) => return Ok(Ended::Lost(problem)),
+        };
+        let request = self.request(true).await?;
+        session::settle(self, line, request, statement).await
+    }
+
+    /// States that it ended without a receipt, and drops what is under way here.
+    async fn end(&mut self, problem: Problem) -> Result<Option<Transfer>, Problem> {
+        let subject = self.subject();
+        self.row.active_ms += self.elapsed();
+        tracing::warn!(transfer = %self.row.id, %problem, "A transfer ends without a receipt");
+        settle::state_ending(&self.ctx, &self.row, &subject, &problem).await?;
+        session::discard(self).await;
+        let row = load(&self.ctx, &self.row.id).await?;
+        if let Some(row) = &row {
+            self.registered.show(|live| live.row = row.clone());
+        }
+        Ok(row)
+    }
+
+    async fn pause(&mut self, problem: Option<Problem>) -> Result<(), Problem> {
+        self.row.state = State::Paused;
+        self.row.problem = problem;
+        self.keep_row().await
+    }
+
+    /// Writes the row as it is now, and shows it.
+    async fn keep_row(&mut self) -> Result<(), Problem> {
+        let mut row = self.row.clone();
+        row.active_ms += self.elapsed();
+        let shown = row.clone();
+        self.registered.show(|live| live.row = shown);
+        self.ctx.store.write(move |tx| transfers::update(tx, &row).map(|_| ())).await
+    }
+
+    fn elapsed(&self) -> u64 {
+        let elapsed = self.ctx.world.clock.monotonic().saturating_sub(self.began);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A transfer that nobody ever offered is given up after a while; one that moved, after a week.
+    fn out_of_time(&self) -> bool {
+        let age = self.ctx.world.clock.now().since_ms(self.row.created);
+        age > if self.row.state == State::Planned { OFFER_WITHIN_MS } else { MOVE_WITHIN_MS }
+    }
+}
+
+/// Splits of earlier failed runs that this one succeeds, newest first.
+async fn predecessors(ctx: &Context, row: &Transfer) -> Result<Vec<TransferId>, Problem> {
+    let first = row.succeeds.clone();
+    ctx.store
+        .read(move |db| {
+            let (mut next, mut found) = (first, Vec::new());
+            while let Some(id) = next.filter(|_| found.len() < SUCCESSORS_MAX) {
+                next = transfers::get(db, &id)?.and_then(|row| row.succeeds);
+                found.push(id);
+            }
+            Ok(found)
+        })
+        .await
+}
+
+fn lost_or_final(problem: Problem) -> Result<Ended, Problem> {
+    match problem.code {
+        Code::NodeRevoked | Code::Fenced | Code::VersionUnsupported => Err(problem),
+        _ => Ok(Ended::Lost(problem)),
+    }
+}
+
+fn lost(peer: &NodeId, cause: &str) -> Problem {
+    Problem::new(Code::PeerUnreachable).with("peer", peer).cause(cause)
+}
+fn invalid(peer: &NodeId, cause: &str) -> Problem {
+    Problem::new(Code::FrameInvalid).with("peer", peer).cause(cause)
+}
+
+const BACK_OFF_MIN: Duration = Duration::from_secs(1);
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+const NO_ROOM_LOOK: Duration = Duration::from_secs(2);
+const SUCCESSORS_MAX: usize = 5;
+const OFFER_WITHIN_MS: i64 = 86_400_000;
+const MOVE_WITHIN_MS: i64 = 7 * 86_400_000;

@@ -1,0 +1,183 @@
+//! Pushing: the giving side invites, the taking side takes as usual and says when it is done.
+//! Also the other questions that one node asks another: digests and keys for a deep reconciliation.
+
+use super::consumer::{Outcome, run_consumer};
+use super::own_hello;
+use crate::config::{Job, Kind};
+use crate::context::Context;
+use crate::reconcile;
+use crate::settle;
+use crate::store::{Side, Transfer, exchange, transfers};
+use posthouse_platform::endpoint::Connection;
+use posthouse_platform::frames::{self, FrameReader, FrameWriter};
+use posthouse_protocol::frame::{Frame, Invite, Invited, Purpose, Refused};
+use posthouse_protocol::id::{NodeId, ResourceRef, TransferId};
+use posthouse_protocol::job::Mode;
+use posthouse_protocol::problem::{Code, Problem};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs a pushing job once: invites the taker and follows the transfer to its end, as this side sees it.
+pub async fn push(ctx: Arc<Context>, job: &Job) -> Result<Outcome, Problem> {
+    let Kind::Push { resource, to } = &job.kind else {
+        return Err(Problem::new(Code::InsideFailed).cause("a job that does not push was to push"));
+    };
+    let invite = Invite { job: job.name.clone(), resource: resource.clone(), mode: job.mode };
+    let mut wait = BACK_OFF_MIN;
+    let transfer = loop {
+        match invite_once(&ctx, to, &invite).await {
+            Ok(transfer) => break transfer,
+            Err(problem) if problem.code == Code::PeerUnreachable => {
+                tracing::info!(job = %job.name, %problem, "The taker was not reached; trying again");
+                if wait > INVITE_GIVE_UP {
+                    return Err(problem);
+                }
+            }
+            Err(problem) => return Err(problem),
+        }
+        let woken = tokio::select! {
+            biased;
+            () = ctx.drain.cancelled() => false,
+            () = tokio::time::sleep(wait) => true,
+        };
+        if !woken {
+            return Ok(Outcome::Interrupted);
+        }
+        wait *= 2;
+    };
+    follow(&ctx, &transfer).await
+}
+
+async fn invite_once(ctx: &Arc<Context>, to: &NodeId, invite: &Invite) -> Result<TransferId, Problem> {
+    let connection = ctx.pool.connection(to).await?;
+    let hello = own_hello(ctx, Purpose::Ask);
+    match frames::ask(connection.as_ref(), to, hello, &Frame::Invite(invite.clone()), INVITE_WITHIN).await? {
+        Frame::Invited(Invited { transfer: Some(transfer), .. }) => Ok(transfer),
+        Frame::Invited(Invited { refused: Some(refused), .. }) => {
+            let code = Code::from_number(refused.code).unwrap_or(Code::InsideFailed);
+            let job = format!("{}/{}", ctx.name, invite.job);
+            Err(Problem::new(code).with("consumer", to).with("job", job).with("peer", to).cause(refused.cause))
+        }
+        other => Err(Problem::new(Code::FrameInvalid).with("peer", to).cause(format!("it answered an invitation by {}", other.name()))),
+    }
+}
+
+/// Waits for the end of a transfer that the other side runs.
+async fn follow(ctx: &Arc<Context>, transfer: &TransferId) -> Result<Outcome, Problem> {
+    let mut transfer = transfer.clone();
+    let began = ctx.world.clock.monotonic();
+    loop {
+        let id = transfer.clone();
+        let (row, next) = ctx
+            .store
+            .read(move |db| Ok((transfers::get(db, &id)?, exchange::successor(db, &id)?)))
+            .await?;
+        match row {
+            Some(_) if next.is_some() => {
+                // The taker went on under a new id.
+                if let Some(next) = next {
+                    transfer = next;
+                    continue;
+                }
+            }
+            Some(row) if row.state.is_final() => return Ok(Outcome::Final(Box::new(row))),
+            Some(_) => {}
+            None if ctx.world.clock.monotonic().saturating_sub(began) > FIRST_REQUEST_WITHIN => {
+                return Err(Problem::new(Code::Busy).with("peer", "the taker").cause("it accepted and did not begin"));
+            }
+            None => {}
+        }
+        tokio::select! {
+            biased;
+            () = ctx.drain.cancelled() => return Ok(Outcome::Interrupted),
+            () = tokio::time::sleep(FOLLOW_EVERY) => {}
+        }
+    }
+}
+
+/// Answers one question of another node.
+pub(super) async fn serve_ask(
+    ctx: Arc<Context>,
+    peer: NodeId,
+    _connection: Arc<dyn Connection>,
+    mut reader: FrameReader,
+    mut writer: FrameWriter,
+) {
+    let answer = match reader.next().await {
+        Ok(Some(Frame::Invite(invite))) => Frame::Invited(invited(&ctx, &peer, invite).await),
+        Ok(Some(Frame::Digest(request))) => Frame::DigestAnswer(reconcile::answer_digest(&ctx, &peer, request).await),
+        Ok(Some(Frame::Keys(request))) => Frame::KeysAnswer(reconcile::answer_keys(&ctx, &peer, request).await),
+        Ok(Some(other)) => return tracing::warn!(%peer, frame = other.name(), "A question was not understood"),
+        Ok(None) => return,
+        Err(problem) => return tracing::warn!(%peer, %problem, "A question was refused"),
+    };
+    if let Err(problem) = writer.send(&answer).await {
+        tracing::debug!(%peer, %problem, "An answer was lost");
+        return;
+    }
+    let _ = writer.finish().await;
+}
+
+/// Asks another node one question.
+pub(crate) async fn ask(ctx: &Arc<Context>, peer: &NodeId, question: &Frame, within: Duration) -> Result<Frame, Problem> {
+    let connection = ctx.pool.connection(peer).await?;
+    frames::ask(connection.as_ref(), peer, own_hello(ctx, Purpose::Ask), question, within).await
+}
+
+async fn invited(ctx: &Arc<Context>, peer: &NodeId, invite: Invite) -> Invited {
+    match accept(ctx, peer, &invite).await {
+        Ok(transfer) => Invited { transfer: Some(transfer), refused: None },
+        Err(problem) => {
+            tracing::warn!(%peer, job = %invite.job, %problem, "An invitation was refused");
+            let refused = Refused { temporary: problem.code == Code::Busy, ..settle::refused(&problem, None) };
+            Invited { transfer: None, refused: Some(refused) }
+        }
+    }
+}
+
+/// The transfer that answers an invitation: the one under way, or a new one that begins now.
+async fn accept(ctx: &Arc<Context>, peer: &NodeId, invite: &Invite) -> Result<TransferId, Problem> {
+    let job = ctx.config().accepting(peer, &invite.job).cloned().ok_or_else(|| {
+        Problem::new(Code::NotAccepted).with("consumer", &ctx.name).with("job", format!("{peer}/{}", invite.job))
+    })?;
+    let resource = ResourceRef { node: peer.clone(), resource: invite.resource.clone() };
+    // The provider decides; asking here first saves a transfer that could only be refused.
+    ctx.authority.permit(&ctx.name, &resource, None)?;
+    if invite.mode == Mode::Observe {
+        return Err(Problem::new(Code::NotAccepted).with("consumer", &ctx.name).with("job", format!("{peer}/{}", invite.job)));
+    }
+    let id = TransferId::from_random(ctx.world.random.bytes::<16>());
+    let (mode, peer, now) = (invite.mode, peer.clone(), ctx.world.clock.now());
+    let (id, new) = ctx
+        .store
+        .write(move |tx| {
+            if let Some(open) = transfers::open_of_job(tx, Side::Consumer, &job.name)? {
+                return Ok((open.id, false));
+            }
+            let mut row = Transfer::planned(id, Side::Consumer, job.name.clone(), peer, resource, mode, job.write, now);
+            row.pushed = true;
+            if mode == Mode::Incremental {
+                row.watermark_from = exchange::reached(tx, &job.name)?;
+            }
+            transfers::plan(tx, &row)?;
+            Ok((row.id, true))
+        })
+        .await?;
+    if new {
+        let (ctx, id) = (ctx.clone(), id.clone());
+        tokio::spawn(async move {
+            match run_consumer(ctx, id.clone()).await {
+                Ok(_) => {}
+                Err(problem) => tracing::error!(transfer = %id, %problem, "A pushed transfer could not be run"),
+            }
+        });
+    }
+    Ok(id)
+}
+
+const INVITE_WITHIN: Duration = Duration::from_secs(30);
+const BACK_OFF_MIN: Duration = Duration::from_secs(1);
+const INVITE_GIVE_UP: Duration = Duration::from_secs(40);
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(120);
+const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+
