@@ -145,6 +145,9 @@ pub struct Joined {
     pub policy: ByteVec,
     #[n(4)]
     pub now: Timestamp,
+    /// The highest epoch known of this name: the node starts above it, or it would be fenced as a copy.
+    #[n(5)]
+    pub epoch: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

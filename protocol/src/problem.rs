@@ -124,6 +124,8 @@ codes! {
         "ask the managing authority to correct the filter", "请管理方修正过滤条件";
     CertificateOfOther = 3020, NotPermitted, "the certificate of {peer} comes from another CA", "{peer} 的证书由另一个 CA 签发",
         "both must have joined the same coordinator; join the stray one again", "两端须加入同一个协调中心；请让加错的一端重新加入";
+    SharingNone = 3021, NotPermitted, "{resource} is not to be shared", "{resource} 属于不予共享的数据",
+        "its catalog entry says so, with its basis; have the catalog changed first", "其目录条目载明不予共享及依据；须先变更目录";
     DiskFull = 4001, Failed, "no room left in {path}", "{path} 空间不足",
         "make room; the transfer is paused and resumes by itself", "请清理空间；交换已暂停，会自动恢复";
     StorageFailed = 4002, Failed, "{path} cannot be written", "无法写入 {path}",
