@@ -1,0 +1,139 @@
+//! Grants, and what one node's policy consists of.
+
+use super::super::records::{GrantRecord, PolicyMaterial};
+use super::{Failure, membership};
+use posthouse_protocol::id::{GrantId, NodeId, ResourceId, ResourceRef};
+use posthouse_protocol::time::Timestamp;
+use rusqlite::{Connection, Row, Transaction};
+
+pub(super) fn add_grant(t: &Transaction<'_>, grant: &GrantRecord) -> Result<(), Failure> {
+    t.execute(
+        "INSERT INTO grants (id, consumer, provider, resource, until, encoded, filter_text, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        (
+            grant.id.as_str(),
+            grant.consumer.as_str(),
+            grant.resource.node.as_str(),
+            grant.resource.resource.as_str(),
+            grant.until.0,
+            &grant.encoded,
+            &grant.filter_text,
+            grant.created_at.0,
+        ),
+    )?;
+    bump(t, Some(&[grant.consumer.clone(), grant.resource.node.clone()]))
+}
+
+pub(super) fn grants(c: &Connection) -> Result<Vec<GrantRecord>, Failure> {
+    let mut statement = c.prepare_cached(&format!("SELECT {GRANT} FROM grants ORDER BY created_at, id"))?;
+    collect(statement.query([])?)
+}
+
+pub(super) fn grant(c: &Connection, id: &GrantId) -> Result<Option<GrantRecord>, Failure> {
+    let mut statement = c.prepare_cached(&format!("SELECT {GRANT} FROM grants WHERE id = ?1"))?;
+    Ok(collect(statement.query([id.as_str()])?)?.pop())
+}
+
+pub(super) fn revoke_grant(t: &Transaction<'_>, id: &GrantId, at: Timestamp) -> Result<Option<GrantRecord>, Failure> {
+    let changed =
+        t.execute("UPDATE grants SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL", (id.as_str(), at.0))?;
+    if changed == 0 {
+        return Ok(None);
+    }
+    let grant = grant(t, id)?;
+    if let Some(grant) = &grant {
+        bump(t, Some(&[grant.consumer.clone(), grant.resource.node.clone()]))?;
+    }
+    Ok(grant)
+}
+
+pub(super) fn material(c: &Connection, node: &NodeId) -> Result<Option<PolicyMaterial>, Failure> {
+    let Some(own) = membership::node(c, node)? else { return Ok(None) };
+    let mut statement = c.prepare_cached(&format!(
+        "SELECT {GRANT} FROM grants WHERE (consumer = ?1 OR provider = ?1) AND revoked_at IS NULL ORDER BY id"
+    ))?;
+    let grants = collect(statement.query([node.as_str()])?)?;
+    let mut peers = Vec::new();
+    for name in other_ends(&grants, node) {
+        peers.extend(membership::node(c, &name)?.filter(|peer| peer.revoked_at.is_none()));
+    }
+    let mut statement = c.prepare_cached("SELECT name FROM nodes WHERE revoked_at IS NOT NULL ORDER BY name")?;
+    let denied = names(statement.query([])?)?;
+    let epoch: Option<String> = membership::meta(c, "policy_epoch")?;
+    Ok(Some(PolicyMaterial {
+        epoch: epoch.as_deref().unwrap_or("1").parse().map_err(Failure::damaged)?,
+        sequence: own.policy_sequence,
+        own,
+        grants,
+        peers,
+        denied,
+    }))
+}
+
+pub(super) fn neighbours(c: &Connection, node: &NodeId) -> Result<Vec<NodeId>, Failure> {
+    let mut statement = c.prepare_cached(
+        "SELECT consumer FROM grants WHERE provider = ?1 AND revoked_at IS NULL
+         UNION SELECT provider FROM grants WHERE consumer = ?1 AND revoked_at IS NULL ORDER BY 1",
+    )?;
+    names(statement.query([node.as_str()])?)
+}
+
+pub(super) fn bump(t: &Transaction<'_>, nodes: Option<&[NodeId]>) -> Result<(), Failure> {
+    match nodes {
+        None => {
+            t.execute("UPDATE nodes SET policy_sequence = policy_sequence + 1", [])?;
+        }
+        Some(nodes) => {
+            let mut statement =
+                t.prepare_cached("UPDATE nodes SET policy_sequence = policy_sequence + 1 WHERE name = ?1")?;
+            for node in nodes {
+                statement.execute([node.as_str()])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn other_ends(grants: &[GrantRecord], node: &NodeId) -> std::collections::BTreeSet<NodeId> {
+    grants
+        .iter()
+        .flat_map(|grant| [grant.consumer.clone(), grant.resource.node.clone()])
+        .filter(|name| name != node)
+        .collect()
+}
+
+fn names(mut rows: rusqlite::Rows<'_>) -> Result<Vec<NodeId>, Failure> {
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        out.push(NodeId::parse(&name).map_err(Failure::damaged)?);
+    }
+    Ok(out)
+}
+
+const GRANT: &str = "id, consumer, provider, resource, until, encoded, filter_text, created_at, revoked_at";
+
+fn collect(mut rows: rusqlite::Rows<'_>) -> Result<Vec<GrantRecord>, Failure> {
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        out.push(grant_of(row)?);
+    }
+    Ok(out)
+}
+
+fn grant_of(row: &Row<'_>) -> Result<GrantRecord, Failure> {
+    let text = |at: usize| row.get::<_, String>(at);
+    Ok(GrantRecord {
+        id: GrantId::parse(&text(0)?).map_err(Failure::damaged)?,
+        consumer: NodeId::parse(&text(1)?).map_err(Failure::damaged)?,
+        resource: ResourceRef {
+            node: NodeId::parse(&text(2)?).map_err(Failure::damaged)?,
+            resource: ResourceId::parse(&text(3)?).map_err(Failure::damaged)?,
+        },
+        until: Timestamp(row.get(4)?),
+        encoded: row.get(5)?,
+        filter_text: row.get(6)?,
+        created_at: Timestamp(row.get(7)?),
+        revoked_at: row.get::<_, Option<i64>>(8)?.map(Timestamp),
+    })
+}
