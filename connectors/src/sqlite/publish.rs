@@ -1,0 +1,224 @@
+//! From staging to target, within the one transaction that also leaves the transfer's id. Rows go over set by
+//! set; where a constraint of the target refuses a set, it is halved until the refused rows stand alone, and
+//! those go to `posthouse_quarantine` with the database's own reason. A row that is there already changes nothing.
+
+use super::staging::{self, Staging};
+use super::{Faults, quote, quoted};
+use crate::{BadRow, Landing, Published};
+use posthouse_protocol::job::Write;
+use posthouse_protocol::problem::{Code, Problem};
+use rusqlite::Transaction;
+
+pub(super) fn publish(
+    tx: &Transaction<'_>,
+    landing: &Landing,
+    staging: &Staging,
+    faults: &Faults,
+) -> Result<Published, Problem> {
+    let sql = |e: rusqlite::Error| faults.write(&landing.table, &e);
+    let run = Run { tx, landing, staging, target: quote(&landing.table) };
+    let before = run.count(&run.target).map_err(sql)?;
+    let staged = run.count(&staging.name).map_err(sql)?;
+    let mut result = Published::default();
+    let mut changed = 0;
+    let mut bad = Vec::new();
+    match landing.write {
+        Write::Append if !landing.contract.key.is_empty() => {
+            bad = run.take_contradictions().map_err(sql)?;
+            let keep = format!("ON CONFLICT ({}) DO NOTHING", run.key());
+            changed += run.insert(&keep, &mut bad).map_err(sql)?;
+        }
+        Write::Append if landing.watermark_column.is_some() => {
+            run.drop_overlap().map_err(sql)?;
+            changed += run.insert("", &mut bad).map_err(sql)?;
+        }
+        Write::Append => changed += run.insert("", &mut bad).map_err(sql)?,
+        Write::Upsert => changed += run.insert(&run.update(), &mut bad).map_err(sql)?,
+        Write::Replace => {
+            result.deleted = tx.execute(&format!("DELETE FROM {}", run.target), []).map_err(sql)? as u64;
+            changed += run.insert("", &mut bad).map_err(sql)?;
+        }
+        Write::Mirror => {
+            result.deleted = run.delete_absent(before)?.map_err(sql)?;
+            changed += run.insert(&run.update(), &mut bad).map_err(sql)?;
+        }
+    }
+    let after = run.count(&run.target).map_err(sql)?;
+    staging::keep_bad_rows(tx, landing, "", &bad).map_err(sql)?;
+    result.quarantined = bad.len() as u64;
+    result.rows = staged - result.quarantined.min(staged);
+    result.inserted = (after + result.deleted).saturating_sub(before);
+    result.updated = changed.saturating_sub(result.inserted);
+    run.leave(&result).map_err(sql)?;
+    Ok(result)
+}
+
+struct Run<'a> {
+    tx: &'a Transaction<'a>,
+    landing: &'a Landing,
+    staging: &'a Staging,
+    target: String,
+}
+
+impl Run<'_> {
+    fn count(&self, table: &str) -> rusqlite::Result<u64> {
+        super::count(self.tx, &format!("SELECT count(*) FROM {table}"))
+    }
+    fn key(&self) -> String {
+        quoted(self.landing.contract.key.iter().map(String::as_str))
+    }
+    fn beside_key(&self) -> Vec<String> {
+        let contract = &self.landing.contract;
+        contract.items.iter().filter(|item| !contract.key.contains(&item.name)).map(|item| quote(&item.name)).collect()
+    }
+    /// Rows of `s` and `t` with the same key.
+    fn same_key(&self) -> String {
+        let key = self.landing.contract.key.iter().map(|name| quote(name));
+        key.map(|name| format!("s.{name} = t.{name}")).collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// What happens to a row whose key is there: it changes where anything differs.
+    fn update(&self) -> String {
+        let names = self.beside_key();
+        if names.is_empty() {
+            return format!("ON CONFLICT ({}) DO NOTHING", self.key());
+        }
+        let set = names.iter().map(|name| format!("{name} = excluded.{name}")).collect::<Vec<_>>().join(", ");
+        let differ =
+            names.iter().map(|name| format!("{}.{name} IS NOT excluded.{name}", self.target)).collect::<Vec<_>>();
+        format!("ON CONFLICT ({}) DO UPDATE SET {set} WHERE {}", self.key(), differ.join(" OR "))
+    }
+
+    /// Inserts all staged rows and says how many rows of the target came or changed.
+    fn insert(&self, conflict: &str, bad: &mut Vec<BadRow>) -> rusqlite::Result<u64> {
+        let (columns, number, from) = (&self.staging.columns, &self.staging.number, &self.staging.name);
+        let sql = format!(
+            "INSERT INTO {} ({columns}) SELECT {columns} FROM {from} WHERE {number} BETWEEN ?1 AND ?2 ORDER BY {number} {conflict}",
+            self.target
+        );
+        let mut insert = self.tx.prepare(&sql)?;
+        let bounds = format!("SELECT min({number}), max({number}) FROM {from}");
+        let (Some(first), Some(last)) =
+            self.tx.query_row(&bounds, [], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)))?
+        else {
+            return Ok(0);
+        };
+        let mut changed = 0;
+        let mut left = vec![(first, last)];
+        while let Some((first, last)) = left.pop() {
+            match insert.execute((first, last)) {
+                Ok(rows) => changed += rows as u64,
+                Err(e) if staging::is_refusal(&e) && first == last => bad.push(self.bad_row(first, &e.to_string())?),
+                Err(e) if staging::is_refusal(&e) => {
+                    let middle = (i128::from(first) + i128::from(last)).div_euclid(2) as i64;
+                    left.push((middle + 1, last));
+                    left.push((first, middle));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Appending never changes a row: where the key is there with other contents, the staged row goes to quarantine.
+    fn take_contradictions(&self) -> rusqlite::Result<Vec<BadRow>> {
+        let differ =
+            self.beside_key().iter().map(|name| format!("s.{name} IS NOT t.{name}")).collect::<Vec<_>>().join(" OR ");
+        if differ.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (from, number) = (&self.staging.name, &self.staging.number);
+        let sql = format!(
+            "SELECT s.{number} FROM {from} s JOIN {} t ON {} WHERE {differ} ORDER BY 1",
+            self.target,
+            self.same_key()
+        );
+        let mut statement = self.tx.prepare(&sql)?;
+        let numbers: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let mut bad = Vec::new();
+        for number in numbers {
+            bad.push(self.bad_row(number, "its key is there with other contents, and append changes nothing")?);
+        }
+        Ok(bad)
+    }
+
+    /// Rows without a key that were landed before and are read again: as many as stand there, equal in all columns,
+    /// are not added. Only rows within the staged marks can be among them.
+    fn drop_overlap(&self) -> rusqlite::Result<()> {
+        let (from, number, columns) = (&self.staging.name, &self.staging.number, &self.staging.columns);
+        let mark = quote(self.landing.watermark_column.as_deref().unwrap_or_default());
+        let order = format!("row_number() OVER (PARTITION BY {columns}) AS posthouse_copy");
+        let within = format!(
+            "{mark} IS NULL OR ({mark} >= (SELECT min({mark}) FROM {from}) AND {mark} <= (SELECT max({mark}) FROM {from}))"
+        );
+        let join = self.landing.contract.items.iter().map(|item| {
+            let name = quote(&item.name);
+            format!("s.{name} IS t.{name}")
+        });
+        let join = join.chain(["s.posthouse_copy = t.posthouse_copy".to_owned()]).collect::<Vec<_>>().join(" AND ");
+        // The copies that both sides have, numbered among equal rows, are the overlap.
+        let delete = format!(
+            "DELETE FROM {from} WHERE {number} IN (
+               SELECT s.{number} FROM (SELECT {number}, {columns}, {order} FROM {from}) s
+               JOIN (SELECT {columns}, {order} FROM {} WHERE {within}) t ON {join})",
+            self.target
+        );
+        self.tx.execute(&delete, [])?;
+        Ok(())
+    }
+
+    /// Deletes rows whose key was not handed over, unless that would be more than a tenth.
+    fn delete_absent(&self, total: u64) -> Result<rusqlite::Result<u64>, Problem> {
+        let absent = format!("NOT EXISTS (SELECT 1 FROM {} s WHERE {})", self.staging.name, self.same_key());
+        let count = format!("SELECT count(*) FROM {} t WHERE {absent}", self.target);
+        let count = match super::count(self.tx, &count) {
+            Ok(count) => count,
+            Err(e) => return Ok(Err(e)),
+        };
+        if count.saturating_mul(MIRROR_SHARE) > total {
+            return Err(Problem::new(Code::MirrorUnsafe).with("count", count).with("total", total));
+        }
+        let delete = format!("DELETE FROM {} AS t WHERE {absent}", self.target);
+        Ok(self.tx.execute(&delete, []).map(|rows| rows as u64))
+    }
+
+    /// Takes one staged row out, for quarantine.
+    fn bad_row(&self, number: i64, reason: &str) -> rusqlite::Result<BadRow> {
+        let items = &self.landing.contract.items;
+        let names: Vec<String> = items.iter().map(|item| item.name.clone()).collect();
+        let (from, column, columns) = (&self.staging.name, &self.staging.number, &self.staging.columns);
+        let select = format!("SELECT {columns} FROM {from} WHERE {column} = ?1");
+        let row = self.tx.query_row(&select, [number], |row| {
+            let part = |position: usize| match row.get_ref(position) {
+                Ok(rusqlite::types::ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
+                Ok(rusqlite::types::ValueRef::Integer(value)) => value.to_string(),
+                Ok(other) => format!("{other:?}"),
+                Err(_) => String::new(),
+            };
+            let key: Vec<String> = self.landing.contract.key_positions().into_iter().map(part).collect();
+            let key = if key.is_empty() { format!("row {number}") } else { key.join(",") };
+            Ok(BadRow { key, reason: reason.to_owned(), original: super::values::original(&names, row) })
+        })?;
+        self.tx.execute(&format!("DELETE FROM {from} WHERE {column} = ?1"), [number])?;
+        Ok(row)
+    }
+
+    /// The transfer's own row, and nothing else of it.
+    fn leave(&self, result: &Published) -> rusqlite::Result<()> {
+        let landing = self.landing;
+        let text = serde_json::to_string(result).unwrap_or_default();
+        let note =
+            "INSERT INTO posthouse_applied (transfer, split, landed, quarantined, node_epoch, job, target, published)
+                    VALUES (?1, '', ?2, ?3, ?4, ?5, ?6, ?7)";
+        self.tx.execute("DELETE FROM posthouse_applied WHERE transfer = ?1", [landing.transfer.as_str()])?;
+        let counts = (result.rows as i64, result.quarantined as i64, landing.node_epoch as i64);
+        self.tx.execute(
+            note,
+            (landing.transfer.as_str(), counts.0, counts.1, counts.2, landing.job.as_str(), &landing.table, text),
+        )?;
+        self.tx.execute_batch(&format!("DROP TABLE {}", self.staging.name))
+    }
+}
+
+/// One in this many may go.
+const MIRROR_SHARE: u64 = 10;

@@ -1,0 +1,1 @@
+//! What the suite of every connector does not ask of SQLite.
