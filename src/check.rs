@@ -67,7 +67,7 @@ pub(crate) fn read(file: &Path, screen: &Screen) -> Result<Checked, Problem> {
 }
 
 /// What does not work right now, though the text is valid.
-async fn online(config: &NodeConfig) -> Vec<Problem> {
+pub(crate) async fn online(config: &NodeConfig) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, connection) in &config.connections {
         let (name, connection) = (name.clone(), connection.clone());

@@ -2,6 +2,8 @@
 //! Parse, pick the role, run, exit code. Each noun is a file beside this one; every word a person
 //! reads is printed by `render` or comes from the problem list of the protocol.
 
+mod check;
+mod doctor;
 mod explain;
 mod generate;
 mod help;
@@ -28,6 +30,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Check configuration files: every mistake at its place, nothing is started
+    Check(check::Command),
+    /// Say what is wrong on this machine, and what to do about it
+    Doctor(doctor::Command),
     /// Print the page of an error code, offline
     Explain(explain::Command),
     /// Write man pages or shell completions
@@ -61,6 +67,8 @@ fn main() -> ExitCode {
 
 async fn run(command: Command, screen: &Screen) -> Outcome {
     match command {
+        Command::Check(command) => check::run(command, screen).await,
+        Command::Doctor(command) => doctor::run(command, screen).await,
         Command::Explain(command) => explain::run(command, screen),
         Command::Generate(command) => generate::run(command, screen),
     }
