@@ -4,6 +4,7 @@
 
 mod check;
 mod doctor;
+mod demo;
 mod explain;
 mod generate;
 mod help;
@@ -34,6 +35,8 @@ enum Command {
     Check(check::Command),
     /// Say what is wrong on this machine, and what to do about it
     Doctor(doctor::Command),
+    /// Run the whole exchange on this machine, told step by step
+    Demo(demo::Command),
     /// Print the page of an error code, offline
     Explain(explain::Command),
     /// Write man pages or shell completions
@@ -69,6 +72,7 @@ async fn run(command: Command, screen: &Screen) -> Outcome {
     match command {
         Command::Check(command) => check::run(command, screen).await,
         Command::Doctor(command) => doctor::run(command, screen).await,
+        Command::Demo(command) => demo::run(command, screen).await,
         Command::Explain(command) => explain::run(command, screen),
         Command::Generate(command) => generate::run(command, screen),
     }
