@@ -40,6 +40,8 @@ fn every_frame_stands_in_the_document_with_its_number() {
     for line in body.lines().map(str::trim) {
         if let Some(rest) = line.strip_prefix("#[n(") {
             number = rest.split_once(')').map(|(number, _)| number.to_owned());
+        } else if line.starts_with("//") {
+            continue;
         } else if let (Some(number), Some((name, _))) = (&number, line.split_once('(')) {
             let name = kebab(name);
             let found = frames.lines().any(|line| {
