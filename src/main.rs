@@ -8,7 +8,11 @@ mod demo;
 mod explain;
 mod generate;
 mod help;
+mod job;
+mod node;
 mod render;
+mod service;
+mod transfer;
 
 use clap::{FromArgMatches, Parser, Subcommand};
 use posthouse_protocol::problem::{Code, Exit, Lang, Problem};
@@ -37,6 +41,12 @@ enum Command {
     Doctor(doctor::Command),
     /// Run the whole exchange on this machine, told step by step
     Demo(demo::Command),
+    /// Make, join and run a node
+    Node(node::Command),
+    /// The standing arrangements of a node: list, run, pause, resume, remove
+    Job(job::Command),
+    /// What was and is under way: list, show, watch, cancel, retry
+    Transfer(transfer::Command),
     /// Print the page of an error code, offline
     Explain(explain::Command),
     /// Write man pages or shell completions
@@ -73,6 +83,9 @@ async fn run(command: Command, screen: &Screen) -> Outcome {
         Command::Check(command) => check::run(command, screen).await,
         Command::Doctor(command) => doctor::run(command, screen).await,
         Command::Demo(command) => demo::run(command, screen).await,
+        Command::Node(command) => node::run(command, screen).await,
+        Command::Job(command) => job::run(command, screen).await,
+        Command::Transfer(command) => transfer::run(command, screen).await,
         Command::Explain(command) => explain::run(command, screen),
         Command::Generate(command) => generate::run(command, screen),
     }

@@ -88,3 +88,6 @@ pub const MEMORY_MIN: Size = Size::mib(48);
 /// A chunk then takes four seconds, well within every time-out.
 pub const BANDWIDTH_MIN: Size = Size(256 << 10);
 pub const TIMEZONE_DEFAULT: &str = "Asia/Shanghai";
+
+#[cfg(test)]
+mod tests;

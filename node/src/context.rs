@@ -3,6 +3,7 @@
 use crate::authority::Authority;
 use crate::centre::Centre;
 use crate::config::{Config, ConnectionConfig, Target};
+use crate::jobs::Runs;
 use crate::metrics::Metrics;
 use crate::peers::Pool;
 use crate::store::Store;
@@ -33,6 +34,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Taken before anything is sent on a data channel.
     pub pace: Pace,
+    pub runs: Runs,
     pub(crate) last_error: Mutex<Option<Problem>>,
     pub transfers: Transfers,
     /// Wakes `report` after statements were queued.
@@ -71,6 +73,13 @@ impl Context {
     }
     pub fn note_error(&self, problem: &Problem) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.clone());
+    }
+
+    /// Room left in the data folder; 0 where it cannot be told.
+    pub async fn disk_free(&self) -> u64 {
+        let (folder, disk) = (self.config().node.data_dir.clone(), self.world.disk.clone());
+        let free = self.world.blocking.run(move || disk.free_bytes(&folder)).await;
+        free.ok().and_then(Result::ok).unwrap_or(0)
     }
 
     /// This node's hand for signing now.

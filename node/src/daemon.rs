@@ -2,21 +2,25 @@
 //! transfers go on where they are durable. On stopping no new transfer begins, running ones stop at a durable
 //! point within ten seconds, and go on at the next start. No globals: many nodes fit into one process.
 
+use crate::admin::Desk;
 use crate::authority::Authority;
 use crate::centre::{self, Centre};
 use crate::config::Config;
 use crate::context::Context;
 use crate::join::{self, Pinned};
-use crate::metrics::Metrics;
+use crate::jobs::{self, Runs};
+use crate::metrics::{self, Metrics};
 use crate::peers::{self, Pool};
 use crate::report;
+use crate::schedule;
 use crate::store::{Store, meta};
-use crate::transfer::Transfers;
+use crate::transfer::{self, Transfers};
 use posthouse_platform::pace::Pace;
 use posthouse_platform::World;
+use posthouse_platform::admin_socket::{self, Serving};
 use posthouse_platform::endpoint::{self, Connection, Endpoint, Listen};
 use posthouse_platform::identity::Identity;
-use posthouse_protocol::id::{JobId, NodeId};
+use posthouse_protocol::id::NodeId;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Signer;
 use std::net::SocketAddr;
@@ -32,6 +36,7 @@ pub struct Node {
     endpoint: Arc<dyn Endpoint>,
     /// What must end before the node has stopped.
     tasks: TaskTracker,
+    admin: Serving,
 }
 
 impl Node {
@@ -84,14 +89,18 @@ impl Node {
             pool,
             centre,
             metrics: Arc::new(Metrics::default()),
+            runs: Runs::default(),
             transfers: Transfers::default(),
             last_error: Mutex::default(),
             outbox: Arc::new(Notify::new()),
             drain: CancellationToken::new(),
         });
         tracing::info!(node = %context.name, epoch, address = ?endpoint.local_address(), "Started");
-        let node = Self { context, endpoint, tasks: TaskTracker::new() };
+        let desk = Arc::new(Desk { context: context.clone() });
+        let admin = admin_socket::serve(&context.config().admin_socket(), desk).await?;
+        let node = Self { context, endpoint, tasks: TaskTracker::new(), admin };
         node.run(arrivals);
+        jobs::recover(&node.context).await?;
         Ok(node)
     }
 
@@ -102,14 +111,43 @@ impl Node {
         self.endpoint.local_address()
     }
 
+    /// Returns when the node was asked to drain, by whomever.
+    pub async fn draining(&self) {
+        self.context.drain.cancelled().await;
+    }
+
+    /// Takes another configuration: jobs, resources and connections from now on, transfers under way go on as
+    /// they began. What is bound to the start (name, folder, addresses) is refused and needs a restart.
+    pub fn reload(&self, config: Config) -> Result<(), Problem> {
+        let old = self.context.config();
+        let bound = |config: &Config| {
+            let node = &config.node;
+            (node.name.clone(), node.data_dir.clone(), node.listen.clone(), node.transport)
+        };
+        if bound(&old) != bound(&config) {
+            let what = "name, data_dir, listen and transport change with a restart only";
+            return Err(Problem::new(Code::UsageInvalid).with("what", what));
+        }
+        self.context.config.send_replace(Arc::new(config));
+        tracing::info!("Took the new configuration");
+        Ok(())
+    }
+
     /// Drains and stops: at most ten seconds, whatever is under way.
     pub async fn stop(self) {
         tracing::info!("Stopping");
         self.context.drain.cancel();
         self.tasks.close();
-        if tokio::time::timeout(DRAIN_MAX, self.tasks.wait()).await.is_err() {
+        let runs = &self.context.runs.tasks;
+        runs.close();
+        let ended = async {
+            self.tasks.wait().await;
+            runs.wait().await;
+        };
+        if tokio::time::timeout(DRAIN_MAX, ended).await.is_err() {
             tracing::warn!("Some work did not stop in time; it resumes from its last durable point");
         }
+        drop(self.admin);
         self.context.pool.close_all();
         self.endpoint.close().await;
         tracing::info!("Stopped");
@@ -123,6 +161,8 @@ impl Node {
         self.tasks.spawn(centre::watch_staleness(context.clone()));
         self.tasks.spawn(enforce(context.clone()));
         self.tasks.spawn(report::run(context.clone()));
+        self.tasks.spawn(schedule::run(context.clone()));
+        self.tasks.spawn(metrics::run(context.clone()));
     }
 }
 
@@ -143,8 +183,10 @@ async fn accept(context: Arc<Context>, endpoint: Arc<dyn Endpoint>) {
 
 /// Each connection, whoever dialled it, is served until it closes.
 async fn serve(context: Arc<Context>, mut arrivals: mpsc::UnboundedReceiver<(NodeId, Arc<dyn Connection>)>) {
+    // Ended with their connections, which close after the drain: nothing waits for these.
+    let tasks = TaskTracker::new();
     loop {
-        let (_peer, _connection) = tokio::select! {
+        let (peer, connection) = tokio::select! {
             biased;
             () = context.drain.cancelled() => return,
             arrived = arrivals.recv() => match arrived {
@@ -152,6 +194,24 @@ async fn serve(context: Arc<Context>, mut arrivals: mpsc::UnboundedReceiver<(Nod
                 None => return,
             },
         };
+        tasks.spawn(serve_connection(context.clone(), peer, connection));
+    }
+}
+
+async fn serve_connection(context: Arc<Context>, peer: NodeId, connection: Arc<dyn Connection>) {
+    loop {
+        // Also while draining: transfers that run need their channels to come to a durable stop.
+        match connection.accept().await {
+            Some(channel) => {
+                context.metrics.channels.inc();
+                let (context, connection) = (context.clone(), connection.clone());
+                tokio::spawn(transfer::serve_channel(context, connection, channel));
+            }
+            None => {
+                tracing::debug!(%peer, "A connection ended");
+                return;
+            }
+        }
     }
 }
 
@@ -168,10 +228,5 @@ async fn enforce(context: Arc<Context>) {
     }
 }
 
-/// A deep reconciliation asked for by the coordinator: its findings as JSON.
-pub(crate) async fn deep(_context: &Arc<Context>, job: &JobId) -> Result<String, Problem> {
-    Err(Problem::new(Code::UnknownName).with("kind", "job").with("name", job))
-}
-
-/// Nothing that runs may hold up a stop for longer.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Nothing that runs may hold up a stop for longer; with closing the lines it stays under ten seconds.
+const DRAIN_MAX: Duration = Duration::from_secs(9);

@@ -142,6 +142,7 @@ pub async fn join(world: &World, config: &Config, token: &str) -> Result<JoinedA
         freshness: None,
         fresh_at: world.clock.now(),
     };
+    let known_epoch = joined.epoch;
     let summary = JoinedAs {
         node: token.node.clone(),
         coordinator: token.coordinator.clone(),
@@ -155,6 +156,7 @@ pub async fn join(world: &World, config: &Config, token: &str) -> Result<JoinedA
             if Pinned::load(tx)?.is_some_and(|known| known != pinned) {
                 meta::forget_policy(tx)?;
             }
+            meta::epoch_at_least(tx, known_epoch)?;
             pinned.save(tx)?;
             meta::keep_policy(tx, &stored).map(|_| ())
         })

@@ -5,7 +5,7 @@
 //! - [`daemon`]: start, accept, resume, drain. [`context`]: what everything below shares.
 //! - [`join`], [`centre`]: becoming a node, and staying in touch with the coordinator.
 //! - [`authority`]: the signed policy as it stands now, and whether it is fresh enough to act on.
-//! - [`peers`]: connections to other nodes. [`schedule`]: when jobs run.
+//! - [`peers`]: connections to other nodes. [`schedule`]: when jobs run. [`jobs`]: one run at a time of each.
 //! - [`store`]: local durable state. [`report`]: statements to the centre, proofs back.
 //! - [`admin`]: what the command line asks a running node. [`metrics`].
 //!
@@ -19,6 +19,7 @@ pub mod centre;
 pub mod config;
 pub mod context;
 pub mod daemon;
+pub mod jobs;
 pub mod join;
 pub mod metrics;
 pub mod peers;

@@ -2,12 +2,17 @@
 //! written to `metrics.prom` in the data folder (for node_exporter's textfile collector) and answered over
 //! the admin socket.
 
+use crate::context::Context;
+use crate::store::statements;
+use posthouse_platform::identity::write_public;
+use posthouse_protocol::policy::Staleness;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -81,6 +86,40 @@ impl Metrics {
     }
 }
 
+/// Sets the gauges to what holds now.
+pub async fn measure(context: &Arc<Context>) {
+    let metrics = &context.metrics;
+    let waiting = context.store.read(statements::waiting).await.unwrap_or((0, None));
+    let now = context.world.clock.now();
+    let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    metrics.outbox.set(gauge(waiting.0));
+    metrics.outbox_age_seconds.set(waiting.1.map_or(0, |since| now.since_ms(since).max(0) / 1000));
+    metrics.transfers_open.set(gauge(context.transfers.list().len() as u64));
+    metrics.certificate_expires.set(context.centre.identity().not_after().0 / 1000);
+    metrics.disk_free_bytes.set(gauge(context.disk_free().await));
+    metrics.coordinator_connected.set(i64::from(context.centre.connected()));
+    metrics.policy_stale.set(i64::from(context.authority.staleness() == Staleness::Stale));
+}
+
+/// Writes the file every so often until the node drains.
+pub async fn run(context: Arc<Context>) {
+    let path = context.config().node.data_dir.join(METRICS_FILE);
+    loop {
+        measure(&context).await;
+        let (text, path) = (context.metrics.text(), path.clone());
+        let written = context.world.blocking.run(move || write_public(&path, text.as_bytes())).await;
+        if let Ok(Err(problem)) = written {
+            tracing::debug!(%problem, "The metrics file was not written");
+        }
+        tokio::select! {
+            biased;
+            () = context.drain.cancelled() => return,
+            () = tokio::time::sleep(WRITE_EVERY) => {}
+        }
+    }
+}
+
+const WRITE_EVERY: Duration = Duration::from_secs(15);
 /// The file within the data folder.
 pub const METRICS_FILE: &str = "metrics.prom";
 

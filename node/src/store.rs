@@ -6,6 +6,7 @@
 pub mod exchange;
 pub mod jobs;
 pub mod meta;
+pub mod quarantine;
 pub mod statements;
 pub mod transfers;
 

@@ -12,6 +12,7 @@ use posthouse_platform::frames;
 use posthouse_platform::identity::{Identity, TlsKey};
 use posthouse_protocol::centre::{CentreAnswer, CentreRequest, Heartbeat, Progress, Renew};
 use posthouse_protocol::frame::{Frame, Hello, Purpose};
+use posthouse_protocol::id::JobId;
 use posthouse_protocol::policy::Refreshed;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
@@ -219,8 +220,6 @@ async fn report(context: &Arc<Context>, centre: &Centre, reported_to: Timestamp,
             Ok((rows, statements::waiting(db)?))
         })
         .await?;
-    let (data_dir, disk) = (config.node.data_dir.clone(), context.world.disk.clone());
-    let free = context.world.blocking.run(move || disk.free_bytes(&data_dir)).await;
     let (policy_epoch, policy_sequence) = context.authority.version();
     let lag_ms = waiting.1.map_or(0, |since| now.since_ms(since));
     Ok(Heartbeat {
@@ -229,7 +228,7 @@ async fn report(context: &Arc<Context>, centre: &Centre, reported_to: Timestamp,
         profile: join::profile(&config),
         policy_epoch,
         policy_sequence,
-        disk_free_bytes: free.ok().and_then(Result::ok).unwrap_or(0),
+        disk_free_bytes: context.disk_free().await,
         outbox: waiting.0,
         lag_seconds: u64::try_from(lag_ms / 1000).unwrap_or(0),
         certificate_expires: centre.identity().not_after(),
@@ -294,7 +293,7 @@ async fn notice(context: &Arc<Context>, channel: Channel) -> Result<(), Problem>
             });
             CentreAnswer::Done
         }
-        CentreRequest::Reconcile(job) => match crate::daemon::deep(context, &job).await {
+        CentreRequest::Reconcile(job) => match findings(context, &job).await {
             Ok(findings) => CentreAnswer::Findings(findings),
             Err(problem) => CentreAnswer::Refused(problem.code.number(), problem.to_string()),
         },
@@ -302,6 +301,13 @@ async fn notice(context: &Arc<Context>, channel: Channel) -> Result<(), Problem>
     };
     writer.send(&Frame::CentreAnswer(answer)).await?;
     writer.finish().await
+}
+
+/// A deep reconciliation that the coordinator asked for: its findings as JSON.
+async fn findings(context: &Arc<Context>, job: &JobId) -> Result<String, Problem> {
+    let deep = crate::reconcile::deep(context, job).await?;
+    context.outbox.notify_one();
+    serde_json::to_string(&deep.findings).map_err(|e| Problem::new(Code::InsideFailed).cause(e))
 }
 
 /// Being fenced or revoked stops all exchange until the centre says otherwise.

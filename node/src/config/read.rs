@@ -31,7 +31,7 @@ pub(super) fn config(root: &Table<'_>, base: &Path) -> Option<Config> {
             continue;
         };
         if place.resources.contains_key(&found.id) {
-            table.mistake("id", say(format!("a resource `{}` is above already", found.id), format!("上面已有资源 `{}`", found.id)), None);
+            table.mistake("id", say(format!("duplicate id: a resource `{}` is above already", found.id), format!("名称重复：上面已有资源 `{}`", found.id)), None);
         }
         place.resources.insert(found.id.clone(), Some(found));
     }
@@ -43,10 +43,10 @@ pub(super) fn config(root: &Table<'_>, base: &Path) -> Option<Config> {
             continue;
         };
         if let job::Kind::Accept { from, job } = &found.kind && !accepted.insert((from.clone(), job.clone())) {
-            table.mistake("accept", say(format!("another job accepts {from}/{job} already"), format!("已有任务接收 {from}/{job}")), None);
+            table.mistake("accept", say(format!("duplicate: another job accepts {from}/{job} already"), format!("重复：已有任务接收 {from}/{job}")), None);
         }
         if jobs.contains_key(&found.name) {
-            table.mistake("name", say(format!("a job `{}` is above already", found.name), format!("上面已有任务 `{}`", found.name)), None);
+            table.mistake("name", say(format!("duplicate name: a job `{}` is above already", found.name), format!("名称重复：上面已有任务 `{}`", found.name)), None);
         }
         jobs.insert(found.name.clone(), found);
     }

@@ -7,6 +7,7 @@ use posthouse_protocol::time::Timestamp;
 /// A cron line (minute hour day month weekday) in a time zone.
 #[derive(Debug, Clone)]
 pub struct Cron {
+    text: String,
     cron: croner::Cron,
     zone: TimeZone,
 }
@@ -17,7 +18,7 @@ impl Cron {
             return Err("it has five fields".to_owned());
         }
         let cron = croner::parser::CronParser::new().parse(text).map_err(|e| e.to_string())?;
-        Ok(Self { cron, zone })
+        Ok(Self { text: text.to_owned(), cron, zone })
     }
 
     /// The first due time after `after`; none where the line never comes true again.
@@ -25,6 +26,13 @@ impl Cron {
         let start = after.to_jiff().to_zoned(self.zone.clone());
         let next = self.cron.find_next_occurrence(&start, false).ok()?;
         Some(Timestamp(next.timestamp().as_millisecond()))
+    }
+}
+
+impl std::fmt::Display for Cron {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.text)?;
+        self.zone.iana_name().map_or(Ok(()), |zone| write!(f, " ({zone})"))
     }
 }
 

@@ -14,6 +14,14 @@ pub fn raise_epoch(tx: &Transaction<'_>) -> Result<u64, Problem> {
     Ok(epoch)
 }
 
+/// Makes the next start's epoch higher than `known`: another machine may have had this name.
+pub fn epoch_at_least(tx: &Transaction<'_>, known: u64) -> Result<(), Problem> {
+    if epoch(tx)? < known {
+        set(tx, EPOCH, &known.to_be_bytes())?;
+    }
+    Ok(())
+}
+
 pub fn epoch(db: &Connection) -> Result<u64, Problem> {
     Ok(number(db, EPOCH)?.unwrap_or(0))
 }

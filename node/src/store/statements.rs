@@ -181,6 +181,21 @@ pub fn receipts(db: &Connection, limit: u32) -> Result<Vec<ReceiptRow>, Problem>
     .collect()
 }
 
+/// The receipt of a transfer in its listing, once both parties have signed.
+pub fn receipt_of(db: &Connection, transfer: &TransferId) -> Result<Option<ReceiptRow>, Problem> {
+    let found: Option<(String, i64, bool)> = db
+        .query_row(
+            "SELECT id, r.at, p.sha256 IS NOT NULL FROM receipts r LEFT JOIN proofs p ON p.sha256 = r.consumer_sha256 WHERE transfer = ?1",
+            [transfer.as_str()],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .optional()
+        .map_err(failed)?;
+    found
+        .map(|(id, at, proven)| Ok(ReceiptRow { id: id.parse().map_err(strange)?, transfer: transfer.clone(), at: Timestamp(at), proven }))
+        .transpose()
+}
+
 /// The transfer that an id of a receipt or of a transfer means.
 pub fn transfer_of(db: &Connection, id: &str) -> Result<Option<TransferId>, Problem> {
     let found: Option<String> = db

@@ -265,7 +265,7 @@ fn text(value: &impl serde::Serialize) -> Result<String, Problem> {
 fn strange(column: &str, what: &dyn std::fmt::Display) -> Problem {
     Problem::new(Code::StoreDamaged).with("path", super::STORE_FILE).cause(format!("column {column}: {what}"))
 }
-fn side_text(side: Side) -> &'static str {
+pub(super) fn side_text(side: Side) -> &'static str {
     match side {
         Side::Provider => "provider",
         Side::Consumer => "consumer",

@@ -1,0 +1,174 @@
+//! Configurations as people write them, right and wrong.
+
+use super::*;
+use posthouse_protocol::job::{Mode, Write};
+use posthouse_protocol::statement::Proof;
+
+const HEAD: &str = "[node]\nname = \"housing.test.example\"\ndata_dir = \"data\"\n[coordinator]\naddress = \"centre.test.example:7840\"\n";
+
+fn read(rest: &str) -> Result<Config, Mistakes> {
+    Config::read(Path::new("/etc/posthouse/node.toml"), &format!("{HEAD}{rest}"))
+}
+
+/// (line within `rest`, what is said, nearest key)
+fn mistakes(rest: &str) -> Vec<(usize, String)> {
+    let before = HEAD.lines().count();
+    read(rest).expect_err("it has mistakes").list.into_iter().map(|m| (m.line.saturating_sub(before), m.say.en)).collect()
+}
+
+fn only(rest: &str) -> String {
+    let mut found = mistakes(rest);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    found.remove(0).1
+}
+
+#[test]
+fn the_shortest_configuration_is_two_names_a_folder_and_an_address() {
+    let config = read("").unwrap();
+    assert_eq!(config.node.data_dir, Path::new("/etc/posthouse/data"));
+    assert_eq!(config.node.listen, None);
+    assert_eq!(config.node.memory, MEMORY_DEFAULT);
+    assert_eq!(config.coordinator, "centre.test.example:7840");
+}
+
+#[test]
+fn a_folder_is_offered_taken_pushed_and_accepted() {
+    let config = read(
+        "[[resource]]\nid = \"scans\"\nfolder = \"scans\"\ninclude = [\"**/*.pdf\"]\nlinks = \"keep\"\nquiet = \"5s\"\n\
+         [[job]]\nname = \"take\"\nresource = \"police.test.example/tree\"\ninto = { folder = \"/srv/in\" }\nwrite = \"mirror\"\nproof = \"reread\"\n\
+         [[job]]\nname = \"push\"\npush = \"scans\"\nto = \"bureau.test.example\"\nschedule = \"0 2 * * *\"\n\
+         [[job]]\nname = \"accept\"\naccept = \"police.test.example/daily\"\ninto = { folder = \"in\" }\n",
+    )
+    .unwrap();
+    let Origin::Folder { path, options } = &config.resources.values().next().unwrap().origin else { panic!("a folder") };
+    assert_eq!(path, Path::new("/etc/posthouse/scans"));
+    assert_eq!((options.include.len(), options.quiet_ms), (1, 5000));
+    let job = |name: &str| &config.jobs[&name.parse::<JobId>().unwrap()];
+    assert_eq!((job("take").write, job("take").proof, job("take").mode), (Write::Mirror, Proof::Reread, Mode::Full));
+    assert!(matches!(&job("push").kind, Kind::Push { to, .. } if to.as_str() == "bureau.test.example"));
+    assert!(job("push").into.is_none() && job("push").starts_here() && !job("accept").starts_here());
+    let pusher: NodeId = "police.test.example".parse().unwrap();
+    assert_eq!(config.accepting(&pusher, &"daily".parse().unwrap()).unwrap().name.as_str(), "accept");
+    assert!(config.accepting(&pusher, &"other".parse().unwrap()).is_none());
+}
+
+#[test]
+fn keys_of_features_that_do_not_exist_yet_are_refused_and_not_ignored() {
+    let cases = [
+        ("[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = { folder = \"/x\" }\nvia = [\"b.example\"]\n", "`job.via` is not available"),
+        ("[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = { folder = \"/x\", format = \"parquet\" }\nmode = \"follow\"\n", "mode = \"follow\" is not available"),
+        ("[[resource]]\nid = \"r\"\nfolder = \"/x\"\n[resource.exchange]\nbatch = \"pch\"\n", "`resource.exchange` is not available"),
+        ("[connection.a]\nkind = \"postgres\"\nurl = \"postgres://x\"\n", "kind = \"postgres\" is not available"),
+    ];
+    for (text, expected) in cases {
+        let found = only(text);
+        assert!(found.starts_with(expected), "{found}");
+    }
+}
+
+#[test]
+fn names_given_twice_are_duplicates() {
+    let found = mistakes(
+        "[[resource]]\nid = \"a\"\nfolder = \"/a\"\n[[resource]]\nid = \"a\"\nfolder = \"/b\"\n\
+         [[job]]\nname = \"j\"\npush = \"a\"\nto = \"b.example\"\n[[job]]\nname = \"j\"\npush = \"a\"\nto = \"c.example\"\n",
+    );
+    let texts: Vec<_> = found.iter().map(|(line, text)| (*line, text.split(':').next().unwrap())).collect();
+    assert_eq!(texts, [(5, "duplicate id"), (12, "duplicate name")]);
+}
+
+#[test]
+fn mistakes_of_all_parts_are_told_at_once() {
+    let found = mistakes(
+        "[[resource]]\nid = \"r s\"\nfolder = \"/a\"\nkey = [\"id\"]\n\
+         [[job]]\nname = \"j\"\nresource = \"nonsense\"\ninto = { foldr = \"/x\" }\nschedule = \"61 * * * *\"\n\
+         [[job]]\nname = \"k\"\npush = \"absent\"\nto = \"b.example\"\ninto = { folder = \"/x\" }\n",
+    );
+    let lines: Vec<usize> = found.iter().map(|(line, _)| *line).collect();
+    assert_eq!(lines, [2, 4, 7, 8, 8, 9, 12, 14], "{found:#?}");
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    let job = |keys: &str| format!("[[job]]\nname = \"j\"\nresource = \"a.example/r\"\n{keys}\n");
+    let cases = [
+        (job("into = { folder = \"/x\" }\nmode = \"incremental\""), "a folder is taken with mode = \"full\""),
+        (job("into = { folder = \"/x\", format = \"parquet\" }\nwrite = \"upsert\""), "parquet files are appended or replaced"),
+        (job("into = { folder = \"/x\" }\nto = \"b.example\""), "`to` does not belong here"),
+        (job("into = { connection = \"c\", table = \"t\" }"), "there is no connection `c`"),
+        (job(""), "`job.into` is missing"),
+        ("[[job]]\nname = \"j\"\nresource = \"housing.test.example/r\"\ninto = { folder = \"/x\" }\n".to_owned(), "a node exchanges with other nodes"),
+        ("[[job]]\nname = \"j\"\naccept = \"a.example/r\"\ninto = { folder = \"/x\" }\nschedule = \"manual\"\n".to_owned(), "`schedule` does not belong here"),
+        ("[[resource]]\nid = \"r\"\nfolder = \"/x\"\n[resource.catalog]\ncode = \"1\"\ntitle = \"t\"\nsharing = \"none\"\nbasis = \"law\"\n".to_owned(), "a resource with sharing = \"none\""),
+        ("[[resource]]\nid = \"r\"\nfolder = \"/x\"\ntable = \"t\"\n".to_owned(), "a resource has exactly one of"),
+    ];
+    for (text, expected) in cases {
+        let found = mistakes(&text);
+        assert!(found.iter().any(|(_, said)| said.starts_with(expected)), "{expected}: {found:#?}");
+    }
+}
+
+#[test]
+fn node_settings_are_checked() {
+    let node = |keys: &str| {
+        let text = format!("[node]\nname = \"a.example\"\ndata_dir = \"/d\"\n{keys}\n[coordinator]\naddress = \"c:1\"\n");
+        Config::read(Path::new("node.toml"), &text)
+    };
+    let config = node("listen = \"none\"\nadvertise = [{ zone = \"政务外网\", address = \"10.1.2.3:7843\" }]\nmemory = \"128 MiB\"\ntransport = \"tcp\"").unwrap();
+    assert_eq!(config.node.listen, None);
+    assert_eq!(config.node.advertise, [(Some("政务外网".to_owned()), "10.1.2.3:7843".to_owned())]);
+    assert_eq!(config.node.memory, Size::mib(128));
+    for bad in [
+        "listen = \"7843\"",
+        "advertise = \"10.1.2.3\"",
+        "memory = \"1 MiB\"",
+        "memory = 96",
+        "department_code = \"91350100M000100Y44\"",
+        "division = \"6101\"",
+        "transport = \"udp\"",
+        "bandwidth = \"1 KiB\"",
+    ] {
+        let found = node(bad).expect_err(bad);
+        assert_eq!((found.list.len(), found.list[0].line), (1, 4), "{bad}: {found:#?}");
+    }
+}
+
+#[test]
+fn the_shipped_configuration_is_valid_and_names_every_key() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/node.toml");
+    let text = load(&path).unwrap();
+    if let Err(mistakes) = Config::read(&path, &text) {
+        panic!("{}", mistakes.render(Lang::En));
+    }
+    // Each commented-out example is valid too once its comment sign is taken off.
+    let all: String = text.lines().map(|line| format!("{}\n", line.strip_prefix("#: ").unwrap_or(line))).collect();
+    if let Err(mistakes) = Config::read(&path, &all) {
+        panic!("{}", mistakes.render(Lang::En));
+    }
+    for key in [
+        "name", "department", "department_code", "division", "data_dir", "listen", "transport", "advertise", "memory",
+        "spool_max", "staging_max", "bandwidth", "address", "kind", "path", "id", "connection", "table", "query", "key", "watermark", "late",
+        "folder", "include", "exclude", "links", "quiet", "code", "title", "sharing", "level", "update", "basis", "version",
+        "resource", "into", "format", "mode", "write", "schedule", "timezone", "proof", "quarantine_max", "overlap", "missed",
+        "push", "to", "accept",
+    ] {
+        let named = text.lines().any(|line| {
+            let line = line.trim_start_matches("#: ").trim_start();
+            line.starts_with(&format!("{key} =")) || line.contains(&format!("{{ {key} =")) || line.contains(&format!(", {key} ="))
+        });
+        assert!(named, "config/node.toml does not show `{key}`");
+    }
+    // Every explanation stands in both languages.
+    let mut comment: Vec<&str> = Vec::new();
+    for line in text.lines().chain([""]) {
+        if let Some(words) = line.strip_prefix("# ") {
+            comment.push(words);
+            continue;
+        }
+        if !comment.is_empty() {
+            let chinese = comment.iter().any(|words| words.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c)));
+            let english = comment.iter().any(|words| words.split_whitespace().filter(|word| word.is_ascii()).count() > 2);
+            assert!(chinese && english, "only one language: {comment:#?}");
+            comment.clear();
+        }
+    }
+}

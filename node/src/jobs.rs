@@ -1,0 +1,187 @@
+//! Runs of jobs: one at a time per job, however it was started (schedule, operator). A second start while one
+//! is under way attaches to it. How a transfer then goes is in `transfer`.
+
+use crate::config::{Job, Kind};
+use crate::context::Context;
+use crate::store::{Side, Transfer, exchange, jobs, transfers};
+use crate::transfer::{self, Outcome};
+use posthouse_protocol::id::{JobId, TransferId};
+use posthouse_protocol::job::Mode;
+use posthouse_protocol::problem::{Code, Problem};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+/// The runs of one node.
+#[derive(Default)]
+pub struct Runs {
+    running: Mutex<BTreeMap<JobId, Run>>,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// One run of a job, for whoever waits for it.
+#[derive(Clone)]
+pub struct Run {
+    pub job: JobId,
+    /// Known at once for a take, later (or never) for a push.
+    pub transfer: Option<TransferId>,
+    outcome: watch::Receiver<Option<Result<Outcome, Problem>>>,
+}
+
+impl Run {
+    /// How it came out, once it has.
+    pub fn outcome(&self) -> Option<Result<Outcome, Problem>> {
+        self.outcome.borrow().clone()
+    }
+    /// Waits for the end.
+    pub async fn ended(&mut self) -> Result<Outcome, Problem> {
+        let ended = self.outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
+        match ended {
+            Ok(Some(outcome)) => outcome,
+            // The task was dropped with the node.
+            _ => Ok(Outcome::Interrupted),
+        }
+    }
+}
+
+/// Starts a run of `job`, or gives the one that is under way (true).
+pub async fn start(context: &Arc<Context>, job: &Job) -> Result<(Run, bool), Problem> {
+    if context.drain.is_cancelled() {
+        return Err(stopping());
+    }
+    match &job.kind {
+        Kind::Take { .. } => {
+            if let Some(run) = context.runs.of(&job.name) {
+                return Ok((run, true));
+            }
+            let transfer = plan(context, job).await?;
+            Ok(spawn(context, &job.name, Begin::Take(transfer)))
+        }
+        Kind::Push { .. } => Ok(spawn(context, &job.name, Begin::Push(Box::new(job.clone())))),
+        Kind::Accept { from, .. } => Err(Problem::new(Code::UsageInvalid)
+            .with("what", format!("the job {} is started by {from}, which pushes it", job.name))),
+    }
+}
+
+/// Goes on with the transfers that had not ended when the node stopped; those of paused jobs wait.
+pub async fn recover(context: &Arc<Context>) -> Result<(), Problem> {
+    for id in transfer::recover(context).await? {
+        let wanted = id.clone();
+        let found = context
+            .store
+            .read(move |db| {
+                let Some(row) = transfers::get(db, &wanted)? else { return Ok(None) };
+                let state = jobs::get(db, &row.job)?;
+                Ok(Some((row, state)))
+            })
+            .await?;
+        match found {
+            Some((row, state)) if !state.paused && !state.removed => {
+                tracing::info!(transfer = %row.id, job = %row.job, state = %row.state, "Resuming transfer");
+                take_up(context, &row);
+            }
+            _ => tracing::info!(transfer = %id, "A transfer of a paused job waits"),
+        }
+    }
+    Ok(())
+}
+
+/// Runs a consumer's open transfer that nobody runs now.
+pub fn take_up(context: &Arc<Context>, row: &Transfer) {
+    spawn(context, &row.job, Begin::Take(row.id.clone()));
+}
+
+/// The open transfer of the job, or a new one.
+async fn plan(context: &Arc<Context>, job: &Job) -> Result<TransferId, Problem> {
+    let Kind::Take { resource } = job.kind.clone() else {
+        return Err(Problem::new(Code::UsageInvalid).with("what", "only a take is planned here"));
+    };
+    let new = TransferId::from_random(context.world.random.bytes());
+    let mut row = Transfer::planned(
+        new,
+        Side::Consumer,
+        job.name.clone(),
+        resource.node.clone(),
+        resource,
+        job.mode,
+        job.write,
+        context.world.clock.now(),
+    );
+    context
+        .store
+        .write(move |tx| {
+            if let Some(open) = transfers::open_of_job(tx, Side::Consumer, &row.job)? {
+                return Ok(open.id);
+            }
+            if row.mode == Mode::Incremental {
+                row.watermark_from = exchange::reached(tx, &row.job)?;
+            }
+            transfers::plan(tx, &row)?;
+            Ok(row.id)
+        })
+        .await
+}
+
+/// Gives the run that is under way where there is one (true).
+fn spawn(context: &Arc<Context>, job: &JobId, begin: Begin) -> (Run, bool) {
+    let mut running = context.runs.locked();
+    if let Some(run) = running.get(job) {
+        return (run.clone(), true);
+    }
+    let (send, outcome) = watch::channel(None);
+    let transfer = match &begin {
+        Begin::Take(id) => Some(id.clone()),
+        Begin::Push(_) => None,
+    };
+    let run = Run { job: job.clone(), transfer, outcome };
+    running.insert(job.clone(), run.clone());
+    drop(running);
+    let (context, job) = (context.clone(), job.clone());
+    context.clone().runs.tasks.spawn(async move {
+        let outcome = match begin {
+            Begin::Take(id) => transfer::run_consumer(context.clone(), id).await,
+            Begin::Push(job) => transfer::push(context.clone(), &job).await,
+        };
+        match &outcome {
+            Ok(Outcome::Final(row)) => {
+                if let Some(problem) = &row.problem {
+                    context.note_error(problem);
+                }
+            }
+            Ok(Outcome::Interrupted) => {}
+            Err(problem) => {
+                tracing::warn!(%job, %problem, "A run failed");
+                context.note_error(problem);
+            }
+        }
+        context.runs.locked().remove(&job);
+        send.send_replace(Some(outcome));
+    });
+    (run, false)
+}
+
+enum Begin {
+    Take(TransferId),
+    Push(Box<Job>),
+}
+
+impl Runs {
+    /// The run of a job that is under way.
+    pub fn of(&self, job: &JobId) -> Option<Run> {
+        self.locked().get(job).cloned()
+    }
+    pub fn list(&self) -> Vec<Run> {
+        self.locked().values().cloned().collect()
+    }
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<JobId, Run>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) fn stopping() -> Problem {
+    Problem::new(Code::NotRunning)
+        .with("role", "node")
+        .with("socket", "this address")
+        .cause("the node is stopping; what was begun goes on at the next start")
+}
