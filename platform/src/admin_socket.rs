@@ -210,7 +210,7 @@ fn bind(path: &Path) -> std::io::Result<UnixListener> {
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(&name);
     temporary.push(".new");
-    let temporary = reachable(&folder, &temporary);
+    let temporary = reachable(path, &folder, &temporary);
     let _ = std::fs::remove_file(&temporary);
     let listener = UnixListener::bind(&temporary)?;
     std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600))?;
@@ -220,7 +220,7 @@ fn bind(path: &Path) -> std::io::Result<UnixListener> {
 
 async fn connect(path: &Path) -> std::io::Result<UnixStream> {
     let (folder, name) = split(path)?;
-    UnixStream::connect(reachable(&folder, &name)).await
+    UnixStream::connect(reachable(path, &folder, &name)).await
 }
 
 fn split(path: &Path) -> std::io::Result<(std::fs::File, std::ffi::OsString)> {
@@ -229,11 +229,16 @@ fn split(path: &Path) -> std::io::Result<(std::fs::File, std::ffi::OsString)> {
     Ok((std::fs::File::open(folder)?, name.to_owned()))
 }
 
-/// A socket's address has 107 bytes; data directories may lie deeper, so it is reached through the open folder.
-fn reachable(folder: &std::fs::File, name: &std::ffi::OsStr) -> PathBuf {
+/// A socket's address has 107 bytes; a data directory that lies deeper is reached through its open folder.
+fn reachable(path: &Path, folder: &std::fs::File, name: &std::ffi::OsStr) -> PathBuf {
+    let plain = path.with_file_name(name);
+    if plain.as_os_str().len() < ADDRESS_BYTES_MAX {
+        return plain;
+    }
     Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name)
 }
 
+const ADDRESS_BYTES_MAX: usize = 108;
 const QUESTION_BYTES_MAX: usize = 1 << 20;
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 const QUESTIONS_MAX: usize = 64;

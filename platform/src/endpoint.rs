@@ -3,6 +3,8 @@
 
 mod both;
 pub(crate) mod shared;
+#[cfg(test)]
+mod tests;
 
 use crate::World;
 use crate::identity::Identity;

@@ -2,17 +2,19 @@
 //! A node's name is the one DNS SAN of its certificate, compared exactly; there are no wildcards and
 //! no URI names. Keys never leave the machine they were made on.
 //! [`authority`] issues certificates, [`verify`] judges those of others, [`secret`] keeps files 0600,
-//! [`token`] is what a node joins with.
+//! [`token`] is what a node joins with, [`https`] serves web pages with an identity.
 
 pub mod authority;
+pub mod https;
 pub mod secret;
 pub mod token;
 pub mod verify;
 
 pub use authority::{Authority, Issued};
-pub use secret::{read_secret, read_statement_key, write_public, write_secret, write_statement_key};
+pub use secret::{pem, read_secret, read_statement_key, write_public, write_secret, write_statement_key};
 pub use token::JoinToken;
 
+use crate::random::Random;
 use posthouse_protocol::codec::sha256;
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::problem::{Code, Problem};
@@ -33,6 +35,13 @@ impl TlsKey {
     pub fn generate() -> Result<Self, Problem> {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|e| inside("make a key", &e))?;
         Ok(Self(Arc::new(pair)))
+    }
+    /// A new key as the world makes them: [`TlsKey::generate`], or from the seed of a simulation.
+    pub fn made_with(random: &dyn Random) -> Result<Self, Problem> {
+        match random.key_seed() {
+            Some(seed) => Self::from_seed(&seed),
+            None => Self::generate(),
+        }
     }
     /// An Ed25519 key from its seed: the same seed gives the same key, and signatures of one length,
     /// which keeps a simulation the same from run to run.

@@ -2,6 +2,10 @@
 
 pub trait Random: Send + Sync {
     fn fill(&self, out: &mut [u8]);
+    /// The seed of a new key pair, where key pairs are to repeat; `None` leaves them to the cryptography.
+    fn key_seed(&self) -> Option<[u8; 32]> {
+        None
+    }
 }
 
 impl dyn Random {
