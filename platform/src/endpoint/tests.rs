@@ -452,7 +452,7 @@ async fn channels_beyond_the_bound_wait_for_room() {
         }
         let more = tokio::time::timeout(Duration::from_millis(300), dialled.open()).await;
         assert!(more.is_err(), "{choice:?}");
-        open.truncate(shared::CHANNELS_MAX - 8);
+        open.truncate(shared::CHANNELS_MAX / 2);
         joined(&dialled, &accepted).await;
     }
 }
@@ -567,7 +567,12 @@ async fn fails_raw(scene: &Scene, other: &Scene, server: &Both, choice: Transpor
         }
     };
     assert!(judge.refusal().is_none());
-    assert_eq!(server.refused(), before + 1);
+    within(async {
+        while server.refused() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     shared.rejected(&node("b.example"), "", alert)
 }
 
