@@ -14,8 +14,8 @@ umask 022
 here=$(cd "$(dirname "$0")" && pwd)
 target=x86_64-unknown-linux-gnu
 glibc=2.17
-zig_version=0.14.1
-zigbuild_version=0.20.1
+zig_version=0.15.2
+zigbuild_version=0.24.0
 
 main() {
     verb=${1:-help}
