@@ -10,8 +10,10 @@ mod generate;
 mod help;
 mod job;
 mod node;
+mod reconcile;
 mod render;
 mod service;
+mod statistics;
 mod transfer;
 
 use clap::{FromArgMatches, Parser, Subcommand};
@@ -47,6 +49,10 @@ enum Command {
     Job(job::Command),
     /// What was and is under way: list, show, watch, cancel, retry
     Transfer(transfer::Command),
+    /// Balance a day between provider, consumer and coordinator, or compare a table row by row
+    Reconcile(reconcile::Command),
+    /// Count what a day or a month moved
+    Statistics(statistics::Command),
     /// Print the page of an error code, offline
     Explain(explain::Command),
     /// Write man pages or shell completions
@@ -86,6 +92,8 @@ async fn run(command: Command, screen: &Screen) -> Outcome {
         Command::Node(command) => node::run(command, screen).await,
         Command::Job(command) => job::run(command, screen).await,
         Command::Transfer(command) => transfer::run(command, screen).await,
+        Command::Reconcile(command) => reconcile::run(command, screen).await,
+        Command::Statistics(command) => statistics::run(command, screen).await,
         Command::Explain(command) => explain::run(command, screen),
         Command::Generate(command) => generate::run(command, screen),
     }

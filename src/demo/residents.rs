@@ -38,12 +38,13 @@ pub(super) fn change(path: &Path) -> Result<(u64, u64), Problem> {
     let mut database = open(path)?;
     let work = |database: &mut Connection| -> Result<(u64, u64), rusqlite::Error> {
         let transaction = database.transaction()?;
-        let rows: u64 = transaction.query_row("SELECT count(*) FROM residents", [], |row| row.get(0))?;
+        let rows: i64 = transaction.query_row("SELECT count(*) FROM residents", [], |row| row.get(0))?;
         let updated = transaction.execute(
             "UPDATE residents SET district = '浐灞', updated_at = '2026-01-02 09:00:00' WHERE rowid % 199 = 7",
             [],
         )?;
-        insert(&transaction, rows..rows + NEW_ROWS)?;
+        let first = rows.unsigned_abs();
+        insert(&transaction, first..first + NEW_ROWS)?;
         transaction.execute(
             "UPDATE residents SET updated_at = '2026-01-02 09:30:00' WHERE rowid > ?1",
             [rows],
@@ -147,7 +148,7 @@ mod tests {
         let path = folder.path().join("residents.db");
         create(&path, 130_000).unwrap();
         let database = Connection::open(&path).unwrap();
-        let one = |sql: &str| database.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();
+        let one = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs();
         assert_eq!(one("SELECT count(*) FROM residents WHERE birth_date = '1987-02-30'"), 1);
         assert_eq!(one("SELECT count(*) FROM residents WHERE note <> '虚构数据'"), 0);
         assert_eq!(one("SELECT count(*) FROM residents WHERE updated_at >= '2026-01-01 12:00:00'"), 0);
