@@ -13,4 +13,6 @@ mod config;
 mod crash;
 mod demo;
 mod exchange;
+mod readme;
 mod service;
+mod tidy;

@@ -347,7 +347,7 @@ fn words(list: &[&str]) -> Vec<String> {
 }
 
 /// Ports free for UDP and TCP alike at this moment.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub fn free_ports<const N: usize>() -> [u16; N] {
     let mut kept = Vec::new();
     let mut ports = [0; N];
     let mut found = 0;
