@@ -47,7 +47,8 @@ impl Pinned {
         }))
     }
 
-    fn save(&self, tx: &rusqlite::Transaction<'_>) -> Result<(), Problem> {
+    /// Replaces what was pinned before.
+    pub fn save(&self, tx: &rusqlite::Transaction<'_>) -> Result<(), Problem> {
         meta::set(tx, COORDINATOR, self.coordinator.as_str().as_bytes())?;
         meta::set(tx, POLICY_KEY, &self.policy_key)?;
         meta::set(tx, LEDGER_VKEY, self.ledger_vkey.as_bytes())

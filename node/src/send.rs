@@ -3,6 +3,7 @@
 //! meanwhile is read again under a higher revision, never sent torn. Nothing here is durable; all of it can
 //! be repeated at will. What may be sent at all was decided by the [`Permit`] before this room is entered.
 
+use crate::context::Context;
 use crate::seal::{Spool, storage};
 use bytes::Bytes;
 use minicbor::bytes::ByteArray;
@@ -199,6 +200,7 @@ impl Reading {
 /// Puts packed chunks on one data channel, in the order they come, until there are no more.
 /// Several channels share one queue: whichever is free takes the next.
 pub async fn run_channel(
+    ctx: Arc<Context>,
     mut writer: Writer,
     queue: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Vec<Packed>>>>,
     sent: mpsc::UnboundedSender<Result<Sent, Problem>>,
@@ -209,6 +211,7 @@ pub async fn run_channel(
         let next = queue.lock().await.recv().await;
         let Some(chunks) = next else { break };
         let mut count = Sent::default();
+        ctx.pace.take(chunks.iter().map(|one| u64::from(one.header.wire_bytes)).sum()).await;
         let write = async {
             buffer.clear();
             for Packed { header, body } in &chunks {

@@ -4,6 +4,7 @@
 //! A full disk pauses it; it goes on by itself when there is room.
 
 mod session;
+mod sweep;
 
 pub(crate) use session::open_destination;
 
@@ -38,6 +39,9 @@ pub async fn recover(ctx: &Arc<Context>) -> Result<Vec<TransferId>, Problem> {
     let filter = transfers::Filter { side: Some(Side::Consumer), open: true, ..Default::default() };
     let mut open = ctx.store.read(move |db| transfers::list(db, &filter)).await?;
     open.reverse();
+    if let Err(problem) = sweep::working_folders(ctx).await {
+        tracing::warn!(%problem, "Working files of ended transfers remain");
+    }
     Ok(open.into_iter().map(|row| row.id).collect())
 }
 
@@ -110,6 +114,8 @@ struct Run {
     row: Transfer,
     registered: Registered,
     began: Duration,
+    /// The provider knows how it ended.
+    told: bool,
 }
 
 /// The two halves of a control channel, greeted, and what carries them.
@@ -122,7 +128,8 @@ struct Line {
 impl Run {
     async fn new(ctx: &Arc<Context>, row: Transfer) -> Self {
         let registered = Registered::enter(ctx, row.clone(), None).await;
-        Self { ctx: ctx.clone(), row, registered, began: ctx.world.clock.monotonic() }
+        let began = ctx.world.clock.monotonic();
+        Self { ctx: ctx.clone(), row, registered, began, told: false }
     }
 
     /// To the final state; None when this node stops first.
@@ -212,9 +219,9 @@ impl Run {
         }
         let line = match self.connect().await {
             Ok(line) => line,
-            Err(problem) => return lost_or_final(problem),
+            Err(problem) => return self.lost_or_final(problem),
         };
-        let request = self.request(false).await?;
+        let request = self.request(false);
         session::take(self, &job, line, request).await
     }
 
@@ -232,20 +239,6 @@ impl Run {
 
     async fn connect(&mut self) -> Result<Line, Problem> {
         let peer = self.row.peer.clone();
-        let connecting = async {
-            let connection = self.ctx.pool.connection(&peer).await?;
-            let (mut reader, mut writer) = frames::split(connection.open().await?, &peer);
-            let hello = own_hello(&self.ctx, Purpose::Control(self.row.id.clone()));
-            writer.send(&Frame::Hello(hello)).await?;
-            let patience = Duration::from_millis(limits::HANDSHAKE_MS);
-            match tokio::time::timeout(patience, reader.expect()).await {
-                Ok(Ok(Frame::Hello(hello))) => super::greet(&self.ctx, &peer, &hello).await?,
-                Ok(Ok(_)) => return Err(invalid(&peer, "it does not greet")),
-                Ok(Err(problem)) => return Err(problem),
-                Err(_) => return Err(lost(&peer, "it does not greet")),
-            }
-            Ok(Line { connection, reader, writer })
-        };
         let line = tokio::select! {
             biased;
             () = self.ctx.drain.cancelled() => return Err(lost(&peer, "this node stops")),
@@ -253,7 +246,7 @@ impl Run {
                 self.registered.stop.mark_changed();
                 return Err(lost(&peer, "the transfer was stopped here"));
             }
-            line = connecting => line?,
+            line = connect(&self.ctx, &peer, &self.row.id) => line?,
         };
         self.row.transport = Some(line.connection.transport());
         if self.row.started.is_none() {
@@ -262,9 +255,9 @@ impl Run {
         Ok(line)
     }
 
-    async fn request(&self, committed: bool) -> Result<Request, Problem> {
+    fn request(&self, committed: bool) -> Request {
         let row = &self.row;
-        Ok(Request {
+        Request {
             transfer: row.id.clone(),
             job: row.job.clone(),
             resource: row.resource.resource.clone(),
@@ -275,7 +268,7 @@ impl Run {
             consumer_epoch: self.ctx.epoch,
             succeeds: row.succeeds.clone(),
             committed,
-        })
+        }
     }
 
     fn subject(&self) -> Subject {
@@ -294,7 +287,7 @@ impl Run {
             // What is committed cannot fail any more: it is tried for as long as it takes.
             Err(problem) => return Ok(Ended::Lost(problem)),
         };
-        let request = self.request(true).await?;
+        let request = self.request(true);
         session::settle(self, line, request, statement).await
     }
 
@@ -303,8 +296,12 @@ impl Run {
         let subject = self.subject();
         self.row.active_ms += self.elapsed();
         tracing::warn!(transfer = %self.row.id, %problem, "A transfer ends without a receipt");
-        settle::state_ending(&self.ctx, &self.row, &subject, &problem).await?;
+        let statement = settle::state_ending(&self.ctx, &self.row, &subject, &problem).await?;
         session::discard(self).await;
+        if self.row.state != State::Planned && !self.told {
+            let ending = settle::refused(&problem, statement.as_ref());
+            tokio::spawn(session::tell(self.ctx.clone(), self.row.clone(), self.request(false), ending));
+        }
         let row = load(&self.ctx, &self.row.id).await?;
         if let Some(row) = &row {
             self.registered.show(|live| live.row = row.clone());
@@ -332,11 +329,37 @@ impl Run {
         u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Whether a connection that failed is worth another try.
+    fn lost_or_final(&self, problem: Problem) -> Result<Ended, Problem> {
+        // A grant that was just made is still on its way here.
+        let young = self.ctx.world.clock.now().since_ms(self.row.created) < POLICY_WITHIN_MS;
+        match problem.code {
+            Code::NodeRevoked | Code::Fenced | Code::VersionUnsupported => Err(problem),
+            Code::NoGrant if !young => Err(problem),
+            _ => Ok(Ended::Lost(problem)),
+        }
+    }
+
     /// A transfer that nobody ever offered is given up after a while; one that moved, after a week.
     fn out_of_time(&self) -> bool {
         let age = self.ctx.world.clock.now().since_ms(self.row.created);
         age > if self.row.state == State::Planned { OFFER_WITHIN_MS } else { MOVE_WITHIN_MS }
     }
+}
+
+/// Opens a control channel for a transfer, on a connection that is there or is made.
+async fn connect(ctx: &Arc<Context>, peer: &NodeId, transfer: &TransferId) -> Result<Line, Problem> {
+    let connection = ctx.pool.connection(peer).await?;
+    let (mut reader, mut writer) = frames::split(connection.open().await?, peer);
+    writer.send(&Frame::Hello(own_hello(ctx, Purpose::Control(transfer.clone())))).await?;
+    let patience = Duration::from_millis(limits::HANDSHAKE_MS);
+    match tokio::time::timeout(patience, reader.expect()).await {
+        Ok(Ok(Frame::Hello(hello))) => super::greet(ctx, peer, &hello).await?,
+        Ok(Ok(_)) => return Err(invalid(peer, "it does not greet")),
+        Ok(Err(problem)) => return Err(problem),
+        Err(_) => return Err(lost(peer, "it does not greet")),
+    }
+    Ok(Line { connection, reader, writer })
 }
 
 /// Splits of earlier failed runs that this one succeeds, newest first.
@@ -354,13 +377,6 @@ async fn predecessors(ctx: &Context, row: &Transfer) -> Result<Vec<TransferId>, 
         .await
 }
 
-fn lost_or_final(problem: Problem) -> Result<Ended, Problem> {
-    match problem.code {
-        Code::NodeRevoked | Code::Fenced | Code::VersionUnsupported => Err(problem),
-        _ => Ok(Ended::Lost(problem)),
-    }
-}
-
 fn lost(peer: &NodeId, cause: &str) -> Problem {
     Problem::new(Code::PeerUnreachable).with("peer", peer).cause(cause)
 }
@@ -371,6 +387,7 @@ fn invalid(peer: &NodeId, cause: &str) -> Problem {
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 const NO_ROOM_LOOK: Duration = Duration::from_secs(2);
+const POLICY_WITHIN_MS: i64 = 5_000;
 const SUCCESSORS_MAX: usize = 5;
 const OFFER_WITHIN_MS: i64 = 86_400_000;
 const MOVE_WITHIN_MS: i64 = 7 * 86_400_000;

@@ -309,6 +309,11 @@ impl Session {
         while let Some(event) = self.machine.poll_event() {
             self.event(event).await?;
         }
+        if let Some(given) = &mut self.given
+            && given.hashes.len() >= HASHES_KEPT
+        {
+            given.keep_hashes(&self.ctx).await?;
+        }
         self.read_more()
     }
 
@@ -389,8 +394,7 @@ impl Session {
         {
             let problem = row.problem.clone().unwrap_or_else(|| Problem::new(Code::Cancelled));
             let statement = settle::state_ending(&self.ctx, row, &subject, &problem).await?;
-            self.machine.refuse(settle::refused(&problem, statement.as_ref()));
-            self.end_soon();
+            self.say_ended(&problem, statement.as_ref());
             return Ok(());
         }
         if request.committed {
@@ -410,12 +414,7 @@ impl Session {
             }
             Err(problem) => {
                 let statement = settle::state_ending(&self.ctx, &row, &subject, &problem).await?;
-                let refusal = settle::refused(&problem, statement.as_ref());
-                match settle::ended_state(&problem) {
-                    State::Refused => self.machine.refuse(refusal),
-                    _ => self.machine.fail(refusal),
-                }
-                self.end_soon();
+                self.say_ended(&problem, statement.as_ref());
                 Ok(())
             }
         }
@@ -772,7 +771,7 @@ impl Session {
         }
         given.lanes.open += 1;
         let (queue, sent) = (given.lanes.queue.clone(), given.lanes.sent.clone());
-        tokio::spawn(send::run_channel(writer, queue, sent, self.caller.peer.to_string()));
+        tokio::spawn(send::run_channel(self.ctx.clone(), writer, queue, sent, self.caller.peer.to_string()));
     }
 
     // ---- the policy
@@ -930,13 +929,18 @@ impl Session {
         };
         tracing::warn!(transfer = %subject.transfer, %problem, "A transfer ends without a receipt");
         let statement = settle::state_ending(&self.ctx, &row, &subject, &problem).await?;
-        let ending = settle::refused(&problem, statement.as_ref());
-        match settle::ended_state(&problem) {
+        self.say_ended(&problem, statement.as_ref());
+        self.finished().await
+    }
+
+    /// Tells the consumer, and waits a little for its own statement.
+    fn say_ended(&mut self, problem: &Problem, statement: Option<&Statement>) {
+        let ending = settle::refused(problem, statement);
+        match settle::ended_state(problem) {
             State::Refused => self.machine.refuse(ending),
             _ => self.machine.fail(ending),
         }
         self.end_soon();
-        self.finished().await
     }
 
     fn end_soon(&mut self) {
@@ -1104,5 +1108,7 @@ const UNSENT_BYTES_MAX: u64 = 8 << 20;
 /// A file is read this often before it is left out.
 const REVISIONS_MAX: u32 = 3;
 const QUIET_MS: i64 = 2_000;
+/// Roots of files are stored in groups.
+const HASHES_KEPT: usize = 1024;
 const RECENT_MAX: usize = 1024;
 const STRANDED_MAX: u64 = 8 << 20;

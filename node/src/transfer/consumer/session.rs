@@ -6,7 +6,7 @@ mod arrived;
 mod finish;
 
 pub(crate) use finish::open_destination;
-pub(super) use finish::{commit_staged, discard, settle};
+pub(super) use finish::{commit_staged, discard, settle, tell};
 
 use super::{Line, Run, predecessors};
 use crate::config::Job;
@@ -750,7 +750,7 @@ impl Session<'_> {
                     State::Refused => self.machine().refuse(ending),
                     _ => self.machine().fail(ending),
                 }
-                self.say_goodbye().await;
+                self.run.told = self.say_goodbye().await;
                 Err(problem)
             }
             Ok(Ended::Stopped) if *self.run.registered.stop.borrow() == Stop::Cancelled => {
@@ -758,15 +758,15 @@ impl Session<'_> {
                 let subject = self.run.subject();
                 let statement = settle::state_ending(&self.ctx, &self.run.row, &subject, &problem).await?;
                 self.machine().fail(settle::refused(&problem, statement.as_ref()));
-                self.say_goodbye().await;
+                self.run.told = self.say_goodbye().await;
                 Ok(Ended::Stopped)
             }
             other => other,
         }
     }
 
-    /// Tells the provider how it ended and takes its answer, for a short while.
-    async fn say_goodbye(&mut self) {
+    /// Tells the provider how it ended and takes its answer, for a short while; whether it answered.
+    async fn say_goodbye(&mut self) -> bool {
         self.ending = Some(steady(&self.ctx.world).plus_ms(GOODBYE_MS));
         loop {
             self.transmit();
@@ -784,22 +784,22 @@ impl Session<'_> {
                 }
             }
             if self.machine().is_done() && !self.blocked {
-                return;
+                return true;
             }
             let ending = self.ending;
             let now = tokio::select! {
                 biased;
                 frame = self.frames.recv() => match frame {
                     Some(Ok(frame)) => Some(frame),
-                    _ => return,
+                    _ => return false,
                 },
                 _ = self.out.reserve(), if self.blocked => None,
-                () = until(&self.ctx.world, ending) => return,
+                () = until(&self.ctx.world, ending) => return false,
             };
             if let Some(frame) = now
                 && self.machine().handle_frame(frame, steady(&self.ctx.world)).is_err()
             {
-                return;
+                return false;
             }
         }
     }

@@ -13,9 +13,9 @@ use crate::transfer::attachments::{self, Attachments};
 use crate::transfer::provider::{read_frames, write_frames};
 use crate::transfer::{blocking, steady, until};
 use posthouse_connectors::folder::FolderDestination;
-use posthouse_connectors::{Destination, Landing};
+use posthouse_connectors::{Destination, Landing, parquet};
 use posthouse_protocol::consumer::{Consumer, ConsumerEvent};
-use posthouse_protocol::frame::{Offer, Request};
+use posthouse_protocol::frame::{Frame, Offer, Refused, Request};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::State;
 use posthouse_protocol::manifest::{Entry, LeftOuts};
@@ -24,6 +24,7 @@ use posthouse_protocol::schema::Contract;
 use posthouse_protocol::statement::Statement;
 use posthouse_protocol::time::Timestamp;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Opens where a transfer lands: its folder, or its table with the node's own folder for splits.
@@ -79,7 +80,7 @@ pub(crate) fn open_destination(
     };
     match target {
         Target::Table { connection, table } => ctx.connect(connection)?.destination(&landing(table.clone())),
-        Target::Parquet { path } => Err(Problem::new(Code::DestinationFailed).with("target", path.display())),
+        Target::Parquet { path } => parquet::destination(path, &landing(row.resource.resource.to_string())),
         Target::Folder { .. } => Err(Problem::new(Code::InsideFailed).cause("a folder is no table")),
     }
 }
@@ -281,9 +282,56 @@ pub(in crate::transfer::consumer) async fn settle(
     };
     drop(out);
     reading.abort();
-    let _ = tokio::time::timeout(std::time::Duration::from_millis(GOODBYE_MS.unsigned_abs()), writing).await;
+    let _ = tokio::time::timeout(Duration::from_millis(GOODBYE_MS.unsigned_abs()), writing).await;
     drop(connection);
     Ok(ended)
+}
+
+/// Tells the provider of an ending that it has not heard of, for as long as this process lives and an hour.
+pub(in crate::transfer::consumer) async fn tell(ctx: Arc<Context>, row: Transfer, request: Request, ending: Refused) {
+    let mut wait = TELL_MIN;
+    while wait <= TELL_MAX {
+        match tell_once(&ctx, &row, &request, &ending).await {
+            Ok(()) => return,
+            Err(problem) => tracing::debug!(transfer = %row.id, %problem, "The provider does not know of the end yet"),
+        }
+        let woken = tokio::select! {
+            biased;
+            () = ctx.drain.cancelled() => false,
+            () = tokio::time::sleep(wait) => true,
+        };
+        if !woken {
+            return;
+        }
+        wait *= 2;
+    }
+}
+
+async fn tell_once(ctx: &Arc<Context>, row: &Transfer, request: &Request, ending: &Refused) -> Result<(), Problem> {
+    let Line { connection, mut reader, mut writer } = super::super::connect(ctx, &row.peer, &row.id).await?;
+    writer.send(&Frame::Request(request.clone())).await?;
+    writer.send(&Frame::Failed(ending.clone())).await?;
+    let answer = async {
+        loop {
+            match reader.expect().await? {
+                Frame::Noted(statement) | Frame::Failed(Refused { statement, .. }) | Frame::Refused(Refused { statement, .. }) => {
+                    return Ok::<_, Problem>(statement);
+                }
+                _ => {}
+            }
+        }
+    };
+    let lost = || Problem::new(Code::PeerUnreachable).with("peer", &row.peer).cause("it does not answer");
+    let statement = tokio::time::timeout(TELL_MIN * 10, answer).await.map_err(|_| lost())??;
+    let subject = settle::Subject {
+        transfer: row.id.clone(),
+        job: row.job.clone(),
+        resource: row.resource.clone(),
+        consumer: ctx.name.clone(),
+    };
+    settle::take_ending(ctx, &subject, &statement).await?;
+    drop(connection);
+    Ok(())
 }
 
 /// Both statements are here and there: the receipt stands.
@@ -362,3 +410,5 @@ pub(in crate::transfer::consumer) async fn discard(run: &Run) {
 }
 
 const PAGE: u32 = 1024;
+const TELL_MIN: Duration = Duration::from_secs(1);
+const TELL_MAX: Duration = Duration::from_secs(1800);
