@@ -6,6 +6,7 @@
 //! - [`endpoint`]: accept and dial authenticated connections over [`quic`] or [`tls_tcp`].
 //! - [`identity`]: keys, certificates, the private CA, the pinned trust of a node.
 //! - [`frames`]: whole frames on a channel. [`settings`]: configuration files.
+//! - [`https`]: TLS for people and scripts.
 //! - [`admin_socket`]: one question and its answers over a Unix socket.
 //! - [`simulated`] (feature `simulation`): the same world under turmoil.
 //!
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod disk;
 pub mod endpoint;
 pub mod frames;
+pub mod https;
 pub mod identity;
 pub mod network;
 pub mod pace;
