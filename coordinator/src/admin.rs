@@ -149,6 +149,16 @@ pub enum NodeState {
     Revoked,
 }
 
+impl NodeState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Stale => "stale",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 /// One node as its last report and the registry have it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NodeRow {

@@ -239,4 +239,7 @@ impl Centre {
     }
 }
 
+#[cfg(test)]
+mod tests;
+
 const DRAIN: Duration = Duration::from_secs(8);

@@ -44,7 +44,6 @@ pub(crate) trait Store: Send + Sync {
     // policy
     async fn add_grant(&self, grant: GrantRecord) -> Result<(), Problem>;
     async fn grants(&self) -> Result<Vec<GrantRecord>, Problem>;
-    async fn grant(&self, id: &GrantId) -> Result<Option<GrantRecord>, Problem>;
     /// The grant as revoked; None = unknown or revoked before.
     async fn revoke_grant(&self, id: &GrantId, at: Timestamp) -> Result<Option<GrantRecord>, Problem>;
     /// Everything that one node's policy consists of, from one instant.

@@ -171,10 +171,6 @@ impl Store for Sqlite {
     async fn grants(&self) -> Result<Vec<GrantRecord>, Problem> {
         self.read(policy::grants).await
     }
-    async fn grant(&self, id: &GrantId) -> Result<Option<GrantRecord>, Problem> {
-        let id = id.clone();
-        self.read(move |c| policy::grant(c, &id)).await
-    }
     async fn revoke_grant(&self, id: &GrantId, at: Timestamp) -> Result<Option<GrantRecord>, Problem> {
         let id = id.clone();
         self.write(move |t| policy::revoke_grant(t, &id, at)).await

@@ -1,0 +1,164 @@
+//! Grants reach the nodes they concern, signed, at once; and what may not be granted is not.
+
+use super::scene::{CONSUMER, Node, PROVIDER, Scene};
+use crate::admin::Request;
+use posthouse_protocol::catalog::{CatalogRef, Sharing};
+use posthouse_protocol::centre::{CentreAnswer, CentreRequest};
+use posthouse_protocol::id::NodeId;
+use posthouse_protocol::policy::{Freshness, Grant, Policy};
+use posthouse_protocol::problem::Code;
+use posthouse_protocol::trust::TrustStore;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+#[tokio::test]
+async fn a_grant_given_and_withdrawn_reaches_both_nodes_within_five_seconds() {
+    let scene = Scene::start().await;
+    let (provider, consumer) = (scene.joined(PROVIDER).await, scene.joined(CONSUMER).await);
+    let mut told = [provider.listen(CentreAnswer::Done), consumer.listen(CentreAnswer::Done)];
+    provider.beat().await.unwrap();
+    consumer.beat().await.unwrap();
+    settle(&mut told).await;
+
+    let since = Instant::now();
+    let grant = scene.grant(&format!("{PROVIDER}/person")).await;
+    for told in &mut told {
+        assert_eq!(next(told).await, CentreRequest::PolicyChanged);
+    }
+    assert!(since.elapsed() < Duration::from_secs(5));
+    let policy = policy(&provider).await;
+    let granted = Grant::decode(&policy.grants[0]).unwrap();
+    assert_eq!((granted.id, granted.consumer.as_str()), (grant.clone(), CONSUMER));
+    let peer = &policy.peers[0];
+    assert_eq!(peer.node.as_str(), CONSUMER);
+    let trust = TrustStore::open(&policy.nodes, &provider.policy_key).unwrap();
+    assert_eq!(trust.nodes().nodes.len(), 2);
+
+    settle(&mut told).await;
+    let since = Instant::now();
+    scene.ask(Request::GrantRevoke { grant: grant.clone() }).await.unwrap();
+    for told in &mut told {
+        assert_eq!(next(told).await, CentreRequest::PolicyChanged);
+    }
+    assert!(since.elapsed() < Duration::from_secs(5));
+    let after = self::policy(&provider).await;
+    assert!(after.grants.is_empty() && after.version() > policy.version());
+    let again = scene.ask(Request::GrantRevoke { grant }).await;
+    assert_eq!(again.unwrap_err().code, Code::UnknownName);
+}
+
+#[tokio::test]
+async fn a_heartbeat_answers_which_policy_is_the_latest() {
+    let scene = Scene::start().await;
+    let (provider, _consumer) = (scene.joined(PROVIDER).await, scene.joined(CONSUMER).await);
+    scene.grant(&format!("{PROVIDER}/person")).await;
+    let Ok(CentreAnswer::Heartbeat(answer)) = provider.beat().await else { panic!("no answer") };
+    let freshness = Freshness::open(&answer.freshness, &provider.name, &provider.policy_key).unwrap();
+    let policy = policy(&provider).await;
+    assert_eq!((freshness.epoch, freshness.sequence), policy.version());
+    assert!(!answer.fenced);
+}
+
+#[tokio::test]
+async fn a_revoked_node_stands_on_the_deny_list_of_all() {
+    let scene = Scene::start().await;
+    let (provider, consumer) = (scene.joined(PROVIDER).await, scene.joined(CONSUMER).await);
+    let bystander = scene.joined("audit.test.example").await;
+    let mut told = [bystander.listen(CentreAnswer::Done)];
+    scene.grant(&format!("{PROVIDER}/person")).await;
+    settle(&mut told).await;
+    scene.ask(Request::NodeRevoke { node: consumer.name.clone() }).await.unwrap();
+    assert_eq!(next(&mut told[0]).await, CentreRequest::PolicyChanged);
+    for node in [&provider, &bystander] {
+        assert_eq!(policy(node).await.denied, [consumer.name.clone()]);
+    }
+    assert!(policy(&provider).await.peers.is_empty());
+}
+
+#[tokio::test]
+async fn a_changed_address_reaches_the_peers_policies() {
+    let scene = Scene::start().await;
+    let (mut provider, consumer) = (scene.joined(PROVIDER).await, scene.joined(CONSUMER).await);
+    scene.grant(&format!("{PROVIDER}/person")).await;
+    let before = policy(&consumer).await;
+    provider.profile.advertise = vec![(None, "10.9.8.7:7843".to_owned())];
+    provider.beat().await.unwrap();
+    let after = policy(&consumer).await;
+    assert_eq!(after.peers[0].addresses, provider.profile.advertise);
+    assert!(after.version() > before.version());
+}
+
+#[tokio::test]
+async fn what_may_not_be_granted_is_refused() {
+    let scene = Scene::start().await;
+    let (mut provider, _consumer) = (scene.joined(PROVIDER).await, scene.joined(CONSUMER).await);
+    provider.profile.resources = vec![(
+        "secret".parse().unwrap(),
+        Some(CatalogRef {
+            code: "A1".to_owned(),
+            title: "内部资料".to_owned(),
+            sharing: Sharing::None,
+            level: 4,
+            update: "daily".to_owned(),
+            basis: Some("保密法第九条".to_owned()),
+            version: None,
+        }),
+    )];
+    provider.beat().await.unwrap();
+    let request = |resource: &str| scene.grant_request(resource);
+    let secret = scene.ask(request(&format!("{PROVIDER}/secret"))).await.unwrap_err();
+    assert_eq!(secret.code, Code::SharingNone);
+    assert!(secret.cause.contains("保密法"));
+    assert_eq!(scene.ask(request("nobody.example/x")).await.unwrap_err().code, Code::UnknownName);
+    assert_eq!(scene.ask(request(&format!("{CONSUMER}/x"))).await.unwrap_err().code, Code::UsageInvalid);
+    let Request::GrantAdd { consumer, resource, until, .. } = request(&format!("{PROVIDER}/person")) else { panic!() };
+    for (filter, columns, until) in [
+        (Some("district ="), None, until),
+        (Some("1; DROP TABLE person"), None, until),
+        (None, Some(Vec::new()), until),
+        (None, None, scene.world.clock.now().plus_ms(-1)),
+    ] {
+        let (consumer, resource) = (consumer.clone(), resource.clone());
+        let filter = filter.map(str::to_owned);
+        let refused = scene.ask(Request::GrantAdd { consumer, resource, until, columns, filter, zone: None }).await;
+        assert_eq!(refused.unwrap_err().code, Code::UsageInvalid);
+    }
+}
+
+#[tokio::test]
+async fn the_centre_passes_on_a_wish_to_be_dialled_only_between_nodes_with_a_grant() {
+    let scene = Scene::start().await;
+    let (provider, mut consumer) = (scene.joined(PROVIDER).await, scene.joined(CONSUMER).await);
+    consumer.profile.advertise = vec![(None, "10.1.1.1:7843".to_owned())];
+    consumer.beat().await.unwrap();
+    let wish = CentreRequest::AskDial(provider.name.clone());
+    assert_eq!(consumer.ask(wish.clone()).await.unwrap_err().code, Code::NoGrant);
+    scene.grant(&format!("{PROVIDER}/person")).await;
+    let mut told = provider.listen(CentreAnswer::Done);
+    assert_eq!(consumer.ask(wish).await.unwrap(), CentreAnswer::Done);
+    loop {
+        if let CentreRequest::Dial(dial) = next(&mut told).await {
+            assert_eq!((dial.peer.as_str(), dial.addresses), (CONSUMER, vec!["10.1.1.1:7843".to_owned()]));
+            break;
+        }
+    }
+    let absent: NodeId = "absent.test.example".parse().unwrap();
+    assert_eq!(consumer.ask(CentreRequest::AskDial(absent)).await.unwrap_err().code, Code::NoGrant);
+}
+
+async fn policy(node: &Node) -> Policy {
+    let Ok(CentreAnswer::Policy(bytes)) = node.ask(CentreRequest::Policy).await else { panic!("no policy") };
+    Policy::open(&bytes, &node.name, &node.policy_key).unwrap()
+}
+
+async fn next(told: &mut UnboundedReceiver<CentreRequest>) -> CentreRequest {
+    tokio::time::timeout(Duration::from_secs(5), told.recv()).await.expect("within five seconds").unwrap()
+}
+
+/// Lets notices that are still on their way arrive, and forgets them.
+async fn settle(told: &mut [UnboundedReceiver<CentreRequest>]) {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for told in told {
+        while told.try_recv().is_ok() {}
+    }
+}
