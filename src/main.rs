@@ -3,10 +3,12 @@
 //! reads is printed by `render` or comes from the problem list of the protocol.
 
 mod check;
-mod doctor;
+mod coordinator;
 mod demo;
+mod doctor;
 mod explain;
 mod generate;
+mod grant;
 mod help;
 mod job;
 mod node;
@@ -53,6 +55,10 @@ enum Command {
     Reconcile(reconcile::Command),
     /// Count what a day or a month moved
     Statistics(statistics::Command),
+    /// Found and look after a coordinator
+    Coordinator(coordinator::Command),
+    /// Give and withdraw grants
+    Grant(grant::Command),
     /// Print the page of an error code, offline
     Explain(explain::Command),
     /// Write man pages or shell completions
@@ -94,6 +100,8 @@ async fn run(command: Command, screen: &Screen) -> Outcome {
         Command::Transfer(command) => transfer::run(command, screen).await,
         Command::Reconcile(command) => reconcile::run(command, screen).await,
         Command::Statistics(command) => statistics::run(command, screen).await,
+        Command::Coordinator(command) => coordinator::run(command, screen).await,
+        Command::Grant(command) => grant::run(command, screen).await,
         Command::Explain(command) => explain::run(command, screen),
         Command::Generate(command) => generate::run(command, screen),
     }

@@ -32,7 +32,6 @@ pub(crate) fn stopping() {
 }
 
 /// Returns at SIGTERM or SIGINT, and tells systemd that the service drains.
-#[allow(dead_code, reason = "for roles that have nothing to reload")]
 pub(crate) async fn until_stopped() -> Result<(), Problem> {
     let mut signals = Signals::listen()?;
     while signals.next().await != Asked::Stop {}
