@@ -104,12 +104,7 @@ pub struct Opened {
 }
 
 /// Signs a payload.
-pub fn seal(
-    content_type: &str,
-    claims: &Claims,
-    payload: &[u8],
-    signer: &dyn Signer,
-) -> Result<Vec<u8>, CoseError> {
+pub fn seal(content_type: &str, claims: &Claims, payload: &[u8], signer: &dyn Signer) -> Result<Vec<u8>, CoseError> {
     let protected = header(signer.algorithm(), Some(content_type), &key_id(&signer.public_key()), claims, None);
     let signature = signer.sign(&to_be_signed(&protected, payload))?;
     Ok(envelope(&protected, None, Some(payload), &signature))
@@ -257,13 +252,7 @@ fn parse_claims(d: &mut Decoder<'_>) -> Result<Claims, minicbor::decode::Error> 
     Ok(Claims { issuer, subject, issued })
 }
 
-fn header(
-    algorithm: i64,
-    content_type: Option<&str>,
-    key: &KeyId,
-    claims: &Claims,
-    structure: Option<i64>,
-) -> Vec<u8> {
+fn header(algorithm: i64, content_type: Option<&str>, key: &KeyId, claims: &Claims, structure: Option<i64>) -> Vec<u8> {
     written(|e| {
         let entries = 3 + u64::from(content_type.is_some()) + u64::from(structure.is_some());
         e.map(entries)?.i64(ALGORITHM)?.i64(algorithm)?;

@@ -210,7 +210,9 @@ impl Filter {
         match &filter {
             Self::In(_, literals) if literals.is_empty() => Err(wrong("IN names no values")),
             Self::Compare(_, _, literal) if !literal.is_valid() => Err(wrong("the literal is not valid")),
-            Self::Between(_, low, high) if !low.is_valid() || !high.is_valid() => Err(wrong("the literal is not valid")),
+            Self::Between(_, low, high) if !low.is_valid() || !high.is_valid() => {
+                Err(wrong("the literal is not valid"))
+            }
             Self::In(_, literals) if !literals.iter().all(Literal::is_valid) => Err(wrong("the literal is not valid")),
             _ => Ok(filter),
         }
@@ -286,7 +288,11 @@ struct Column<'a>(&'a str);
 
 impl fmt::Display for Column<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if parse::is_plain_name(self.0) { f.write_str(self.0) } else { write!(f, "\"{}\"", self.0.replace('"', "\"\"")) }
+        if parse::is_plain_name(self.0) {
+            f.write_str(self.0)
+        } else {
+            write!(f, "\"{}\"", self.0.replace('"', "\"\""))
+        }
     }
 }
 

@@ -45,9 +45,12 @@ pub fn leaf_hash(data: &[u8]) -> Hash {
     tlog::record_hash(data).0
 }
 
-/// Where the hash of node `n` of `level` (0 = leaves) is stored.
+/// Where the hash of node `n` of `level` (0 = leaves) is stored. A node beyond the largest log is nowhere.
 pub fn stored_index(level: u8, n: u64) -> u64 {
-    tlog::stored_hash_index(level, n)
+    match limits::LEDGER_SIZE_MAX.checked_shr(u32::from(level)) {
+        Some(last) if n <= last => tlog::stored_hash_index(level, n),
+        _ => u64::MAX,
+    }
 }
 
 /// How many hashes are stored for a tree of this size.
@@ -286,12 +289,7 @@ pub struct Inclusion {
 
 impl Inclusion {
     /// Makes the COSE receipt of leaf `index` in the tree of `size`. `subject` is the statement's own.
-    pub fn sign(
-        &self,
-        coordinator: &NodeId,
-        subject: &str,
-        signer: &dyn Signer,
-    ) -> Result<Vec<u8>, LedgerError> {
+    pub fn sign(&self, coordinator: &NodeId, subject: &str, signer: &dyn Signer) -> Result<Vec<u8>, LedgerError> {
         let claims = cose::Claims::new(coordinator.clone(), subject, self.issued);
         Ok(cose::seal_inclusion(&claims, &self.root, &self.encode_proof(), signer)?)
     }

@@ -238,7 +238,11 @@ pub fn differences(provider: &Statement, manifest: &Manifest, landing: &Landing)
         &hex::encode(provider.sha256()),
         &hex::encode(*landing.provider_statement_sha256),
     );
-    found.compare("manifest", &hex::encode(codec::sha256(&codec::encode(manifest))), &hex::encode(*landing.manifest_sha256));
+    found.compare(
+        "manifest",
+        &hex::encode(codec::sha256(&codec::encode(manifest))),
+        &hex::encode(*landing.manifest_sha256),
+    );
     found.compare("content root", &hex::encode(*manifest.content_root), &hex::encode(*landing.content_root));
     found.compare("left out", &optional(&manifest.left_out_sha256), &optional(&landing.left_out_sha256));
     let (sent, got) = (&manifest.counts, &landing.counts);
@@ -310,7 +314,8 @@ struct Sides<'a> {
 impl<'a> Sides<'a> {
     fn sort(statements: &'a [Arrived<'a>]) -> Option<Self> {
         // The provider's word names the parties where there is one; then the order of arrival decides.
-        let mut about: Vec<&Arrived<'a>> = statements.iter().filter(|a| a.statement.body().transfer().is_some()).collect();
+        let mut about: Vec<&Arrived<'a>> =
+            statements.iter().filter(|a| a.statement.body().transfer().is_some()).collect();
         about.sort_by_key(|a| (a.statement.manifest().is_none(), a.at, *a.statement.sha256()));
         let body = about.first()?.statement.body();
         let ((provider, consumer), transfer) = (body.parties()?, body.transfer()?);

@@ -233,6 +233,10 @@ impl Body {
     /// A provider speaks as the provider, a consumer as the consumer; the rest either may say.
     /// Acts are the coordinator's, whose key alone the trust holds for them.
     fn may_be_said_by(&self, issuer: &NodeId) -> bool {
+        // A resource is offered by the node whose name it carries.
+        if self.parties().zip(self.resource()).is_some_and(|((provider, _), resource)| resource.node != *provider) {
+            return false;
+        }
         match (self, self.parties()) {
             (Self::Provider(..), Some((provider, _))) => issuer == provider,
             (Self::Consumer(..), Some((_, consumer))) => issuer == consumer,

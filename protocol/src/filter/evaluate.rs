@@ -163,13 +163,20 @@ fn compare_exact((a, a_scale): (i128, i8), (b, b_scale): (i128, i8)) -> Ordering
         return a.signum().cmp(&b.signum());
     }
     let shift = i32::from(b_scale) - i32::from(a_scale);
-    let lift = |n: i128, by: i32| u32::try_from(by).ok().and_then(|by| 10i128.checked_pow(by)).and_then(|p| n.checked_mul(p));
+    let lift =
+        |n: i128, by: i32| u32::try_from(by).ok().and_then(|by| 10i128.checked_pow(by)).and_then(|p| n.checked_mul(p));
     if shift >= 0 {
         // a has fewer decimals; where it cannot be lifted to b's scale, its magnitude is larger than any i128.
         match lift(a, shift) {
             Some(a) => a.cmp(&b),
             None if a == 0 => Ordering::Equal,
-            None => if a > 0 { Ordering::Greater } else { Ordering::Less },
+            None => {
+                if a > 0 {
+                    Ordering::Greater
+                } else {
+                    Ordering::Less
+                }
+            }
         }
     } else {
         compare_exact((b, b_scale), (a, a_scale)).reverse()

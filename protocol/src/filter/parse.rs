@@ -186,9 +186,8 @@ impl Parser {
             Some(Token::Word(word, false)) if word.eq_ignore_ascii_case("DATE") => {
                 let text = self.quoted_text("DATE '2026-01-31'")?;
                 let date = text.parse::<jiff::civil::Date>().ok().filter(|date| date.to_string() == text);
-                let days = date.and_then(|date| {
-                    jiff::civil::Date::constant(1970, 1, 1).until((jiff::Unit::Day, date)).ok()
-                });
+                let days =
+                    date.and_then(|date| jiff::civil::Date::constant(1970, 1, 1).until((jiff::Unit::Day, date)).ok());
                 days.map(|span| Literal::Date(span.get_days()))
                     .ok_or_else(|| FilterError { at, what: format!("`{text}` is no date like 2026-01-31") })
             }

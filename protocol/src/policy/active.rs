@@ -250,7 +250,11 @@ impl ActivePolicy {
         let grant = believed.grants.iter().find(|grant| grant.id == *permit.grant()).ok_or_else(withdrawn)?;
         // The same id with other restrictions is another grant; only its life may be made longer or shorter.
         let same = Grant { from: permit.grant.from, until: permit.grant.until, ..grant.clone() } == permit.grant;
-        if same { covers(grant, grant.zone.as_deref(), now) } else { Err(withdrawn().cause("its restrictions were changed")) }
+        if same {
+            covers(grant, grant.zone.as_deref(), now)
+        } else {
+            Err(withdrawn().cause("its restrictions were changed"))
+        }
     }
 
     fn in_force(&self, monotonic: Duration) -> Result<&Believed, Problem> {
@@ -284,7 +288,8 @@ fn covers(grant: &Grant, zone: Option<&str>, now: Timestamp) -> Result<(), Probl
     }
     match &grant.zone {
         Some(required) if zone != Some(required.as_str()) => {
-            Err(no_grant(&grant.consumer, &grant.resource).cause(format!("the grant holds in the zone {required} only")))
+            Err(no_grant(&grant.consumer, &grant.resource)
+                .cause(format!("the grant holds in the zone {required} only")))
         }
         _ => Ok(()),
     }
