@@ -219,7 +219,7 @@ impl Summary {
             bytes_sent: row.bytes_sent,
             chunks: row.chunks,
             resent_chunks: row.resent_chunks,
-            quarantined: counts.rows_quarantined,
+            quarantined: row.quarantined(),
             refused: counts.refused,
             seconds: seconds(row, now),
             transport: row.transport,

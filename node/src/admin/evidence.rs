@@ -168,7 +168,7 @@ fn shown(row: statements::ReceiptRow, transfer: &Transfer, this: &NodeId) -> Rec
         files: counts.files,
         bytes: counts.bytes,
         refused: counts.refused,
-        quarantined: counts.rows_quarantined,
+        quarantined: transfer.quarantined(),
     }
 }
 

@@ -100,7 +100,7 @@ impl Figures {
                 self.rows += if row.side == Side::Consumer { counts.rows_landed } else { counts.rows_sent };
                 self.files += counts.files;
                 self.bytes += counts.bytes;
-                self.quarantined += counts.rows_quarantined;
+                self.quarantined += row.quarantined();
                 let begun = row.started.unwrap_or(row.created);
                 self.timely += u64::from(row.ended.is_some_and(|ended| ended.since_ms(begun) <= DAY_MS));
             }

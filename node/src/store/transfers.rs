@@ -53,6 +53,16 @@ pub struct Transfer {
 }
 
 impl Transfer {
+    /// Rows that could not move, on either side: the provider's are those it read and neither sent nor filtered.
+    pub fn quarantined(&self) -> u64 {
+        let Counts { rows_read, rows_sent, rows_filtered, rows_quarantined, .. } = self.counts;
+        let provider = rows_read.saturating_sub(rows_sent).saturating_sub(rows_filtered);
+        match self.side {
+            Side::Provider => provider.max(rows_quarantined),
+            Side::Consumer => provider.saturating_add(rows_quarantined),
+        }
+    }
+
     /// A transfer that has not begun.
     #[expect(clippy::too_many_arguments, reason = "each is a fact that a transfer cannot be without")]
     pub fn planned(id: TransferId, side: Side, job: JobId, peer: NodeId, resource: ResourceRef, mode: Mode, write: Write, created: Timestamp) -> Self {

@@ -26,8 +26,12 @@ pub(super) struct Done {
 }
 
 impl Provider {
-    /// How many entries may be listed now; 0 while the line or the consumer is behind.
+    /// How many entries may be listed now; 0 before the offer is accepted, and while the line or the
+    /// consumer is behind.
     pub fn room(&self) -> usize {
+        if self.stage != Stage::Moving {
+            return 0;
+        }
         if self.solicited && self.out.len() >= FRAMES_WAITING_MAX {
             return 0;
         }
