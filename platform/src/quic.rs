@@ -4,8 +4,8 @@
 //! Every bound that quinn leaves open is set here.
 
 use crate::endpoint::shared::{
-    CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, IDLE, KEEP_ALIVE, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES, closed_with,
-    unreachable,
+    CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, IDLE, KEEP_ALIVE, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES, called,
+    closed_with, unreachable,
 };
 use crate::endpoint::{Channel, Connection, Dial, DialTrust, Remote, Transport};
 use crate::identity::inside;
@@ -119,12 +119,7 @@ impl Quic {
                 code @ 0x100..0x200 => self.shared.rejected(dial.peer, dial.address, (code & 0xff) as u8),
                 _ => unreachable(dial.peer, dial.address).cause(&error),
             },
-            ConnectionError::ApplicationClosed(close) => closed_with(
-                dial.peer,
-                dial.address,
-                close.error_code.into_inner(),
-                &String::from_utf8_lossy(&close.reason),
-            ),
+            ConnectionError::ApplicationClosed(close) => closed(dial.peer.as_str(), close),
             _ => unreachable(dial.peer, dial.address).cause(&error),
         }
     }
@@ -232,12 +227,12 @@ impl QuicConnection {
     fn new(inner: quinn::Connection, remote: Remote, dialled: bool, join: bool) -> Arc<Self> {
         Arc::new(Self { inner, remote, dialled, join })
     }
+    /// Why nothing passes any more: in the peer's own words, if it left some.
     fn lost(&self, error: &dyn std::fmt::Display) -> Problem {
-        let peer = match &self.remote {
-            Remote::Certified { node, .. } => node.to_string(),
-            Remote::Unknown => self.remote_address(),
-        };
-        Problem::new(Code::PeerUnreachable).with("peer", peer).cause(error)
+        match self.inner.close_reason() {
+            Some(ConnectionError::ApplicationClosed(close)) => closed(&called(self), &close),
+            _ => Problem::new(Code::PeerUnreachable).with("peer", called(self)).cause(error),
+        }
     }
 }
 
@@ -281,6 +276,10 @@ impl Connection for QuicConnection {
     fn rtt_ms(&self) -> Option<f64> {
         Some(self.inner.rtt().as_secs_f64() * 1000.0)
     }
+}
+
+fn closed(peer: &str, close: &quinn::ApplicationClose) -> Problem {
+    closed_with(peer, close.error_code.into_inner(), &String::from_utf8_lossy(&close.reason))
 }
 
 fn channel(send: quinn::SendStream, receive: quinn::RecvStream) -> Channel {
@@ -366,7 +365,7 @@ fn server(shared: &Shared, transport: &Arc<quinn::TransportConfig>) -> Result<(q
 fn transport(coordinator: bool) -> quinn::TransportConfig {
     let (stream, connection, send) = match coordinator {
         // Thousands of nodes ask small things: none of them needs a wide window.
-        true => (2 << 20, 4 << 20, 4 << 20),
+        true => (1 << 20, 2 << 20, 4 << 20),
         false => (WINDOW_MAX, WINDOW_MIN, SEND_BYTES),
     };
     let bytes = |n: u64| VarInt::try_from(n).unwrap_or(VarInt::MAX);

@@ -12,7 +12,7 @@ mod control;
 use self::channel::{Tls, channel};
 use self::control::{Word, run};
 use crate::endpoint::shared::{
-    CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES, unreachable,
+    CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES, called, closed_with, unreachable,
 };
 use crate::endpoint::{Channel, Connection, Dial, DialTrust, Remote, Transport};
 use crate::identity::verify::Judge;
@@ -314,6 +314,8 @@ pub(crate) struct TcpConnection {
     room: Arc<Semaphore>,
     rtt_us: AtomicU64,
     closing: AtomicBool,
+    /// Why the peer closed it.
+    told: Mutex<Option<(u16, String)>>,
 }
 
 impl TcpConnection {
@@ -345,6 +347,7 @@ impl TcpConnection {
             room: Arc::new(Semaphore::new(CHANNELS_MAX)),
             rtt_us: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            told: Mutex::default(),
         });
         tokio::spawn(run(Arc::downgrade(&connection), connection.closed.clone(), stream, words_out));
         connection
@@ -381,12 +384,12 @@ impl TcpConnection {
         }
     }
 
+    /// Why nothing passes any more: in the peer's own words, if it left some.
     fn lost(&self, error: &dyn std::fmt::Display) -> Problem {
-        let peer = match &self.remote {
-            Remote::Certified { node, .. } => node.to_string(),
-            Remote::Unknown => self.remote_address(),
-        };
-        Problem::new(Code::PeerUnreachable).with("peer", peer).cause(error)
+        match &*self.told.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((code, reason)) => closed_with(&called(self), u64::from(*code), reason),
+            None => Problem::new(Code::PeerUnreachable).with("peer", called(self)).cause(error),
+        }
     }
 
     async fn ask(&self) -> Result<Tls, Problem> {

@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) join: bool,
     open: Mutex<Open>,
     refused: AtomicU64,
+    /// When a refusal was last logged as a warning, on the monotonic clock.
+    warned_ms: AtomicU64,
 }
 
 /// Connections that are open, by who is at the other end; weak, for their owners end them by dropping.
@@ -44,6 +46,7 @@ impl Shared {
             join,
             open: Mutex::default(),
             refused: AtomicU64::new(0),
+            warned_ms: AtomicU64::new(0),
         })
     }
 
@@ -121,19 +124,23 @@ impl Shared {
     /// for a peer that was cut off may come back before this side has noticed.
     pub(crate) fn admit(&self, connection: &Arc<dyn Connection>) -> Result<(), Problem> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let max = match connection.remote() {
-            Remote::Certified { .. } => limits::CONNECTIONS_PER_PEER_MAX,
-            Remote::Unknown => JOINING_MAX,
-        };
         let held = open.of(connection.remote());
         held.retain(alive);
-        if held.len() >= max {
-            if *connection.remote() == Remote::Unknown {
-                return Err(Problem::new(Code::Busy).with("peer", "the coordinator").cause("too many nodes are joining"));
+        match connection.remote() {
+            Remote::Unknown => {
+                // Whoever is not known yet is bounded by address as well, or one could keep all others out.
+                let from = host(&connection.remote_address());
+                let same = held.iter().filter_map(Weak::upgrade).filter(|c| host(&c.remote_address()) == from).count();
+                if held.len() >= JOINING_MAX || same >= JOINING_PER_ADDRESS_MAX {
+                    return Err(Problem::new(Code::Busy).with("peer", "the coordinator").cause("too many nodes are joining"));
+                }
             }
-            if let Some(oldest) = held.remove(0).upgrade() {
-                oldest.close(Code::Busy.number(), "a newer connection of the same node took its place");
+            Remote::Certified { .. } if held.len() >= limits::CONNECTIONS_PER_PEER_MAX => {
+                if let Some(oldest) = held.remove(0).upgrade() {
+                    oldest.close(Code::Busy.number(), "a newer connection of the same node took its place");
+                }
             }
+            Remote::Certified { .. } => {}
         }
         held.push(Arc::downgrade(connection));
         Ok(())
@@ -177,10 +184,19 @@ impl Shared {
     pub(crate) fn refused(&self, from: &dyn std::fmt::Display, judge: Option<&Judge>, error: &dyn std::fmt::Display) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         match judge.and_then(Judge::refusal) {
-            Some(problem) => tracing::warn!(%from, %problem, "Refused a peer"),
+            // Anyone can present a bad certificate as often as it pleases: one warning a second says enough.
+            Some(problem) if self.warns() => tracing::warn!(%from, %problem, "Refused a peer"),
+            Some(problem) => tracing::debug!(%from, %problem, "Refused a peer"),
             // Scanners and health checks end here as well; they wake nobody.
             None => tracing::debug!(%from, %error, "Handshake came to nothing"),
         }
+    }
+
+    fn warns(&self) -> bool {
+        let now = u64::try_from(self.world.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
+        let last = self.warned_ms.load(Ordering::Relaxed);
+        let due = last == 0 || now.saturating_sub(last) >= WARN_EVERY_MS;
+        due && self.warned_ms.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     pub(crate) fn refused_count(&self) -> u64 {
@@ -262,12 +278,28 @@ pub(crate) fn unreachable(peer: &NodeId, address: &str) -> Problem {
 }
 
 /// What a peer meant by closing with `code`: PH codes travel as close codes.
-pub(crate) fn closed_with(peer: &NodeId, address: &str, code: u64, reason: &str) -> Problem {
+pub(crate) fn closed_with(peer: &str, code: u64, reason: &str) -> Problem {
     let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
-    match u16::try_from(code).ok().and_then(Code::from_number) {
-        Some(code) => Problem::new(code).with("peer", peer).with("node", peer).cause(reason),
-        None => unreachable(peer, address).cause(if reason.is_empty() { "it closed the connection".to_owned() } else { reason }),
+    let problem = match u16::try_from(code).ok().and_then(Code::from_number) {
+        // Who is revoked is the one that was told so.
+        Some(Code::NodeRevoked) => Problem::new(Code::NodeRevoked).with("node", "this node").with("by", peer),
+        Some(code) => Problem::new(code).with("peer", peer),
+        None => Problem::new(Code::PeerUnreachable).with("peer", peer),
+    };
+    problem.cause(if reason.is_empty() { "it closed the connection".to_owned() } else { reason })
+}
+
+/// How the other end is called in a problem.
+pub(crate) fn called(connection: &dyn Connection) -> String {
+    match connection.remote() {
+        Remote::Certified { node, .. } => node.to_string(),
+        Remote::Unknown => connection.remote_address(),
     }
+}
+
+/// The address without its port.
+fn host(address: &str) -> String {
+    address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned()
 }
 
 pub(crate) const TOKEN_BYTES: usize = 16;
@@ -283,7 +315,9 @@ pub(crate) const CHANNELS_MAX: usize = 64;
 /// How long opening a channel waits for room or for the other side.
 pub(crate) const OPEN: Duration = Duration::from_secs(10);
 /// Nodes that are joining at once.
-const JOINING_MAX: usize = 64;
+const JOINING_MAX: usize = 32;
+const JOINING_PER_ADDRESS_MAX: usize = 16;
+const WARN_EVERY_MS: u64 = 1000;
 const NOTED_MAX: usize = 64;
 const REASON_CHARS_MAX: usize = 200;
 const ALERT_REVOKED: u8 = 44;

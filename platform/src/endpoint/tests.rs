@@ -98,7 +98,9 @@ async fn closing_ends_every_channel_at_once_on_both_sides() {
         within(dialled.closed()).await;
         assert!(dialled.is_closed() && accepted.is_closed());
         assert!(within(dialled.accept()).await.is_none());
-        assert!(within(dialled.open()).await.is_err());
+        // The reason that the closing side gave is what the other side hears from then on.
+        let problem = within(dialled.open()).await.err().unwrap();
+        assert_eq!((problem.code, problem.cause.as_str()), (Code::GrantWithdrawn, "withdrawn"));
     }
 }
 
@@ -200,6 +202,7 @@ async fn a_denied_name_is_refused_and_what_it_had_open_is_closed() {
         server.set_denied(vec![node("a.example")]);
         within(dialled.closed()).await;
         within(accepted.closed()).await;
+        assert_eq!(within(dialled.open()).await.err().unwrap().code, Code::NodeRevoked);
         let problem = fails(&client, &server, "b.example", choice).await;
         assert_eq!(problem.code, Code::NodeRevoked, "{problem}");
         assert!(server.refused() > 0);

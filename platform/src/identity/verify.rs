@@ -344,3 +344,145 @@ fn unix(time: Timestamp) -> UnixTime {
 /// Certificates beside the leaf, and the whole chain's size.
 const CHAIN_MAX: usize = 4;
 const CHAIN_BYTES_MAX: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Authority, TlsKey};
+    use rcgen::{CertificateParams, Issuer, SanType};
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+    const DAY: i64 = 86_400_000;
+
+    struct Fixed(Timestamp);
+    impl Clock for Fixed {
+        fn now(&self) -> Timestamp {
+            self.0
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    fn node(name: &str) -> NodeId {
+        NodeId::parse(name).unwrap()
+    }
+
+    fn authority() -> Authority {
+        Authority::new(&node("centre.example"), TlsKey::generate().unwrap(), NOW.plus_ms(-30 * DAY)).unwrap()
+    }
+
+    fn issued(authority: &Authority, name: &str, from: Timestamp, life_ms: i64) -> Vec<Vec<u8>> {
+        let request = TlsKey::generate().unwrap().request(&node(name)).unwrap();
+        authority.issue(&request, &node(name), from, life_ms, &[1; 16]).unwrap().chain
+    }
+
+    fn verdict(trust: Trust, expected: Option<&str>, chain: &[Vec<u8>], now: Timestamp, server: bool) -> Option<Code> {
+        let judge = Judge::new(trust, expected.map(node), false, Denied::default(), Arc::new(Fixed(now)));
+        let chain: Vec<_> = chain.iter().map(|c| CertificateDer::from(c.clone())).collect();
+        let ok = judge.decide(&chain[0], &chain[1..], server).is_ok();
+        let refusal = judge.refusal().map(|problem| problem.code);
+        assert_eq!(ok, refusal.is_none());
+        refusal
+    }
+
+    fn both(authority: &Authority, expected: Option<&str>, chain: &[Vec<u8>], now: Timestamp) -> Option<Code> {
+        let trust = || Trust::Authority(authority.certificate().clone());
+        let one = verdict(trust(), expected, chain, now, true);
+        assert_eq!(one, verdict(trust(), expected, chain, now, false), "both directions judge alike");
+        one
+    }
+
+    #[test]
+    fn dates_names_and_cas_are_told_apart() {
+        let (ours, theirs) = (authority(), authority());
+        let good = issued(&ours, "a.example", NOW, DAY);
+        assert_eq!(both(&ours, Some("a.example"), &good, NOW), None);
+        assert_eq!(both(&ours, None, &good, NOW), None);
+        assert_eq!(both(&ours, Some("b.example"), &good, NOW), Some(Code::CertificateInvalid));
+        assert_eq!(both(&ours, Some("a.example"), &good, NOW.plus_ms(2 * DAY)), Some(Code::CertificateExpired));
+        assert_eq!(both(&ours, Some("a.example"), &good, NOW.plus_ms(-2 * DAY)), Some(Code::ClockWrong));
+        assert_eq!(both(&theirs, Some("a.example"), &good, NOW), Some(Code::CertificateOfOther));
+        // Of another CA and out of date as well: the CA is what counts.
+        assert_eq!(both(&theirs, Some("a.example"), &good, NOW.plus_ms(2 * DAY)), Some(Code::CertificateOfOther));
+        // Out of date under another name: the name is what counts.
+        assert_eq!(both(&ours, Some("b.example"), &good, NOW.plus_ms(2 * DAY)), Some(Code::CertificateInvalid));
+    }
+
+    #[test]
+    fn a_revoked_name_is_refused_even_when_it_is_out_of_date() {
+        let ours = authority();
+        let chain = issued(&ours, "a.example", NOW, DAY);
+        let denied = Denied::default();
+        denied.set([node("a.example")]);
+        for now in [NOW, NOW.plus_ms(2 * DAY)] {
+            let trust = Trust::Authority(ours.certificate().clone());
+            let judge = Judge::new(trust, None, false, denied.clone(), Arc::new(Fixed(now)));
+            assert!(judge.decide(&chain[0].clone().into(), &[chain[1].clone().into()], false).is_err());
+            assert_eq!(judge.refusal().unwrap().code, Code::NodeRevoked);
+        }
+    }
+
+    #[test]
+    fn joining_takes_the_ca_of_the_token_and_no_other() {
+        let (ours, theirs) = (authority(), authority());
+        let chain = issued(&ours, "centre.example", NOW, DAY);
+        let by = |a: &Authority| Trust::AuthoritySha256(a.certificate_sha256());
+        assert_eq!(verdict(by(&ours), Some("centre.example"), &chain, NOW, true), None);
+        assert_eq!(verdict(by(&theirs), Some("centre.example"), &chain, NOW, true), Some(Code::WrongAuthority));
+        // The right CA is shown, but the certificate is not from it.
+        let forged = vec![issued(&theirs, "centre.example", NOW, DAY)[0].clone(), ours.certificate().to_vec()];
+        assert_eq!(verdict(by(&ours), Some("centre.example"), &forged, NOW, true), Some(Code::WrongAuthority));
+    }
+
+    #[test]
+    fn only_one_exact_dns_name_is_a_name() {
+        let ours = authority();
+        let dns = |name: &str| SanType::DnsName(name.try_into().unwrap());
+        let uri = SanType::URI("spiffe://x/a.example".try_into().unwrap());
+        for names in [
+            vec![],
+            vec![dns("*.example")],
+            vec![dns("A.example")],
+            vec![dns("a.example"), dns("b.example")],
+            vec![dns("a.example"), uri.clone()],
+            vec![uri],
+            vec![SanType::IpAddress("10.0.0.1".parse().unwrap())],
+        ] {
+            let chain = signed(&ours, names.clone());
+            assert_eq!(both(&ours, Some("a.example"), &chain, NOW), Some(Code::CertificateInvalid), "{names:?}");
+            assert_eq!(both(&ours, None, &chain, NOW), Some(Code::CertificateInvalid), "{names:?}");
+        }
+        assert_eq!(both(&ours, Some("a.example"), &signed(&ours, vec![dns("a.example")]), NOW), None);
+    }
+
+    #[test]
+    fn damaged_long_and_foreign_certificates_are_refused() {
+        let ours = authority();
+        let good = issued(&ours, "a.example", NOW, DAY);
+        for (bit, byte) in (0..good[0].len()).step_by(7).enumerate() {
+            let mut bad = good.clone();
+            bad[0][byte] ^= 1 << (bit % 8);
+            assert!(both(&ours, Some("a.example"), &bad, NOW).is_some(), "byte {byte}");
+        }
+        for bad in [vec![vec![]], vec![vec![0x30; 100]], vec![vec![0; 40_000]], vec![good[0].clone(); 9]] {
+            assert!(both(&ours, Some("a.example"), &bad, NOW).is_some());
+        }
+        // The CA's own certificate names no node.
+        assert!(both(&ours, None, &[ours.certificate().to_vec()], NOW).is_some());
+    }
+
+    /// What a careless CA might sign.
+    fn signed(authority: &Authority, names: Vec<SanType>) -> Vec<Vec<u8>> {
+        let folder = tempfile::tempdir().unwrap();
+        authority.save(folder.path()).unwrap();
+        let text = std::fs::read_to_string(folder.path().join("ca.key")).unwrap();
+        let issuer = Issuer::from_ca_cert_der(authority.certificate(), rcgen::KeyPair::from_pem(&text).unwrap()).unwrap();
+        let mut params: CertificateParams = super::super::authority::named(&node("a.example")).unwrap();
+        params.subject_alt_names = names;
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        vec![params.signed_by(&key, &issuer).unwrap().der().to_vec(), authority.certificate().to_vec()]
+    }
+}

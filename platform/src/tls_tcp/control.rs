@@ -87,6 +87,7 @@ async fn listen(
             Word::Open(_) => return Err(io::Error::other("the dialler asked for a channel")),
             Word::Close(code, reason) => {
                 tracing::debug!(code, reason, "Closed by the peer");
+                *connection.told.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason));
                 return Ok(());
             }
         }
