@@ -2,10 +2,9 @@
 //! A node's name is the one DNS SAN of its certificate, compared exactly; there are no wildcards and
 //! no URI names. Keys never leave the machine they were made on.
 //! [`authority`] issues certificates, [`verify`] judges those of others, [`secret`] keeps files 0600,
-//! [`token`] is what a node joins with, [`https`] serves web pages with an identity.
+//! [`token`] is what a node joins with.
 
 pub mod authority;
-pub mod https;
 pub mod secret;
 pub mod token;
 pub mod verify;

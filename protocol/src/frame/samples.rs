@@ -74,10 +74,11 @@ pub(crate) fn samples() -> Vec<Frame> {
             buckets: vec![0; 40].into(),
             rows: 0,
             refused: None,
+            left: Some(vec![1; 8].into()),
         }),
         Frame::Keys(KeysRequest { job: job(), resource: resource(), buckets: vec![1, 4095], watermark: None }),
         Frame::KeysAnswer(KeysAnswer {
-            keys: vec![("1,a".into(), [9; 32].into())],
+            keys: vec![RowKey { key: "1,a".into(), bucket: 7, hash: [9; 32].into() }],
             truncated: true,
             refused: Some(refused()),
         }),
