@@ -79,3 +79,28 @@ fn config(certified: impl Into<SingleCertAndKey>) -> Result<ServerConfig, Proble
 
 const CHAIN_BYTES_MAX: usize = 256 << 10;
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Authority, TlsKey, pem, write_public, write_secret};
+    use posthouse_protocol::id::NodeId;
+    use posthouse_protocol::time::Timestamp;
+
+    #[test]
+    fn a_given_certificate_serves_and_one_of_another_key_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+        let name = NodeId::parse("centre.example").unwrap();
+        let now = Timestamp(1_800_000_000_000);
+        let authority = Authority::new(&name, TlsKey::generate().unwrap(), now).unwrap();
+        let own = TlsKey::generate().unwrap();
+        let issued = authority.issue(&own.request(&name).unwrap(), &name, now, 60_000, &[1; 16]).unwrap();
+        write_public(&chain, pem("CERTIFICATE", &issued.chain[0]).as_bytes()).unwrap();
+        write_secret(&key, pem("PRIVATE KEY", &own.to_pkcs8()).as_bytes()).unwrap();
+        assert!(Https::of_files(&chain, &key).is_ok());
+        write_secret(&key, pem("PRIVATE KEY", &TlsKey::generate().unwrap().to_pkcs8()).as_bytes()).unwrap();
+        assert!(Https::of_files(&chain, &key).is_err());
+        assert!(Https::of_files(&key, &key).is_err());
+    }
+}
