@@ -10,7 +10,7 @@ mod story;
 
 use crate::render::Screen;
 use crate::{Done, Outcome};
-use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::problem::{Code, Exit, Problem};
 use stage::Stage;
 use std::path::{Path, PathBuf};
 use story::Story;
@@ -39,10 +39,10 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
     // Whatever ends the story early, the processes it started end with it.
     let told = tokio::select! {
         biased;
-        () = stopped() => Err(Problem::new(Code::Cancelled)),
-        told = story.tell() => told,
+        () = stopped() => Ok(false),
+        told = story.tell() => told.map(|()| true),
     };
-    if let (Ok(()), false) = (&told, command.once) {
+    if let (Ok(true), false) = (&told, command.once) {
         story.stay_up();
         stopped().await;
     }
@@ -56,11 +56,14 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
             screen.note(error);
         }
     }
-    told?;
+    if !told? {
+        screen.note(screen.say("stopped before its end", "演示未结束即停止"));
+        return Ok(Done::Exit(Exit::Failed));
+    }
     if screen.json {
         screen.object(&story.end());
     }
-    Ok(if story.as_planted() { Done::Yes } else { Done::Exit(posthouse_protocol::problem::Exit::Difference) })
+    Ok(if story.as_planted() { Done::Yes } else { Done::Exit(Exit::Difference) })
 }
 
 /// The folder, made where missing; one that holds something is not touched.

@@ -104,6 +104,18 @@ fn the_glossary_has_every_verdict_and_state() {
 }
 
 #[test]
+fn every_file_that_the_architecture_names_is_there() {
+    for name in ["docs/ARCHITECTURE.md", "docs/ARCHITECTURE.zh-CN.md"] {
+        let content = read(&root().join(name));
+        let named: Vec<&str> = content.split('`').skip(1).step_by(2).filter(|word| word.contains('/') && word.ends_with(".rs")).collect();
+        assert!(named.len() > 15, "{name}: {named:?}");
+        for file in named {
+            assert!(root().join(file).exists(), "{name} names {file}");
+        }
+    }
+}
+
+#[test]
 fn every_source_file_says_what_it_is_for_and_keeps_the_habits() {
     let mut wrong = Vec::new();
     let mut files = 0;

@@ -169,7 +169,11 @@ impl FolderDestination {
     /// puts the new folder in place. What was published is durable when this returns.
     pub fn finish(&self) -> Result<(), Problem> {
         self.sync()?;
-        let Folders { wanted, touched, .. } = std::mem::take(&mut *self.locked());
+        // What folders are to become is kept: a mirror deletes after this, and finishes again.
+        let (wanted, touched) = {
+            let mut folders = self.locked();
+            (folders.wanted.clone(), std::mem::take(&mut folders.touched))
+        };
         let mut all: Vec<&[u8]> = wanted.keys().chain(&touched).map(Vec::as_slice).collect();
         all.sort_by(|a, b| depth(b).cmp(&depth(a)).then_with(|| a.cmp(b)));
         all.dedup();

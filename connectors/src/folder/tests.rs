@@ -343,6 +343,28 @@ fn mirror_deletes_what_it_landed_and_nothing_else() {
 }
 
 #[test]
+fn folders_keep_the_times_of_the_source_after_a_mirror_deleted_in_them() {
+    let at = Scene::new();
+    for number in 0..20 {
+        at.write(&format!("sub/f{number}"), "x");
+    }
+    set_mtime(&at.source("sub"), 1_000_000_000);
+    at.exchange(Write::Mirror);
+    let landed = at.landed();
+    fs::remove_file(at.source("sub/f7")).unwrap();
+    set_mtime(&at.source("sub"), 2_000_000_000);
+    let to = at.destination(Write::Mirror);
+    for entry in entries(&at.list(&FolderOptions::default())) {
+        if entry.kind == EntryKind::File { to.adopt(&entry).unwrap() } else { to.publish(&entry).unwrap() };
+    }
+    to.finish().unwrap();
+    let plan = to.mirror_plan(&landed, &|name| name != b"sub/f7", &[]).unwrap();
+    assert_eq!(to.mirror_delete(&plan).unwrap(), 1);
+    to.finish().unwrap();
+    assert_eq!(tree(&at.source(".")), tree(&at.target(".")));
+}
+
+#[test]
 fn mirror_refuses_to_delete_over_a_tenth() {
     let at = Scene::new();
     for number in 0..20 {
