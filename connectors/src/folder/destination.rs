@@ -17,14 +17,14 @@ use posthouse_protocol::job::Write;
 use posthouse_protocol::limits::LINK_BYTES_MAX;
 use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
 use posthouse_protocol::problem::{Code, Problem};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub struct FolderDestination {
     root: Root,
@@ -35,6 +35,8 @@ pub struct FolderDestination {
     short: String,
     written: Arc<Written>,
     folders: Mutex<Folders>,
+    /// Who owns what this process makes here.
+    owner: OnceLock<u32>,
 }
 
 #[derive(Default)]
@@ -79,7 +81,7 @@ impl FolderDestination {
         };
         let handle = rustix::io::dup(root.handle()).map_err(|e| writing(&root.path_of(SELF), e))?;
         let written = Arc::new(Written::new(disk, handle, root.path_of(SELF)));
-        Ok(Self { root, standing, replacing, write, short, written, folders: Mutex::new(folders) })
+        Ok(Self { root, standing, replacing, write, short, written, folders: Mutex::new(folders), owner: OnceLock::new() })
     }
 
     /// Asked before content is: whether it is needed, and whether it can be landed at all.
@@ -110,7 +112,7 @@ impl FolderDestination {
         if resume {
             let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             match rustix::fs::openat(&folder, leaf.as_slice(), flags, Mode::empty()) {
-                Ok(file) if is_own_file(&rustix::fs::fstat(&file).map_err(failed)?) => {
+                Ok(file) if self.is_own_file(&rustix::fs::fstat(&file).map_err(failed)?) => {
                     return Ok(Part::new(file.into(), path, false, Arc::clone(&self.written)));
                 }
                 Ok(_) | Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::ACCESS) => {}
@@ -339,7 +341,7 @@ impl FolderDestination {
         let (folder, target) = self.root.parent(name).map_err(|e| writing(&path, e))?;
         let stat = |leaf: &[u8]| rustix::fs::statat(&folder, leaf, AtFlags::SYMLINK_NOFOLLOW);
         match stat(&leaf) {
-            Ok(part) if is_own_file(&part) => {}
+            Ok(part) if self.is_own_file(&part) => {}
             Ok(_) => return Err(taken(name, "its temporary file was exchanged")),
             // Published by an earlier process of this transfer: the part is gone, the file is there.
             Err(Errno::NOENT) => {
@@ -527,14 +529,14 @@ impl FolderDestination {
         let now = FileStat::of(&rustix::fs::fstat(&folder).map_err(failed)?);
         let (mode, mtime_ns) = wanted.unwrap_or((now.mode, None));
         if mtime_ns.is_some_and(|mtime_ns| mtime_ns != now.mtime_ns) {
-            rustix::fs::futimens(&folder, &modified(mtime_ns.unwrap_or(now.mtime_ns))).map_err(failed)?;
+            unless_others(rustix::fs::futimens(&folder, &modified(mtime_ns.unwrap_or(now.mtime_ns)))).map_err(failed)?;
         } else if mode == now.mode && !touched {
             return Ok(false);
         }
         // It is synced while it can still be opened.
         sync()?;
         if mode != now.mode {
-            rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode)).map_err(failed)?;
+            unless_others(rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode))).map_err(failed)?;
             if mode & 0o500 == 0o500 {
                 sync()?;
             }
@@ -552,6 +554,24 @@ impl FolderDestination {
             rustix::fs::futimens(self.root.handle(), &modified(mtime_ns)).map_err(failed)?;
         }
         rustix::fs::fsync(self.root.handle()).map_err(failed)
+    }
+
+    /// A regular file of ours under one name only: nobody can have smuggled it in to have it overwritten,
+    /// or kept the right to change it.
+    fn is_own_file(&self, stat: &Stat) -> bool {
+        let owner = *self.owner.get_or_init(|| self.probe_owner().unwrap_or(rustix::process::geteuid().as_raw()));
+        file_type(stat) == FileType::RegularFile && stat.st_nlink == 1 && stat.st_uid == owner
+    }
+
+    /// Mounts from other machines may give every file to another user than the one who writes.
+    fn probe_owner(&self) -> Result<u32, Errno> {
+        let leaf = part_leaf(&self.short, b"");
+        unlink(self.root.handle(), &leaf, AtFlags::empty())?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let probe = rustix::fs::openat(self.root.handle(), leaf.as_slice(), flags, Mode::RUSR | Mode::WUSR)?;
+        let owner = rustix::fs::fstat(&probe)?.st_uid;
+        unlink(self.root.handle(), &leaf, AtFlags::empty())?;
+        Ok(owner)
     }
 
     fn locked(&self) -> MutexGuard<'_, Folders> {
@@ -590,12 +610,16 @@ fn make_root(root: &Path, disk: &dyn Disk) -> Result<bool, Problem> {
     Ok(!missing.is_empty())
 }
 
-/// A regular file of ours under one name only: nobody can have smuggled it in to have it overwritten.
-fn is_own_file(stat: &Stat) -> bool {
-    file_type(stat) == FileType::RegularFile && stat.st_nlink == 1 && stat.st_uid == rustix::process::geteuid().as_raw()
+/// A folder that belongs to somebody else keeps its times and rights; landing in it is not refused for that.
+fn unless_others(done: Result<(), Errno>) -> Result<(), Errno> {
+    if done == Err(Errno::PERM) { Ok(()) } else { done }
 }
 
 fn remove(folder: &OwnedFd, leaf: &[u8], flags: AtFlags) -> Result<(), Errno> {
+    unlink(folder.as_fd(), leaf, flags)
+}
+
+fn unlink(folder: BorrowedFd<'_>, leaf: &[u8], flags: AtFlags) -> Result<(), Errno> {
     match rustix::fs::unlinkat(folder, leaf, flags) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(e) => Err(e),
