@@ -43,7 +43,8 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
         Party::Coordinator(config) => {
             let request = match &command.deep {
                 Some(deep) => {
-                    let (node, job) = deep.split_once('/').ok_or_else(|| wrong("--deep", deep, "at a coordinator it is NODE/JOB"))?;
+                    let (node, job) =
+                        deep.split_once('/').ok_or_else(|| wrong("--deep", deep, "at a coordinator it is NODE/JOB"))?;
                     CentreRequest::ReconcileDeep {
                         node: node.parse().map_err(|e| wrong("--deep", deep, e))?,
                         job: job.parse().map_err(|e| wrong("--deep", deep, e))?,
@@ -61,7 +62,8 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
             ask(&config.admin_socket(), "node", &NodeRequest::Reconcile { day: command.day, deep }).await?
         }
     };
-    let balance: Balance = serde_json::from_value(answer.clone()).map_err(|e| Problem::new(Code::InsideFailed).cause(e))?;
+    let balance: Balance =
+        serde_json::from_value(answer.clone()).map_err(|e| Problem::new(Code::InsideFailed).cause(e))?;
     if screen.json {
         screen.object(&answer);
     } else {

@@ -28,7 +28,9 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
             && !same_shape(given, example)
         {
             let what = format!("{option} {given}");
-            return Err(Problem::new(Code::UsageInvalid).with("what", what).cause(format!("it is written like {example}")));
+            return Err(Problem::new(Code::UsageInvalid)
+                .with("what", what)
+                .cause(format!("it is written like {example}")));
         }
     }
     let period = command.month.or(command.day);

@@ -8,6 +8,7 @@
 mod beneath;
 mod destination;
 mod fault;
+mod hash;
 mod links;
 mod mirror;
 mod names;

@@ -27,7 +27,8 @@ pub(super) fn create(path: &Path, rows: u64) -> Result<(), Problem> {
         )?;
         let transaction = database.transaction()?;
         insert(&transaction, 0..rows)?;
-        transaction.execute("UPDATE residents SET birth_date = '1987-02-30' WHERE resident_id = ?1", [resident_id(BAD_ROW)])?;
+        transaction
+            .execute("UPDATE residents SET birth_date = '1987-02-30' WHERE resident_id = ?1", [resident_id(BAD_ROW)])?;
         transaction.commit()
     };
     work(&mut database).map_err(|e| failed(path, &e))
@@ -45,10 +46,7 @@ pub(super) fn change(path: &Path) -> Result<(u64, u64), Problem> {
         )?;
         let first = rows.unsigned_abs();
         insert(&transaction, first..first + NEW_ROWS)?;
-        transaction.execute(
-            "UPDATE residents SET updated_at = '2026-01-02 09:30:00' WHERE rowid > ?1",
-            [rows],
-        )?;
+        transaction.execute("UPDATE residents SET updated_at = '2026-01-02 09:30:00' WHERE rowid > ?1", [rows])?;
         transaction.commit()?;
         Ok((updated as u64, NEW_ROWS))
     };
@@ -68,7 +66,9 @@ fn insert(database: &Connection, numbers: std::ops::Range<u64>) -> Result<(), ru
     let mut row = database.prepare("INSERT INTO residents VALUES (?1, ?2, ?3, ?4, ?5, ?6, '虚构数据')")?;
     for number in numbers {
         let area = (number % 11 != 0).then(|| format!("{}.{:02}", 30 + number % 170, number % 100));
-        let pick = |from: &[&'static str], step: u64| from.get((number / step) as usize % from.len()).copied().unwrap_or_default();
+        let pick = |from: &[&'static str], step: u64| {
+            from.get((number / step) as usize % from.len()).copied().unwrap_or_default()
+        };
         let name = format!("{}{}{}", pick(SURNAMES, 1), pick(GIVEN, 7), pick(GIVEN, 131));
         row.execute(params![
             resident_id(number),
@@ -156,6 +156,9 @@ mod tests {
         assert_eq!(one("SELECT count(*) FROM residents WHERE updated_at > '2026-01-02'"), updated + inserted);
         assert_eq!(one("SELECT count(*) FROM residents"), 130_000 + inserted);
         let key = tamper(&path).unwrap();
-        assert_eq!(one(&format!("SELECT count(*) FROM residents WHERE resident_id = '{key}' AND housing_area = 999.99")), 1);
+        assert_eq!(
+            one(&format!("SELECT count(*) FROM residents WHERE resident_id = '{key}' AND housing_area = 999.99")),
+            1
+        );
     }
 }

@@ -92,8 +92,11 @@ impl<'a> Story<'a> {
 
     async fn data(&mut self) -> Told {
         self.title("Make fictitious data", "生成虚构数据");
-        let (table, papers, archive) =
-            (self.stage.path("police-residents.db"), self.stage.path("police-scans"), self.stage.path("police-archive"));
+        let (table, papers, archive) = (
+            self.stage.path("police-residents.db"),
+            self.stage.path("police-scans"),
+            self.stage.path("police-archive"),
+        );
         blocking(move || {
             residents::create(&table, ROWS)?;
             scans::create(&papers)?;
@@ -118,7 +121,8 @@ impl<'a> Story<'a> {
             format!("127.0.0.1:{}", self.stage.centre_port),
             format!("127.0.0.1:{}", self.stage.http_port),
         );
-        self.done(&["coordinator", "init", "--data-dir", &dir, "--name", CENTRE, "--listen", &listen, "--http", &http]).await?;
+        self.done(&["coordinator", "init", "--data-dir", &dir, "--name", CENTRE, "--listen", &listen, "--http", &http])
+            .await?;
         self.stage.start(CENTRE)?;
         let config = self.stage.config(CENTRE);
         self.until("the coordinator answers", &["coordinator", "node", "list", "--config", &config, "--json"], |ran| {
@@ -138,14 +142,26 @@ impl<'a> Story<'a> {
             let token = self.done(&["coordinator", "token", "--config", &centre, "--node", party]).await?;
             let config = self.stage.config(party);
             self.show(&["node", "join", "--config", &config, "--token", "…"]);
-            let joined = self.stage.posthouse(&["node", "join", "--config", &config, "--token", token.stdout.trim()]).await?;
+            let joined =
+                self.stage.posthouse(&["node", "join", "--config", &config, "--token", token.stdout.trim()]).await?;
             self.needs(&joined, 0)?;
             self.stage.start(party)?;
         }
         for resource in ["residents", "scans", "archive"] {
             let resource = format!("{POLICE}/{resource}");
-            self.done(&["grant", "add", "--config", &centre, "--consumer", HOUSING, "--resource", &resource, "--until", UNTIL])
-                .await?;
+            self.done(&[
+                "grant",
+                "add",
+                "--config",
+                &centre,
+                "--consumer",
+                HOUSING,
+                "--resource",
+                &resource,
+                "--until",
+                UNTIL,
+            ])
+            .await?;
         }
         self.until("both nodes are up", &["coordinator", "node", "list", "--config", &centre, "--json"], |ran| {
             let nodes = ran.items("nodes");
@@ -207,14 +223,15 @@ impl<'a> Story<'a> {
         let end = self.take("residents", 0).await?;
         self.result(&end);
         let moved = end["rows"].as_u64().unwrap_or(u64::MAX);
-        self.check(end["state"] == "settled" && moved >= updated + inserted && moved < ROWS / 2, "only changed rows", &end)
+        self.check(
+            end["state"] == "settled" && moved >= updated + inserted && moved < ROWS / 2,
+            "only changed rows",
+            &end,
+        )
     }
 
     async fn withdrawal(&mut self) -> Told {
-        self.title(
-            "The authority withdraws a grant while data is on the way",
-            "数据正在传输时，管理方撤回授权",
-        );
+        self.title("The authority withdraws a grant while data is on the way", "数据正在传输时，管理方撤回授权");
         let (centre, config) = (self.stage.config(CENTRE), self.stage.config(HOUSING));
         let grants = self.stage.posthouse(&["grant", "list", "--config", &centre, "--json"]).await?;
         let resource = format!("{POLICE}/archive");
@@ -229,7 +246,9 @@ impl<'a> Story<'a> {
         let since = Instant::now();
         let ran = match tokio::time::timeout(PATIENCE, running).await {
             Ok(Ok(ran)) => ran?,
-            _ => return Err(Problem::new(Code::InsideFailed).with("step", "grant revoke").cause("the transfer went on")),
+            _ => {
+                return Err(Problem::new(Code::InsideFailed).with("step", "grant revoke").cause("the transfer went on"));
+            }
         };
         let took = since.elapsed();
         self.needs(&ran, 4)?;
@@ -238,7 +257,10 @@ impl<'a> Story<'a> {
         self.result(&end);
         let files = count_files(&self.stage.path("housing-archive"), &|name| !name.starts_with('.'));
         self.tell_of(
-            &format!("stopped after {:.1} s with {files} files landed; both sides signed that it was refused", took.as_secs_f64()),
+            &format!(
+                "stopped after {:.1} s with {files} files landed; both sides signed that it was refused",
+                took.as_secs_f64()
+            ),
             &format!("{:.1} 秒后停止，落盘文件 {files} 个；双方都签署了拒绝陈述", took.as_secs_f64()),
         );
         self.check(end["state"] == "refused" && took < Duration::from_secs(5) && files == 0, "refused within 5 s", &end)
@@ -253,9 +275,11 @@ impl<'a> Story<'a> {
         let mut trust = None;
         for (number, transfer) in self.transfers.clone().iter().enumerate() {
             let Some(id) = transfer["transfer"].as_str().filter(|_| transfer["state"] == "settled") else { continue };
-            self.until("the centre's proof is there", &["transfer", "show", "--config", &config, id, "--json"], |ran| {
-                ran.object().is_some_and(|shown| shown["verdict"] == "matched")
-            })
+            self.until(
+                "the centre's proof is there",
+                &["transfer", "show", "--config", &config, id, "--json"],
+                |ran| ran.object().is_some_and(|shown| shown["verdict"] == "matched"),
+            )
             .await?;
             let out = self.stage.text(&format!("receipts/{}", number + 1));
             self.done(&["receipt", "export", "--config", &config, id, "--out", &out]).await?;
@@ -266,7 +290,11 @@ impl<'a> Story<'a> {
                 trust = Some(kept.clone());
             }
             let verified = self.done(&["receipt", "verify", &out, "--trust", &kept, "--json"]).await?;
-            self.check(!verified.stdout.contains("\"pending\""), "verified with the centre's proof", &json!(verified.stdout))?;
+            self.check(
+                !verified.stdout.contains("\"pending\""),
+                "verified with the centre's proof",
+                &json!(verified.stdout),
+            )?;
             if let Some(listed) = self.transfers.get_mut(number) {
                 listed["verdict"] = json!("matched");
             }
@@ -288,7 +316,8 @@ impl<'a> Story<'a> {
         let centre = self.stage.config(CENTRE);
         let balanced = self
             .until("nothing is pending", &["reconcile", "--config", &centre, "--json"], |ran| {
-                ran.object().is_some_and(|day| day["counts"]["pending"] == 0 && day["counts"]["matched"].as_u64() >= Some(3))
+                ran.object()
+                    .is_some_and(|day| day["counts"]["pending"] == 0 && day["counts"]["matched"].as_u64() >= Some(3))
             })
             .await?;
         let day = balanced.object().unwrap_or_default();
@@ -329,10 +358,14 @@ impl<'a> Story<'a> {
         let answer = ran.object().ok_or_else(|| ran.unexpected("reconcile --deep"))?;
         for finding in answer["findings"].as_array().into_iter().flatten() {
             let keys = finding["keys"].as_array().cloned().unwrap_or_default();
-            let (first, party) = (keys.first().and_then(Value::as_str).unwrap_or("?"), finding["party"].as_str().unwrap_or("?"));
+            let (first, party) =
+                (keys.first().and_then(Value::as_str).unwrap_or("?"), finding["party"].as_str().unwrap_or("?"));
             self.tell_of(
                 &format!("key {first}: the {party}'s copy is no longer what its receipt says"),
-                &format!("主键 {first}：{} 的数据已不是回执所载", if party == "consumer" { "使用方" } else { "提供方" }),
+                &format!(
+                    "主键 {first}：{} 的数据已不是回执所载",
+                    if party == "consumer" { "使用方" } else { "提供方" }
+                ),
             );
             self.findings.push(json!({
                 "verdict": finding["verdict"], "job": "residents", "keys": keys, "party": finding["party"],
@@ -349,7 +382,10 @@ impl<'a> Story<'a> {
         for line in ran.stdout.lines() {
             self.detail(line);
         }
-        let viewer = self.stage.posthouse(&["coordinator", "access", "add", "--config", &centre, "demo", "--role", "viewer"]).await?;
+        let viewer = self
+            .stage
+            .posthouse(&["coordinator", "access", "add", "--config", &centre, "demo", "--role", "viewer"])
+            .await?;
         self.needs(&viewer, 0)?;
         self.viewer = Some(viewer.stdout.trim().to_owned());
         Ok(())

@@ -18,7 +18,10 @@ fn the_readmes_production_path_works_as_it_stands() {
     let script = format!("set -eu\ntrap 'kill $(jobs -p); wait' EXIT\n{script}\n");
     let bin = std::path::Path::new(program()).parent().expect("a folder");
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
-    let ran = run(Command::new("timeout").args(["-k", "5", "90", "bash", "-c", &script]).current_dir(folder.path()).env("PATH", path));
+    let ran = run(Command::new("timeout")
+        .args(["-k", "5", "90", "bash", "-c", &script])
+        .current_dir(folder.path())
+        .env("PATH", path));
     let log = |name: &str| std::fs::read_to_string(folder.path().join("try").join(name)).unwrap_or_default();
     assert_eq!(ran.code, 0, "{ran:#?}\n{}\n{}\n{}", log("centre.log"), log("police.log"), log("housing.log"));
     let landed = std::fs::read_to_string(folder.path().join("try/inbox/page-1.txt")).expect("the page landed");

@@ -97,7 +97,9 @@ fn the_glossary_has_every_verdict_and_state() {
         let line = format!("| `{}` | {} |", verdict.as_str(), verdict.zh());
         assert!(glossary.contains(&line), "{line}");
     }
-    for state in ["planned", "offered", "moving", "staged", "committed", "settled", "paused", "refused", "failed", "cancelled"] {
+    for state in
+        ["planned", "offered", "moving", "staged", "committed", "settled", "paused", "refused", "failed", "cancelled"]
+    {
         let state: posthouse_protocol::job::State = state.parse().expect("a state");
         assert!(glossary.contains(&format!("`{state}` {}", state.zh())), "{state}");
     }
@@ -107,7 +109,8 @@ fn the_glossary_has_every_verdict_and_state() {
 fn every_file_that_the_architecture_names_is_there() {
     for name in ["docs/ARCHITECTURE.md", "docs/ARCHITECTURE.zh-CN.md"] {
         let content = read(&root().join(name));
-        let named: Vec<&str> = content.split('`').skip(1).step_by(2).filter(|word| word.contains('/') && word.ends_with(".rs")).collect();
+        let named: Vec<&str> =
+            content.split('`').skip(1).step_by(2).filter(|word| word.contains('/') && word.ends_with(".rs")).collect();
         assert!(named.len() > 15, "{name}: {named:?}");
         for file in named {
             assert!(root().join(file).exists(), "{name} names {file}");
@@ -135,7 +138,9 @@ fn every_source_file_says_what_it_is_for_and_keeps_the_habits() {
                     wrong.push(format!("{name} has {unfinished}"));
                 }
             }
-            for (_, after) in content.match_indices("tokio::select! {").map(|(at, found)| (at, &content[at + found.len()..])) {
+            for (_, after) in
+                content.match_indices("tokio::select! {").map(|(at, found)| (at, &content[at + found.len()..]))
+            {
                 if !after.trim_start().starts_with("biased;") {
                     wrong.push(format!("{name} has a select that is not biased"));
                 }
@@ -212,7 +217,11 @@ fn anchors(content: &str) -> BTreeSet<String> {
         .filter_map(|line| line.strip_prefix('#'))
         .map(|line| {
             let heading = line.trim_start_matches('#').trim().to_lowercase();
-            heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).map(|c| if c == ' ' { '-' } else { c }).collect()
+            heading
+                .chars()
+                .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect()
         })
         .collect()
 }

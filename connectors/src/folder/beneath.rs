@@ -64,7 +64,8 @@ impl Root {
         if file_type(&rustix::fs::fstat(&file)?) == FileType::RegularFile { Ok(file) } else { Err(Errno::NXIO) }
     }
     pub(crate) fn at(&self, name: &[u8]) -> Result<At, Errno> {
-        let stat = self.parent(name).and_then(|(folder, leaf)| rustix::fs::statat(folder, leaf, AtFlags::SYMLINK_NOFOLLOW));
+        let stat =
+            self.parent(name).and_then(|(folder, leaf)| rustix::fs::statat(folder, leaf, AtFlags::SYMLINK_NOFOLLOW));
         match stat {
             Ok(stat) => Ok(At::Here(stat)),
             Err(Errno::NOENT) => Ok(At::Nothing),
@@ -108,8 +109,7 @@ impl Root {
 }
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-const RESOLVE: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const TRIES_MAX: u32 = 100;
 
 #[cfg(test)]

@@ -2,15 +2,18 @@
 //! by rename: a name shows the old file or the complete new one, never a mix. Links are made, never
 //! followed. After `finish` everything published is durable, folders have their times and rights.
 
+mod folders;
+
 use super::beneath::{At, Root};
 use super::fault::{left_out, named, taken, writing};
+use super::hash::hash_file;
 use super::mirror::{self, LandedBefore};
-use super::names::{self, SELF, check_name, depth, part_leaf, split};
-use super::part::{MANY, Part, Written, modified};
+use super::names::{self, SELF, check_name, part_leaf, split};
+use super::part::{Part, Written, modified};
 use super::replace::{Prepared, Replacing};
-use super::source::read_full;
 use super::stat::{FileStat, file_type, travelling_mode};
 use super::walk::{Met, Then, walk};
+use folders::Folders;
 use posthouse_platform::disk::Disk;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Write;
@@ -18,11 +21,8 @@ use posthouse_protocol::limits::LINK_BYTES_MAX;
 use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
 use posthouse_protocol::problem::{Code, Problem};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -37,16 +37,6 @@ pub struct FolderDestination {
     folders: Mutex<Folders>,
     /// Who owns what this process makes here.
     owner: OnceLock<u32>,
-}
-
-#[derive(Default)]
-struct Folders {
-    /// Made by this transfer, as far as this process knows.
-    made: BTreeSet<Vec<u8>>,
-    /// What they get at the end: rights, and mtime where it is known.
-    wanted: BTreeMap<Vec<u8>, (u32, Option<i64>)>,
-    /// Names were made or removed in them.
-    touched: BTreeSet<Vec<u8>>,
 }
 
 /// What already stands where an entry would land.
@@ -81,7 +71,16 @@ impl FolderDestination {
         };
         let handle = rustix::io::dup(root.handle()).map_err(|e| writing(&root.path_of(SELF), e))?;
         let written = Arc::new(Written::new(disk, handle, root.path_of(SELF)));
-        Ok(Self { root, standing, replacing, write, short, written, folders: Mutex::new(folders), owner: OnceLock::new() })
+        Ok(Self {
+            root,
+            standing,
+            replacing,
+            write,
+            short,
+            written,
+            folders: Mutex::new(folders),
+            owner: OnceLock::new(),
+        })
     }
 
     /// Asked before content is: whether it is needed, and whether it can be landed at all.
@@ -165,40 +164,6 @@ impl FolderDestination {
             chmod_handle(&file, mode).map_err(|e| writing(&path, e))?;
         }
         rustix::fs::fstat(&file).map(|stat| FileStat::of(&stat)).map_err(|e| writing(&path, e))
-    }
-
-    /// Folders get their times and rights, deepest first; every folder with new names is synced; `replace`
-    /// puts the new folder in place. What was published is durable when this returns.
-    pub fn finish(&self) -> Result<(), Problem> {
-        self.sync()?;
-        // What folders are to become is kept: a mirror deletes after this, and finishes again.
-        let (wanted, touched) = {
-            let mut folders = self.locked();
-            (folders.wanted.clone(), std::mem::take(&mut folders.touched))
-        };
-        let mut all: Vec<&[u8]> = wanted.keys().chain(&touched).map(Vec::as_slice).collect();
-        all.sort_by(|a, b| depth(b).cmp(&depth(a)).then_with(|| a.cmp(b)));
-        all.dedup();
-        let at_once = all.len() >= MANY;
-        let mut changed = Vec::new();
-        for name in all {
-            if (name != SELF || self.replacing.is_none())
-                && self.finish_folder(name, wanted.get(name).copied(), touched.contains(name), at_once)?
-            {
-                changed.push(name);
-            }
-        }
-        if at_once && !changed.is_empty() && !self.written.sync_all()? {
-            for name in changed {
-                self.sync_folder(name)?;
-            }
-        }
-        let Some(replacing) = &self.replacing else { return Ok(()) };
-        let (mode, mtime_ns) = wanted.get(SELF).copied().unwrap_or((NEW_FOLDER_MODE, None));
-        let mode = if replacing.keep_rights(&self.root)? { None } else { Some(mode) };
-        self.finish_root(mode, mtime_ns)?;
-        let disk = &self.written.disk;
-        replacing.exchange(&self.root, &|path| disk.sync_folder(path).map_err(|e| writing(path, e)))
     }
 
     /// BLAKE3 of what is landed at a name (or, with `replace`, still stands there). `reread` reads from
@@ -287,11 +252,7 @@ impl FolderDestination {
         let name = entry.name.as_slice();
         let blocked = |why: &str| Ok(Present::Blocked(left_out(name, &taken(name, why))));
         let append = self.write == Write::Append;
-        let at = if name == SELF {
-            rustix::fs::fstat(root.handle()).map(At::Here)
-        } else {
-            root.at(name)
-        };
+        let at = if name == SELF { rustix::fs::fstat(root.handle()).map(At::Here) } else { root.at(name) };
         let stat = match at.map_err(|e| writing(&root.path_of(name), e))? {
             At::Nothing => return Ok(Present::Absent),
             At::Blocked if append => return blocked("a file or link stands where its folder should be"),
@@ -388,24 +349,6 @@ impl FolderDestination {
         Ok(FileStat::of(&stat))
     }
 
-    fn publish_folder(&self, entry: &Entry) -> Result<FileStat, Problem> {
-        let name = entry.name.as_slice();
-        let folder = self.make_folder(name)?;
-        let stat = rustix::fs::fstat(&folder).map_err(|e| writing(&self.root.path_of(name), e))?;
-        let mode = travelling_mode(&entry.kind, entry.mode);
-        let mut folders = self.locked();
-        // A folder in the rights we make folders with was made by an earlier process of ours.
-        let made = folders.made.contains(name) || (name != SELF && stat.st_mode & 0o7777 == MAKING_MODE);
-        if made {
-            folders.wanted.insert(name.to_vec(), (mode, Some(entry.mtime_ns)));
-        } else if self.write != Write::Append {
-            // The top folder is the operator's: where it stood before, its rights stay.
-            let mode = if name == SELF { stat.st_mode & 0o7777 } else { mode };
-            folders.wanted.insert(name.to_vec(), (mode, Some(entry.mtime_ns)));
-        }
-        Ok(FileStat::of(&stat))
-    }
-
     /// Renames a temporary name to its target; `append` never over something.
     fn put(&self, folder: &OwnedFd, leaf: &[u8], target: &[u8]) -> Result<(), Errno> {
         if self.write != Write::Append {
@@ -446,116 +389,6 @@ impl FolderDestination {
         Ok(())
     }
 
-    /// Opens a folder, making what is missing of it. A file or link on the way gives way to a folder
-    /// (`append`: it does not); it is never followed.
-    fn make_folder(&self, name: &[u8]) -> Result<OwnedFd, Problem> {
-        match self.root.folder(name) {
-            Ok(folder) => return Ok(folder),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-            Err(e) => return Err(writing(&self.root.path_of(name), e)),
-        }
-        let ends = name.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at).chain([name.len()]);
-        for end in ends {
-            let folder = name.get(..end).unwrap_or(name);
-            match self.root.folder(folder) {
-                Ok(_) => continue,
-                Err(Errno::NOENT) => {}
-                Err(Errno::NOTDIR | Errno::LOOP) if self.write != Write::Append => {
-                    let gone = self.root.parent(folder).and_then(|(parent, leaf)| remove(&parent, leaf, AtFlags::empty()));
-                    gone.map_err(|e| writing(&self.root.path_of(folder), e))?;
-                }
-                Err(Errno::NOTDIR | Errno::LOOP) => return Err(taken(folder, "a file or link stands where a folder should be")),
-                Err(e) => return Err(writing(&self.root.path_of(folder), e)),
-            }
-            let path = self.root.path_of(folder);
-            let (parent, leaf) = self.root.parent(folder).map_err(|e| writing(&path, e))?;
-            let parent_name = split(folder).0;
-            self.written.disk.before_write(&path, 0).map_err(|e| writing(&path, e))?;
-            let made = self.in_folder(parent_name, &parent, &|| {
-                rustix::fs::mkdirat(&parent, leaf, Mode::from_raw_mode(MAKING_MODE))
-            });
-            match made {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(e) => return Err(writing(&path, e)),
-            }
-            let mut folders = self.locked();
-            folders.made.insert(folder.to_vec());
-            // Until its own entry says otherwise.
-            folders.wanted.entry(folder.to_vec()).or_insert((NEW_FOLDER_MODE, None));
-            folders.touched.insert(parent_name.to_vec());
-        }
-        self.root.folder(name).map_err(|e| writing(&self.root.path_of(name), e))
-    }
-
-    /// Does something in a folder; where its rights forbid it to its own owner, they are widened until `finish`.
-    fn in_folder<T>(&self, name: &[u8], folder: &OwnedFd, work: &dyn Fn() -> Result<T, Errno>) -> Result<T, Errno> {
-        match work() {
-            Err(Errno::ACCESS) => {
-                let mode = rustix::fs::fstat(folder)?.st_mode & 0o7777;
-                rustix::fs::fchmod(folder, Mode::from_raw_mode(mode | MAKING_MODE))?;
-                self.locked().wanted.entry(name.to_vec()).or_insert((mode, None));
-                work()
-            }
-            done => done,
-        }
-    }
-
-    fn sync_folder(&self, name: &[u8]) -> Result<(), Problem> {
-        let path = self.root.path_of(name);
-        match self.written.disk.sync_folder(&path) {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(writing(&path, e)),
-        }
-    }
-
-    /// Says whether there was anything to do; with `sync_later` the caller makes it durable.
-    fn finish_folder(
-        &self,
-        name: &[u8],
-        wanted: Option<(u32, Option<i64>)>,
-        touched: bool,
-        sync_later: bool,
-    ) -> Result<bool, Problem> {
-        let path = self.root.path_of(name);
-        let failed = |e: Errno| writing(&path, e);
-        let sync = || if sync_later { Ok(()) } else { self.sync_folder(name) };
-        let folder = match self.root.folder(name) {
-            Ok(folder) => folder,
-            // Removed since (by mirror, or by somebody): nothing of ours is in it.
-            Err(Errno::NOENT) => return Ok(false),
-            Err(e) => return Err(failed(e)),
-        };
-        let now = FileStat::of(&rustix::fs::fstat(&folder).map_err(failed)?);
-        let (mode, mtime_ns) = wanted.unwrap_or((now.mode, None));
-        if mtime_ns.is_some_and(|mtime_ns| mtime_ns != now.mtime_ns) {
-            unless_others(rustix::fs::futimens(&folder, &modified(mtime_ns.unwrap_or(now.mtime_ns)))).map_err(failed)?;
-        } else if mode == now.mode && !touched {
-            return Ok(false);
-        }
-        // It is synced while it can still be opened.
-        sync()?;
-        if mode != now.mode {
-            unless_others(rustix::fs::fchmod(&folder, Mode::from_raw_mode(mode))).map_err(failed)?;
-            if mode & 0o500 == 0o500 {
-                sync()?;
-            }
-        }
-        Ok(true)
-    }
-
-    fn finish_root(&self, mode: Option<u32>, mtime_ns: Option<i64>) -> Result<(), Problem> {
-        let path = self.root.path_of(SELF);
-        let failed = |e: Errno| writing(&path, e);
-        if let Some(mode) = mode {
-            rustix::fs::fchmod(self.root.handle(), Mode::from_raw_mode(mode)).map_err(failed)?;
-        }
-        if let Some(mtime_ns) = mtime_ns {
-            rustix::fs::futimens(self.root.handle(), &modified(mtime_ns)).map_err(failed)?;
-        }
-        rustix::fs::fsync(self.root.handle()).map_err(failed)
-    }
-
     /// A regular file of ours under one name only: nobody can have smuggled it in to have it overwritten,
     /// or kept the right to change it.
     fn is_own_file(&self, stat: &Stat) -> bool {
@@ -588,7 +421,9 @@ fn check_entry(entry: &Entry) -> Result<(), Problem> {
         EntryKind::Link(text) if text.is_empty() || text.len() > LINK_BYTES_MAX || text.contains(&0) => {
             Err(refused("its text is no path".to_owned()))
         }
-        EntryKind::File | EntryKind::Link(_) if entry.name == SELF => Err(refused("it is the folder itself".to_owned())),
+        EntryKind::File | EntryKind::Link(_) if entry.name == SELF => {
+            Err(refused("it is the folder itself".to_owned()))
+        }
         EntryKind::File if i64::try_from(entry.size).is_err() => Err(refused("its size is beyond any file".to_owned())),
         _ => Ok(()),
     }
@@ -608,11 +443,6 @@ fn make_root(root: &Path, disk: &dyn Disk) -> Result<bool, Problem> {
         disk.sync_folder(parent).map_err(|e| writing(parent, e))?;
     }
     Ok(!missing.is_empty())
-}
-
-/// A folder that belongs to somebody else keeps its times and rights; landing in it is not refused for that.
-fn unless_others(done: Result<(), Errno>) -> Result<(), Errno> {
-    if done == Err(Errno::PERM) { Ok(()) } else { done }
 }
 
 fn remove(folder: &OwnedFd, leaf: &[u8], flags: AtFlags) -> Result<(), Errno> {
@@ -641,53 +471,3 @@ fn chmod_handle(file: &OwnedFd, mode: u32) -> Result<(), Errno> {
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
     rustix::fs::chmod(path, Mode::from_raw_mode(mode))
 }
-
-fn hash_file(root: &Root, name: &[u8], reread: bool) -> std::io::Result<[u8; 32]> {
-    let mut room = vec![0; HASH_BYTES + ALIGN_BYTES];
-    // Reading past memory wants a place aligned to the disk's blocks.
-    let start = room.as_ptr().align_offset(ALIGN_BYTES).min(ALIGN_BYTES);
-    let buffer = room.get_mut(start..start + HASH_BYTES).unwrap_or_default();
-    let mut direct = if reread { root.file(name, OFlags::RDONLY | OFlags::DIRECT).ok().map(File::from) } else { None };
-    let buffered = File::from(root.file(name, OFlags::RDONLY)?);
-    if reread {
-        rustix::fs::fdatasync(&buffered)?;
-        rustix::fs::fadvise(&buffered, 0, None, Advice::DontNeed)?;
-    }
-    let mut hasher = blake3::Hasher::new();
-    let mut offset = 0u64;
-    loop {
-        let read = match &direct {
-            // One read each: after a short one the place is no longer aligned, and it is the end or nearly.
-            Some(file) => match file.read_at(buffer, offset) {
-                Ok(read) if read == buffer.len() => read,
-                Ok(read) => {
-                    direct = None;
-                    read
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                // The file system takes the flag and not the reads: dropping what memory holds has to do.
-                Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-                    direct = None;
-                    continue;
-                }
-                Err(e) => return Err(e),
-            },
-            None => {
-                let read = read_full(&buffered, offset, buffer)?;
-                if read == 0 {
-                    return Ok(*hasher.finalize().as_bytes());
-                }
-                read
-            }
-        };
-        hasher.update(buffer.get(..read).unwrap_or_default());
-        offset += read as u64;
-    }
-}
-
-/// Folders are made like this and get their own rights at the end.
-const MAKING_MODE: u32 = 0o700;
-/// For folders that no entry describes.
-const NEW_FOLDER_MODE: u32 = 0o755;
-const HASH_BYTES: usize = 1 << 20;
-const ALIGN_BYTES: usize = 4096;

@@ -23,7 +23,9 @@ pub(crate) fn leaves(root: &Root, name: &[u8], text: &[u8]) -> Option<&'static s
     for step in text.split(|b| *b == b'/') {
         match step {
             b"" | b"." => {}
-            b".." if !real && !is_folder(root, &at) => return Some("it climbs back through something that is no folder"),
+            b".." if !real && !is_folder(root, &at) => {
+                return Some("it climbs back through something that is no folder");
+            }
             b".." => {
                 if at.pop().is_none() {
                     return Some("it climbs out of the folder");

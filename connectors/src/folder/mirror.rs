@@ -67,11 +67,7 @@ pub(crate) fn plan(
 }
 
 /// Deletes a plan; folders only where nothing else is in them. Calls `touched` with each folder changed.
-pub(crate) fn delete(
-    root: &Root,
-    plan: &[LandedBefore],
-    touched: &mut dyn FnMut(&[u8]),
-) -> Result<u64, Problem> {
+pub(crate) fn delete(root: &Root, plan: &[LandedBefore], touched: &mut dyn FnMut(&[u8])) -> Result<u64, Problem> {
     let mut deleted = 0;
     for before in plan {
         // Between plan and now someone may have put something of their own there.

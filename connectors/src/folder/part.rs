@@ -61,7 +61,8 @@ impl Part {
     pub fn seal(self, entry: &Entry) -> Result<(), Problem> {
         let failed = |e: Errno| writing(&self.path, e);
         rustix::fs::ftruncate(&self.file, entry.size).map_err(failed)?;
-        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(travelling_mode(&entry.kind, entry.mode))).map_err(failed)?;
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(travelling_mode(&entry.kind, entry.mode)))
+            .map_err(failed)?;
         rustix::fs::futimens(&self.file, &modified(entry.mtime_ns)).map_err(failed)?;
         self.written.note(&self.file, &self.path)
     }
@@ -105,7 +106,9 @@ impl Written {
 
     fn note(&self, file: &Arc<File>, path: &Path) -> Result<(), Problem> {
         let mut files = self.locked();
-        if files.last().is_none_or(|(last, _)| !Arc::ptr_eq(last, file)) && !files.iter().any(|(f, _)| Arc::ptr_eq(f, file)) {
+        if files.last().is_none_or(|(last, _)| !Arc::ptr_eq(last, file))
+            && !files.iter().any(|(f, _)| Arc::ptr_eq(f, file))
+        {
             files.push((Arc::clone(file), path.to_owned()));
         }
         let full = files.len() >= FILES_MAX;
@@ -138,10 +141,8 @@ impl Written {
 /// This mtime, and the access time as it is.
 pub(crate) fn modified(mtime_ns: i64) -> Timestamps {
     let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT as _ };
-    let mtime = Timespec {
-        tv_sec: mtime_ns.div_euclid(1_000_000_000),
-        tv_nsec: mtime_ns.rem_euclid(1_000_000_000) as _,
-    };
+    let mtime =
+        Timespec { tv_sec: mtime_ns.div_euclid(1_000_000_000), tv_nsec: mtime_ns.rem_euclid(1_000_000_000) as _ };
     Timestamps { last_access: omit, last_modification: mtime }
 }
 

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) struct Replacing {
     parent: OwnedFd,
@@ -19,8 +20,8 @@ pub(crate) struct Replacing {
     leaf: OsString,
     sibling: String,
     note: String,
-    /// The exchange was done before this process started.
-    done: bool,
+    /// The exchange is done, by this process or by one before it.
+    done: AtomicBool,
 }
 
 pub(crate) struct Prepared {
@@ -33,11 +34,14 @@ pub(crate) struct Prepared {
 
 impl Replacing {
     pub(crate) fn prepare(root: &Path, short: &str) -> Result<Prepared, Problem> {
-        let unsupported = |cause: String| Problem::new(Code::ReplaceUnsupported).with("path", root.display()).cause(cause);
+        let unsupported =
+            |cause: String| Problem::new(Code::ReplaceUnsupported).with("path", root.display()).cause(cause);
         // A link in its place would be exchanged itself: the folder it names is meant.
         let path = match root.canonicalize() {
             Ok(path) => path,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => std::path::absolute(root).map_err(|e| writing(root, e))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                std::path::absolute(root).map_err(|e| writing(root, e))?
+            }
             Err(e) => return Err(writing(root, e)),
         };
         let (Some(parent_path), Some(leaf)) = (path.parent(), path.file_name()) else {
@@ -46,13 +50,13 @@ impl Replacing {
         std::fs::create_dir_all(parent_path).map_err(|e| writing(parent_path, e))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let parent = rustix::fs::open(parent_path, flags, Mode::empty()).map_err(|e| unsupported(e.to_string()))?;
-        let mut this = Self {
+        let this = Self {
             parent,
             parent_path: parent_path.to_owned(),
             leaf: leaf.to_owned(),
             sibling: sibling_leaf(short),
             note: swap_leaf(short),
-            done: false,
+            done: AtomicBool::new(false),
         };
         this.check_mount().map_err(&unsupported)?;
         let standing = match this.stat(leaf) {
@@ -60,8 +64,8 @@ impl Replacing {
             Ok(None) => None,
             Err(e) => return Err(writing(&path, e)),
         };
-        this.done = this.noted_done().map_err(|e| writing(&path, e))?;
-        if this.done {
+        if this.noted_done().map_err(|e| writing(&path, e))? {
+            this.done.store(true, Ordering::Relaxed);
             let new = Root::open(&path).map_err(|e| writing(&path, e))?;
             return Ok(Prepared { replacing: this, new, standing: None });
         }
@@ -72,15 +76,20 @@ impl Replacing {
     }
 
     /// Puts the new folder in place. What is in it has been synced; `sync_parent` makes names beside it durable.
-    pub(crate) fn exchange(&self, new: &Root, sync_parent: &dyn Fn(&Path) -> Result<(), Problem>) -> Result<(), Problem> {
+    pub(crate) fn exchange(
+        &self,
+        new: &Root,
+        sync_parent: &dyn Fn(&Path) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
         let path = self.parent_path.join(&self.leaf);
-        if !self.done {
+        if !self.done.load(Ordering::Relaxed) {
             let standing = self.stat(&self.leaf).map_err(|e| writing(&path, e))?;
             self.write_note(new).map_err(|e| writing(&path, e))?;
             sync_parent(&self.parent_path)?;
             let flags = if standing.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
             rustix::fs::renameat_with(&self.parent, self.sibling.as_str(), &self.parent, &self.leaf, flags)
                 .map_err(|e| Problem::new(Code::ReplaceUnsupported).with("path", path.display()).cause(e))?;
+            self.done.store(true, Ordering::Relaxed);
             sync_parent(&self.parent_path)?;
         }
         // The old folder; where there was none, there is nothing by this name.
@@ -95,12 +104,14 @@ impl Replacing {
         self.remove(&self.note, AtFlags::empty()).map_err(|e| writing(&self.parent_path, e))
     }
 
-    /// Rights and owner of the folder that goes are those of the one that comes: they are the operator's.
+    /// The folder that comes gets rights and owner of the one that goes: they are the operator's. False where
+    /// there was none.
     pub(crate) fn keep_rights(&self, new: &Root) -> Result<bool, Problem> {
+        if self.done.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
         let path = self.parent_path.join(&self.leaf);
-        let Some(stat) = self.stat(&self.leaf).map_err(|e| writing(&path, e))?.filter(|_| !self.done) else {
-            return Ok(false);
-        };
+        let Some(stat) = self.stat(&self.leaf).map_err(|e| writing(&path, e))? else { return Ok(false) };
         let owner = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
         // Only root may give a folder away; anyone else owns both already or cannot.
         let _ = rustix::fs::fchown(new.handle(), Some(owner.0), Some(owner.1));
@@ -111,7 +122,9 @@ impl Replacing {
     fn check_mount(&self) -> Result<(), String> {
         let parent = rustix::fs::fstat(&self.parent).map_err(|e| e.to_string())?;
         match self.stat(&self.leaf).map_err(|e| e.to_string())? {
-            Some(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => Err("it is no folder".to_owned()),
+            Some(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => {
+                Err("it is no folder".to_owned())
+            }
             Some(stat) if stat.st_dev != parent.st_dev => Err("a file system is mounted on it".to_owned()),
             _ => Ok(()),
         }

@@ -28,7 +28,10 @@ pub struct FolderSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// Indexes count from 0 in list order; links carry the root of their text, files none yet.
-    Entry { entry: Entry, stat: FileStat },
+    Entry {
+        entry: Entry,
+        stat: FileStat,
+    },
     LeftOut(LeftOut),
 }
 
@@ -39,17 +42,14 @@ impl FolderSource {
             Problem::new(Code::SourceFailed).with("resource", root.display()).with("path", root.display()).cause(cause)
         };
         let patterns = Patterns::new(&options.include, &options.exclude).map_err(|e| failed(e.to_string()))?;
-        let root = Root::open(root).map_err(|e| failed(format!("the folder {} cannot be opened: {e}", root.display())))?;
+        let root =
+            Root::open(root).map_err(|e| failed(format!("the folder {} cannot be opened: {e}", root.display())))?;
         Ok(Self { root, patterns, links: options.links, quiet_ms: options.quiet_ms })
     }
 
     /// Finds everything in scope: the folder itself as `.`, then names by their bytes, folders before
     /// what is in them. `now` is the wall clock, for `quiet`. Our own temporary files are no content.
-    pub fn list(
-        &self,
-        now: Timestamp,
-        found: &mut dyn FnMut(Found) -> Result<(), Problem>,
-    ) -> Result<(), Problem> {
+    pub fn list(&self, now: Timestamp, found: &mut dyn FnMut(Found) -> Result<(), Problem>) -> Result<(), Problem> {
         let top = rustix::fs::fstat(self.root.handle()).map_err(|e| self.lost(e))?;
         let mut lister = Lister { source: self, now, index: 0, waiting: Vec::new(), found };
         lister.entry(SELF, EntryKind::Directory, &top, None)?;
@@ -101,8 +101,7 @@ impl OpenFile {
     }
     /// Fills `out` unless the file ends before.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Problem> {
-        read_full(&self.file, offset, out)
-            .map_err(|e| named(Code::FileUnreadable, &self.name, e))
+        read_full(&self.file, offset, out).map_err(|e| named(Code::FileUnreadable, &self.name, e))
     }
 }
 
@@ -180,9 +179,7 @@ impl Lister<'_> {
 
     fn link(&mut self, name: &[u8], stat: &Stat) -> Result<(), Problem> {
         let root = &self.source.root;
-        let text = root
-            .parent(name)
-            .and_then(|(folder, leaf)| rustix::fs::readlinkat(folder, leaf, Vec::new()));
+        let text = root.parent(name).and_then(|(folder, leaf)| rustix::fs::readlinkat(folder, leaf, Vec::new()));
         let text = match text {
             Ok(text) => text.into_bytes(),
             Err(Errno::NOENT) => return Ok(()),
@@ -252,4 +249,3 @@ fn special(kind: FileType) -> &'static str {
         _ => "it is of an unknown kind",
     }
 }
-

@@ -355,7 +355,11 @@ fn folders_keep_the_times_of_the_source_after_a_mirror_deleted_in_them() {
     set_mtime(&at.source("sub"), 2_000_000_000);
     let to = at.destination(Write::Mirror);
     for entry in entries(&at.list(&FolderOptions::default())) {
-        if entry.kind == EntryKind::File { to.adopt(&entry).unwrap() } else { to.publish(&entry).unwrap() };
+        if entry.kind == EntryKind::File {
+            to.adopt(&entry).unwrap()
+        } else {
+            to.publish(&entry).unwrap()
+        };
     }
     to.finish().unwrap();
     let plan = to.mirror_plan(&landed, &|name| name != b"sub/f7", &[]).unwrap();
@@ -513,10 +517,11 @@ fn a_file_smuggled_in_under_a_temporary_name_is_not_written_to() {
     let to = at.destination(Write::Upsert);
     drop(to.part(b"file", false).unwrap());
     let name = at.leftovers().remove(0);
-    for smuggle in [
-        (|from: &Path, to: &Path| fs::hard_link(from, to)) as fn(&Path, &Path) -> std::io::Result<()>,
-        |from, to| symlink(from, to),
-    ] {
+    for smuggle in
+        [(|from: &Path, to: &Path| fs::hard_link(from, to)) as fn(&Path, &Path) -> std::io::Result<()>, |from, to| {
+            symlink(from, to)
+        }]
+    {
         fs::remove_file(at.target(&name)).unwrap();
         smuggle(&at.folder.join("victim"), &at.target(&name)).unwrap();
         assert!(to.publish(&file("file", "x")).is_err());
