@@ -131,6 +131,10 @@ async fn run_job(one: One, wait: bool, dry_run: bool, screen: &Screen) -> Outcom
             }
             Answer::Done(done) if wait => {
                 bar.clear();
+                // An observe job moves nothing: it ends with what the comparison found.
+                if done.get("findings").is_some() {
+                    return crate::reconcile::conclude(done, true, screen);
+                }
                 return finish(read::<Summary>(done)?, screen);
             }
             Answer::Done(done) => {

@@ -62,12 +62,17 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
             ask(&config.admin_socket(), "node", &NodeRequest::Reconcile { day: command.day, deep }).await?
         }
     };
+    conclude(answer, command.deep.is_some(), screen)
+}
+
+/// Prints a balance, or what comparing one table found (`deep`); a difference is exit 3.
+pub(crate) fn conclude(answer: Value, deep: bool, screen: &Screen) -> Outcome {
     let balance: Balance =
         serde_json::from_value(answer.clone()).map_err(|e| Problem::new(Code::InsideFailed).cause(e))?;
     if screen.json {
         screen.object(&answer);
     } else {
-        print(&balance, command.deep.is_some(), screen);
+        print(&balance, deep, screen);
     }
     let differs = balance.findings.iter().any(|finding| finding.verdict.is_difference())
         || [balance.counts.mismatched, balance.counts.one_sided, balance.counts.overdue, balance.counts.ungranted]

@@ -28,7 +28,8 @@ pub enum Request {
     Status,
     /// Items: [`JobRow`].
     JobList,
-    /// Starts a run or attaches to the one under way. With `wait`: items [`Progress`], done [`Summary`];
+    /// Starts a run or attaches to the one under way. With `wait`: items [`Progress`], done [`Summary`]
+    /// (of an observe job: [`Balance`]);
     /// without: done [`Started`]. `dry_run`: items are lines of text, nothing moves.
     JobRun {
         job: JobId,

@@ -5,7 +5,7 @@
 
 mod keep;
 
-pub use keep::{keep, watch_staleness};
+pub use keep::{doubt, keep, watch_staleness};
 
 use crate::config::Config;
 use crate::join::{self, Pinned};
@@ -41,6 +41,7 @@ pub struct Centre {
 struct State {
     heard: Option<Timestamp>,
     problem: Option<Problem>,
+    doubted: Option<Duration>,
 }
 
 /// What a [`Centre`] works with.
@@ -104,7 +105,7 @@ impl Centre {
     async fn ask_over(&self, connection: &dyn Connection, request: CentreRequest) -> Result<CentreAnswer, Problem> {
         let hello = Hello::new(Purpose::Ask, self.epoch);
         match frames::ask(connection, self.name(), hello, &Frame::Centre(request), ANSWER_WAIT).await? {
-            Frame::CentreAnswer(answer) => join::refused(answer),
+            Frame::CentreAnswer(answer) => join::refused(answer, self.name(), self.identity().node()),
             other => {
                 let text: String = format!("{other:?}").chars().take(80).collect();
                 Err(Problem::new(Code::FrameInvalid).with("peer", self.name()).cause(format!("it answered {text}")))
@@ -133,6 +134,15 @@ impl Centre {
         state.heard = Some(self.world.clock.now());
         state.problem = None;
     }
+    fn may_doubt(&self) -> bool {
+        let now = self.world.clock.monotonic();
+        let mut state = locked(&self.state);
+        let may = state.doubted.is_none_or(|last| now.saturating_sub(last) >= DOUBT_EVERY);
+        if may {
+            state.doubted = Some(now);
+        }
+        may
+    }
     fn failed(&self, problem: &Problem) {
         locked(&self.state).problem = Some(problem.clone());
     }
@@ -152,4 +162,5 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+const DOUBT_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_WAIT: Duration = Duration::from_secs(20);

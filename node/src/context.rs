@@ -12,7 +12,8 @@ use crate::store::statements::Hand;
 use posthouse_connectors::{Connection, registry};
 use posthouse_platform::World;
 use posthouse_platform::pace::Pace;
-use posthouse_protocol::id::NodeId;
+use posthouse_protocol::id::{NodeId, ResourceRef};
+use posthouse_protocol::policy::Permit;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Signer;
 use std::path::PathBuf;
@@ -44,6 +45,18 @@ pub struct Context {
 }
 
 impl Context {
+    /// Proof that `consumer` may take `resource` now. Before a refusal the centre is asked once more: a grant
+    /// made a moment ago counts, whichever side hears of it first.
+    pub async fn permit(self: &Arc<Self>, consumer: &NodeId, resource: &ResourceRef) -> Result<Permit, Problem> {
+        match self.authority.permit(consumer, resource, None) {
+            Ok(permit) => Ok(permit),
+            Err(_) => {
+                crate::centre::doubt(self).await;
+                self.authority.permit(consumer, resource, None)
+            }
+        }
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> Arc<Config> {
         self.config.borrow().clone()

@@ -36,12 +36,29 @@ pub struct Node {
     endpoint: Arc<dyn Endpoint>,
     /// What must end before the node has stopped.
     tasks: TaskTracker,
-    admin: Serving,
+    admin: Option<Serving>,
+}
+
+/// How a node is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Answer the command line over the admin socket; a simulation has no sockets of that kind.
+    pub admin_socket: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { admin_socket: true }
+    }
 }
 
 impl Node {
     /// Starts a node that has joined. Returns once it listens and serves.
     pub async fn start(world: World, config: Config) -> Result<Self, Problem> {
+        Self::start_with(world, config, Options::default()).await
+    }
+
+    pub async fn start_with(world: World, config: Config, options: Options) -> Result<Self, Problem> {
         let store = Store::open(&world, &config.node.data_dir).await?;
         let (epoch, pinned, stored) = store
             .write(|tx| Ok((meta::raise_epoch(tx)?, Pinned::load(tx)?, meta::policy(tx)?)))
@@ -96,8 +113,12 @@ impl Node {
             drain: CancellationToken::new(),
         });
         tracing::info!(node = %context.name, epoch, address = ?endpoint.local_address(), "Started");
-        let desk = Arc::new(Desk { context: context.clone() });
-        let admin = admin_socket::serve(&context.config().admin_socket(), desk).await?;
+        let admin = if options.admin_socket {
+            let desk = Arc::new(Desk { context: context.clone() });
+            Some(admin_socket::serve(&context.config().admin_socket(), desk).await?)
+        } else {
+            None
+        };
         let node = Self { context, endpoint, tasks: TaskTracker::new(), admin };
         node.run(arrivals);
         jobs::recover(&node.context).await?;
@@ -205,7 +226,8 @@ async fn serve_connection(context: Arc<Context>, peer: NodeId, connection: Arc<d
             Some(channel) => {
                 context.metrics.channels.inc();
                 let (context, connection) = (context.clone(), connection.clone());
-                tokio::spawn(transfer::serve_channel(context, connection, channel));
+                let tasks = context.runs.tasks.clone();
+                tasks.spawn(transfer::serve_channel(context, connection, channel));
             }
             None => {
                 tracing::debug!(%peer, "A connection ended");

@@ -3,6 +3,7 @@
 
 use crate::config::{Job, Kind};
 use crate::context::Context;
+use crate::reconcile::{self, Deep};
 use crate::store::{Side, Transfer, exchange, jobs, transfers};
 use crate::transfer::{self, Outcome};
 use posthouse_protocol::id::{JobId, TransferId};
@@ -26,21 +27,29 @@ pub struct Run {
     pub job: JobId,
     /// Known at once for a take, later (or never) for a push.
     pub transfer: Option<TransferId>,
-    outcome: watch::Receiver<Option<Result<Outcome, Problem>>>,
+    outcome: watch::Receiver<Option<Result<Ran, Problem>>>,
+}
+
+/// How a run came out.
+#[derive(Debug, Clone)]
+pub enum Ran {
+    Transferred(Outcome),
+    /// An observe job moves nothing: what the comparison found.
+    Observed(Box<Deep>),
 }
 
 impl Run {
     /// How it came out, once it has.
-    pub fn outcome(&self) -> Option<Result<Outcome, Problem>> {
+    pub fn outcome(&self) -> Option<Result<Ran, Problem>> {
         self.outcome.borrow().clone()
     }
     /// Waits for the end.
-    pub async fn ended(&mut self) -> Result<Outcome, Problem> {
+    pub async fn ended(&mut self) -> Result<Ran, Problem> {
         let ended = self.outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
         match ended {
             Ok(Some(outcome)) => outcome,
             // The task was dropped with the node.
-            _ => Ok(Outcome::Interrupted),
+            _ => Ok(Ran::Transferred(Outcome::Interrupted)),
         }
     }
 }
@@ -51,9 +60,14 @@ pub async fn start(context: &Arc<Context>, job: &Job) -> Result<(Run, bool), Pro
         return Err(stopping());
     }
     match &job.kind {
-        Kind::Take { .. } => {
+        Kind::Take { resource } => {
             if let Some(run) = context.runs.of(&job.name) {
                 return Ok((run, true));
+            }
+            // Whether it is granted is the provider's to say; asked here, a grant made just now is known in time.
+            let _ = context.permit(&context.name, resource).await;
+            if job.mode == Mode::Observe {
+                return Ok(spawn(context, &job.name, Begin::Observe));
             }
             let transfer = plan(context, job).await?;
             Ok(spawn(context, &job.name, Begin::Take(transfer)))
@@ -90,6 +104,24 @@ pub async fn recover(context: &Arc<Context>) -> Result<(), Problem> {
 /// Runs a consumer's open transfer that nobody runs now.
 pub fn take_up(context: &Arc<Context>, row: &Transfer) {
     spawn(context, &row.job, Begin::Take(row.id.clone()));
+}
+
+/// A transfer that was planned while the run before it was ending had nobody to run it: it is run now.
+async fn take_next(context: &Arc<Context>, job: &JobId) {
+    let wanted = job.clone();
+    let found = context
+        .store
+        .read(move |db| {
+            let state = jobs::get(db, &wanted)?;
+            let open = transfers::open_of_job(db, Side::Consumer, &wanted)?;
+            Ok(open.filter(|_| !state.paused && !state.removed))
+        })
+        .await;
+    if let Ok(Some(row)) = found
+        && !context.drain.is_cancelled()
+    {
+        take_up(context, &row);
+    }
 }
 
 /// The open transfer of the job, or a new one.
@@ -132,7 +164,7 @@ fn spawn(context: &Arc<Context>, job: &JobId, begin: Begin) -> (Run, bool) {
     let (send, outcome) = watch::channel(None);
     let transfer = match &begin {
         Begin::Take(id) => Some(id.clone()),
-        Begin::Push(_) => None,
+        Begin::Push(_) | Begin::Observe => None,
     };
     let run = Run { job: job.clone(), transfer, outcome };
     running.insert(job.clone(), run.clone());
@@ -140,23 +172,35 @@ fn spawn(context: &Arc<Context>, job: &JobId, begin: Begin) -> (Run, bool) {
     let (context, job) = (context.clone(), job.clone());
     context.clone().runs.tasks.spawn(async move {
         let outcome = match begin {
-            Begin::Take(id) => transfer::run_consumer(context.clone(), id).await,
-            Begin::Push(job) => transfer::push(context.clone(), &job).await,
+            Begin::Take(id) => transfer::run_consumer(context.clone(), id).await.map(Ran::Transferred),
+            Begin::Push(job) => transfer::push(context.clone(), &job).await.map(Ran::Transferred),
+            Begin::Observe => {
+                let deep = reconcile::deep(&context, &job).await.map(|deep| Ran::Observed(Box::new(deep)));
+                context.outbox.notify_one();
+                deep
+            }
         };
         match &outcome {
-            Ok(Outcome::Final(row)) => {
+            Ok(Ran::Transferred(Outcome::Final(row))) => {
                 if let Some(problem) = &row.problem {
                     context.note_error(problem);
                 }
             }
-            Ok(Outcome::Interrupted) => {}
+            Ok(Ran::Observed(deep)) => {
+                tracing::info!(%job, differing = deep.differing, provider_rows = deep.provider_rows, "Observed");
+            }
+            Ok(Ran::Transferred(Outcome::Interrupted)) => {}
             Err(problem) => {
                 tracing::warn!(%job, %problem, "A run failed");
                 context.note_error(problem);
             }
         }
+        let ended = matches!(outcome, Ok(Ran::Transferred(Outcome::Final(_))));
         context.runs.locked().remove(&job);
         send.send_replace(Some(outcome));
+        if ended {
+            take_next(&context, &job).await;
+        }
     });
     (run, false)
 }
@@ -164,6 +208,7 @@ fn spawn(context: &Arc<Context>, job: &JobId, begin: Begin) -> (Run, bool) {
 enum Begin {
     Take(TransferId),
     Push(Box<Job>),
+    Observe,
 }
 
 impl Runs {

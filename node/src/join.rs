@@ -126,7 +126,7 @@ pub async fn join(world: &World, config: &Config, token: &str) -> Result<JoinedA
     };
     let ca_sha256 = *token.ca_sha256;
     let connection = dial(&*endpoint, config, &token.coordinator, ca_sha256).await?;
-    let answer = ask(&*connection, &token.coordinator, CentreRequest::Join(question)).await;
+    let answer = ask(&*connection, &token, CentreRequest::Join(question)).await;
     connection.close(0, "joined");
     let joined = match answer? {
         CentreAnswer::Joined(joined) => *joined,
@@ -203,7 +203,7 @@ async fn prove(
         let answer = loop {
             match reader.expect().await? {
                 Frame::Hello(_) => {}
-                Frame::CentreAnswer(answer) => break refused(answer)?,
+                Frame::CentreAnswer(answer) => break refused(answer, coordinator, node)?,
                 other => return Err(strange(coordinator, &other)),
             }
         };
@@ -255,10 +255,11 @@ pub(crate) fn check_clock(world: &World, theirs: Timestamp) -> Result<(), Proble
 }
 
 /// Turns a refusal by the centre into the problem that it names.
-pub(crate) fn refused(answer: CentreAnswer) -> Result<CentreAnswer, Problem> {
+pub(crate) fn refused(answer: CentreAnswer, coordinator: &NodeId, node: &NodeId) -> Result<CentreAnswer, Problem> {
     match answer {
         CentreAnswer::Refused(code, cause) => {
-            Err(Problem::new(Code::from_number(code).unwrap_or(Code::InsideFailed)).cause(cause))
+            let code = Code::from_number(code).unwrap_or(Code::InsideFailed);
+            Err(Problem::new(code).with("peer", coordinator).with("node", node).cause(cause))
         }
         other => Ok(other),
     }
@@ -277,10 +278,11 @@ fn silent(peer: &NodeId) -> Problem {
     Problem::new(Code::PeerUnreachable).with("peer", peer).cause("it did not answer in time")
 }
 
-async fn ask(connection: &dyn Connection, peer: &NodeId, request: CentreRequest) -> Result<CentreAnswer, Problem> {
+async fn ask(connection: &dyn Connection, token: &JoinToken, request: CentreRequest) -> Result<CentreAnswer, Problem> {
+    let peer = &token.coordinator;
     let hello = Hello::new(Purpose::Ask, 0);
     match frames::ask(connection, peer, hello, &Frame::Centre(request), ANSWER_WAIT).await? {
-        Frame::CentreAnswer(answer) => refused(answer),
+        Frame::CentreAnswer(answer) => refused(answer, peer, &token.node),
         other => Err(strange(peer, &other)),
     }
 }

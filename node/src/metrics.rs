@@ -3,19 +3,22 @@
 //! the admin socket.
 
 use crate::context::Context;
-use crate::store::statements;
+use crate::store::{Side, Transfer, statements, transfers};
 use posthouse_platform::identity::write_public;
 use posthouse_protocol::policy::Staleness;
+use posthouse_protocol::time::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub struct Metrics {
     registry: Mutex<Registry>,
+    /// Transfers that ended up to here are counted.
+    counted_to: Mutex<Option<Timestamp>>,
     /// Transfers that ended here, by job and final state.
     pub transfers: Family<Ended, Counter>,
     /// Content bytes that crossed the line.
@@ -52,7 +55,7 @@ impl Default for Metrics {
         macro_rules! register {
             ($($name:ident: $type:ty = $metric:literal, $help:literal;)*) => {{
                 $(let $name = <$type>::default(); registry.register($metric, $help, $name.clone());)*
-                Self { registry: Mutex::new(registry), $($name),* }
+                Self { registry: Mutex::new(registry), counted_to: Mutex::default(), $($name),* }
             }};
         }
         register! {
@@ -76,19 +79,46 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Counts transfers that have ended, each once.
+    fn count(&self, ended: &[Transfer]) {
+        let mut counted_to = self.counted_to.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in ended.iter().filter(|row| row.ended > *counted_to) {
+            let of = OfJob { job: row.job.to_string() };
+            let counts = &row.counts;
+            self.transfers.get_or_create(&Ended { job: of.job.clone(), state: row.state.to_string() }).inc();
+            self.chunks_resent.get_or_create(&of).inc_by(row.resent_chunks);
+            match row.side {
+                Side::Provider => {
+                    self.bytes_sent.get_or_create(&of).inc_by(row.bytes_sent);
+                }
+                Side::Consumer => {
+                    self.bytes_received.get_or_create(&of).inc_by(row.bytes_sent);
+                    self.rows_landed.get_or_create(&of).inc_by(counts.rows_landed);
+                    self.files_landed.get_or_create(&of).inc_by(row.files_sent);
+                    self.rows_quarantined.get_or_create(&of).inc_by(counts.rows_quarantined);
+                }
+            }
+        }
+        *counted_to = ended.iter().map(|row| row.ended).fold(*counted_to, std::cmp::max);
+    }
+
     /// The text exposition format.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         // Writing into a string fails only when a metric's own encoder does, of which there are none here.
         let _ = prometheus_client::encoding::text::encode(&mut out, &registry);
         out
     }
 }
 
-/// Sets the gauges to what holds now.
+/// Counts what ended since the last time, and sets the gauges to what holds now.
 pub async fn measure(context: &Arc<Context>) {
     let metrics = &context.metrics;
+    let since = *metrics.counted_to.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(context.world.clock.now());
+    if let Ok(ended) = context.store.read(move |db| transfers::ended_since(db, since, u32::MAX)).await {
+        metrics.count(&ended);
+    }
     let waiting = context.store.read(statements::waiting).await.unwrap_or((0, None));
     let now = context.world.clock.now();
     let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -126,6 +156,25 @@ pub const METRICS_FILE: &str = "metrics.prom";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_transfer_is_counted_once() {
+        use posthouse_protocol::job::{Mode, State, Write};
+        let metrics = Metrics::default();
+        *metrics.counted_to.lock().unwrap() = Some(Timestamp(1000));
+        let ended = |number: u8, at: i64| {
+            let id = posthouse_protocol::id::TransferId::from_random([number; 16]);
+            let (job, peer, resource) = ("scans".parse().unwrap(), "b.example".parse().unwrap(), "b.example/r".parse().unwrap());
+            let mut row = Transfer::planned(id, Side::Consumer, job, peer, resource, Mode::Full, Write::Upsert, Timestamp(1));
+            (row.state, row.ended, row.bytes_sent) = (State::Settled, Some(Timestamp(at)), 10);
+            row
+        };
+        metrics.count(&[ended(1, 900), ended(2, 1100), ended(3, 1200)]);
+        metrics.count(&[ended(2, 1100), ended(3, 1200), ended(4, 1300)]);
+        let text = metrics.text();
+        assert!(text.contains("posthouse_received_bytes_total{job=\"scans\"} 30"), "{text}");
+        assert!(text.contains("state=\"settled\"} 3"), "{text}");
+    }
 
     #[test]
     fn counters_carry_the_house_prefix_and_end_in_total() {

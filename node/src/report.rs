@@ -62,12 +62,14 @@ pub async fn deliver(context: &Arc<Context>) -> Result<usize, Problem> {
         }
     }
     let missing = context.store.read(|db| statements::unproven(db, PROOFS_MAX)).await?;
+    for some in missing.chunks(limits::SUBMIT_MAX) {
+        let asked: BTreeSet<[u8; 32]> = some.iter().copied().collect();
+        let request = CentreRequest::Proofs(some.iter().copied().map(ByteArray::from).collect());
+        take(context, proofs(context, request).await?, &asked).await?;
+    }
     if missing.is_empty() {
         return Ok(0);
     }
-    let asked: BTreeSet<[u8; 32]> = missing.iter().copied().collect();
-    let request = CentreRequest::Proofs(missing.into_iter().map(ByteArray::from).collect());
-    take(context, proofs(context, request).await?, &asked).await?;
     Ok(context.store.read(|db| statements::unproven(db, PROOFS_MAX)).await?.len())
 }
 
@@ -133,5 +135,6 @@ fn verify(context: &Context, bytes: &[u8], proof: &KeptProof, ledger: &LedgerKey
 /// While proofs are missing, and otherwise.
 const PROOF_WAIT: Duration = Duration::from_secs(2);
 const ASK_AGAIN: Duration = Duration::from_secs(30);
-/// Proofs asked for at once; each answer carries an inclusion path and a checkpoint.
-const PROOFS_MAX: usize = 128;
+/// Proofs asked for in one round. Some may not come for long (a peer's statement that has not arrived), so
+/// that a round looks well past them.
+const PROOFS_MAX: usize = 2048;

@@ -15,6 +15,7 @@ pub use transfers::{Side, Transfer};
 use posthouse_platform::World;
 use posthouse_protocol::problem::{Code, Problem};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -100,7 +101,8 @@ pub fn failed(error: rusqlite::Error) -> Problem {
 impl Inner {
     fn open(folder: &Path) -> Result<Self, Problem> {
         let unusable = |e: std::io::Error| Problem::new(Code::StorageFailed).with("path", folder.display()).cause(e);
-        std::fs::create_dir_all(folder).map_err(unusable)?;
+        // What was exchanged, and with whom, is nobody else's on this machine.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unusable)?;
         let lock = std::fs::File::options()
             .create(true)
             .write(true)

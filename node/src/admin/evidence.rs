@@ -4,6 +4,7 @@
 use super::{Balance, FilePart, ReceiptShown};
 use crate::config::TIMEZONE_DEFAULT;
 use crate::context::Context;
+use crate::reconcile::Deep;
 use crate::schedule::zone;
 use crate::store::{Side, Transfer, statements, transfers};
 use base64::Engine;
@@ -97,11 +98,15 @@ async fn send(items: &mut Items, name: &str, bytes: &[u8]) -> Result<(), Problem
 /// A deep reconciliation as a balance of one job: what matched or differed now.
 pub(super) async fn deep(context: &Arc<Context>, job: &JobId) -> Result<Balance, Problem> {
     let found = crate::reconcile::deep(context, job).await?;
+    context.outbox.notify_one();
+    Ok(observed(context, found))
+}
+
+pub(super) fn observed(context: &Context, found: Deep) -> Balance {
     let mut counts = Tally::default();
     counts.add(if found.differing == 0 && found.findings.is_empty() { Verdict::Matched } else { Verdict::Mismatched });
-    context.outbox.notify_one();
     let now = context.world.clock.now();
-    Ok(Balance { day: day_text(now, &own_zone()), counts, findings: found.findings, as_of: now })
+    Balance { day: day_text(now, &own_zone()), counts, findings: found.findings, as_of: now }
 }
 
 /// The balance of a day by this node's own evidence.

@@ -1,10 +1,10 @@
 //! Questions about jobs: list, run, pause, resume, remove, and watching what they run.
 
 use super::answer::{json, unknown};
-use super::{JobRow, Progress, Started, Summary, proven};
+use super::{JobRow, evidence, Progress, Started, Summary, proven};
 use crate::config::{Job, Kind, Schedule};
 use crate::context::Context;
-use crate::jobs::{self, Run};
+use crate::jobs::{self, Ran, Run};
 use crate::schedule;
 use crate::store::{Side, Transfer, jobs as kept, transfers};
 use crate::transfer::{Live, Outcome};
@@ -77,8 +77,9 @@ async fn follow_run(context: &Arc<Context>, job: &Job, mut run: Run, items: &mut
             () = tokio::time::sleep(PROGRESS_EVERY) => None,
         };
         match again {
-            Some(Ok(Outcome::Final(row))) => return json(&summary(context, *row).await?),
-            Some(Ok(Outcome::Interrupted)) => return Err(jobs::stopping()),
+            Some(Ok(Ran::Transferred(Outcome::Final(row)))) => return json(&summary(context, *row).await?),
+            Some(Ok(Ran::Transferred(Outcome::Interrupted))) => return Err(jobs::stopping()),
+            Some(Ok(Ran::Observed(deep))) => return json(&evidence::observed(context, *deep)),
             Some(Err(problem)) => return Err(problem),
             None => {
                 if let Some(live) = live_of(context, job) {

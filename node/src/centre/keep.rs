@@ -20,6 +20,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
+/// Fetches the policy because of a doubt: a grant that somebody counts on is not in it. At most once a
+/// second, however many ask; without a connection the policy in force has the last word.
+pub async fn doubt(context: &Arc<Context>) {
+    let centre = &context.centre;
+    let connection = centre.connection.borrow().clone();
+    let Some(connection) = connection.filter(|connection| !connection.is_closed() && centre.may_doubt()) else { return };
+    if let Err(problem) = fetch_policy(context, centre, &connection).await {
+        tracing::debug!(%problem, "The policy was not fetched anew");
+    }
+}
+
 /// Runs until the node drains.
 pub async fn keep(context: Arc<Context>) {
     let centre = context.centre.clone();

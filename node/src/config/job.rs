@@ -80,8 +80,9 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
     let name: Option<JobId> = table.require_parse("name", "任务名称");
     let kind = kind(table, place);
     table.not_yet("via");
-    let pushes = matches!(kind, Some(Kind::Push { .. }));
-    let accepts = matches!(kind, Some(Kind::Accept { .. }));
+    // By what was meant, so that a mistake in a name is not followed by others that it caused.
+    let pushes = table.has("push");
+    let accepts = table.has("accept") && !pushes;
     let into = if pushes { refuse(table, "into", "the taker chooses where a push lands", "推送的落地位置由接收方决定") } else { target(table, place) };
     if !pushes && !table.has("into") {
         table.mistake_here(say("`job.into` is missing", "缺少 `job.into`"));
@@ -115,19 +116,22 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
     {
         table.mistake("mode", say(format!("the resource `{resource}` has no `watermark`, which incremental needs"), format!("资源 `{resource}` 没有 `watermark`，无法增量")), None);
     }
-    let job = Job {
+    let proof = table.choice("proof", &[("written", Proof::Written), ("reread", Proof::Reread)]).unwrap_or(Proof::Written);
+    let quarantine_max = table.get("quarantine_max");
+    let overlap = table.choice("overlap", &[("skip", Overlap::Skip), ("queue", Overlap::Queue)]).unwrap_or(Overlap::Skip);
+    let missed_once = table.choice("missed", &[("once", true), ("skip", false)]).unwrap_or(true);
+    Some(Job {
         name: name?,
         kind: kind?,
         mode,
         write: write.unwrap_or(Write::Upsert),
         into,
         schedule: schedule.unwrap_or(Schedule::Manual),
-        proof: table.choice("proof", &[("written", Proof::Written), ("reread", Proof::Reread)]).unwrap_or(Proof::Written),
-        quarantine_max: table.get("quarantine_max"),
-        overlap: table.choice("overlap", &[("skip", Overlap::Skip), ("queue", Overlap::Queue)]).unwrap_or(Overlap::Skip),
-        missed_once: table.choice("missed", &[("once", true), ("skip", false)]).unwrap_or(true),
-    };
-    Some(job)
+        proof,
+        quarantine_max,
+        overlap,
+        missed_once,
+    })
 }
 
 fn kind(table: &Table<'_>, place: &Place<'_>) -> Option<Kind> {

@@ -147,21 +147,26 @@ fn node(table: &Table<'_>, base: &Path) -> Option<Node> {
     if bandwidth.is_some_and(|bandwidth| bandwidth < BANDWIDTH_MIN) {
         table.mistake("bandwidth", say(format!("per second; at least {BANDWIDTH_MIN}"), format!("为每秒流量；至少 {BANDWIDTH_MIN}")), None);
     }
-    let read = Node {
+    // Every key is read before anything is given up, or the rest would count as unknown.
+    let department = table.get("department");
+    let transport = table.choice("transport", &transports).unwrap_or_default();
+    let advertise = advertise(table);
+    let spool_max = table.or("spool_max", SPOOL_MAX_DEFAULT);
+    let staging_max = table.or("staging_max", STAGING_MAX_DEFAULT);
+    Some(Node {
         name: name?,
-        department: table.get("department"),
+        department,
         department_code,
         division,
         data_dir: base.join(data_dir?),
         listen,
-        transport: table.choice("transport", &transports).unwrap_or_default(),
-        advertise: advertise(table),
+        transport,
+        advertise,
         memory,
-        spool_max: table.or("spool_max", SPOOL_MAX_DEFAULT),
-        staging_max: table.or("staging_max", STAGING_MAX_DEFAULT),
+        spool_max,
+        staging_max,
         bandwidth,
-    };
-    Some(read)
+    })
 }
 
 fn advertise(table: &Table<'_>) -> Vec<(Option<String>, String)> {

@@ -116,13 +116,7 @@ fn catalog(table: &Table<'_>) -> Option<CatalogRef> {
     if sharing == Some(Sharing::None) && basis.is_none() {
         entry.mistake("sharing", say("sharing = \"none\" needs its legal `basis`", "不予共享须写明依据 `basis`"), None);
     }
-    Some(CatalogRef {
-        code: code?,
-        title: title?,
-        sharing: sharing?,
-        level: level.unwrap_or(1),
-        update: entry.or("update", String::new()),
-        basis,
-        version: entry.get("version"),
-    })
+    let update = entry.or("update", String::new());
+    let version = entry.get("version");
+    Some(CatalogRef { code: code?, title: title?, sharing: sharing?, level: level.unwrap_or(1), update, basis, version })
 }

@@ -88,6 +88,17 @@ fn mistakes_of_all_parts_are_told_at_once() {
 }
 
 #[test]
+fn one_mistake_causes_no_others() {
+    assert_eq!(only("[[job]]\nname = \"j\"\npush = \"a b\"\nto = \"b.example\"\nproof = \"reread\"\nschedule = \"manual\"\n").split(':').next(), Some("`a b` is not a valid resource id"));
+    assert!(only("[[job]]\nname = \"j\"\naccept = \"nobody\"\ninto = { folder = \"/x\" }\noverlap = \"queue\"\n").contains("NODE/JOB"));
+    let text = "[node]\nname = \"a.example\"\ntransport = \"tcp\"\nspool_max = \"1 GiB\"\nadvertise = \"a:1\"\ndepartment = \"x\"\n[coordinator]\naddress = \"c:1\"\n";
+    let found = Config::read(Path::new("node.toml"), text).expect_err("data_dir is missing");
+    assert_eq!(found.list.iter().map(|m| m.say.en.as_str()).collect::<Vec<_>>(), ["`node.data_dir` is missing"]);
+    let text = "[[resource]]\nid = \"r\"\nfolder = \"/x\"\n[resource.catalog]\ntitle = \"t\"\nsharing = \"conditional\"\nupdate = \"daily\"\nversion = \"1\"\n";
+    assert_eq!(only(text), "`resource.catalog.code` is missing");
+}
+
+#[test]
 fn what_does_not_fit_together_is_refused() {
     let job = |keys: &str| format!("[[job]]\nname = \"j\"\nresource = \"a.example/r\"\n{keys}\n");
     let cases = [

@@ -1,13 +1,13 @@
 //! Pushing: the giving side invites, the taking side takes as usual and says when it is done.
 //! Also the other questions that one node asks another: digests and keys for a deep reconciliation.
 
-use super::consumer::{Outcome, run_consumer};
+use super::consumer::Outcome;
 use super::own_hello;
 use crate::config::{Job, Kind};
 use crate::context::Context;
 use crate::reconcile;
 use crate::settle;
-use crate::store::{Side, Transfer, exchange, transfers};
+use crate::store::{Side, Transfer, exchange, jobs, transfers};
 use posthouse_platform::endpoint::Connection;
 use posthouse_platform::frames::{self, FrameReader, FrameWriter};
 use posthouse_protocol::frame::{Frame, Invite, Invited, Purpose, Refused};
@@ -142,17 +142,22 @@ async fn accept(ctx: &Arc<Context>, peer: &NodeId, invite: &Invite) -> Result<Tr
     })?;
     let resource = ResourceRef { node: peer.clone(), resource: invite.resource.clone() };
     // The provider decides; asking here first saves a transfer that could only be refused.
-    ctx.authority.permit(&ctx.name, &resource, None)?;
+    ctx.permit(&ctx.name, &resource).await?;
     if invite.mode == Mode::Observe {
         return Err(Problem::new(Code::NotAccepted).with("consumer", &ctx.name).with("job", format!("{peer}/{}", invite.job)));
     }
     let id = TransferId::from_random(ctx.world.random.bytes::<16>());
     let (mode, peer, now) = (invite.mode, peer.clone(), ctx.world.clock.now());
-    let (id, new) = ctx
+    let row = ctx
         .store
         .write(move |tx| {
+            let kept = jobs::get(tx, &job.name)?;
+            if kept.paused || kept.removed {
+                let cause = format!("its job {} is held by its operator", job.name);
+                return Err(Problem::new(Code::Busy).cause(cause));
+            }
             if let Some(open) = transfers::open_of_job(tx, Side::Consumer, &job.name)? {
-                return Ok((open.id, false));
+                return Ok(open);
             }
             let mut row = Transfer::planned(id, Side::Consumer, job.name.clone(), peer, resource, mode, job.write, now);
             row.pushed = true;
@@ -160,19 +165,12 @@ async fn accept(ctx: &Arc<Context>, peer: &NodeId, invite: &Invite) -> Result<Tr
                 row.watermark_from = exchange::reached(tx, &job.name)?;
             }
             transfers::plan(tx, &row)?;
-            Ok((row.id, true))
+            Ok(row)
         })
         .await?;
-    if new {
-        let (ctx, id) = (ctx.clone(), id.clone());
-        tokio::spawn(async move {
-            match run_consumer(ctx, id.clone()).await {
-                Ok(_) => {}
-                Err(problem) => tracing::error!(transfer = %id, %problem, "A pushed transfer could not be run"),
-            }
-        });
-    }
-    Ok(id)
+    // One run of a job at a time, whoever began it; this one is then waited for when the node stops.
+    crate::jobs::take_up(ctx, &row);
+    Ok(row.id)
 }
 
 const INVITE_WITHIN: Duration = Duration::from_secs(30);

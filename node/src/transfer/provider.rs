@@ -429,7 +429,7 @@ impl Session {
         known: Option<Offered>,
     ) -> Result<Given, Problem> {
         let ctx = &self.ctx;
-        let permit = ctx.authority.permit(&self.caller.peer, &subject.resource, None)?;
+        let permit = ctx.permit(&self.caller.peer, &subject.resource).await?;
         let config = ctx.config();
         let resource = config.resources.get(&request.resource).ok_or_else(|| self.not_offered(subject))?;
         if request.mode == Mode::Observe {
