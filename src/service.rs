@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Sends the log to stderr, from now to the end of the process. The journal adds the time itself.
 pub(crate) fn log() {
-    let filter = EnvFilter::try_from_env("POSTHOUSE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("POSTHOUSE_LOG").unwrap_or_else(|_| EnvFilter::new("info,refinery_core=warn"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

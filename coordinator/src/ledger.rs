@@ -24,6 +24,10 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) struct Leaf(Statement);
 
 impl Leaf {
+    #[cfg(test)]
+    pub(crate) fn of(statement: Statement) -> Self {
+        Self(statement)
+    }
     pub(crate) fn statement(&self) -> &Statement {
         &self.0
     }
@@ -121,16 +125,12 @@ impl Ledger {
         Ok(Taken { proofs: out, transfers })
     }
 
-    /// Proofs of statements by their SHA-256; an unknown one is refused in its place. Each leaf is proven in
+    /// Proofs of statements by their SHA-256; one that has not come (yet) is left out. Each leaf is proven in
     /// the tree that ends with it, dated when it was taken: asked again, the proof is the same byte for byte.
     pub(crate) async fn proofs(&self, statements: &[[u8; 32]]) -> Result<Vec<Proof>, Problem> {
-        let leaves = self.store.find_leaves(statements.to_vec()).await?;
         let mut out = Vec::with_capacity(statements.len());
-        for (sha256, leaf) in statements.iter().zip(leaves) {
-            out.push(match leaf {
-                Some(leaf) => self.proof(&leaf).await?,
-                None => unproven(*sha256, (Code::StatementRefused.number(), "it is not in the ledger".to_owned())),
-            });
+        for leaf in self.store.find_leaves(statements.to_vec()).await?.into_iter().flatten() {
+            out.push(self.proof(&leaf).await?);
         }
         Ok(out)
     }

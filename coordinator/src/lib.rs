@@ -56,15 +56,24 @@ pub struct Coordinator {
 impl Coordinator {
     /// Opens the store, listens for nodes, and, where configured, for people.
     pub async fn start(world: World, config: Config) -> Result<Self, Problem> {
+        let mut coordinator = Self::start_for_nodes(world, config).await?;
+        let centre = coordinator.centre.clone();
+        if let Some(address) = &centre.config.http {
+            coordinator.http = Some(api::serve(&centre, address).await?);
+        }
+        let admin = admin_socket::serve(&centre.config.admin_socket(), Arc::new(admin::Socket(centre.clone()))).await?;
+        coordinator.admin = Some(admin);
+        let (listen, http) = (coordinator.listen_address(), coordinator.http);
+        tracing::info!(name = %centre.config.name, ?listen, ?http, "Coordinator is ready");
+        Ok(coordinator)
+    }
+
+    /// As [`Coordinator::start`], without HTTP and admin socket, which no simulated network carries;
+    /// [`Coordinator::ask`] is the way in.
+    pub async fn start_for_nodes(world: World, config: Config) -> Result<Self, Problem> {
         let centre = Centre::open(world, config).await?;
         server::spawn(&centre);
-        let http = match &centre.config.http {
-            Some(address) => Some(api::serve(&centre, address).await?),
-            None => None,
-        };
-        let admin = admin_socket::serve(&centre.config.admin_socket(), Arc::new(admin::Socket(centre.clone()))).await?;
-        tracing::info!(name = %centre.config.name, listen = ?centre.endpoint.local_address(), ?http, "Coordinator is ready");
-        Ok(Self { centre, http, admin: Some(admin) })
+        Ok(Self { centre, http: None, admin: None })
     }
 
     /// Where nodes reach it.

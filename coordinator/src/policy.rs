@@ -120,13 +120,13 @@ impl Centre {
             denied: material.denied,
             staleness_seconds: self.config.policy_staleness.0 / 1000,
             heartbeat_seconds: (self.config.heartbeat.0 / 1000).max(1),
-            nodes: self.trusted(&material.own, &material.peers)?.into(),
+            nodes: self.trusted(&material.own, &material.acquainted)?.into(),
         };
         policy.sign(&self.config.name, &*self.keys.policy).map_err(inside)
     }
 
-    /// `nodes.cose` of a node and its peers: whom to believe about their exchanges.
-    fn trusted(&self, own: &NodeRecord, peers: &[NodeRecord]) -> Result<Vec<u8>, Problem> {
+    /// `nodes.cose` of a node and all it ever had to do with: whom to believe about their exchanges.
+    fn trusted(&self, own: &NodeRecord, others: &[NodeRecord]) -> Result<Vec<u8>, Problem> {
         let trusted = |node: &NodeRecord| TrustedNode {
             node: node.name.clone(),
             department: node.profile.department.clone(),
@@ -140,7 +140,7 @@ impl Centre {
         let nodes = Nodes {
             ledger_vkey: self.keys.ledger_vkey.clone(),
             issued: self.world.clock.now(),
-            nodes: [own].into_iter().chain(peers).map(trusted).collect(),
+            nodes: [own].into_iter().chain(others).map(trusted).collect(),
         };
         nodes.sign(&self.config.name, &*self.keys.policy).map_err(inside)
     }

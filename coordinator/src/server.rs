@@ -137,7 +137,12 @@ async fn talk(centre: &Arc<Centre>, node: Option<&NodeId>, channel: Channel) -> 
     let opening = judge_hello(centre, node, &hello, peer).await;
     let mut challenge = None;
     loop {
-        let request = match within(peer, reader.next()).await? {
+        let next = tokio::select! {
+            biased;
+            () = centre.stopping.cancelled() => return writer.finish().await,
+            next = within(peer, reader.next()) => next?,
+        };
+        let request = match next {
             Some(Frame::Centre(request)) => request,
             Some(_) => return Err(invalid(peer, "it sent a frame that is no question to the coordinator")),
             None => return writer.finish().await,

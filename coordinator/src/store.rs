@@ -4,6 +4,8 @@
 
 pub(crate) mod records;
 pub(crate) mod sqlite;
+#[cfg(test)]
+mod suite;
 
 use crate::alarm::Alarm;
 use crate::ledger::Leaf;
@@ -11,6 +13,7 @@ use crate::reconcile::TransferRow;
 use posthouse_protocol::centre::{Heartbeat, Profile, Progress};
 use posthouse_protocol::id::{GrantId, NodeId, ReceiptId, TransferId};
 use posthouse_protocol::problem::Problem;
+use posthouse_protocol::reconciliation::Verdict;
 use posthouse_protocol::time::Timestamp;
 use records::{AccessRecord, GrantRecord, Issued, Joining, NodeRecord, Page, PolicyMaterial, TokenRecord, Window};
 
@@ -80,6 +83,10 @@ pub(crate) trait Store: Send + Sync {
     /// Newest first.
     async fn transfers(&self, window: Window, page: Page) -> Result<Vec<TransferRow>, Problem>;
     async fn count_transfers(&self, window: Window) -> Result<u64, Problem>;
+    /// How many have which verdict, of those whose verdict is settled.
+    async fn tally(&self, window: Window) -> Result<Vec<(Verdict, u64)>, Problem>;
+    /// Those of one settled verdict, newest first.
+    async fn transfers_of(&self, verdict: Verdict, window: Window, page: Page) -> Result<Vec<TransferRow>, Problem>;
     /// Those whose verdict still depends on time, newest first.
     async fn open_transfers(&self, window: Window, page: Page) -> Result<Vec<TransferRow>, Problem>;
     /// Those with a receipt, by the time the centre had both statements, newest first.

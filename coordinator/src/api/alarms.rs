@@ -18,6 +18,7 @@ pub(crate) struct Alarms {
 /// Open alarms, the latest first
 #[utoipa::path(
     get,
+    operation_id = "list_alarms",
     path = "/api/v1/alarms",
     responses((status = 200, body = Alarms), (status = 401, body = failure::Body), (status = 403, body = failure::Body)),
     security(("bearer" = ["viewer"]))

@@ -33,6 +33,7 @@ pub(crate) struct Head {
 /// The ledger's signed head and its key
 #[utoipa::path(
     get,
+    operation_id = "ledger",
     path = "/api/v1/ledger",
     responses((status = 200, body = Head), (status = 401, body = failure::Body), (status = 403, body = failure::Body)),
     security(("bearer" = ["viewer"]))
@@ -52,6 +53,7 @@ pub(crate) async fn head(State(centre): State<Arc<Centre>>) -> Result<Json<Head>
 /// The signed checkpoint as text
 #[utoipa::path(
     get,
+    operation_id = "ledger_checkpoint",
     path = "/api/v1/ledger/checkpoint",
     responses((status = 200, body = String), (status = 401, body = failure::Body), (status = 403, body = failure::Body)),
     security(("bearer" = ["viewer"]))
@@ -81,6 +83,7 @@ pub(crate) struct Consistency {
 /// Proof that one tree is the beginning of another
 #[utoipa::path(
     get,
+    operation_id = "ledger_consistency",
     path = "/api/v1/ledger/consistency",
     params(Sizes),
     responses(
@@ -142,6 +145,7 @@ pub(crate) struct Entries {
 /// Statements in the order of the log
 #[utoipa::path(
     get,
+    operation_id = "ledger_entries",
     path = "/api/v1/ledger/entries",
     params(From),
     responses(
@@ -183,6 +187,7 @@ pub(crate) async fn entries(
 /// Hashes and entries of the log as C2SP tiles: `L/N[.p/W]` and `entries/N[.p/W]`
 #[utoipa::path(
     get,
+    operation_id = "ledger_tile",
     path = "/api/v1/ledger/tile/{path}",
     params(("path" = String, Path, description = "`0/x001/234`, `0/000.p/5`, `entries/000` …")),
     responses(

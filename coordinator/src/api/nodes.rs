@@ -13,6 +13,7 @@ use std::sync::Arc;
 /// All nodes by name
 #[utoipa::path(
     get,
+    operation_id = "list_nodes",
     path = "/api/v1/nodes",
     params(
         ("limit" = Option<u64>, Query, description = "Items of one page, 1 to 500; 50 when absent"),
@@ -44,6 +45,7 @@ pub(crate) async fn list(State(centre): State<Arc<Centre>>, paging: Paging) -> R
 /// One node
 #[utoipa::path(
     get,
+    operation_id = "node",
     path = "/api/v1/nodes/{name}",
     params(("name" = String, Path, description = "Name of the node")),
     responses(

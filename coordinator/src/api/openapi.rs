@@ -83,7 +83,9 @@ mod tests {
     fn every_path_says_which_role_it_needs_or_that_it_needs_none() {
         let description: serde_json::Value = serde_json::from_str(&description()).unwrap();
         assert_eq!(description["openapi"], "3.1.0");
+        let mut names = std::collections::BTreeSet::new();
         for (path, item) in description["paths"].as_object().unwrap() {
+            assert!(names.insert(item["get"]["operationId"].to_string()), "{path}");
             let open = ["/healthz", "/readyz"].contains(&path.as_str());
             assert_eq!(item["get"]["security"].is_array(), !open, "{path}");
         }

@@ -57,6 +57,7 @@ pub(crate) struct Receipt {
 /// Receipts, the latest first
 #[utoipa::path(
     get,
+    operation_id = "list_receipts",
     path = "/api/v1/receipts",
     params(Paging),
     responses(
@@ -77,6 +78,7 @@ pub(crate) async fn list(State(centre): State<Arc<Centre>>, paging: Paging) -> R
 /// One receipt, by its id or its transfer's
 #[utoipa::path(
     get,
+    operation_id = "receipt",
     path = "/api/v1/receipts/{id}",
     params(("id" = String, Path, description = "Id of the receipt or of its transfer")),
     responses(
@@ -95,6 +97,7 @@ pub(crate) async fn one(State(centre): State<Arc<Centre>>, Path(id): Path<String
 /// The receipt itself, whole in itself, as `receipt verify` reads it
 #[utoipa::path(
     get,
+    operation_id = "receipt_cose",
     path = "/api/v1/receipts/{id}/receipt.cose",
     params(("id" = String, Path, description = "Id of the receipt or of its transfer")),
     responses(

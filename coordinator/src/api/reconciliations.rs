@@ -11,6 +11,7 @@ use std::sync::Arc;
 /// The three-party balance of a day: today's when none is named
 #[utoipa::path(
     get,
+    operation_id = "reconciliation",
     path = "/api/v1/reconciliations",
     params(("day" = Option<String>, Query, description = "A day in the coordinator's time zone, such as 2026-11-22")),
     responses(

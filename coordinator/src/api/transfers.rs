@@ -14,6 +14,7 @@ use std::sync::Arc;
 /// Transfers, the latest first
 #[utoipa::path(
     get,
+    operation_id = "list_transfers",
     path = "/api/v1/transfers",
     params(Paging),
     responses(
@@ -40,6 +41,7 @@ pub(crate) async fn list(
 /// One transfer
 #[utoipa::path(
     get,
+    operation_id = "transfer",
     path = "/api/v1/transfers/{id}",
     params(("id" = String, Path, description = "Id of the transfer")),
     responses(

@@ -1,12 +1,13 @@
 //! The balance of a day: every transfer of it with its verdict, and what does not balance.
 //! Deep reconciliations of the day count by their last result for each job.
 
-use super::reopen;
+use super::{TransferRow, reopen};
 use crate::admin::DayBalance;
 use crate::store::Store;
 use crate::store::records::{Page, Window};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use posthouse_protocol::id::TransferId;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::reconciliation::{Difference, Finding, Party, Tally, Verdict};
 use posthouse_protocol::statement::Body;
@@ -64,20 +65,32 @@ pub(crate) async fn balance(
     overdue_after_ms: i64,
 ) -> Result<DayBalance, Problem> {
     let mut counts = Tally::default();
+    for (verdict, count) in store.tally(day.window).await? {
+        *slot(&mut counts, verdict) += count;
+    }
     let mut findings = Vec::new();
+    for verdict in Verdict::ALL.into_iter().filter(|verdict| verdict.is_difference()) {
+        let mut after = None;
+        loop {
+            let rows = store.transfers_of(verdict, day.window, Page { after, limit: PAGE }).await?;
+            after = next(&rows);
+            findings.extend(rows.into_iter().flat_map(|row| row.findings));
+            if after.is_none() {
+                break;
+            }
+        }
+    }
     let mut after = None;
     loop {
-        let rows = store.transfers(day.window, Page { after: after.clone(), limit: PAGE }).await?;
+        let rows = store.open_transfers(day.window, Page { after, limit: PAGE }).await?;
         for row in &rows {
             let (verdict, wrong) = row.verdict_now(store, now, overdue_after_ms).await?;
-            if let Some(verdict) = verdict {
-                counts.add(verdict);
-            }
+            verdict.into_iter().for_each(|verdict| counts.add(verdict));
             findings.extend(wrong);
         }
-        match rows.last() {
-            Some(last) if rows.len() as u64 == PAGE => after = Some((last.at, last.transfer.clone())),
-            _ => break,
+        after = next(&rows);
+        if after.is_none() {
+            break;
         }
     }
     for finding in deep(store, day).await? {
@@ -85,6 +98,23 @@ pub(crate) async fn balance(
         findings.push(finding);
     }
     Ok(DayBalance { day: day.name.clone(), counts, findings, as_of: now })
+}
+
+fn slot(counts: &mut Tally, verdict: Verdict) -> &mut u64 {
+    match verdict {
+        Verdict::Matched => &mut counts.matched,
+        Verdict::Mismatched => &mut counts.mismatched,
+        Verdict::OneSided => &mut counts.one_sided,
+        Verdict::Pending => &mut counts.pending,
+        Verdict::Overdue => &mut counts.overdue,
+        Verdict::Ungranted => &mut counts.ungranted,
+    }
+}
+
+/// Where the next page begins, if there may be one.
+fn next(rows: &[TransferRow]) -> Option<(Timestamp, TransferId)> {
+    let full = rows.len() as u64 == PAGE;
+    rows.last().filter(|_| full).map(|last| (last.at, last.transfer.clone()))
 }
 
 /// The day's deep reconciliations that found a difference and were not put right by a later one.

@@ -6,7 +6,6 @@ use crate::alarm::{self, Kind};
 use crate::store::records::{Page, Window};
 use posthouse_protocol::problem::Problem;
 use posthouse_protocol::reconciliation::Verdict;
-use posthouse_protocol::time::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -65,7 +64,8 @@ async fn flush(centre: Arc<Centre>) -> Result<(), Problem> {
 async fn look_for_overdue(centre: Arc<Centre>) -> Result<(), Problem> {
     let now = centre.world.clock.now();
     let overdue_after = centre.config.overdue_after.as_ms();
-    let window = Window { from: Timestamp(i64::MIN), until: now.plus_ms(-overdue_after) };
+    let until = now.plus_ms(-overdue_after);
+    let window = Window { from: until.plus_ms(-LOOK_BACK_MS), until };
     let mut after = None;
     loop {
         let rows = centre.store.open_transfers(window, Page { after: after.clone(), limit: PAGE }).await?;
@@ -93,3 +93,5 @@ async fn renew(centre: Arc<Centre>) -> Result<(), Problem> {
 const FLUSH: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(60);
 const PAGE: u64 = 200;
+/// What is older has been an alarm for long enough.
+const LOOK_BACK_MS: i64 = 90 * 86_400_000;

@@ -104,6 +104,8 @@ pub(crate) struct PolicyMaterial {
     pub(crate) own: NodeRecord,
     /// Not revoked ones, in both directions, by id.
     pub(crate) grants: Vec<GrantRecord>,
+    /// Every node that it ever shared a grant with: receipts of long ago are verified with their keys.
+    pub(crate) acquainted: Vec<NodeRecord>,
     /// The other ends of these grants.
     pub(crate) peers: Vec<NodeRecord>,
     pub(crate) denied: Vec<NodeId>,

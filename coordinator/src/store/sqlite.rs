@@ -15,6 +15,7 @@ use posthouse_platform::blocking::Blocking;
 use posthouse_protocol::centre::Profile;
 use posthouse_protocol::id::{GrantId, NodeId, ReceiptId, TransferId};
 use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::reconciliation::Verdict;
 use posthouse_protocol::time::Timestamp;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
@@ -243,6 +244,12 @@ impl Store for Sqlite {
     }
     async fn count_transfers(&self, window: Window) -> Result<u64, Problem> {
         self.read(move |c| transfers::count(c, window)).await
+    }
+    async fn tally(&self, window: Window) -> Result<Vec<(Verdict, u64)>, Problem> {
+        self.read(move |c| transfers::tally(c, window)).await
+    }
+    async fn transfers_of(&self, verdict: Verdict, window: Window, page: Page) -> Result<Vec<TransferRow>, Problem> {
+        self.read(move |c| transfers::of_verdict(c, verdict, window, &page)).await
     }
     async fn open_transfers(&self, window: Window, page: Page) -> Result<Vec<TransferRow>, Problem> {
         self.read(move |c| transfers::open(c, window, &page)).await

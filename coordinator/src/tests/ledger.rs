@@ -70,15 +70,14 @@ async fn a_repeated_statement_gets_the_same_leaf_and_the_same_proof() {
     assert_eq!(pair.size().await, size + 1);
     let asked = CentreRequest::Proofs(vec![(*exchange.handover.sha256()).into(), [9; 32].into()]);
     let Ok(CentreAnswer::Proofs(proofs)) = pair.provider.ask(asked).await else { panic!("no proofs") };
-    assert_eq!(proofs[0], first[0]);
-    assert!(proofs[1].refused.is_some());
+    assert_eq!(proofs, first[..1], "what has not come is left out");
 }
 
 #[tokio::test]
 async fn statements_that_come_at_the_same_time_are_each_taken_once() {
     let pair = pair().await;
     let before = pair.size().await;
-    let exchanges: Vec<Exchange> = (0..12).map(|_| pair.exchange()).collect();
+    let exchanges: Vec<Exchange> = (0..4).map(|_| pair.exchange()).collect();
     let each = exchanges.iter().flat_map(|exchange| [&exchange.handover, &exchange.landing]);
     let asked = (0..3).flat_map(|_| each.clone()).map(async |statement| {
         let node = if *statement.issuer() == pair.provider.name { &pair.provider } else { &pair.consumer };
@@ -86,8 +85,8 @@ async fn statements_that_come_at_the_same_time_are_each_taken_once() {
     });
     let answers = join_all(asked.collect()).await;
     assert!(answers.iter().flatten().all(|proof| proof.refused.is_none()));
-    assert_eq!(pair.size().await, before + 24);
-    assert_eq!(pair.day().await.counts.matched, 12);
+    assert_eq!(pair.size().await, before + 8);
+    assert_eq!(pair.day().await.counts.matched, 4);
 }
 
 #[tokio::test]

@@ -42,7 +42,10 @@ async fn a_grant_given_and_withdrawn_reaches_both_nodes_within_five_seconds() {
     }
     assert!(since.elapsed() < Duration::from_secs(5));
     let after = self::policy(&provider).await;
-    assert!(after.grants.is_empty() && after.version() > policy.version());
+    assert!(after.grants.is_empty() && after.peers.is_empty() && after.version() > policy.version());
+    // Receipts of the time of the grant still verify.
+    let trust = TrustStore::open(&after.nodes, &provider.policy_key).unwrap();
+    assert_eq!(trust.nodes().nodes.len(), 2);
     let again = scene.ask(Request::GrantRevoke { grant }).await;
     assert_eq!(again.unwrap_err().code, Code::UnknownName);
 }

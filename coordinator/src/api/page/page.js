@@ -74,8 +74,24 @@ const TEXT = {
     unanswered: "handed over, nobody has answered",
     oneSided: "only one party has spoken",
     ungranted: "no grant covers it",
-    d_provider: "provider",
-    d_consumer: "consumer",
+    w_transfer: "transfer",
+    w_job: "job",
+    w_resource: "resource",
+    w_provider: "provider",
+    w_consumer: "consumer",
+    w_provider_statement: "provider's statement",
+    w_manifest: "manifest",
+    w_content_root: "content",
+    w_left_out: "left out",
+    w_rows: "rows",
+    w_files: "files",
+    w_directories: "directories",
+    w_links: "links",
+    w_refused: "refused",
+    w_bytes: "bytes",
+    w_row_digest: "row digest",
+    w_rows_read: "rows read",
+    w_outcome: "outcome",
   },
   zh: {
     role: "协调中心",
@@ -149,8 +165,24 @@ const TEXT = {
     unanswered: "已交接，无人应答",
     oneSided: "只有一方作出陈述",
     ungranted: "没有授权覆盖",
-    d_provider: "提供方",
-    d_consumer: "使用方",
+    w_transfer: "批次",
+    w_job: "任务",
+    w_resource: "资源",
+    w_provider: "提供方",
+    w_consumer: "使用方",
+    w_provider_statement: "提供方陈述",
+    w_manifest: "数据交接单",
+    w_content_root: "内容",
+    w_left_out: "未交接清单",
+    w_rows: "行数",
+    w_files: "文件数",
+    w_directories: "目录数",
+    w_links: "链接数",
+    w_refused: "拒绝数",
+    w_bytes: "字节数",
+    w_row_digest: "行摘要",
+    w_rows_read: "读取行数",
+    w_outcome: "结果",
   },
 };
 
@@ -249,10 +281,16 @@ function show(id, ...children) {
   at(id).replaceChildren(...children);
 }
 
+// Hashes are told apart by their beginning.
+function short(text) {
+  if (!text) return "–";
+  return text.length > 24 ? text.slice(0, 12) + "…" : text;
+}
+
 function difference(finding) {
   const named = { overdue: "unanswered", one_sided: "oneSided", ungranted: "ungranted" }[finding.verdict];
   const details = (finding.differences || []).map(
-    (d) => d.what + ": " + say("d_provider") + " " + (d.provider || "–") + ", " + say("d_consumer") + " " + (d.consumer || "–"),
+    (d) => say("w_" + d.what.replaceAll(" ", "_")) + ": " + say("provider") + " " + short(d.provider) + ", " + say("consumer") + " " + short(d.consumer),
   );
   const texts = (named ? [say(named)] : []).concat(details);
   return texts.join("; ") || say("v_" + finding.verdict);
@@ -288,8 +326,8 @@ function paint() {
 
   stamp("differences-time", day.as_of);
   show("differences", table([
-    ["verdict", "", (f) => badge("v_" + f.verdict)],
     ["job", "lead", (f) => [f.job, f.transfer || f.resource]],
+    ["verdict", "", (f) => badge("v_" + f.verdict)],
     ["route", "", (f) => f.provider + " → " + f.consumer],
     ["what", "", difference],
     ["ask", "", (f) => say(f.party)],

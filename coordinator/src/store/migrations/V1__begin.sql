@@ -100,6 +100,7 @@ CREATE TABLE transfers (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX transfers_by_time ON transfers (at, transfer);
 CREATE INDEX transfers_open ON transfers (at) WHERE verdict IS NULL;
+CREATE INDEX transfers_by_verdict ON transfers (verdict, at);
 CREATE UNIQUE INDEX transfers_by_receipt ON transfers (receipt) WHERE receipt IS NOT NULL;
 CREATE INDEX receipts_by_time ON transfers (receipt_at, transfer) WHERE receipt IS NOT NULL;
 

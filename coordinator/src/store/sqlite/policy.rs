@@ -1,6 +1,6 @@
 //! Grants, and what one node's policy consists of.
 
-use super::super::records::{GrantRecord, PolicyMaterial};
+use super::super::records::{GrantRecord, NodeRecord, PolicyMaterial};
 use super::{Failure, membership};
 use posthouse_protocol::id::{GrantId, NodeId, ResourceId, ResourceRef};
 use posthouse_protocol::time::Timestamp;
@@ -53,10 +53,17 @@ pub(super) fn material(c: &Connection, node: &NodeId) -> Result<Option<PolicyMat
         "SELECT {GRANT} FROM grants WHERE (consumer = ?1 OR provider = ?1) AND revoked_at IS NULL ORDER BY id"
     ))?;
     let grants = collect(statement.query([node.as_str()])?)?;
-    let mut peers = Vec::new();
-    for name in other_ends(&grants, node) {
-        peers.extend(membership::node(c, &name)?.filter(|peer| peer.revoked_at.is_none()));
+    let mut statement = c.prepare_cached(
+        "SELECT provider FROM grants WHERE consumer = ?1 UNION SELECT consumer FROM grants WHERE provider = ?1
+         ORDER BY 1",
+    )?;
+    let mut acquainted = Vec::new();
+    for name in names(statement.query([node.as_str()])?)? {
+        acquainted.extend(membership::node(c, &name)?);
     }
+    let ends = other_ends(&grants, node);
+    let present = |peer: &&NodeRecord| peer.revoked_at.is_none() && ends.contains(&peer.name);
+    let peers = acquainted.iter().filter(present).cloned().collect();
     let mut statement = c.prepare_cached("SELECT name FROM nodes WHERE revoked_at IS NOT NULL ORDER BY name")?;
     let denied = names(statement.query([])?)?;
     let epoch: Option<String> = membership::meta(c, "policy_epoch")?;
@@ -65,6 +72,7 @@ pub(super) fn material(c: &Connection, node: &NodeId) -> Result<Option<PolicyMat
         sequence: own.policy_sequence,
         own,
         grants,
+        acquainted,
         peers,
         denied,
     }))

@@ -8,9 +8,10 @@ use crate::policy::coverage;
 use crate::reconcile::TransferRow;
 use posthouse_protocol::centre::Progress;
 use posthouse_protocol::id::{NodeId, ReceiptId, TransferId};
+use posthouse_protocol::reconciliation::Verdict;
 use posthouse_protocol::statement::{Body, Statement};
 use posthouse_protocol::time::Timestamp;
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, OptionalExtension, Transaction};
 
 /// Takes over what a leaf that was just appended says.
 pub(super) fn apply(t: &Transaction<'_>, leaf: &Leaf, index: u64, at: Timestamp) -> Result<(), Failure> {
@@ -66,6 +67,35 @@ pub(super) fn count(c: &Connection, window: Window) -> Result<u64, Failure> {
         |r| r.get(0),
     )?;
     super::unsigned(count)
+}
+
+pub(super) fn tally(c: &Connection, window: Window) -> Result<Vec<(Verdict, u64)>, Failure> {
+    let mut statement = c.prepare_cached(
+        "SELECT verdict, count(*) FROM transfers WHERE verdict = ?1 AND at >= ?2 AND at < ?3 GROUP BY verdict",
+    )?;
+    let mut out = Vec::new();
+    for verdict in Verdict::ALL {
+        let count = statement
+            .query_row((verdict.as_str(), window.from.0, window.until.0), |r| r.get::<_, i64>(1))
+            .optional()?;
+        out.push((verdict, super::unsigned(count.unwrap_or(0))?));
+    }
+    Ok(out)
+}
+
+pub(super) fn of_verdict(
+    c: &Connection,
+    verdict: Verdict,
+    window: Window,
+    page: &Page,
+) -> Result<Vec<TransferRow>, Failure> {
+    let (at, transfer) = after(page);
+    let mut statement = c.prepare_cached(
+        "SELECT data FROM transfers WHERE verdict = ?6 AND at >= ?1 AND at < ?2 AND (at, transfer) < (?3, ?4)
+         ORDER BY at DESC, transfer DESC LIMIT ?5",
+    )?;
+    let parameters = (window.from.0, window.until.0, at, transfer, signed(page.limit), verdict.as_str());
+    collect(statement.query(parameters)?)
 }
 
 pub(super) fn open(c: &Connection, window: Window, page: &Page) -> Result<Vec<TransferRow>, Failure> {
