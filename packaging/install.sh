@@ -2,7 +2,7 @@
 # Makes a tarball of Posthouse, installs it without network, upgrades it and takes it away again.
 # 制作 Posthouse 安装包；离线安装、升级与卸载。
 #
-#   packaging/install.sh build [--out DIR] [--native]     in the source tree 在源码目录中
+#   packaging/install.sh build [--out DIR] [--native] [--profile dist|release]     in the source tree 在源码目录中
 #   ./install.sh install [--user] [--prefix DIR]          in the unpacked tarball 在解压后的目录中
 #   packaging/install.sh install TARBALL [--user] …       from a tarball 直接安装 tar 包
 #   ./install.sh uninstall [--user] [--prefix DIR] [--purge]
@@ -35,14 +35,16 @@ fail() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
 # ---- build -------------------------------------------------------------------------------------
 
 build() {
-    out= native=
+    out= native= profile=dist
     while [ $# -gt 0 ]; do
         case $1 in
             --out) [ $# -gt 1 ] || fail "--out needs a folder"; out=$2; shift 2 ;;
             --native) native=yes; shift ;;
+            --profile) [ $# -gt 1 ] || fail "--profile needs dist or release"; profile=$2; shift 2 ;;
             *) fail "unknown option: $1 未知的选项" ;;
         esac
     done
+    case $profile in dist | release) ;; *) fail "--profile is dist or release" ;; esac
     root=$(cd "$here/.." && pwd)
     [ -f "$root/Cargo.toml" ] || fail "build runs in the source tree 请在源码目录中运行 build"
     out=${out:-$root/target/dist}
@@ -53,13 +55,13 @@ build() {
     built=${CARGO_TARGET_DIR:-$root/target}
     if [ -n "$native" ]; then
         # For this machine and newer ones; its glibc decides which.
-        (cd "$root" && cargo build --locked --profile dist --bin posthouse)
-        program=$built/dist/posthouse
+        (cd "$root" && cargo build --locked --profile $profile --bin posthouse)
+        program=$built/$profile/posthouse
     else
         zig_tools "$built/packaging-tools"
         # The linker takes its symbols from glibc 2.17's headers, whatever this machine has.
-        (cd "$root" && cargo zigbuild --locked --profile dist --bin posthouse --target "$target.$glibc")
-        program=$built/$target/dist/posthouse
+        (cd "$root" && cargo zigbuild --locked --profile $profile --bin posthouse --target "$target.$glibc")
+        program=$built/$target/$profile/posthouse
         "$here/check-glibc" "$program" "$glibc"
     fi
     name=posthouse-$version-linux-x86_64
