@@ -396,13 +396,25 @@ impl TcpConnection {
         let number = self.next.fetch_add(1, Ordering::Relaxed).max(1);
         let (give, take) = oneshot::channel();
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(number, give);
+        // However this ends, also by being dropped, the question is not left behind.
+        let _question = Question { connection: self, number };
         let answered = async {
             self.words.send(Word::Open(number)).await.map_err(|_| self.lost(&"it was closed"))?;
             take.await.map_err(|_| self.lost(&"it was closed"))
         };
         let result = tokio::time::timeout(OPEN, answered).await;
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         result.unwrap_or_else(|_| Err(self.lost(&"it did not open a channel in time")))
+    }
+}
+
+struct Question<'a> {
+    connection: &'a TcpConnection,
+    number: u32,
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.connection.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
 }
 
