@@ -12,6 +12,7 @@ mod grant;
 mod help;
 mod job;
 mod node;
+mod receipt;
 mod reconcile;
 mod render;
 mod service;
@@ -59,6 +60,8 @@ enum Command {
     Coordinator(coordinator::Command),
     /// Give and withdraw grants
     Grant(grant::Command),
+    /// List, show, export and verify receipts
+    Receipt(receipt::Command),
     /// Print the page of an error code, offline
     Explain(explain::Command),
     /// Write man pages or shell completions
@@ -102,6 +105,7 @@ async fn run(command: Command, screen: &Screen) -> Outcome {
         Command::Statistics(command) => statistics::run(command, screen).await,
         Command::Coordinator(command) => coordinator::run(command, screen).await,
         Command::Grant(command) => grant::run(command, screen).await,
+        Command::Receipt(command) => receipt::run(command, screen).await,
         Command::Explain(command) => explain::run(command, screen),
         Command::Generate(command) => generate::run(command, screen),
     }

@@ -13,6 +13,8 @@ mod config;
 mod crash;
 mod demo;
 mod exchange;
+mod parsers;
 mod readme;
+mod receipts;
 mod service;
 mod tidy;
