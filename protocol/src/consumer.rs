@@ -282,7 +282,9 @@ impl Consumer {
         }
         self.listed += 1;
         let is_table = matches!(open.entry.kind, EntryKind::Split(_));
-        let bad_name = if is_table { None } else { EntryName::parse(&open.entry.name).err() };
+        // The folder itself is a directory named `.`; no other kind may have that name.
+        let is_top = open.entry.kind == EntryKind::Directory && open.entry.name == b".";
+        let bad_name = if is_table || is_top { None } else { EntryName::parse(&open.entry.name).err() };
         match bad_name {
             None => {
                 self.events.push_back(ConsumerEvent::Entry(open.entry.clone()));
