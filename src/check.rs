@@ -87,7 +87,11 @@ pub(crate) async fn online(config: &NodeConfig) -> Vec<Problem> {
         if let Origin::Folder { path, .. } = &resource.origin
             && let Err(error) = std::fs::read_dir(path)
         {
-            problems.push(Problem::new(Code::SourceFailed).with("resource", &resource.id).cause(format!("{}: {error}", path.display())));
+            problems.push(
+                Problem::new(Code::SourceFailed)
+                    .with("resource", &resource.id)
+                    .cause(format!("{}: {error}", path.display())),
+            );
         }
     }
     for job in config.jobs.values() {

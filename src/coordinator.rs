@@ -150,7 +150,9 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
             }
             Ok(Done::Yes)
         }
-        Verb::Access(AccessCommand { verb: AccessVerb::List(config) }) => list_access(&config.load(screen)?, screen).await,
+        Verb::Access(AccessCommand { verb: AccessVerb::List(config) }) => {
+            list_access(&config.load(screen)?, screen).await
+        }
         Verb::Access(AccessCommand { verb: AccessVerb::Revoke { config, name } }) => {
             let revoked: String = config.load(screen)?.ask(&Request::AccessRevoke { name }).await?;
             said(screen, &revoked, "revoked", "已收回")

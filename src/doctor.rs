@@ -21,7 +21,8 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
     let config = match read(&command.config, screen)? {
         Checked::Node(config) => config,
         Checked::Coordinator => {
-            let what = screen.say("doctor examines a node; this is a coordinator's file", "doctor 只检查节点；该文件属于协调中心");
+            let what = screen
+                .say("doctor examines a node; this is a coordinator's file", "doctor 只检查节点；该文件属于协调中心");
             return Err(Problem::new(Code::UsageInvalid).with("what", what));
         }
     };
@@ -61,7 +62,8 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
 /// The folder exists, is ours alone to read, and what is secret in it is 0600.
 fn data_folder(config: &Config) -> Result<String, Problem> {
     let folder = &config.node.data_dir;
-    let failed = |path: &Path, cause: String| Problem::new(Code::StorageFailed).with("path", path.display()).cause(cause);
+    let failed =
+        |path: &Path, cause: String| Problem::new(Code::StorageFailed).with("path", path.display()).cause(cause);
     let entries = std::fs::read_dir(folder).map_err(|error| failed(folder, error.to_string()))?;
     for entry in entries {
         let path = entry.map_err(|error| failed(folder, error.to_string()))?.path();
@@ -83,7 +85,9 @@ fn free_space(config: &Config) -> Result<String, Problem> {
         .free_bytes(folder)
         .map_err(|error| Problem::new(Code::StorageFailed).with("path", folder.display()).cause(error))?;
     if free < FREE_BYTES_MIN {
-        return Err(Problem::new(Code::DiskFull).with("path", folder.display()).cause(format!("{} are free", size(free))));
+        return Err(Problem::new(Code::DiskFull)
+            .with("path", folder.display())
+            .cause(format!("{} are free", size(free))));
     }
     Ok(size(free))
 }

@@ -94,7 +94,8 @@ fn list(grants: &[GrantRow], screen: &Screen) {
     let rows: Vec<Vec<String>> = grants
         .iter()
         .map(|grant| {
-            let withdrawn = grant.revoked_at.map(|at| format!("{} {}", screen.say("withdrawn", "已撤回"), time(Some(at))));
+            let withdrawn =
+                grant.revoked_at.map(|at| format!("{} {}", screen.say("withdrawn", "已撤回"), time(Some(at))));
             vec![
                 grant.id.to_string(),
                 grant.consumer.to_string(),
@@ -122,7 +123,9 @@ fn until(text: &str, zone: &str) -> Result<Timestamp, Problem> {
         return Ok(at);
     }
     let wrong = || {
-        let what = format!("--until `{text}` is neither a day such as 2026-12-31 nor a time such as 2026-12-31T18:00:00+08:00");
+        let what = format!(
+            "--until `{text}` is neither a day such as 2026-12-31 nor a time such as 2026-12-31T18:00:00+08:00"
+        );
         Problem::new(Code::UsageInvalid).with("what", what)
     };
     let day: jiff::civil::Date = text.parse().map_err(|_| wrong())?;
@@ -136,8 +139,14 @@ mod tests {
 
     #[test]
     fn a_day_ends_where_the_coordinators_zone_says() {
-        assert_eq!(until("2026-12-31", "Asia/Shanghai").unwrap(), Timestamp::parse("2026-12-31T15:59:59.999Z").unwrap());
-        assert_eq!(until("2026-12-31T18:00:00+08:00", "UTC").unwrap(), Timestamp::parse("2026-12-31T10:00:00Z").unwrap());
+        assert_eq!(
+            until("2026-12-31", "Asia/Shanghai").unwrap(),
+            Timestamp::parse("2026-12-31T15:59:59.999Z").unwrap()
+        );
+        assert_eq!(
+            until("2026-12-31T18:00:00+08:00", "UTC").unwrap(),
+            Timestamp::parse("2026-12-31T10:00:00Z").unwrap()
+        );
         for bad in ["", "tomorrow", "2026-13-01", "2026-12-31 18:00"] {
             assert!(until(bad, "UTC").is_err(), "{bad}");
         }

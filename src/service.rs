@@ -18,7 +18,8 @@ pub(crate) fn log() {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     // A second call in one process (the demo) keeps the first log.
-    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() { lines.without_time().try_init() } else { lines.try_init() };
+    let _ =
+        if std::env::var_os("JOURNAL_STREAM").is_some() { lines.without_time().try_init() } else { lines.try_init() };
 }
 
 /// Tells systemd that the service is ready; elsewhere nothing happens.

@@ -136,19 +136,37 @@ async fn show(config: &Path, id: TransferId, screen: &Screen) -> Outcome {
         (screen.say("mode", "模式"), format!("{} {}", summary.mode, summary.write)),
         (screen.say("state", "状态"), state_text(summary.state, screen)),
         (screen.say("moved", "内容"), words(summary, screen)),
-        (screen.say("over the line", "经线路"), format!("{} ({} chunks, {} resent)", size(summary.bytes_sent), summary.chunks, summary.resent_chunks)),
-        (screen.say("watermark", "水位"), format!("{} → {}", optional(&shown.watermark_from), optional(&shown.watermark_to))),
+        (
+            screen.say("over the line", "经线路"),
+            format!("{} ({} chunks, {} resent)", size(summary.bytes_sent), summary.chunks, summary.resent_chunks),
+        ),
+        (
+            screen.say("watermark", "水位"),
+            format!("{} → {}", optional(&shown.watermark_from), optional(&shown.watermark_to)),
+        ),
         (screen.say("quarantined", "问题数据"), count(summary.quarantined)),
         (screen.say("refused", "未交换"), count(summary.refused)),
-        (screen.say("receipt", "回执"), summary.receipt.as_ref().map(ToString::to_string).unwrap_or_else(|| "-".to_owned())),
+        (
+            screen.say("receipt", "回执"),
+            summary.receipt.as_ref().map(ToString::to_string).unwrap_or_else(|| "-".to_owned()),
+        ),
     ];
     for (name, value) in rows {
         screen.line(format!("{name}: {value}"));
     }
     for statement in &shown.statements {
         let whose = if statement.own { screen.say("own", "本方") } else { screen.say("peer's", "对方") };
-        let proven = if statement.proven { screen.say("proven", "已存证") } else { screen.say("not proven yet", "待存证") };
-        screen.line(format!("{} {whose} {} {} {proven}", screen.say("statement", "陈述"), statement.kind, statement.at));
+        let proven = if statement.proven {
+            screen.say("proven", "已存证")
+        } else {
+            screen.say("not proven yet", "待存证")
+        };
+        screen.line(format!(
+            "{} {whose} {} {} {proven}",
+            screen.say("statement", "陈述"),
+            statement.kind,
+            statement.at
+        ));
     }
     for row in &shown.quarantine {
         screen.line(format!("{} {}: {}", screen.say("quarantined", "问题数据"), row.key, row.reason));

@@ -4,8 +4,8 @@
 
 use crate::Centre;
 use crate::policy::NewGrant;
-use crate::reconcile::{Day, balance};
 pub use crate::reconcile::statistics::{Figures, Statistics};
+use crate::reconcile::{Day, balance};
 use posthouse_platform::admin_socket::{Handler, Items};
 use posthouse_protocol::centre::{CentreAnswer, CentreRequest};
 use posthouse_protocol::id::{GrantId, JobId, NodeId, ResourceRef};
@@ -358,11 +358,18 @@ impl Centre {
     async fn reconcile_deep(&self, node: &NodeId, job: &JobId) -> Result<Deep, Problem> {
         self.member(node).await?;
         let findings: Vec<Finding> = match self.ask(node, CentreRequest::Reconcile(job.clone()), DEEP).await? {
-            CentreAnswer::Findings(json) => serde_json::from_str(&json)
-                .map_err(|e| Problem::new(Code::FrameInvalid).with("peer", node).cause(e))?,
+            CentreAnswer::Findings(json) => {
+                serde_json::from_str(&json).map_err(|e| Problem::new(Code::FrameInvalid).with("peer", node).cause(e))?
+            }
             _ => return Err(Problem::new(Code::FrameInvalid).with("peer", node).cause("it gave no findings")),
         };
-        Ok(Deep { node: node.clone(), job: job.clone(), matched: findings.is_empty(), findings, as_of: self.world.clock.now() })
+        Ok(Deep {
+            node: node.clone(),
+            job: job.clone(),
+            matched: findings.is_empty(),
+            findings,
+            as_of: self.world.clock.now(),
+        })
     }
 }
 

@@ -90,9 +90,10 @@ impl Config {
 
 /// The commented configuration with these values in place, as `init` writes it.
 pub fn written(config: &Config) -> Result<String, Problem> {
-    let data_dir = config.data_dir.to_str().ok_or_else(|| {
-        Problem::new(Code::UsageInvalid).with("what", "the path of the data folder is not UTF-8")
-    })?;
+    let data_dir = config
+        .data_dir
+        .to_str()
+        .ok_or_else(|| Problem::new(Code::UsageInvalid).with("what", "the path of the data folder is not UTF-8"))?;
     let mut out = String::with_capacity(TEMPLATE.len());
     for line in TEMPLATE.lines() {
         let value = match line.split_once(" = ").map(|(key, _)| key) {
@@ -123,7 +124,10 @@ fn read(table: &Table<'_>) -> Option<Config> {
         table.mistake(
             "timezone",
             say(format!("`{timezone}` is not a known time zone"), format!("未知的时区 `{timezone}`")),
-            settings::nearest(&timezone, jiff::tz::db().available().map(|n| n.to_string()).collect::<Vec<_>>().iter().map(String::as_str)),
+            settings::nearest(
+                &timezone,
+                jiff::tz::db().available().map(|n| n.to_string()).collect::<Vec<_>>().iter().map(String::as_str),
+            ),
         );
     }
     let default = Config::new(NodeId::parse("default").ok()?, PathBuf::new());
@@ -185,7 +189,11 @@ fn certificate(table: &Table<'_>) -> Option<HttpCertificate> {
             None
         }
         (None, Some(_)) => {
-            table.mistake("http_key", say("it needs `http_certificate` beside it", "还须同时填写 `http_certificate`"), None);
+            table.mistake(
+                "http_key",
+                say("it needs `http_certificate` beside it", "还须同时填写 `http_certificate`"),
+                None,
+            );
             None
         }
     }
@@ -232,8 +240,18 @@ mod tests {
         let minimal = "[coordinator]\nname = \"centre.example\"\ndata_dir = \"/var/lib/posthouse-coordinator\"\n";
         assert_eq!(parse(minimal).unwrap(), code);
         for key in [
-            "name", "data_dir", "listen", "http", "http_certificate", "http_key", "store", "timezone", "heartbeat",
-            "certificate_life", "policy_staleness", "overdue_after",
+            "name",
+            "data_dir",
+            "listen",
+            "http",
+            "http_certificate",
+            "http_key",
+            "store",
+            "timezone",
+            "heartbeat",
+            "certificate_life",
+            "policy_staleness",
+            "overdue_after",
         ] {
             assert!(TEMPLATE.lines().any(|l| l.trim_start_matches("# ").starts_with(&format!("{key} = "))), "{key}");
         }

@@ -131,8 +131,7 @@ impl Keys {
         let key = TlsKey::from_seed(&world.random.bytes())?;
         let request = key.request(&config.name)?;
         let life = config.certificate_life.as_ms();
-        let issued =
-            self.authority.issue(&request, &config.name, world.clock.now(), life, &world.random.bytes())?;
+        let issued = self.authority.issue(&request, &config.name, world.clock.now(), life, &world.random.bytes())?;
         Identity::new(issued.chain, key, self.authority.certificate().to_vec())
     }
 }

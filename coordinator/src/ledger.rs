@@ -137,9 +137,7 @@ impl Ledger {
 
     pub(crate) async fn proof(&self, leaf: &StoredLeaf) -> Result<Proof, Problem> {
         let size = leaf.index + 1;
-        let computed = |reader: &Known| {
-            Ok((log::root(size, reader)?, log::prove_inclusion(size, leaf.index, reader)?))
-        };
+        let computed = |reader: &Known| Ok((log::root(size, reader)?, log::prove_inclusion(size, leaf.index, reader)?));
         let (root, path) = self.with_hashes(computed).await?;
         let inclusion = log::Inclusion { index: leaf.index, size, path, root, issued: leaf.taken_at };
         let (claims, _) = cose::peek(&leaf.bytes, limits::STATEMENT_BYTES_MAX).map_err(inside)?;
@@ -167,7 +165,8 @@ impl Ledger {
     /// A C2SP tile: up to 256 hashes of `level`, `width` of them, from `index` × 256.
     pub(crate) async fn tile(&self, level: u8, index: u64, width: u64) -> Result<Vec<[u8; 32]>, Problem> {
         let first = index.saturating_mul(TILE_WIDTH);
-        let positions = (first..first.saturating_add(width)).map(|n| log::stored_index(level * TILE_HEIGHT, n)).collect();
+        let positions =
+            (first..first.saturating_add(width)).map(|n| log::stored_index(level * TILE_HEIGHT, n)).collect();
         self.store.hashes(positions).await
     }
 
@@ -175,8 +174,7 @@ impl Ledger {
     pub(crate) async fn act(&self, what: &str, who: &str, details: &str) -> Result<(), Problem> {
         let details: String = details.chars().take(ACT_CHARS_MAX).collect();
         let body = Body::Act(what.to_owned(), who.to_owned(), details);
-        let statement = Statement::sign(body, &self.name, self.world.clock.now(), &*self.act_key)
-            .map_err(inside)?;
+        let statement = Statement::sign(body, &self.name, self.world.clock.now(), &*self.act_key).map_err(inside)?;
         self.append(vec![Leaf(statement)]).await?;
         Ok(())
     }

@@ -22,9 +22,9 @@ mod reconcile;
 mod server;
 mod store;
 
+pub use alarm::Alarm;
 pub use keys::{Init, Initialised, init};
 pub use reconcile::TransferRow;
-pub use alarm::Alarm;
 
 use config::Config;
 use keys::Keys;

@@ -194,7 +194,14 @@ impl Centre {
                 Some((heartbeat, at)) => (Some(heartbeat), Some(at)),
                 None => (record.report.clone(), record.reported_at),
             };
-            rows.push(node_row(record, report.as_ref(), reported_at, live.connected, now, self.config.heartbeat.as_ms()));
+            rows.push(node_row(
+                record,
+                report.as_ref(),
+                reported_at,
+                live.connected,
+                now,
+                self.config.heartbeat.as_ms(),
+            ));
         }
         Ok(rows)
     }

@@ -35,7 +35,8 @@ pub(crate) struct NewGrant {
 impl Centre {
     pub(crate) async fn add_grant(self: &Arc<Self>, new: NewGrant, who: &str) -> Result<GrantRow, Problem> {
         let now = self.world.clock.now();
-        let filter = new.filter.as_deref().map(Filter::parse).transpose().map_err(|e| usage(format!("--where: {e}")))?;
+        let filter =
+            new.filter.as_deref().map(Filter::parse).transpose().map_err(|e| usage(format!("--where: {e}")))?;
         if new.until <= now {
             return Err(usage(format!("{} has passed already", new.until)));
         }
@@ -203,7 +204,8 @@ impl Centre {
             }
             if row.verdict == Some(Verdict::Mismatched) || !row.contradicting_leaves.is_empty() {
                 let cause = "the statements of the two parties do not agree";
-                alarm::raise(&*self.store, alarm::Kind::Contradiction, id.as_str(), cause, self.world.clock.now()).await;
+                alarm::raise(&*self.store, alarm::Kind::Contradiction, id.as_str(), cause, self.world.clock.now())
+                    .await;
             }
         }
         Ok(())

@@ -4,8 +4,8 @@
 //! made when somebody asks. What two statements say about each other is `protocol::reconciliation`.
 
 mod balance;
-mod verdict;
 pub(crate) mod statistics;
+mod verdict;
 
 pub(crate) use balance::{Day, balance};
 pub(crate) use verdict::reopen;
@@ -99,7 +99,8 @@ impl TransferRow {
             (row.rows, row.files, row.bytes) = (progress.rows, progress.files, progress.bytes);
             row.bytes_total = progress.bytes_total;
         }
-        if !row.state.is_final() && (*node == row.consumer || progress.state.is_final() || row.state == State::Planned) {
+        if !row.state.is_final() && (*node == row.consumer || progress.state.is_final() || row.state == State::Planned)
+        {
             row.state = progress.state;
             if progress.state.is_final() {
                 row.ended_at = row.ended_at.or(Some(at));
@@ -114,12 +115,7 @@ impl TransferRow {
     }
 
     /// What a statement that was just appended at `leaf` says of its transfer. None = it speaks of none.
-    pub(crate) fn stated(
-        row: Option<Self>,
-        statement: &Statement,
-        leaf: u64,
-        at: Timestamp,
-    ) -> Option<Self> {
+    pub(crate) fn stated(row: Option<Self>, statement: &Statement, leaf: u64, at: Timestamp) -> Option<Self> {
         let issued = statement.issued();
         let naming = Naming::of_body(statement.body())?;
         let mut row = row.unwrap_or_else(|| Self::begin(naming, issued, at));

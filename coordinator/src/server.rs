@@ -98,7 +98,8 @@ async fn admit(centre: &Centre, node: &NodeId, certificate: [u8; 32]) -> Result<
     };
     if refused.code == Code::NodeRevoked {
         let now = centre.world.clock.now();
-        alarm::raise(&*centre.store, Kind::RevokedNode, node.as_str(), "a revoked node has tried to connect", now).await;
+        alarm::raise(&*centre.store, Kind::RevokedNode, node.as_str(), "a revoked node has tried to connect", now)
+            .await;
     }
     Err(refused)
 }
@@ -208,7 +209,12 @@ async fn answer(
 
 impl Centre {
     /// Asks a connected node one question.
-    pub(crate) async fn ask(&self, node: &NodeId, request: CentreRequest, limit: Duration) -> Result<CentreAnswer, Problem> {
+    pub(crate) async fn ask(
+        &self,
+        node: &NodeId,
+        request: CentreRequest,
+        limit: Duration,
+    ) -> Result<CentreAnswer, Problem> {
         let connection = self
             .connection_of(node)
             .ok_or_else(|| Problem::new(Code::PeerUnreachable).with("peer", node).cause("it is not connected here"))?;
@@ -246,7 +252,9 @@ fn refusal(problem: &Problem) -> CentreAnswer {
 async fn send(writer: &mut FrameWriter, answer: CentreAnswer) -> Result<(), Problem> {
     match tokio::time::timeout(WRITE, writer.send(&Frame::CentreAnswer(answer))).await {
         Ok(sent) => sent,
-        Err(_) => Err(Problem::new(Code::PeerUnreachable).with("peer", "the node").cause("it does not read its answer")),
+        Err(_) => {
+            Err(Problem::new(Code::PeerUnreachable).with("peer", "the node").cause("it does not read its answer"))
+        }
     }
 }
 

@@ -38,9 +38,15 @@ pub enum Request {
         #[serde(default)]
         dry_run: bool,
     },
-    JobPause { job: JobId },
-    JobResume { job: JobId },
-    JobRemove { job: JobId },
+    JobPause {
+        job: JobId,
+    },
+    JobResume {
+        job: JobId,
+    },
+    JobRemove {
+        job: JobId,
+    },
     /// Items: [`Summary`], newest first.
     TransferList {
         #[serde(default)]
@@ -49,18 +55,30 @@ pub enum Request {
         limit: Option<u32>,
     },
     /// Done: [`Shown`].
-    TransferShow { transfer: TransferId },
+    TransferShow {
+        transfer: TransferId,
+    },
     /// Items: [`Progress`]; done: [`Summary`] once it has ended.
-    TransferWatch { transfer: TransferId },
-    TransferCancel { transfer: TransferId },
+    TransferWatch {
+        transfer: TransferId,
+    },
+    TransferCancel {
+        transfer: TransferId,
+    },
     /// Starts its job again. Done: [`Started`].
-    TransferRetry { transfer: TransferId },
+    TransferRetry {
+        transfer: TransferId,
+    },
     /// Items: [`ReceiptShown`], newest first.
     ReceiptList,
     /// By the id of a receipt or of its transfer. Done: [`ReceiptShown`].
-    ReceiptShow { id: String },
+    ReceiptShow {
+        id: String,
+    },
     /// Items: [`FilePart`]; done: `{"receipt":…,"transfer":…}`.
-    ReceiptExport { id: String },
+    ReceiptExport {
+        id: String,
+    },
     /// This node's own view of a day (`2026-11-22`; None = today), or a deep reconciliation of a job.
     /// Done: [`Balance`].
     Reconcile {
@@ -250,6 +268,15 @@ pub struct Shown {
     pub statements: Vec<StatementRow>,
     /// The first of them.
     pub quarantine: Vec<QuarantineRow>,
+    /// In scope, but not handed over: by name, with its reason.
+    pub left_out: Vec<LeftOutRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOutRow {
+    pub name: String,
+    pub code: String,
+    pub reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -30,7 +30,13 @@ struct State {
 
 impl Authority {
     /// From what was stored; a stored policy that does not verify counts as none.
-    pub fn new(world: &World, node: &NodeId, own_key: PublicKey, policy_key: PublicKey, stored: Option<&StoredPolicy>) -> Self {
+    pub fn new(
+        world: &World,
+        node: &NodeId,
+        own_key: PublicKey,
+        policy_key: PublicKey,
+        stored: Option<&StoredPolicy>,
+    ) -> Self {
         let mut active = ActivePolicy::new(node.clone(), policy_key);
         if let Some(stored) = stored {
             let (now, monotonic) = (world.clock.now(), world.clock.monotonic());
@@ -148,8 +154,12 @@ impl Authority {
         if now != before {
             match now {
                 Staleness::Fresh => tracing::info!("The policy is fresh"),
-                Staleness::Alarming => tracing::warn!("No word from the coordinator for over half of the staleness limit"),
-                Staleness::Stale => tracing::error!("The policy is stale: nothing is exchanged until the coordinator is heard"),
+                Staleness::Alarming => {
+                    tracing::warn!("No word from the coordinator for over half of the staleness limit")
+                }
+                Staleness::Stale => {
+                    tracing::error!("The policy is stale: nothing is exchanged until the coordinator is heard")
+                }
             }
             self.ring();
         }

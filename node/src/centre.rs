@@ -114,15 +114,23 @@ impl Centre {
     }
 
     async fn dial(&self, config: &Config) -> Result<Arc<dyn Connection>, Problem> {
-        let dial =
-            Dial { peer: self.name(), address: &config.coordinator, choice: config.node.transport, trust: DialTrust::Certified };
+        let dial = Dial {
+            peer: self.name(),
+            address: &config.coordinator,
+            choice: config.node.transport,
+            trust: DialTrust::Certified,
+        };
         self.endpoint.dial(dial).await
     }
 
     /// From now on this identity is presented; open connections go on.
     async fn adopt(&self, identity: Identity) -> Result<(), Problem> {
         let (kept, folder) = (identity.clone(), self.folder.clone());
-        self.world.blocking.run(move || kept.save(&folder)).await.map_err(|e| Problem::new(Code::InsideFailed).cause(e))??;
+        self.world
+            .blocking
+            .run(move || kept.save(&folder))
+            .await
+            .map_err(|e| Problem::new(Code::InsideFailed).cause(e))??;
         let identity = Arc::new(identity);
         *locked(&self.identity) = identity.clone();
         self.endpoint.set_identity(identity);

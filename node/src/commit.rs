@@ -113,9 +113,7 @@ impl Commit<'_> {
                 folder.finish().map(|()| deleted)
             })
             .await?;
-        self.store
-            .write(move |at| names.iter().try_for_each(|name| exchange::forget_landed(at, &job, name)))
-            .await?;
+        self.store.write(move |at| names.iter().try_for_each(|name| exchange::forget_landed(at, &job, name))).await?;
         Ok(deleted)
     }
 

@@ -71,7 +71,9 @@ impl Config {
 
     /// The job that accepts `pusher`'s job of this name.
     pub fn accepting(&self, pusher: &NodeId, name: &JobId) -> Option<&Job> {
-        self.jobs.values().find(|job| matches!(&job.kind, Kind::Accept { from, job: theirs } if from == pusher && theirs == name))
+        self.jobs
+            .values()
+            .find(|job| matches!(&job.kind, Kind::Accept { from, job: theirs } if from == pusher && theirs == name))
     }
 
     pub fn admin_socket(&self) -> PathBuf {

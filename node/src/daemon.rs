@@ -7,19 +7,19 @@ use crate::authority::Authority;
 use crate::centre::{self, Centre};
 use crate::config::Config;
 use crate::context::Context;
-use crate::join::{self, Pinned};
 use crate::jobs::{self, Runs};
+use crate::join::{self, Pinned};
 use crate::metrics::{self, Metrics};
 use crate::peers::{self, Pool};
 use crate::report;
 use crate::schedule;
 use crate::store::{Store, meta};
 use crate::transfer::{self, Transfers};
-use posthouse_platform::pace::Pace;
 use posthouse_platform::World;
 use posthouse_platform::admin_socket::{self, Serving};
 use posthouse_platform::endpoint::{self, Connection, Endpoint, Listen};
 use posthouse_platform::identity::Identity;
+use posthouse_platform::pace::Pace;
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Signer;
@@ -60,14 +60,14 @@ impl Node {
 
     pub async fn start_with(world: World, config: Config, options: Options) -> Result<Self, Problem> {
         let store = Store::open(&world, &config.node.data_dir).await?;
-        let (epoch, pinned, stored) = store
-            .write(|tx| Ok((meta::raise_epoch(tx)?, Pinned::load(tx)?, meta::policy(tx)?)))
-            .await?;
+        let (epoch, pinned, stored) =
+            store.write(|tx| Ok((meta::raise_epoch(tx)?, Pinned::load(tx)?, meta::policy(tx)?))).await?;
         let pinned = pinned.ok_or_else(|| Problem::new(Code::NotJoined).with("node", &config.node.name))?;
         let folder = join::identity_folder(&config);
         let from = folder.clone();
         let load = move || Ok::<_, Problem>((Identity::load(&from)?, join::signer(&from)?));
-        let (identity, signer) = world.blocking.run(load).await.map_err(|e| Problem::new(Code::InsideFailed).cause(e))??;
+        let (identity, signer) =
+            world.blocking.run(load).await.map_err(|e| Problem::new(Code::InsideFailed).cause(e))??;
         if *identity.node() != config.node.name {
             let cause = format!("the certificate in {} is for {}", folder.display(), identity.node());
             return Err(Problem::new(Code::NotJoined).with("node", &config.node.name).cause(cause));
@@ -76,7 +76,8 @@ impl Node {
         let name = config.node.name.clone();
         let listen = Listen { address: config.node.listen.clone(), choice: config.node.transport, join: false };
         let endpoint = endpoint::bind(world.clone(), Some(identity.clone()), listen).await?;
-        let authority = Arc::new(Authority::new(&world, &name, signer.public_key(), pinned.policy_key, stored.as_ref()));
+        let authority =
+            Arc::new(Authority::new(&world, &name, signer.public_key(), pinned.policy_key, stored.as_ref()));
         let centre = Centre::new(centre::Parts {
             world: world.clone(),
             endpoint: endpoint.clone(),

@@ -3,8 +3,8 @@
 //! token and the coordinator's first answer. Nothing is kept of a join that was not completed.
 
 use crate::config::Config;
-use crate::store::meta::{self, StoredPolicy};
 use crate::store::Store;
+use crate::store::meta::{self, StoredPolicy};
 use posthouse_platform::World;
 use posthouse_platform::endpoint::{self, Connection, Dial, DialTrust, Endpoint, Listen, TransportChoice};
 use posthouse_platform::frames;
@@ -36,10 +36,13 @@ impl Pinned {
     /// None before the node has joined.
     pub fn load(db: &Db) -> Result<Option<Self>, Problem> {
         let text = |key| Ok::<_, Problem>(meta::get(db, key)?.and_then(|bytes| String::from_utf8(bytes).ok()));
-        let (Some(name), Some(key), Some(ledger_vkey)) = (text(COORDINATOR)?, meta::get(db, POLICY_KEY)?, text(LEDGER_VKEY)?) else {
+        let (Some(name), Some(key), Some(ledger_vkey)) =
+            (text(COORDINATOR)?, meta::get(db, POLICY_KEY)?, text(LEDGER_VKEY)?)
+        else {
             return Ok(None);
         };
-        let damaged = |cause: String| Problem::new(Code::StoreDamaged).with("path", crate::store::STORE_FILE).cause(cause);
+        let damaged =
+            |cause: String| Problem::new(Code::StoreDamaged).with("path", crate::store::STORE_FILE).cause(cause);
         Ok(Some(Self {
             coordinator: name.parse().map_err(|e: posthouse_protocol::id::InvalidId| damaged(e.to_string()))?,
             policy_key: key.try_into().map_err(|_| damaged("the pinned policy key is no key".to_owned()))?,
@@ -180,7 +183,8 @@ pub async fn come_back(
     let connection = dial(endpoint, config, coordinator, expired.authority_sha256()).await?;
     let key = TlsKey::from_seed(&world.random.bytes())?;
     let csr = key.request(expired.node())?;
-    let outcome = tokio::time::timeout(ANSWER_WAIT, prove(&*connection, coordinator, expired.node(), &csr, signer, world)).await;
+    let outcome =
+        tokio::time::timeout(ANSWER_WAIT, prove(&*connection, coordinator, expired.node(), &csr, signer, world)).await;
     connection.close(0, "returned");
     let (chain, now) = outcome.map_err(|_| silent(coordinator))??;
     check_clock(world, now)?;
@@ -250,7 +254,11 @@ pub(crate) fn check_clock(world: &World, theirs: Timestamp) -> Result<(), Proble
     if off_ms.saturating_abs() <= limits::CLOCK_SKEW_MS {
         return Ok(());
     }
-    let cause = if off_ms > 0 { "this machine's clock is ahead of the coordinator's" } else { "this machine's clock is behind the coordinator's" };
+    let cause = if off_ms > 0 {
+        "this machine's clock is ahead of the coordinator's"
+    } else {
+        "this machine's clock is behind the coordinator's"
+    };
     Err(Problem::new(Code::ClockWrong).with("seconds", off_ms.saturating_abs() / 1000).cause(cause))
 }
 

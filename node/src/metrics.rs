@@ -115,7 +115,8 @@ impl Metrics {
 /// Counts what ended since the last time, and sets the gauges to what holds now.
 pub async fn measure(context: &Arc<Context>) {
     let metrics = &context.metrics;
-    let since = *metrics.counted_to.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(context.world.clock.now());
+    let since =
+        *metrics.counted_to.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(context.world.clock.now());
     if let Ok(ended) = context.store.read(move |db| transfers::ended_since(db, since, u32::MAX)).await {
         metrics.count(&ended);
     }
@@ -164,8 +165,10 @@ mod tests {
         *metrics.counted_to.lock().unwrap() = Some(Timestamp(1000));
         let ended = |number: u8, at: i64| {
             let id = posthouse_protocol::id::TransferId::from_random([number; 16]);
-            let (job, peer, resource) = ("scans".parse().unwrap(), "b.example".parse().unwrap(), "b.example/r".parse().unwrap());
-            let mut row = Transfer::planned(id, Side::Consumer, job, peer, resource, Mode::Full, Write::Upsert, Timestamp(1));
+            let (job, peer, resource) =
+                ("scans".parse().unwrap(), "b.example".parse().unwrap(), "b.example/r".parse().unwrap());
+            let mut row =
+                Transfer::planned(id, Side::Consumer, job, peer, resource, Mode::Full, Write::Upsert, Timestamp(1));
             (row.state, row.ended, row.bytes_sent) = (State::Settled, Some(Timestamp(at)), 10);
             row
         };

@@ -67,7 +67,8 @@ impl Pool {
 
     /// A connection to `peer`: an open one, or one dialled now, or one that the peer dials because it was asked.
     pub async fn connection(&self, peer: &NodeId) -> Result<Arc<dyn Connection>, Problem> {
-        let addresses: Vec<String> = self.authority.peer(peer)?.addresses.into_iter().map(|(_, address)| address).collect();
+        let addresses: Vec<String> =
+            self.authority.peer(peer)?.addresses.into_iter().map(|(_, address)| address).collect();
         if let Some(open) = self.existing(peer) {
             return Ok(open);
         }
@@ -81,7 +82,9 @@ impl Pool {
             match self.dial(peer, address).await {
                 Ok(connection) => return Ok(connection),
                 // A refusal by identity or policy is the true reason; another address would not change it.
-                Err(problem) if problem.code.text().exit == posthouse_protocol::problem::Exit::NotPermitted => return Err(problem),
+                Err(problem) if problem.code.text().exit == posthouse_protocol::problem::Exit::NotPermitted => {
+                    return Err(problem);
+                }
                 Err(problem) => causes.push(format!("{address}: {}", reason(&problem))),
             }
             if let Some(open) = self.existing(peer) {
@@ -193,9 +196,12 @@ impl Pool {
         let dial = Dial { peer, address, choice: self.choice, trust: DialTrust::Certified };
         let started = self.world.clock.monotonic();
         let connection = self.endpoint.dial(dial).await?;
-        let took_ms = u64::try_from(self.world.clock.monotonic().saturating_sub(started).as_millis()).unwrap_or(u64::MAX);
+        let took_ms =
+            u64::try_from(self.world.clock.monotonic().saturating_sub(started).as_millis()).unwrap_or(u64::MAX);
         // The peer dialled meanwhile and has the smaller name: its connection is the one both keep.
-        if *peer < self.name && let Some(theirs) = self.existing(peer) {
+        if *peer < self.name
+            && let Some(theirs) = self.existing(peer)
+        {
             connection.close(0, "the other dial is kept");
             return Ok(theirs);
         }

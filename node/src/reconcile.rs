@@ -127,7 +127,9 @@ pub(crate) async fn consumer_standing(
         let contract = table.contract().clone();
         let mut rows = Bucketing::new(table.digest_key(), contract.clone(), BTreeSet::new());
         match table.destination().read_standing(watermark.as_ref(), &mut rows) {
-            Ok(_) => Ok(Some(Standing { contract_sha256: contract.sha256(), buckets: rows.buckets.to_bytes(), transfer })),
+            Ok(_) => {
+                Ok(Some(Standing { contract_sha256: contract.sha256(), buckets: rows.buckets.to_bytes(), transfer }))
+            }
             Err(problem) => {
                 // The receipt does not depend on it: a later reconciliation only cannot say whose copy changed.
                 tracing::warn!(%transfer, %problem, "The standing digest could not be kept");
@@ -263,7 +265,8 @@ async fn ask_digest(
     if *answer.key != digest_key(resource, &contract, DIGEST_EPOCH) {
         return Err(invalid("its digest has another key than its contract"));
     }
-    let buckets = BucketDigest::from_bytes(&answer.buckets).ok_or_else(|| invalid("its digest has not the size of one"))?;
+    let buckets =
+        BucketDigest::from_bytes(&answer.buckets).ok_or_else(|| invalid("its digest has not the size of one"))?;
     Ok(Theirs { contract, buckets, left: answer.left.map(|bits| from_bitmap(&bits)) })
 }
 
@@ -286,12 +289,16 @@ async fn ask_keys(
             watermark: watermark.clone(),
         };
         match ask(ctx, peer, &Frame::Keys(request), DIGEST_WITHIN).await? {
-            Frame::KeysAnswer(KeysAnswer { refused: Some(refused), .. }) => return Err(refusal(ctx, resource, &refused)),
+            Frame::KeysAnswer(KeysAnswer { refused: Some(refused), .. }) => {
+                return Err(refusal(ctx, resource, &refused));
+            }
             Frame::KeysAnswer(answer) => {
                 keys.extend(answer.keys.into_iter().map(|key| (key.key, (key.bucket, key.hash.into()))));
             }
             _ => {
-                return Err(Problem::new(Code::FrameInvalid).with("peer", peer).cause("it answered keys by something else"));
+                return Err(Problem::new(Code::FrameInvalid)
+                    .with("peer", peer)
+                    .cause("it answered keys by something else"));
             }
         }
     }
@@ -323,11 +330,9 @@ impl Ours {
         let (context, job, resource, contract) = (ctx.clone(), job.clone(), resource.clone(), contract.clone());
         let id = TransferId::from_random(ctx.world.random.bytes::<16>());
         blocking(&ctx.world, move || {
-            let target = job
-                .into
-                .as_ref()
-                .filter(|_| job.lands_rows())
-                .ok_or_else(|| Problem::new(Code::UsageInvalid).with("what", "only tables are reconciled row by row"))?;
+            let target = job.into.as_ref().filter(|_| job.lands_rows()).ok_or_else(|| {
+                Problem::new(Code::UsageInvalid).with("what", "only tables are reconciled row by row")
+            })?;
             let now = context.world.clock.now();
             let peer = resource.node.clone();
             let name = job.name.clone();
@@ -478,7 +483,8 @@ async fn state(ctx: &Arc<Context>, reconciled: Reconciled) -> Result<[u8; 32], P
         .store
         .write(move |tx| {
             let hand = Hand { name: &name, signer: signer.as_ref(), epoch, now };
-            let (peer, resource, job) = (reconciled.provider.clone(), reconciled.resource.clone(), reconciled.job.clone());
+            let (peer, resource, job) =
+                (reconciled.provider.clone(), reconciled.resource.clone(), reconciled.job.clone());
             let key = ChainKey { peer: &peer, resource: &resource, job: &job };
             statements::sign(tx, &hand, key, |chain| Body::Reconciliation(chain, reconciled))
         })

@@ -5,8 +5,8 @@
 
 use crate::extract::{Batch, Extraction, SplitSink};
 use minicbor::bytes::ByteArray;
-use posthouse_platform::disk::{Disk, is_full};
 use posthouse_connectors::BadRow;
+use posthouse_platform::disk::{Disk, is_full};
 use posthouse_protocol::batch::BatchWriter;
 use posthouse_protocol::digest::{BucketDigest, Digester, RowDigest};
 use posthouse_protocol::frame::{Offer, Request};

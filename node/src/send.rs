@@ -57,9 +57,16 @@ pub struct Packed {
 pub enum Read {
     Packed(Packed),
     /// The file is no longer what was listed.
-    Changed { entry: u64, revision: u32 },
+    Changed {
+        entry: u64,
+        revision: u32,
+    },
     /// The file cannot be read.
-    Failed { entry: u64, revision: u32, problem: Problem },
+    Failed {
+        entry: u64,
+        revision: u32,
+        problem: Problem,
+    },
 }
 
 impl Supply {
@@ -105,7 +112,8 @@ impl Supply {
             ReadFile::Folder(file) => Some(file.stat()),
             ReadFile::Spool(..) => None,
         };
-        root.map(|root| (root, stat)).ok_or_else(|| Problem::new(Code::InsideFailed).cause("chunks of a file are missing"))
+        root.map(|root| (root, stat))
+            .ok_or_else(|| Problem::new(Code::InsideFailed).cause("chunks of a file are missing"))
     }
 
     /// The entry is read anew, left out, or done with.

@@ -117,7 +117,13 @@ pub async fn state_landing(
     Ok(signed)
 }
 
-fn landing(row: &Transfer, committed: &Committed, provider: &Statement, consumer: &NodeId, department: Option<String>) -> Landing {
+fn landing(
+    row: &Transfer,
+    committed: &Committed,
+    provider: &Statement,
+    consumer: &NodeId,
+    department: Option<String>,
+) -> Landing {
     let staged = committed.staged();
     let (left_out, left_out_sha256) = staged.left_out();
     let counts = *committed.counts();
@@ -139,17 +145,24 @@ fn landing(row: &Transfer, committed: &Committed, provider: &Statement, consumer
         proof: committed.proof(),
         committed: committed.at(),
         consumer_department: department,
-        transport: row.transport.map_or("", |transport| match transport {
-            Transport::Quic => "quic",
-            Transport::Tcp => "tcp",
-        })
-        .to_owned(),
+        transport: row
+            .transport
+            .map_or("", |transport| match transport {
+                Transport::Quic => "quic",
+                Transport::Tcp => "tcp",
+            })
+            .to_owned(),
     }
 }
 
 /// Ends a transfer without a receipt: this side's refusal or failure, with the row in its final state.
 /// A transfer that has a statement of landing, or is final already, is left as it is: None.
-pub async fn state_ending(ctx: &Context, row: &Transfer, subject: &Subject, problem: &Problem) -> Result<Option<Statement>, Problem> {
+pub async fn state_ending(
+    ctx: &Context,
+    row: &Transfer,
+    subject: &Subject,
+    problem: &Problem,
+) -> Result<Option<Statement>, Problem> {
     let own = Own::of(ctx);
     let (mut row, subject, problem) = (row.clone(), subject.clone(), problem.clone());
     let signed = ctx
@@ -302,7 +315,12 @@ impl Own {
     fn of(ctx: &Context) -> Self {
         Self { name: ctx.name.clone(), signer: ctx.signer.clone(), epoch: ctx.epoch, now: ctx.world.clock.now() }
     }
-    fn sign(&self, tx: &Transaction<'_>, subject: &Subject, body: impl FnOnce(Chain) -> Body) -> Result<Statement, Problem> {
+    fn sign(
+        &self,
+        tx: &Transaction<'_>,
+        subject: &Subject,
+        body: impl FnOnce(Chain) -> Body,
+    ) -> Result<Statement, Problem> {
         let hand = Hand { name: &self.name, signer: self.signer.as_ref(), epoch: self.epoch, now: self.now };
         let key = ChainKey { peer: subject.peer_of(&self.name), resource: &subject.resource, job: &subject.job };
         statements::sign(tx, &hand, key, body)

@@ -7,8 +7,8 @@ use crate::seal::storage;
 use crate::store::exchange::{self, StagedSplit, Whole};
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
-use posthouse_connectors::{BadRow, Destination};
 use posthouse_connectors::folder::{FolderDestination, Part, Present};
+use posthouse_connectors::{BadRow, Destination};
 use posthouse_platform::disk::Disk;
 use posthouse_protocol::batch::BatchReader;
 use posthouse_protocol::chunk::{ChunkMeta, VerifiedChunk};
@@ -463,11 +463,7 @@ pub struct HandedOver<'a> {
 impl Staged {
     /// `machine` has every entry whole, and `stage` made all of it durable. Fails where this node's own
     /// sums are not what the provider signed.
-    pub fn of(
-        machine: &mut Consumer,
-        handed: &HandedOver<'_>,
-        splits: Option<SplitTotals>,
-    ) -> Result<Self, Problem> {
+    pub fn of(machine: &mut Consumer, handed: &HandedOver<'_>, splits: Option<SplitTotals>) -> Result<Self, Problem> {
         let peer = handed.statement.issuer();
         let mismatch = |cause: &str| Problem::new(Code::Mismatch).with("peer", peer).cause(cause);
         let Some(manifest) = handed.statement.manifest() else {

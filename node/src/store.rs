@@ -125,7 +125,8 @@ impl Inner {
             Ok((writer, reader))
         };
         let (mut writer, reader) = open().map_err(|e| problem(&path, &e))?;
-        migrate(&mut writer).map_err(|cause| Problem::new(Code::StoreDamaged).with("path", path.display()).cause(cause))?;
+        migrate(&mut writer)
+            .map_err(|cause| Problem::new(Code::StoreDamaged).with("path", path.display()).cause(cause))?;
         Ok(Self { path, writer: Mutex::new(writer), reader: Mutex::new(reader), _lock: lock })
     }
 

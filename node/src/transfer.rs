@@ -16,6 +16,7 @@ pub use invite::push;
 
 use crate::context::Context;
 use crate::store::{Transfer, meta};
+pub(crate) use attachments::left_out;
 use posthouse_platform::World;
 use posthouse_platform::endpoint::{Channel, Connection, Remote, Writer};
 use posthouse_platform::frames;
@@ -174,9 +175,10 @@ pub async fn serve_channel(ctx: Arc<Context>, connection: Arc<dyn Connection>, c
     }
     match hello.purpose.clone() {
         Purpose::Data(transfer, _) => {
-            let data = ctx.transfers.locked().running.get(&transfer).and_then(|running| {
-                (running.live.borrow().row.peer == peer).then(|| running.data.clone()).flatten()
-            });
+            let data =
+                ctx.transfers.locked().running.get(&transfer).and_then(|running| {
+                    (running.live.borrow().row.peer == peer).then(|| running.data.clone()).flatten()
+                });
             match data {
                 // The session is gone or has channels enough: the channel closes.
                 Some(data) => drop(data.try_send(writer.into_inner())),

@@ -73,8 +73,7 @@ pub async fn serve(path: &Path, handler: Arc<dyn Handler>) -> Result<Serving, Pr
     if connect(path).await.is_ok() {
         return Err(Problem::new(Code::AlreadyRunning).with("socket", path.display()));
     }
-    let listener = bind(path)
-        .map_err(|e| Problem::new(Code::StorageFailed).with("path", path.display()).cause(e))?;
+    let listener = bind(path).map_err(|e| Problem::new(Code::StorageFailed).with("path", path.display()).cause(e))?;
     let task = tokio::spawn(async move {
         let room = Arc::new(Semaphore::new(QUESTIONS_MAX));
         loop {
@@ -111,7 +110,12 @@ pub async fn call(path: &Path, role: &str, request: &(impl Serialize + Sync)) ->
     let mut line = serde_json::to_string(request).map_err(|e| crate::identity::inside("write the question", &e))?;
     line.push('\n');
     writer.write_all(line.as_bytes()).await.map_err(absent)?;
-    Ok(Answers { reader: BufReader::new(reader), _writer: writer, role: role.to_owned(), socket: path.display().to_string() })
+    Ok(Answers {
+        reader: BufReader::new(reader),
+        _writer: writer,
+        role: role.to_owned(),
+        socket: path.display().to_string(),
+    })
 }
 
 /// The answers to one question, as they come.
@@ -256,7 +260,8 @@ mod tests {
     #[async_trait::async_trait]
     impl Handler for Counting {
         async fn answer(&self, request: Value, items: &mut Items) -> Result<Value, Problem> {
-            let up_to = request["up_to"].as_u64().ok_or_else(|| Problem::new(Code::UsageInvalid).with("what", "up_to"))?;
+            let up_to =
+                request["up_to"].as_u64().ok_or_else(|| Problem::new(Code::UsageInvalid).with("what", "up_to"))?;
             for n in 0..up_to {
                 items.send(&n).await?;
             }

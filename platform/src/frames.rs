@@ -2,10 +2,10 @@
 //! A length is checked before anything is allocated. What frames mean is elsewhere.
 
 use crate::endpoint::{Channel, Connection, Reader, Writer};
+use posthouse_protocol::codec;
 use posthouse_protocol::frame::{Frame, Hello};
 use posthouse_protocol::limits;
 use posthouse_protocol::problem::{Code, Problem};
-use posthouse_protocol::codec;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -72,7 +72,9 @@ impl FrameWriter {
     pub async fn send(&mut self, frame: &Frame) -> Result<(), Problem> {
         let body = codec::encode(frame);
         if body.len() > limits::FRAME_BYTES_MAX {
-            return Err(Problem::new(Code::InsideFailed).cause(format!("a frame of {} bytes was to be sent", body.len())));
+            return Err(
+                Problem::new(Code::InsideFailed).cause(format!("a frame of {} bytes was to be sent", body.len()))
+            );
         }
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes();
         let bytes = [length.as_slice(), &body].concat();

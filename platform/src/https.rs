@@ -7,8 +7,8 @@ use crate::identity::{Identity, inside};
 use posthouse_protocol::problem::{Code, Problem};
 use rustls::ServerConfig;
 use rustls::server::ResolvesServerCert;
-use rustls::sign::SingleCertAndKey;
 use rustls::sign::CertifiedKey;
+use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::Path;
@@ -33,7 +33,8 @@ impl Https {
 
     /// With a given certificate: PEM files, leaf first; the key's is kept secret like any other.
     pub fn of_files(certificate: &Path, key: &Path) -> Result<Self, Problem> {
-        let bad = |file: &Path, cause: &str| Problem::new(Code::ConfigMissing).with("file", file.display()).cause(cause);
+        let bad =
+            |file: &Path, cause: &str| Problem::new(Code::ConfigMissing).with("file", file.display()).cause(cause);
         let text = read_public(certificate, CHAIN_BYTES_MAX)?;
         let chain = CertificateDer::pem_slice_iter(&text)
             .collect::<Result<Vec<_>, _>>()

@@ -32,7 +32,8 @@ pub struct TlsKey(Arc<rcgen::KeyPair>);
 impl TlsKey {
     /// A new ECDSA P-256 key, which every TLS library and browser knows.
     pub fn generate() -> Result<Self, Problem> {
-        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|e| inside("make a key", &e))?;
+        let pair =
+            rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|e| inside("make a key", &e))?;
         Ok(Self(Arc::new(pair)))
     }
     /// A new key as the world makes them: [`TlsKey::generate`], or from the seed of a simulation.

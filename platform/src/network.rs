@@ -64,7 +64,11 @@ impl Network for SystemNetwork {
     }
     async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
         let found: Vec<_> = tokio::net::lookup_host(address).await?.take(RESOLVED_MAX).collect();
-        if found.is_empty() { Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")) } else { Ok(found) }
+        if found.is_empty() {
+            Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+        } else {
+            Ok(found)
+        }
     }
 }
 

@@ -349,7 +349,10 @@ fn peer_chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'stat
     connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok().map(|chain| *chain)
 }
 
-fn server(shared: &Shared, transport: &Arc<quinn::TransportConfig>) -> Result<(quinn::ServerConfig, Arc<Judge>), Problem> {
+fn server(
+    shared: &Shared,
+    transport: &Arc<quinn::TransportConfig>,
+) -> Result<(quinn::ServerConfig, Arc<Judge>), Problem> {
     let (tls, judge) = shared.accept_tls()?;
     let crypto = QuicServerConfig::try_from(tls).map_err(|e| inside("configure QUIC", &e))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));

@@ -41,7 +41,11 @@ pub fn read<T>(file: &Path, text: &str, work: impl FnOnce(&Table<'_>) -> Option<
     for error in &errors {
         let span = error.span().unwrap_or(0..0);
         let en = error.message().trim().to_owned();
-        found.borrow_mut().push(Found { span, say: say(format!("not TOML: {en}"), format!("不是有效的 TOML：{en}")), nearest: None });
+        found.borrow_mut().push(Found {
+            span,
+            say: say(format!("not TOML: {en}"), format!("不是有效的 TOML：{en}")),
+            nearest: None,
+        });
     }
     let value = if errors.is_empty() {
         let root = Table::new(&found, String::new(), document.span(), document.get_ref());
@@ -53,10 +57,7 @@ pub fn read<T>(file: &Path, text: &str, work: impl FnOnce(&Table<'_>) -> Option<
     found.sort_by_key(|f| f.span.start);
     match value {
         Some(value) if found.is_empty() => Ok(value),
-        _ => Err(Mistakes {
-            file: file.to_owned(),
-            list: found.into_iter().map(|f| f.place(text)).collect(),
-        }),
+        _ => Err(Mistakes { file: file.to_owned(), list: found.into_iter().map(|f| f.place(text)).collect() }),
     }
 }
 
@@ -178,9 +179,8 @@ impl<'a> Table<'a> {
         T::Err: std::fmt::Display,
     {
         let value = self.entry(key)?;
-        let parsed = String::from_value(value.get_ref()).and_then(|text| {
-            text.parse().map_err(|e: T::Err| say(e.to_string(), format!("`{text}` 不是有效的{zh}")))
-        });
+        let parsed = String::from_value(value.get_ref())
+            .and_then(|text| text.parse().map_err(|e: T::Err| say(e.to_string(), format!("`{text}` 不是有效的{zh}"))));
         match parsed {
             Ok(parsed) => Some(parsed),
             Err(say) => self.report(value.span(), say, None),
@@ -208,10 +208,8 @@ impl<'a> Table<'a> {
         }
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         let nearest = nearest(&text, words.iter().copied());
-        let what = say(
-            format!("`{key}` is one of {}", words.join(", ")),
-            format!("`{key}` 只能是 {} 之一", words.join("、")),
-        );
+        let what =
+            say(format!("`{key}` is one of {}", words.join(", ")), format!("`{key}` 只能是 {} 之一", words.join("、")));
         self.report(value.span(), what, nearest)
     }
 
@@ -278,8 +276,7 @@ impl<'a> Table<'a> {
     /// The keys not asked for so far, as JSON values; they count as known from now on. For tables whose
     /// keys belong to somebody else, who answers with mistakes by key (see [`Table::mistake`]).
     pub fn rest(&self) -> std::collections::BTreeMap<String, serde_json::Value> {
-        let open: Vec<String> =
-            self.keys().into_iter().filter(|key| !self.known.borrow().contains(key)).collect();
+        let open: Vec<String> = self.keys().into_iter().filter(|key| !self.known.borrow().contains(key)).collect();
         let mut rest = std::collections::BTreeMap::new();
         for key in open {
             if let Some(value) = self.entry(&key) {
@@ -429,10 +426,12 @@ impl FromValue for Size {
 }
 impl FromValue for Interval {
     fn from_value(value: &DeValue<'_>) -> Result<Self, Say> {
-        let text =
-            value.as_str().ok_or_else(|| wrong_type("a duration such as \"10s\"", "时长，如 \"10s\"", value))?;
+        let text = value.as_str().ok_or_else(|| wrong_type("a duration such as \"10s\"", "时长，如 \"10s\"", value))?;
         text.parse().map_err(|_| {
-            say(format!("`{text}` is not a duration such as \"10s\" or \"7d\""), format!("`{text}` 不是时长；写法如 \"10s\"、\"7d\""))
+            say(
+                format!("`{text}` is not a duration such as \"10s\" or \"7d\""),
+                format!("`{text}` 不是时长；写法如 \"10s\"、\"7d\""),
+            )
         })
     }
 }
@@ -502,22 +501,30 @@ fn wrong_type(wanted: &str, wanted_zh: &str, value: &DeValue<'_>) -> Say {
 fn json(value: &DeValue<'_>) -> serde_json::Value {
     match value {
         DeValue::String(text) => text.as_ref().into(),
-        DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix()).map_or_else(|_| n.as_str().into(), Into::into),
+        DeValue::Integer(n) => {
+            i64::from_str_radix(n.as_str(), n.radix()).map_or_else(|_| n.as_str().into(), Into::into)
+        }
         DeValue::Float(n) => n.as_str().parse::<f64>().map_or_else(|_| n.as_str().into(), Into::into),
         DeValue::Boolean(b) => (*b).into(),
         DeValue::Datetime(d) => d.to_string().into(),
         DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
-        DeValue::Table(entries) => {
-            serde_json::Value::Object(entries.iter().map(|(k, v)| (k.get_ref().to_string(), json(v.get_ref()))).collect())
-        }
+        DeValue::Table(entries) => serde_json::Value::Object(
+            entries.iter().map(|(k, v)| (k.get_ref().to_string(), json(v.get_ref()))).collect(),
+        ),
     }
 }
 
 /// Columns a character takes on a terminal: two for Chinese.
 fn width(c: char) -> usize {
     match u32::from(c) {
-        0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f | 0xff00..=0xff60
-        | 0xffe0..=0xffe6 | 0x20000..=0x3fffd => 2,
+        0x1100..=0x115f
+        | 0x2e80..=0xa4cf
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x20000..=0x3fffd => 2,
         _ => 1,
     }
 }

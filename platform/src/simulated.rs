@@ -218,7 +218,11 @@ impl Network for SimulatedNetwork {
 }
 
 fn only_ipv4(address: SocketAddr) -> io::Result<()> {
-    if address.is_ipv4() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::Unsupported, "simulated machines have no IPv6")) }
+    if address.is_ipv4() {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "simulated machines have no IPv6"))
+    }
 }
 
 type Datagram = (Vec<u8>, SocketAddr);
@@ -486,7 +490,8 @@ mod tests {
             let node = NodeId::parse(name).unwrap();
             let request = key.request(&node).unwrap();
             let now = Timestamp(EPOCH_MS);
-            let issued = self.authority.issue(&request, &node, now, 7 * 86_400_000, &machine.world().random.bytes()).unwrap();
+            let issued =
+                self.authority.issue(&request, &node, now, 7 * 86_400_000, &machine.world().random.bytes()).unwrap();
             Arc::new(Identity::new(issued.chain, key, self.authority.certificate().to_vec()).unwrap())
         }
         /// A server that answers each channel with twice what it got.

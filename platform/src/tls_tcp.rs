@@ -46,7 +46,8 @@ impl Tcp {
     ) -> Self {
         let local = listener.as_ref().and_then(|(listener, _)| listener.local_address().ok());
         if let Some((listener, incoming)) = listener {
-            let acceptor = Acceptor { shared: shared.clone(), incoming, known: Mutex::default(), busy: Mutex::default() };
+            let acceptor =
+                Acceptor { shared: shared.clone(), incoming, known: Mutex::default(), busy: Mutex::default() };
             tokio::spawn(accept_all(Arc::new(acceptor), listener, stop));
         }
         Self { shared, local }
@@ -94,10 +95,7 @@ impl To {
             .map_err(|e| unreachable(&self.peer, &self.name).cause(format!("TCP {}: {e}", self.address)))?;
         let name = ServerName::try_from(self.peer.as_str().to_owned())
             .map_err(|e| unreachable(&self.peer, &self.name).cause(e))?;
-        let stream = TlsConnector::from(tls)
-            .connect(name, line)
-            .await
-            .map_err(|e| self.explain(shared, &judge, e))?;
+        let stream = TlsConnector::from(tls).connect(name, line).await.map_err(|e| self.explain(shared, &judge, e))?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let certificate_sha256 = leaf.map(|leaf| posthouse_protocol::codec::sha256(leaf)).unwrap_or_default();
         Ok((Tls::Client(stream), judge, certificate_sha256))

@@ -25,7 +25,11 @@ pub enum ProviderEvent {
     Accepted(Accept),
     /// The first answer for this state of an entry: how many of its chunks are wanted. One that is not sealed is
     /// to be read to its end all the same.
-    Wanted { entry: u64, revision: u32, chunks: u32 },
+    Wanted {
+        entry: u64,
+        revision: u32,
+        chunks: u32,
+    },
     /// The consumer cannot land it: it is out of the list and need not be read.
     LeftOut(u64, LeftOut),
     /// Every entry is answered, sealed and sent: make the manifest of `totals` and `left_out`, sign, `handover`.

@@ -247,7 +247,9 @@ impl<'a> Story<'a> {
         let ran = match tokio::time::timeout(PATIENCE, running).await {
             Ok(Ok(ran)) => ran?,
             _ => {
-                return Err(Problem::new(Code::InsideFailed).with("step", "grant revoke").cause("the transfer went on"));
+                return Err(Problem::new(Code::InsideFailed)
+                    .with("step", "grant revoke")
+                    .cause("the transfer went on"));
             }
         };
         let took = since.elapsed();

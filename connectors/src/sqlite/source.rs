@@ -312,7 +312,7 @@ fn place(connection: &Connection, origin: &Origin, scope: &Scope, window: &Windo
             return Ok(Place { name: "rowid", walk: from.clone(), read: from, number });
         };
         let column = quote(&scope.names[scope.watermark.unwrap_or_default()]);
-        connection.execute_batch(&format!("CREATE TEMP TABLE {ROWS} (id INTEGER PRIMARY KEY)"))?;
+        connection.execute_batch(&format!("CREATE TEMP TABLE {ROWS} ({PLACE} INTEGER PRIMARY KEY)"))?;
         let mut select = connection.prepare(&format!("SELECT {word}, {column} FROM {from} WHERE {condition}"))?;
         let mut insert = connection.prepare(&format!("INSERT INTO temp.{ROWS} VALUES (?1)"))?;
         let r#type = scope.types[scope.watermark.unwrap_or_default()];
@@ -323,8 +323,8 @@ fn place(connection: &Connection, origin: &Origin, scope: &Scope, window: &Windo
                 insert.execute([row.get::<_, i64>(0)?])?;
             }
         }
-        let read = format!("temp.{ROWS} CROSS JOIN {from} ON {from}.{word} = {ROWS}.id");
-        return Ok(Place { name: "rowid", walk: format!("temp.{ROWS}"), read, number: format!("{ROWS}.id") });
+        let read = format!("temp.{ROWS} CROSS JOIN {from} ON {from}.{word} = {ROWS}.{PLACE}");
+        return Ok(Place { name: "rowid", walk: format!("temp.{ROWS}"), read, number: format!("{ROWS}.{PLACE}") });
     }
     let list = super::quoted(scope.names.iter().map(String::as_str));
     let order = match scope.contract.key.as_slice() {

@@ -1,11 +1,11 @@
 //! Cursors: where the next page begins, opaque to the asker and checked when it comes back.
 
+use crate::reconcile::TransferRow;
+use crate::store::records::Page;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use crate::reconcile::TransferRow;
-use crate::store::records::Page;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;

@@ -2,9 +2,9 @@
 
 use super::failure::{self, Failure};
 use super::paging::{Items, Paging};
+use crate::Centre;
 use crate::reconcile::{Day, TransferRow};
 use crate::store::records::Window;
-use crate::Centre;
 use axum::Json;
 use axum::extract::{Path, State};
 use posthouse_protocol::id::TransferId;

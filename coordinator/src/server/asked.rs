@@ -8,7 +8,11 @@ use posthouse_protocol::limits;
 use posthouse_protocol::problem::{Code, Problem};
 use std::sync::Arc;
 
-pub(super) async fn answer(centre: &Arc<Centre>, node: &NodeId, request: CentreRequest) -> Result<CentreAnswer, Problem> {
+pub(super) async fn answer(
+    centre: &Arc<Centre>,
+    node: &NodeId,
+    request: CentreRequest,
+) -> Result<CentreAnswer, Problem> {
     match request {
         CentreRequest::Heartbeat(heartbeat) => heartbeat_answer(centre, node, *heartbeat).await,
         CentreRequest::Policy => Ok(CentreAnswer::Policy(centre.policy_of(node).await?.into())),
@@ -62,7 +66,9 @@ async fn heartbeat_answer(centre: &Arc<Centre>, node: &NodeId, heartbeat: Heartb
 }
 
 /// What of a profile stands in the policies of others.
-fn shown_to_peers(profile: &Profile) -> (&[(Option<String>, String)], &Option<String>, &Option<String>, &Option<String>) {
+fn shown_to_peers(
+    profile: &Profile,
+) -> (&[(Option<String>, String)], &Option<String>, &Option<String>, &Option<String>) {
     (&profile.advertise, &profile.department, &profile.department_code, &profile.division)
 }
 

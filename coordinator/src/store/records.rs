@@ -76,7 +76,9 @@ pub(crate) struct Issued {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Joining {
     /// The highest epoch known of this name: the node starts above it.
-    Joined { epoch: u64 },
+    Joined {
+        epoch: u64,
+    },
     Unknown,
     Used,
     Expired,

@@ -6,7 +6,9 @@ mod membership;
 mod policy;
 mod transfers;
 
-use super::records::{AccessRecord, GrantRecord, Issued, Joining, NodeRecord, Page, PolicyMaterial, TokenRecord, Window};
+use super::records::{
+    AccessRecord, GrantRecord, Issued, Joining, NodeRecord, Page, PolicyMaterial, TokenRecord, Window,
+};
 use super::{Appended, JoinRecord, Report, Store, StoredLeaf};
 use crate::alarm::Alarm;
 use crate::ledger::Leaf;

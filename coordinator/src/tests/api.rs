@@ -32,7 +32,9 @@ async fn get(scene: &Scene, path: &str, token: Option<&str>) -> (u16, Value) {
 async fn without_a_token_401_with_the_wrong_role_403_each_with_its_code() {
     let scene = Scene::start().await;
     let (viewer, auditor) = (token(&scene, Role::Viewer).await, token(&scene, Role::Auditor).await);
-    for path in ["/api/v1/status", "/api/v1/nodes", "/api/v1/transfers", "/api/v1/receipts", "/api/v1/ledger", "/metrics"] {
+    for path in
+        ["/api/v1/status", "/api/v1/nodes", "/api/v1/transfers", "/api/v1/receipts", "/api/v1/ledger", "/metrics"]
+    {
         let (status, problem) = get(&scene, path, None).await;
         assert_eq!((status, problem["code"].as_str()), (401, Some("PH3015")), "{path}");
         assert_eq!(get(&scene, path, Some("ph_wrong")).await.0, 401, "{path}");

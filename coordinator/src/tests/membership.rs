@@ -151,11 +151,7 @@ fn identity(node: &Node, chain: &[minicbor::bytes::ByteVec]) -> std::sync::Arc<p
 }
 
 /// Returns as `node`, proving with the key of `prover`.
-async fn come_back(
-    scene: &Scene,
-    node: &Node,
-    prover: &Node,
-) -> Result<Vec<minicbor::bytes::ByteVec>, Problem> {
+async fn come_back(scene: &Scene, node: &Node, prover: &Node) -> Result<Vec<minicbor::bytes::ByteVec>, Problem> {
     let mut talk = scene.talk_joining().await?;
     let csr = node.key.request(&node.name).unwrap();
     let now = scene.world.clock.now();

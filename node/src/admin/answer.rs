@@ -1,6 +1,9 @@
 //! The desk: takes a question from the socket and gives its answer.
 
-use super::{QuarantineRow, Request, Shown, StatementRow, Status, Summary, evidence, jobs, proven, statistics, summaries};
+use super::{
+    LeftOutRow, QuarantineRow, Request, Shown, StatementRow, Status, Summary, evidence, jobs, proven, statistics,
+    summaries,
+};
 use crate::context::Context;
 use crate::store::{Side, quarantine, statements, transfers};
 use posthouse_platform::admin_socket::{Handler, Items};
@@ -19,8 +22,9 @@ pub struct Desk {
 #[async_trait::async_trait]
 impl Handler for Desk {
     async fn answer(&self, request: Value, items: &mut Items) -> Result<Value, Problem> {
-        let request: Request = serde_json::from_value(request)
-            .map_err(|e| Problem::new(Code::UsageInvalid).with("what", format!("the node does not know this question: {e}")))?;
+        let request: Request = serde_json::from_value(request).map_err(|e| {
+            Problem::new(Code::UsageInvalid).with("what", format!("the node does not know this question: {e}"))
+        })?;
         let context = &self.context;
         match request {
             Request::Status => json(&status(context).await?),
@@ -94,6 +98,20 @@ async fn status(context: &Arc<Context>) -> Result<Status, Problem> {
 async fn show(context: &Arc<Context>, transfer: &TransferId) -> Result<Shown, Problem> {
     let (id, now) = (transfer.clone(), context.world.clock.now());
     let live = context.transfers.list().into_iter().find(|live| live.row.id == *transfer);
+    let (root, of) = (context.attachments(), transfer.clone());
+    let omitted = context
+        .world
+        .blocking
+        .run(move || crate::transfer::left_out(&root, &of))
+        .await
+        .map_err(|error| Problem::new(Code::InsideFailed).cause(error))??
+        .into_iter()
+        .map(|what| LeftOutRow {
+            name: String::from_utf8_lossy(&what.name).into_owned(),
+            code: format!("PH{:04}", what.code),
+            reason: what.reason,
+        })
+        .collect::<Vec<_>>();
     context
         .store
         .read(move |db| {
@@ -120,6 +138,7 @@ async fn show(context: &Arc<Context>, transfer: &TransferId) -> Result<Shown, Pr
                     .into_iter()
                     .map(|row| QuarantineRow { key: row.key, reason: row.reason, original: row.original })
                     .collect(),
+                left_out: omitted,
             })
         })
         .await

@@ -28,7 +28,8 @@ pub(super) async fn list(context: &Arc<Context>, items: &mut Items) -> Result<Va
         .store
         .read(move |db| {
             let rows = statements::receipts(db, LISTED_MAX)?;
-            let with = |row: statements::ReceiptRow| Ok(transfers::get(db, &row.transfer)?.map(|transfer| (row, transfer)));
+            let with =
+                |row: statements::ReceiptRow| Ok(transfers::get(db, &row.transfer)?.map(|transfer| (row, transfer)));
             let found: Result<Vec<_>, Problem> = rows.into_iter().map(with).collect();
             Ok(found?.into_iter().flatten().map(|(row, transfer)| shown(row, &transfer, &this)).collect())
         })
@@ -55,12 +56,14 @@ pub(super) async fn show(context: &Arc<Context>, id: &str) -> Result<ReceiptShow
 /// Everything that `receipt verify` and other people's tools need, in pieces.
 pub(super) async fn export(context: &Arc<Context>, id: &str, items: &mut Items) -> Result<Value, Problem> {
     let transfer = find(context, id).await?;
-    let policy = context.authority.policy().ok_or_else(|| Problem::new(Code::PolicyStale).with("node", &context.name))?;
+    let policy =
+        context.authority.policy().ok_or_else(|| Problem::new(Code::PolicyStale).with("node", &context.name))?;
     let policy_key = context.centre.pinned().policy_key;
     let trust = TrustStore::open(&policy.nodes, &policy_key)
         .map_err(|e| Problem::new(Code::EvidenceInvalid).with("file", "nodes.cose").cause(e))?;
     let wanted = transfer.clone();
-    let receipt = context.store.read(move |db| statements::receipt(db, &wanted)).await?.ok_or_else(|| none(&transfer))?;
+    let receipt =
+        context.store.read(move |db| statements::receipt(db, &wanted)).await?.ok_or_else(|| none(&transfer))?;
     for (name, bytes) in receipt.export(&trust, None)? {
         send(items, &name, &bytes).await?;
     }
@@ -70,7 +73,8 @@ pub(super) async fn export(context: &Arc<Context>, id: &str, items: &mut Items) 
         .and_then(|statement| statement.manifest().and_then(|manifest| manifest.files_b3_sha256));
     if let Some(bound) = bound {
         let path = context.attachments().join(transfer.as_str()).join(FILES_B3);
-        let failed = |e: &dyn std::fmt::Display| Problem::new(Code::StorageFailed).with("path", path.display()).cause(e);
+        let failed =
+            |e: &dyn std::fmt::Display| Problem::new(Code::StorageFailed).with("path", path.display()).cause(e);
         let mut file = std::fs::File::open(&path).map_err(|e| failed(&e))?;
         let mut whole = Vec::new();
         let read = context.world.blocking.run(move || file.read_to_end(&mut whole).map(|_| whole)).await;
@@ -119,7 +123,8 @@ pub(super) async fn balance(context: &Arc<Context>, day: Option<&str>) -> Result
     let (counts, findings) = context
         .store
         .read(move |db| {
-            let rows = transfers::list(db, &transfers::Filter { from: Some(from), to: Some(to), ..Default::default() })?;
+            let rows =
+                transfers::list(db, &transfers::Filter { from: Some(from), to: Some(to), ..Default::default() })?;
             let (mut counts, mut findings) = (Tally::default(), Vec::new());
             for row in rows {
                 let kept = statements::of_transfer(db, &row.id)?;
@@ -188,12 +193,17 @@ pub(super) fn day_text(at: Timestamp, zone: &TimeZone) -> String {
 
 /// First and last instant of a day (`2026-11-22`) or a month (`2026-11`), half open.
 pub(super) fn span(period: &str, zone: &TimeZone) -> Result<(Timestamp, Timestamp), Problem> {
-    let wrong = || Problem::new(Code::UsageInvalid).with("what", format!("`{period}` is neither a day such as 2026-11-22 nor a month such as 2026-11"));
+    let wrong = || {
+        Problem::new(Code::UsageInvalid)
+            .with("what", format!("`{period}` is neither a day such as 2026-11-22 nor a month such as 2026-11"))
+    };
     let month = period.len() == 7;
     let text = if month { format!("{period}-01") } else { period.to_owned() };
     let first: Date = text.parse().map_err(|_| wrong())?;
     let after = if month { first.last_of_month().tomorrow() } else { first.tomorrow() }.map_err(|_| wrong())?;
-    let start = |date: Date| date.to_zoned(zone.clone()).map(|at| Timestamp(at.timestamp().as_millisecond())).map_err(|_| wrong());
+    let start = |date: Date| {
+        date.to_zoned(zone.clone()).map(|at| Timestamp(at.timestamp().as_millisecond())).map_err(|_| wrong())
+    };
     Ok((start(first)?, start(after)?))
 }
 

@@ -1,7 +1,7 @@
 //! Questions about jobs: list, run, pause, resume, remove, and watching what they run.
 
 use super::answer::{json, unknown};
-use super::{JobRow, evidence, Progress, Started, Summary, proven};
+use super::{JobRow, Progress, Started, Summary, evidence, proven};
 use crate::config::{Job, Kind, Schedule};
 use crate::context::Context;
 use crate::jobs::{self, Ran, Run};
@@ -55,7 +55,10 @@ pub(super) async fn run(context: &Arc<Context>, name: &JobId, wait: bool, items:
     let id = name.clone();
     let state = context.store.read(move |db| kept::get(db, &id)).await?;
     if state.removed {
-        return Err(Problem::new(Code::UnknownName).with("kind", "job").with("name", name).cause("it was removed; `job resume` brings it back"));
+        return Err(Problem::new(Code::UnknownName)
+            .with("kind", "job")
+            .with("name", name)
+            .cause("it was removed; `job resume` brings it back"));
     }
     if state.paused {
         let what = format!("the job {name} is paused; `posthouse job resume` lets it run");
@@ -115,7 +118,18 @@ pub(super) async fn watch(context: &Arc<Context>, transfer: &TransferId, items: 
         let live = context.transfers.list().into_iter().find(|live| live.row.id == *transfer);
         let now = context.world.clock.now();
         let progress = live.map_or_else(
-            || Progress::of(&Live { bytes: row.counts.bytes, bytes_total: 0, files: row.counts.files, rows: 0, row: row.clone() }, now),
+            || {
+                Progress::of(
+                    &Live {
+                        bytes: row.counts.bytes,
+                        bytes_total: 0,
+                        files: row.counts.files,
+                        rows: 0,
+                        row: row.clone(),
+                    },
+                    now,
+                )
+            },
             |live| Progress::of(&live, now),
         );
         items.send(&progress).await?;
@@ -185,7 +199,14 @@ pub(super) async fn remove(context: &Arc<Context>, name: &JobId) -> Result<Value
 /// What a run would do, as far as it can be told without asking the other side.
 pub(super) async fn dry_run(context: &Arc<Context>, name: &JobId, items: &mut Items) -> Result<Value, Problem> {
     let job = find(context, name)?;
-    items.send(&format!("{} {} {}", kind(&job), resource(&job), job.into.as_ref().map(Context::target_text).unwrap_or_default())).await?;
+    items
+        .send(&format!(
+            "{} {} {}",
+            kind(&job),
+            resource(&job),
+            job.into.as_ref().map(Context::target_text).unwrap_or_default()
+        ))
+        .await?;
     let (consumer, resource) = match &job.kind {
         Kind::Take { resource } => (context.name.clone(), resource.clone()),
         Kind::Push { resource, to } => {
@@ -200,13 +221,19 @@ pub(super) async fn dry_run(context: &Arc<Context>, name: &JobId, items: &mut It
     items.send(&format!("granted by {} until {}", permit.grant(), permit.until())).await?;
     let peer = job.peer().clone();
     let connection = context.pool.connection(&peer).await?;
-    items.send(&format!("{peer} is reached at {} over {:?}", connection.remote_address(), connection.transport())).await?;
+    items
+        .send(&format!("{peer} is reached at {} over {:?}", connection.remote_address(), connection.transport()))
+        .await?;
     let free = context.disk_free().await;
     items.send(&format!("{free} bytes are free in the data folder")).await?;
     Ok(value!({ "job": name, "possible": true }))
 }
 
-async fn set(context: &Arc<Context>, name: &JobId, change: impl FnOnce(&mut kept::JobState) + Send + 'static) -> Result<(), Problem> {
+async fn set(
+    context: &Arc<Context>,
+    name: &JobId,
+    change: impl FnOnce(&mut kept::JobState) + Send + 'static,
+) -> Result<(), Problem> {
     let name = name.clone();
     context
         .store

@@ -25,7 +25,9 @@ use tokio_util::task::TaskTracker;
 pub async fn doubt(context: &Arc<Context>) {
     let centre = &context.centre;
     let connection = centre.connection.borrow().clone();
-    let Some(connection) = connection.filter(|connection| !connection.is_closed() && centre.may_doubt()) else { return };
+    let Some(connection) = connection.filter(|connection| !connection.is_closed() && centre.may_doubt()) else {
+        return;
+    };
     if let Err(problem) = fetch_policy(context, centre, &connection).await {
         tracing::debug!(%problem, "The policy was not fetched anew");
     }
@@ -82,7 +84,8 @@ async fn once(context: &Arc<Context>, centre: &Arc<Centre>, failures: &mut u32) 
     if identity.expired(context.world.clock.now()) {
         tracing::info!(expired_at = %identity.not_after(), "The certificate has expired; coming back by the registered key");
         let renewed =
-            join::come_back(&context.world, &config, &*centre.endpoint, centre.name(), &identity, &*context.signer).await?;
+            join::come_back(&context.world, &config, &*centre.endpoint, centre.name(), &identity, &*context.signer)
+                .await?;
         centre.adopt(renewed).await?;
     }
     let connection = centre.dial(&config).await?;
@@ -101,7 +104,12 @@ async fn once(context: &Arc<Context>, centre: &Arc<Centre>, failures: &mut u32) 
 }
 
 /// Heartbeats, policy and renewal over one connection; ends with what went wrong.
-async fn beat(context: &Arc<Context>, centre: &Arc<Centre>, connection: &Arc<dyn Connection>, failures: &mut u32) -> Result<(), Problem> {
+async fn beat(
+    context: &Arc<Context>,
+    centre: &Arc<Centre>,
+    connection: &Arc<dyn Connection>,
+    failures: &mut u32,
+) -> Result<(), Problem> {
     let mut reported_to = Timestamp(i64::MIN);
     let mut renew_at = renewal(context, centre, Duration::ZERO);
     fetch_policy(context, centre, connection).await?;
@@ -160,7 +168,11 @@ async fn renew(context: &Arc<Context>, centre: &Arc<Centre>, connection: &Arc<dy
     centre.adopt(identity).await
 }
 
-async fn fetch_policy(context: &Arc<Context>, centre: &Arc<Centre>, connection: &Arc<dyn Connection>) -> Result<(), Problem> {
+async fn fetch_policy(
+    context: &Arc<Context>,
+    centre: &Arc<Centre>,
+    connection: &Arc<dyn Connection>,
+) -> Result<(), Problem> {
     let bytes = match centre.ask_over(&**connection, CentreRequest::Policy).await? {
         CentreAnswer::Policy(bytes) => bytes.to_vec(),
         other => return Err(join::unexpected(centre.name(), &other)),
@@ -221,12 +233,20 @@ async fn heartbeat(
     Ok(now)
 }
 
-async fn report(context: &Arc<Context>, centre: &Centre, reported_to: Timestamp, now: Timestamp) -> Result<Heartbeat, Problem> {
+async fn report(
+    context: &Arc<Context>,
+    centre: &Centre,
+    reported_to: Timestamp,
+    now: Timestamp,
+) -> Result<Heartbeat, Problem> {
     let config = context.config();
     let (rows, waiting) = context
         .store
         .read(move |db| {
-            let mut rows = transfers::list(db, &transfers::Filter { open: true, limit: Some(REPORTED_MAX), ..Default::default() })?;
+            let mut rows = transfers::list(
+                db,
+                &transfers::Filter { open: true, limit: Some(REPORTED_MAX), ..Default::default() },
+            )?;
             rows.extend(transfers::ended_since(db, reported_to, REPORTED_MAX)?);
             Ok((rows, statements::waiting(db)?))
         })

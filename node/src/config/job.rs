@@ -83,7 +83,11 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
     // By what was meant, so that a mistake in a name is not followed by others that it caused.
     let pushes = table.has("push");
     let accepts = table.has("accept") && !pushes;
-    let into = if pushes { refuse(table, "into", "the taker chooses where a push lands", "推送的落地位置由接收方决定") } else { target(table, place) };
+    let into = if pushes {
+        refuse(table, "into", "the taker chooses where a push lands", "推送的落地位置由接收方决定")
+    } else {
+        target(table, place)
+    };
     if !pushes && !table.has("into") {
         table.mistake_here(say("`job.into` is missing", "缺少 `job.into`"));
     }
@@ -114,11 +118,20 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
         && mode == Mode::Incremental
         && place.has_watermark(resource) == Some(false)
     {
-        table.mistake("mode", say(format!("the resource `{resource}` has no `watermark`, which incremental needs"), format!("资源 `{resource}` 没有 `watermark`，无法增量")), None);
+        table.mistake(
+            "mode",
+            say(
+                format!("the resource `{resource}` has no `watermark`, which incremental needs"),
+                format!("资源 `{resource}` 没有 `watermark`，无法增量"),
+            ),
+            None,
+        );
     }
-    let proof = table.choice("proof", &[("written", Proof::Written), ("reread", Proof::Reread)]).unwrap_or(Proof::Written);
+    let proof =
+        table.choice("proof", &[("written", Proof::Written), ("reread", Proof::Reread)]).unwrap_or(Proof::Written);
     let quarantine_max = table.get("quarantine_max");
-    let overlap = table.choice("overlap", &[("skip", Overlap::Skip), ("queue", Overlap::Queue)]).unwrap_or(Overlap::Skip);
+    let overlap =
+        table.choice("overlap", &[("skip", Overlap::Skip), ("queue", Overlap::Queue)]).unwrap_or(Overlap::Skip);
     let missed_once = table.choice("missed", &[("once", true), ("skip", false)]).unwrap_or(true);
     Some(Job {
         name: name?,
@@ -151,7 +164,11 @@ fn kind(table: &Table<'_>, place: &Place<'_>) -> Option<Kind> {
     }
     let not_self = |key: &str, node: &NodeId| {
         if node == place.node {
-            table.mistake(key, say("a node exchanges with other nodes, this is itself", "节点只与其他节点交换，这里写的是自己"), None);
+            table.mistake(
+                key,
+                say("a node exchanges with other nodes, this is itself", "节点只与其他节点交换，这里写的是自己"),
+                None,
+            );
         }
     };
     match given.as_slice() {
@@ -198,14 +215,24 @@ fn target(table: &Table<'_>, place: &Place<'_>) -> Option<Target> {
         }
         let name: Option<String> = into.get("table");
         if name.as_deref().is_some_and(bad_name) {
-            into.mistake("table", say("a table's name is neither empty nor longer than 256 characters", "表名不能为空，也不能超过 256 个字符"), None);
+            into.mistake(
+                "table",
+                say(
+                    "a table's name is neither empty nor longer than 256 characters",
+                    "表名不能为空，也不能超过 256 个字符",
+                ),
+                None,
+            );
         }
         let connection = place.table_connection(&into);
         return Some(Target::Table { connection: connection?, table: name? });
     }
     if !into.has("folder") {
         into.known("connection");
-        into.mistake_here(say("`into` is { connection, table } or { folder }", "`into` 写作 { connection, table } 或 { folder }"));
+        into.mistake_here(say(
+            "`into` is { connection, table } or { folder }",
+            "`into` 写作 { connection, table } 或 { folder }",
+        ));
         return None;
     }
     let root = place.folder_connection(&into);
@@ -219,7 +246,14 @@ fn mode(table: &Table<'_>, rows: Option<bool>) -> Option<Mode> {
     match text.as_str() {
         "full" => Some(Mode::Full),
         "incremental" if rows == Some(false) => {
-            table.mistake("mode", say("a folder is taken with mode = \"full\"; files that are there already are not sent again", "目录使用 mode = \"full\"；已有的文件不会重复传输"), None);
+            table.mistake(
+                "mode",
+                say(
+                    "a folder is taken with mode = \"full\"; files that are there already are not sent again",
+                    "目录使用 mode = \"full\"；已有的文件不会重复传输",
+                ),
+                None,
+            );
             None
         }
         "incremental" => Some(Mode::Incremental),
@@ -229,12 +263,26 @@ fn mode(table: &Table<'_>, rows: Option<bool>) -> Option<Mode> {
         }
         "observe" => Some(Mode::Observe),
         "follow" => {
-            table.mistake("mode", say("mode = \"follow\" is not available in this version; use incremental with a short schedule", "本版本尚不支持 mode = \"follow\"；可用 incremental 加较短的计划"), None);
+            table.mistake(
+                "mode",
+                say(
+                    "mode = \"follow\" is not available in this version; use incremental with a short schedule",
+                    "本版本尚不支持 mode = \"follow\"；可用 incremental 加较短的计划",
+                ),
+                None,
+            );
             None
         }
         other => {
             let words = ["full", "incremental", "observe"];
-            table.mistake("mode", say(format!("`mode` is one of {}", words.join(", ")), format!("`mode` 只能是 {} 之一", words.join("、"))), nearest(other, words.into_iter()));
+            table.mistake(
+                "mode",
+                say(
+                    format!("`mode` is one of {}", words.join(", ")),
+                    format!("`mode` 只能是 {} 之一", words.join("、")),
+                ),
+                nearest(other, words.into_iter()),
+            );
             None
         }
     }
@@ -247,14 +295,20 @@ fn write(table: &Table<'_>, into: Option<&Target>, mode: Mode) -> Option<Write> 
         (Some(Target::Parquet { .. }), Mode::Incremental) => Write::Append,
         (Some(Target::Parquet { .. }), _) => Write::Replace,
     };
-    let words = [("append", Write::Append), ("upsert", Write::Upsert), ("replace", Write::Replace), ("mirror", Write::Mirror)];
+    let words =
+        [("append", Write::Append), ("upsert", Write::Upsert), ("replace", Write::Replace), ("mirror", Write::Mirror)];
     let write = table.choice("write", &words).unwrap_or(default);
     let wrong = match (into, write, mode) {
-        (Some(Target::Table { .. }), Write::Mirror, _) => Some(("a table is not mirrored in this version; use replace", "本版本的库表不支持 mirror；请用 replace")),
-        (Some(Target::Parquet { .. }), Write::Mirror | Write::Upsert, _) => Some(("parquet files are appended or replaced", "parquet 只支持 append 或 replace")),
-        (Some(Target::Table { .. } | Target::Parquet { .. }), Write::Replace, Mode::Incremental) => {
-            Some(("replace would drop what earlier incremental runs landed; use upsert or append", "replace 会丢弃此前增量落地的数据；请用 upsert 或 append"))
+        (Some(Target::Table { .. }), Write::Mirror, _) => {
+            Some(("a table is not mirrored in this version; use replace", "本版本的库表不支持 mirror；请用 replace"))
         }
+        (Some(Target::Parquet { .. }), Write::Mirror | Write::Upsert, _) => {
+            Some(("parquet files are appended or replaced", "parquet 只支持 append 或 replace"))
+        }
+        (Some(Target::Table { .. } | Target::Parquet { .. }), Write::Replace, Mode::Incremental) => Some((
+            "replace would drop what earlier incremental runs landed; use upsert or append",
+            "replace 会丢弃此前增量落地的数据；请用 upsert 或 append",
+        )),
         _ => None,
     };
     if let Some((en, zh)) = wrong {
@@ -269,7 +323,14 @@ fn schedule(table: &Table<'_>) -> Option<Schedule> {
     let zone_text = zone_name.as_deref().unwrap_or(TIMEZONE_DEFAULT);
     let zone = zone(zone_text);
     if zone.is_none() {
-        table.mistake("timezone", say(format!("`{zone_text}` is not a time zone such as \"Asia/Shanghai\""), format!("`{zone_text}` 不是时区；写法如 \"Asia/Shanghai\"")), None);
+        table.mistake(
+            "timezone",
+            say(
+                format!("`{zone_text}` is not a time zone such as \"Asia/Shanghai\""),
+                format!("`{zone_text}` 不是时区；写法如 \"Asia/Shanghai\""),
+            ),
+            None,
+        );
     }
     let text: String = table.get("schedule")?;
     if text == "manual" {
@@ -279,11 +340,22 @@ fn schedule(table: &Table<'_>) -> Option<Schedule> {
         return match every.parse::<Interval>() {
             Ok(interval) if interval >= EVERY_MIN => Some(Schedule::Every(interval)),
             Ok(_) => {
-                table.mistake("schedule", say(format!("a job runs at most every {EVERY_MIN}"), format!("任务最短间隔为 {EVERY_MIN}")), None);
+                table.mistake(
+                    "schedule",
+                    say(format!("a job runs at most every {EVERY_MIN}"), format!("任务最短间隔为 {EVERY_MIN}")),
+                    None,
+                );
                 None
             }
             Err(_) => {
-                table.mistake("schedule", say(format!("`{every}` is not a duration such as \"30s\""), format!("`{every}` 不是时长；写法如 \"30s\"")), None);
+                table.mistake(
+                    "schedule",
+                    say(
+                        format!("`{every}` is not a duration such as \"30s\""),
+                        format!("`{every}` 不是时长；写法如 \"30s\""),
+                    ),
+                    None,
+                );
                 None
             }
         };
@@ -304,7 +376,11 @@ fn schedule(table: &Table<'_>) -> Option<Schedule> {
 /// A key that does not belong here; reads as absent.
 fn refuse<T>(table: &Table<'_>, key: &str, en: &str, zh: &str) -> Option<T> {
     if table.has(key) {
-        table.mistake_at_key(key, say(format!("`{key}` does not belong here: {en}"), format!("此处不应有 `{key}`：{zh}")), None);
+        table.mistake_at_key(
+            key,
+            say(format!("`{key}` does not belong here: {en}"), format!("此处不应有 `{key}`：{zh}")),
+            None,
+        );
     }
     table.known(key);
     None

@@ -1,7 +1,10 @@
 //! From the root table to a checked configuration; what `[node]`, `[coordinator]` and
 //! `[connection.X]` hold, and how parts refer to each other.
 
-use super::{BANDWIDTH_MIN, ConnectionConfig, Config, MEMORY_DEFAULT, MEMORY_MIN, Node, Origin, Resource, SPOOL_MAX_DEFAULT, STAGING_MAX_DEFAULT, job, resource};
+use super::{
+    BANDWIDTH_MIN, Config, ConnectionConfig, MEMORY_DEFAULT, MEMORY_MIN, Node, Origin, Resource, SPOOL_MAX_DEFAULT,
+    STAGING_MAX_DEFAULT, job, resource,
+};
 use posthouse_connectors::registry;
 use posthouse_platform::endpoint::TransportChoice;
 use posthouse_platform::settings::{Size, Table, nearest, say};
@@ -31,7 +34,14 @@ pub(super) fn config(root: &Table<'_>, base: &Path) -> Option<Config> {
             continue;
         };
         if place.resources.contains_key(&found.id) {
-            table.mistake("id", say(format!("duplicate id: a resource `{}` is above already", found.id), format!("名称重复：上面已有资源 `{}`", found.id)), None);
+            table.mistake(
+                "id",
+                say(
+                    format!("duplicate id: a resource `{}` is above already", found.id),
+                    format!("名称重复：上面已有资源 `{}`", found.id),
+                ),
+                None,
+            );
         }
         place.resources.insert(found.id.clone(), Some(found));
     }
@@ -42,15 +52,32 @@ pub(super) fn config(root: &Table<'_>, base: &Path) -> Option<Config> {
             broken = true;
             continue;
         };
-        if let job::Kind::Accept { from, job } = &found.kind && !accepted.insert((from.clone(), job.clone())) {
-            table.mistake("accept", say(format!("duplicate: another job accepts {from}/{job} already"), format!("重复：已有任务接收 {from}/{job}")), None);
+        if let job::Kind::Accept { from, job } = &found.kind
+            && !accepted.insert((from.clone(), job.clone()))
+        {
+            table.mistake(
+                "accept",
+                say(
+                    format!("duplicate: another job accepts {from}/{job} already"),
+                    format!("重复：已有任务接收 {from}/{job}"),
+                ),
+                None,
+            );
         }
         if jobs.contains_key(&found.name) {
-            table.mistake("name", say(format!("duplicate name: a job `{}` is above already", found.name), format!("名称重复：上面已有任务 `{}`", found.name)), None);
+            table.mistake(
+                "name",
+                say(
+                    format!("duplicate name: a job `{}` is above already", found.name),
+                    format!("名称重复：上面已有任务 `{}`", found.name),
+                ),
+                None,
+            );
         }
         jobs.insert(found.name.clone(), found);
     }
-    let resources = std::mem::take(&mut place.resources).into_iter().filter_map(|(id, found)| Some((id, found?))).collect();
+    let resources =
+        std::mem::take(&mut place.resources).into_iter().filter_map(|(id, found)| Some((id, found?))).collect();
     if broken {
         return None;
     }
@@ -73,7 +100,11 @@ impl Place<'_> {
         let name: String = table.require("connection")?;
         let found = self.connection(table, &name)?;
         if found.is_some_and(|found| found.kind == FOLDER) {
-            table.mistake("connection", say(format!("`{name}` is a folder, it has no tables"), format!("`{name}` 是目录，没有库表")), None);
+            table.mistake(
+                "connection",
+                say(format!("`{name}` is a folder, it has no tables"), format!("`{name}` 是目录，没有库表")),
+                None,
+            );
             return None;
         }
         Some(name)
@@ -88,7 +119,11 @@ impl Place<'_> {
                 self.base.join(path)
             }
             Some(Some(_)) => {
-                table.mistake("connection", say(format!("`{name}` is not a folder"), format!("`{name}` 不是目录")), None);
+                table.mistake(
+                    "connection",
+                    say(format!("`{name}` is not a folder"), format!("`{name}` 不是目录")),
+                    None,
+                );
                 self.base.to_owned()
             }
             _ => self.base.to_owned(),
@@ -99,7 +134,11 @@ impl Place<'_> {
         let found = self.connections.get(name);
         if found.is_none() {
             let near = nearest(name, self.connections.keys().map(String::as_str));
-            table.mistake("connection", say(format!("there is no connection `{name}`"), format!("没有名为 `{name}` 的连接")), near);
+            table.mistake(
+                "connection",
+                say(format!("there is no connection `{name}`"), format!("没有名为 `{name}` 的连接")),
+                near,
+            );
         }
         found.map(Option::as_ref)
     }
@@ -128,24 +167,55 @@ fn node(table: &Table<'_>, base: &Path) -> Option<Node> {
     let data_dir: Option<PathBuf> = table.require("data_dir");
     let department_code: Option<String> = table.get("department_code");
     if department_code.as_deref().is_some_and(|code| !is_credit_code(code)) {
-        table.mistake("department_code", say("it is not a unified social credit code: 18 characters with a correct check digit", "不是有效的统一社会信用代码（18 位，末位为校验码）"), None);
+        table.mistake(
+            "department_code",
+            say(
+                "it is not a unified social credit code: 18 characters with a correct check digit",
+                "不是有效的统一社会信用代码（18 位，末位为校验码）",
+            ),
+            None,
+        );
     }
     let division: Option<String> = table.get("division");
-    if division.as_deref().is_some_and(|code| !matches!(code.len(), 6 | 9 | 12) || !code.bytes().all(|b| b.is_ascii_digit())) {
-        table.mistake("division", say("a division code has 6, 9 or 12 digits", "行政区划代码为 6、9 或 12 位数字"), None);
+    if division
+        .as_deref()
+        .is_some_and(|code| !matches!(code.len(), 6 | 9 | 12) || !code.bytes().all(|b| b.is_ascii_digit()))
+    {
+        table.mistake(
+            "division",
+            say("a division code has 6, 9 or 12 digits", "行政区划代码为 6、9 或 12 位数字"),
+            None,
+        );
     }
     let listen: Option<String> = table.get("listen").filter(|text| text != "none");
-    if let Some(listen) = &listen && listen.parse::<std::net::SocketAddr>().is_err() {
-        table.mistake("listen", say("it is an address and a port such as \"[::]:7843\", or \"none\"", "应为地址和端口，如 \"[::]:7843\"，或 \"none\""), None);
+    if let Some(listen) = &listen
+        && listen.parse::<std::net::SocketAddr>().is_err()
+    {
+        table.mistake(
+            "listen",
+            say(
+                "it is an address and a port such as \"[::]:7843\", or \"none\"",
+                "应为地址和端口，如 \"[::]:7843\"，或 \"none\"",
+            ),
+            None,
+        );
     }
     let transports = [("auto", TransportChoice::Auto), ("quic", TransportChoice::Quic), ("tcp", TransportChoice::Tcp)];
     let memory = table.or("memory", MEMORY_DEFAULT);
     if memory < MEMORY_MIN {
-        table.mistake("memory", say(format!("a node needs at least {MEMORY_MIN}"), format!("节点至少需要 {MEMORY_MIN}")), None);
+        table.mistake(
+            "memory",
+            say(format!("a node needs at least {MEMORY_MIN}"), format!("节点至少需要 {MEMORY_MIN}")),
+            None,
+        );
     }
     let bandwidth: Option<Size> = table.get("bandwidth");
     if bandwidth.is_some_and(|bandwidth| bandwidth < BANDWIDTH_MIN) {
-        table.mistake("bandwidth", say(format!("per second; at least {BANDWIDTH_MIN}"), format!("为每秒流量；至少 {BANDWIDTH_MIN}")), None);
+        table.mistake(
+            "bandwidth",
+            say(format!("per second; at least {BANDWIDTH_MIN}"), format!("为每秒流量；至少 {BANDWIDTH_MIN}")),
+            None,
+        );
     }
     // Every key is read before anything is given up, or the rest would count as unknown.
     let department = table.get("department");
@@ -172,7 +242,11 @@ fn node(table: &Table<'_>, base: &Path) -> Option<Node> {
 fn advertise(table: &Table<'_>) -> Vec<(Option<String>, String)> {
     if !table.is_list("advertise") {
         let address: Option<String> = table.get("advertise");
-        return address.into_iter().filter(|address| checked_address(table, "advertise", address)).map(|address| (None, address)).collect();
+        return address
+            .into_iter()
+            .filter(|address| checked_address(table, "advertise", address))
+            .map(|address| (None, address))
+            .collect();
     }
     let mut list = Vec::new();
     for item in table.tables("advertise") {
@@ -186,9 +260,15 @@ fn advertise(table: &Table<'_>) -> Vec<(Option<String>, String)> {
 }
 
 fn checked_address(table: &Table<'_>, key: &str, address: &str) -> bool {
-    let ok = address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0));
+    let ok = address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0));
     if !ok {
-        table.mistake(key, say("it is a host and a port such as \"10.1.2.3:7843\"", "应为主机和端口，如 \"10.1.2.3:7843\""), None);
+        table.mistake(
+            key,
+            say("it is a host and a port such as \"10.1.2.3:7843\"", "应为主机和端口，如 \"10.1.2.3:7843\""),
+            None,
+        );
     }
     ok
 }
@@ -209,7 +289,10 @@ fn connection(table: &Table<'_>, base: &Path) -> Option<ConnectionConfig> {
         let here: Vec<&str> = registry::CONNECTORS.iter().map(|connector| connector.kind()).collect();
         let (list, list_zh) = (here.join(", "), here.join("、"));
         let what = if LATER_KINDS.contains(&kind.as_str()) {
-            say(format!("kind = \"{kind}\" is not available in this version; there are {list}"), format!("本版本尚不支持 kind = \"{kind}\"；现有 {list_zh}"))
+            say(
+                format!("kind = \"{kind}\" is not available in this version; there are {list}"),
+                format!("本版本尚不支持 kind = \"{kind}\"；现有 {list_zh}"),
+            )
         } else {
             say(format!("`kind` is one of {list}"), format!("`kind` 只能是 {list_zh} 之一"))
         };
@@ -224,7 +307,9 @@ fn connection(table: &Table<'_>, base: &Path) -> Option<ConnectionConfig> {
     }
     // Paths are relative to the configuration file, wherever the program was started.
     for key in ["path", "password_file", "ca_file"] {
-        if let Some(serde_json::Value::String(path)) = settings.get_mut(key) && path != ":memory:" {
+        if let Some(serde_json::Value::String(path)) = settings.get_mut(key)
+            && path != ":memory:"
+        {
             *path = base.join(&*path).to_string_lossy().into_owned();
         }
     }

@@ -43,7 +43,10 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Resource> {
     if let Some(CatalogRef { sharing: Sharing::None, .. }) = catalog {
         table.mistake(
             "catalog",
-            say("a resource with sharing = \"none\" can be neither offered nor granted; remove it", "不予共享的资源不能提供或授权；请删除该资源"),
+            say(
+                "a resource with sharing = \"none\" can be neither offered nor granted; remove it",
+                "不予共享的资源不能提供或授权；请删除该资源",
+            ),
             None,
         );
     }
@@ -65,7 +68,14 @@ fn folder(table: &Table<'_>, place: &Place<'_>) -> Option<Origin> {
     }
     for key in ["key", "watermark", "late"] {
         if table.has(key) {
-            table.mistake_at_key(key, say(format!("`{key}` belongs to tables, this resource is a folder"), format!("`{key}` 只用于库表，此资源是目录")), None);
+            table.mistake_at_key(
+                key,
+                say(
+                    format!("`{key}` belongs to tables, this resource is a folder"),
+                    format!("`{key}` 只用于库表，此资源是目录"),
+                ),
+                None,
+            );
         }
     }
     Some(Origin::Folder { path: root.join(path?), options })
@@ -75,12 +85,28 @@ fn rows(table: &Table<'_>, place: &Place<'_>, id: Option<&ResourceId>) -> Option
     let connection = place.table_connection(table);
     for key in ["include", "exclude", "links", "quiet"] {
         if table.has(key) {
-            table.mistake_at_key(key, say(format!("`{key}` belongs to folders, this resource is a table"), format!("`{key}` 只用于目录，此资源是库表")), None);
+            table.mistake_at_key(
+                key,
+                say(
+                    format!("`{key}` belongs to folders, this resource is a table"),
+                    format!("`{key}` 只用于目录，此资源是库表"),
+                ),
+                None,
+            );
         }
     }
     let name: Option<String> = table.get("table");
-    if let Some(name) = &name && bad_name(name) {
-        table.mistake("table", say("a table's name is neither empty nor longer than 256 characters", "表名不能为空，也不能超过 256 个字符"), None);
+    if let Some(name) = &name
+        && bad_name(name)
+    {
+        table.mistake(
+            "table",
+            say(
+                "a table's name is neither empty nor longer than 256 characters",
+                "表名不能为空，也不能超过 256 个字符",
+            ),
+            None,
+        );
     }
     let spec = TableSpec {
         table: name,
@@ -118,5 +144,13 @@ fn catalog(table: &Table<'_>) -> Option<CatalogRef> {
     }
     let update = entry.or("update", String::new());
     let version = entry.get("version");
-    Some(CatalogRef { code: code?, title: title?, sharing: sharing?, level: level.unwrap_or(1), update, basis, version })
+    Some(CatalogRef {
+        code: code?,
+        title: title?,
+        sharing: sharing?,
+        level: level.unwrap_or(1),
+        update,
+        basis,
+        version,
+    })
 }

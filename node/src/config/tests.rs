@@ -13,7 +13,12 @@ fn read(rest: &str) -> Result<Config, Mistakes> {
 /// (line within `rest`, what is said, nearest key)
 fn mistakes(rest: &str) -> Vec<(usize, String)> {
     let before = HEAD.lines().count();
-    read(rest).expect_err("it has mistakes").list.into_iter().map(|m| (m.line.saturating_sub(before), m.say.en)).collect()
+    read(rest)
+        .expect_err("it has mistakes")
+        .list
+        .into_iter()
+        .map(|m| (m.line.saturating_sub(before), m.say.en))
+        .collect()
 }
 
 fn only(rest: &str) -> String {
@@ -40,7 +45,9 @@ fn a_folder_is_offered_taken_pushed_and_accepted() {
          [[job]]\nname = \"accept\"\naccept = \"police.test.example/daily\"\ninto = { folder = \"in\" }\n",
     )
     .unwrap();
-    let Origin::Folder { path, options } = &config.resources.values().next().unwrap().origin else { panic!("a folder") };
+    let Origin::Folder { path, options } = &config.resources.values().next().unwrap().origin else {
+        panic!("a folder")
+    };
     assert_eq!(path, Path::new("/etc/posthouse/scans"));
     assert_eq!((options.include.len(), options.quiet_ms), (1, 5000));
     let job = |name: &str| &config.jobs[&name.parse::<JobId>().unwrap()];
@@ -55,9 +62,18 @@ fn a_folder_is_offered_taken_pushed_and_accepted() {
 #[test]
 fn keys_of_features_that_do_not_exist_yet_are_refused_and_not_ignored() {
     let cases = [
-        ("[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = { folder = \"/x\" }\nvia = [\"b.example\"]\n", "`job.via` is not available"),
-        ("[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = { folder = \"/x\", format = \"parquet\" }\nmode = \"follow\"\n", "mode = \"follow\" is not available"),
-        ("[[resource]]\nid = \"r\"\nfolder = \"/x\"\n[resource.exchange]\nbatch = \"pch\"\n", "`resource.exchange` is not available"),
+        (
+            "[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = { folder = \"/x\" }\nvia = [\"b.example\"]\n",
+            "`job.via` is not available",
+        ),
+        (
+            "[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = { folder = \"/x\", format = \"parquet\" }\nmode = \"follow\"\n",
+            "mode = \"follow\" is not available",
+        ),
+        (
+            "[[resource]]\nid = \"r\"\nfolder = \"/x\"\n[resource.exchange]\nbatch = \"pch\"\n",
+            "`resource.exchange` is not available",
+        ),
         ("[connection.a]\nkind = \"postgres\"\nurl = \"postgres://x\"\n", "kind = \"postgres\" is not available"),
     ];
     for (text, expected) in cases {
@@ -89,8 +105,16 @@ fn mistakes_of_all_parts_are_told_at_once() {
 
 #[test]
 fn one_mistake_causes_no_others() {
-    assert_eq!(only("[[job]]\nname = \"j\"\npush = \"a b\"\nto = \"b.example\"\nproof = \"reread\"\nschedule = \"manual\"\n").split(':').next(), Some("`a b` is not a valid resource id"));
-    assert!(only("[[job]]\nname = \"j\"\naccept = \"nobody\"\ninto = { folder = \"/x\" }\noverlap = \"queue\"\n").contains("NODE/JOB"));
+    assert_eq!(
+        only("[[job]]\nname = \"j\"\npush = \"a b\"\nto = \"b.example\"\nproof = \"reread\"\nschedule = \"manual\"\n")
+            .split(':')
+            .next(),
+        Some("`a b` is not a valid resource id")
+    );
+    assert!(
+        only("[[job]]\nname = \"j\"\naccept = \"nobody\"\ninto = { folder = \"/x\" }\noverlap = \"queue\"\n")
+            .contains("NODE/JOB")
+    );
     let text = "[node]\nname = \"a.example\"\ntransport = \"tcp\"\nspool_max = \"1 GiB\"\nadvertise = \"a:1\"\ndepartment = \"x\"\n[coordinator]\naddress = \"c:1\"\n";
     let found = Config::read(Path::new("node.toml"), text).expect_err("data_dir is missing");
     assert_eq!(found.list.iter().map(|m| m.say.en.as_str()).collect::<Vec<_>>(), ["`node.data_dir` is missing"]);
@@ -121,7 +145,8 @@ fn what_does_not_fit_together_is_refused() {
 #[test]
 fn node_settings_are_checked() {
     let node = |keys: &str| {
-        let text = format!("[node]\nname = \"a.example\"\ndata_dir = \"/d\"\n{keys}\n[coordinator]\naddress = \"c:1\"\n");
+        let text =
+            format!("[node]\nname = \"a.example\"\ndata_dir = \"/d\"\n{keys}\n[coordinator]\naddress = \"c:1\"\n");
         Config::read(Path::new("node.toml"), &text)
     };
     let config = node("listen = \"none\"\nadvertise = [{ zone = \"政务外网\", address = \"10.1.2.3:7843\" }]\nmemory = \"128 MiB\"\ntransport = \"tcp\"").unwrap();
@@ -156,15 +181,60 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         panic!("{}", mistakes.render(Lang::En));
     }
     for key in [
-        "name", "department", "department_code", "division", "data_dir", "listen", "transport", "advertise", "memory",
-        "spool_max", "staging_max", "bandwidth", "address", "kind", "path", "id", "connection", "table", "query", "key", "watermark", "late",
-        "folder", "include", "exclude", "links", "quiet", "code", "title", "sharing", "level", "update", "basis", "version",
-        "resource", "into", "format", "mode", "write", "schedule", "timezone", "proof", "quarantine_max", "overlap", "missed",
-        "push", "to", "accept",
+        "name",
+        "department",
+        "department_code",
+        "division",
+        "data_dir",
+        "listen",
+        "transport",
+        "advertise",
+        "memory",
+        "spool_max",
+        "staging_max",
+        "bandwidth",
+        "address",
+        "kind",
+        "path",
+        "id",
+        "connection",
+        "table",
+        "query",
+        "key",
+        "watermark",
+        "late",
+        "folder",
+        "include",
+        "exclude",
+        "links",
+        "quiet",
+        "code",
+        "title",
+        "sharing",
+        "level",
+        "update",
+        "basis",
+        "version",
+        "resource",
+        "into",
+        "format",
+        "mode",
+        "write",
+        "schedule",
+        "timezone",
+        "proof",
+        "quarantine_max",
+        "overlap",
+        "missed",
+        "push",
+        "to",
+        "accept",
     ] {
         let named = text.lines().any(|line| {
             let line = line.trim_start_matches("#: ").trim_start();
-            line.starts_with(&format!("{key} =")) || line.contains(&format!("{{ {key} =")) || line.contains(&format!(", {key} ="))
+            line.starts_with(&format!("{key} ="))
+                || line.contains(&format!("{{ {key} ="))
+                || line.contains(&format!(", {key} ="))
         });
         assert!(named, "config/node.toml does not show `{key}`");
     }
@@ -177,7 +247,8 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         }
         if !comment.is_empty() {
             let chinese = comment.iter().any(|words| words.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c)));
-            let english = comment.iter().any(|words| words.split_whitespace().filter(|word| word.is_ascii()).count() > 2);
+            let english =
+                comment.iter().any(|words| words.split_whitespace().filter(|word| word.is_ascii()).count() > 2);
             assert!(chinese && english, "only one language: {comment:#?}");
             comment.clear();
         }

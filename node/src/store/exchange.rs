@@ -128,7 +128,8 @@ pub fn put_landing_entry(
     whole: Whole,
     session: i64,
 ) -> Result<i64, Problem> {
-    let sql = "INSERT INTO landing_entry (transfer, name, position, entry, whole, session) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    let sql =
+        "INSERT INTO landing_entry (transfer, name, position, entry, whole, session) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
         ON CONFLICT (transfer, name) DO UPDATE SET position = excluded.position, entry = excluded.entry,
         whole = excluded.whole, session = excluded.session RETURNING id";
     let whole = whole_number(whole);
@@ -152,7 +153,12 @@ pub fn forget_landing_entry(at: &Connection, transfer: &TransferId, name: &[u8])
     run(at, sql, params![transfer.as_str(), name])
 }
 
-pub fn set_split_staged(at: &Connection, transfer: &TransferId, name: &[u8], staged: &StagedSplit) -> Result<(), Problem> {
+pub fn set_split_staged(
+    at: &Connection,
+    transfer: &TransferId,
+    name: &[u8],
+    staged: &StagedSplit,
+) -> Result<(), Problem> {
     let sql = "UPDATE landing_entry SET rows_landed = ?3, rows_quarantined = ?4, digest_sum = ?5, digest_count = ?6
         WHERE transfer = ?1 AND name = ?2";
     let (landed, quarantined) = (signed(staged.landed)?, signed(staged.quarantined)?);
@@ -161,7 +167,12 @@ pub fn set_split_staged(at: &Connection, transfer: &TransferId, name: &[u8], sta
 }
 
 /// Whole entries in the order of the offer, at most `limit` with positions from `from` on.
-pub fn landing_entries(at: &Connection, transfer: &TransferId, from: u64, limit: u32) -> Result<Vec<LandingEntry>, Problem> {
+pub fn landing_entries(
+    at: &Connection,
+    transfer: &TransferId,
+    from: u64,
+    limit: u32,
+) -> Result<Vec<LandingEntry>, Problem> {
     let sql = format!(
         "SELECT {ENTRY} FROM landing_entry WHERE transfer = ?1 AND whole > 0 AND position >= ?2 ORDER BY position LIMIT ?3"
     );
@@ -234,7 +245,8 @@ pub fn forget_landed(at: &Connection, job: &JobId, name: &[u8]) -> Result<(), Pr
 
 pub fn reached(at: &Connection, job: &JobId) -> Result<Option<Watermark>, Problem> {
     let sql = "SELECT watermark FROM reached WHERE job = ?1";
-    let blob: Option<Vec<u8>> = cached(at, sql)?.query_row([job.as_str()], |row| row.get(0)).optional().map_err(failed)?;
+    let blob: Option<Vec<u8>> =
+        cached(at, sql)?.query_row([job.as_str()], |row| row.get(0)).optional().map_err(failed)?;
     blob.map(|blob| decode(&blob)).transpose()
 }
 
@@ -245,14 +257,25 @@ pub fn set_reached(at: &Connection, job: &JobId, transfer: &TransferId, watermar
 
 // Provider.
 
-pub fn hashed(at: &Connection, resource: &ResourceId, name: &[u8], stat: &FileStat) -> Result<Option<[u8; 32]>, Problem> {
+pub fn hashed(
+    at: &Connection,
+    resource: &ResourceId,
+    name: &[u8],
+    stat: &FileStat,
+) -> Result<Option<[u8; 32]>, Problem> {
     let sql = "SELECT root FROM hashed WHERE resource = ?1 AND name = ?2 AND stat = ?3";
     let values = params![resource.as_str(), name, json(stat)?];
     let root: Option<Vec<u8>> = cached(at, sql)?.query_row(values, |row| row.get(0)).optional().map_err(failed)?;
     root.map(|root| fixed(&root)).transpose()
 }
 
-pub fn put_hashed(at: &Connection, resource: &ResourceId, name: &[u8], stat: &FileStat, root: &[u8; 32]) -> Result<(), Problem> {
+pub fn put_hashed(
+    at: &Connection,
+    resource: &ResourceId,
+    name: &[u8],
+    stat: &FileStat,
+    root: &[u8; 32],
+) -> Result<(), Problem> {
     let sql = "INSERT OR REPLACE INTO hashed (resource, name, stat, root) VALUES (?1, ?2, ?3, ?4)";
     run(at, sql, params![resource.as_str(), name, json(stat)?, root])
 }
@@ -372,7 +395,8 @@ pub fn put_bad_rows(
 ) -> Result<(), Problem> {
     let (id, side) = (transfer.as_str(), side_text(side));
     run(at, "DELETE FROM quarantine WHERE transfer = ?1 AND side = ?2 AND split = ?3", params![id, side, split])?;
-    let sql = "INSERT INTO quarantine (transfer, side, split, key, reason, original, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let sql =
+        "INSERT INTO quarantine (transfer, side, split, key, reason, original, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     rows.iter().try_for_each(|row| run(at, sql, params![id, side, split, row.key, row.reason, row.original, now.0]))
 }
 
@@ -386,7 +410,8 @@ fn side_text(side: Side) -> &'static str {
 /// The transfer that went on for one that failed.
 pub fn successor(at: &Connection, transfer: &TransferId) -> Result<Option<TransferId>, Problem> {
     let sql = "SELECT id FROM transfers WHERE succeeds = ?1 ORDER BY created DESC LIMIT 1";
-    let id: Option<String> = cached(at, sql)?.query_row([transfer.as_str()], |row| row.get(0)).optional().map_err(failed)?;
+    let id: Option<String> =
+        cached(at, sql)?.query_row([transfer.as_str()], |row| row.get(0)).optional().map_err(failed)?;
     id.map(|id| TransferId::parse(&id).map_err(damaged)).transpose()
 }
 
@@ -398,7 +423,11 @@ fn run(at: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<(), 
     cached(at, sql)?.execute(values).map(|_| ()).map_err(failed)
 }
 
-fn one_blob<T: for<'b> Decode<'b, ()>>(at: &Connection, sql: &str, transfer: &TransferId) -> Result<Option<T>, Problem> {
+fn one_blob<T: for<'b> Decode<'b, ()>>(
+    at: &Connection,
+    sql: &str,
+    transfer: &TransferId,
+) -> Result<Option<T>, Problem> {
     let blob: Option<Option<Vec<u8>>> =
         cached(at, sql)?.query_row([transfer.as_str()], |row| row.get(0)).optional().map_err(failed)?;
     blob.flatten().map(|blob| decode(&blob)).transpose()

@@ -18,7 +18,11 @@ pub struct JobState {
 pub fn get(db: &Connection, job: &JobId) -> Result<JobState, Problem> {
     let found = db
         .query_row("SELECT paused, removed, last_due FROM jobs WHERE name = ?1", [job.as_str()], |row| {
-            Ok(JobState { paused: row.get(0)?, removed: row.get(1)?, last_due: row.get::<_, Option<i64>>(2)?.map(Timestamp) })
+            Ok(JobState {
+                paused: row.get(0)?,
+                removed: row.get(1)?,
+                last_due: row.get::<_, Option<i64>>(2)?.map(Timestamp),
+            })
         })
         .optional()
         .map_err(failed)?;

@@ -31,8 +31,11 @@ pub fn get(db: &Connection, key: &str) -> Result<Option<Vec<u8>>, Problem> {
 }
 
 pub fn set(tx: &Transaction<'_>, key: &str, value: &[u8]) -> Result<(), Problem> {
-    tx.execute("INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value", params![key, value])
-        .map_err(failed)?;
+    tx.execute(
+        "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+        params![key, value],
+    )
+    .map_err(failed)?;
     Ok(())
 }
 
@@ -105,7 +108,8 @@ pub fn forget_policy(tx: &Transaction<'_>) -> Result<(), Problem> {
 
 /// Keeps the centre's latest word that the policy is current.
 pub fn keep_freshness(tx: &Transaction<'_>, bytes: &[u8], at: Timestamp) -> Result<(), Problem> {
-    tx.execute("UPDATE policy SET freshness = ?1, fresh_at = max(fresh_at, ?2)", params![bytes, at.0]).map_err(failed)?;
+    tx.execute("UPDATE policy SET freshness = ?1, fresh_at = max(fresh_at, ?2)", params![bytes, at.0])
+        .map_err(failed)?;
     Ok(())
 }
 

@@ -10,7 +10,14 @@ use posthouse_protocol::time::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
 /// Keeps the refused rows of one split; a repeat of the same split replaces what it said before.
-pub fn put(tx: &Transaction<'_>, transfer: &TransferId, side: Side, split: &str, rows: &[BadRow], at: Timestamp) -> Result<(), Problem> {
+pub fn put(
+    tx: &Transaction<'_>,
+    transfer: &TransferId,
+    side: Side,
+    split: &str,
+    rows: &[BadRow],
+    at: Timestamp,
+) -> Result<(), Problem> {
     tx.execute(
         "DELETE FROM quarantine WHERE transfer = ?1 AND side = ?2 AND split = ?3",
         params![transfer.as_str(), side_text(side), split],
@@ -44,7 +51,12 @@ pub fn of_transfer(db: &Connection, transfer: &TransferId, limit: u32) -> Result
         .map_err(failed)?;
     let rows = statement
         .query_map(params![transfer.as_str(), limit], |row| {
-            Ok(QuarantinedRow { key: row.get(0)?, reason: row.get(1)?, original: row.get(2)?, at: Timestamp(row.get(3)?) })
+            Ok(QuarantinedRow {
+                key: row.get(0)?,
+                reason: row.get(1)?,
+                original: row.get(2)?,
+                at: Timestamp(row.get(3)?),
+            })
         })
         .map_err(failed)?;
     rows.map(|row| row.map_err(failed)).collect()

@@ -31,7 +31,12 @@ pub struct ChainKey<'a> {
 
 /// Draws the next place in the chain, signs, stores, and queues for the centre. Where this node has stated
 /// the same fact (kind and transfer) before, that statement is given again.
-pub fn sign(tx: &Transaction<'_>, hand: &Hand<'_>, key: ChainKey<'_>, body: impl FnOnce(Chain) -> Body) -> Result<Statement, Problem> {
+pub fn sign(
+    tx: &Transaction<'_>,
+    hand: &Hand<'_>,
+    key: ChainKey<'_>,
+    body: impl FnOnce(Chain) -> Body,
+) -> Result<Statement, Problem> {
     let resource = key.resource.to_string();
     let last: Option<(u64, [u8; 32])> = tx
         .query_row(
@@ -55,10 +60,18 @@ pub fn sign(tx: &Transaction<'_>, hand: &Hand<'_>, key: ChainKey<'_>, body: impl
     tx.execute(
         "INSERT INTO chains VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT DO UPDATE SET sequence = excluded.sequence, sha256 = excluded.sha256",
-        params![key.peer.as_str(), resource, key.job.as_str(), signed(hand.epoch), signed(sequence), statement.sha256()],
+        params![
+            key.peer.as_str(),
+            resource,
+            key.job.as_str(),
+            signed(hand.epoch),
+            signed(sequence),
+            statement.sha256()
+        ],
     )
     .map_err(failed)?;
-    tx.execute("INSERT INTO outbox (sha256, queued) VALUES (?1, ?2)", params![statement.sha256(), hand.now.0]).map_err(failed)?;
+    tx.execute("INSERT INTO outbox (sha256, queued) VALUES (?1, ?2)", params![statement.sha256(), hand.now.0])
+        .map_err(failed)?;
     Ok(statement)
 }
 
@@ -93,7 +106,12 @@ pub fn own(db: &Connection, transfer: &TransferId, kind: &str, keys: &dyn Keys) 
         )
         .optional()
         .map_err(failed)?;
-    bytes.map(|bytes| Statement::open(&bytes, keys).map_err(|e| Problem::new(Code::StoreDamaged).with("path", super::STORE_FILE).cause(e))).transpose()
+    bytes
+        .map(|bytes| {
+            Statement::open(&bytes, keys)
+                .map_err(|e| Problem::new(Code::StoreDamaged).with("path", super::STORE_FILE).cause(e))
+        })
+        .transpose()
 }
 
 /// A kept statement as it stands in listings.
@@ -132,17 +150,29 @@ pub fn of_transfer(db: &Connection, transfer: &TransferId) -> Result<Vec<Kept>, 
 
 /// The bytes of the statement of a kind that this node holds about a transfer, whoever made it.
 pub fn bytes(db: &Connection, transfer: &TransferId, kind: &str) -> Result<Option<Vec<u8>>, Problem> {
-    db.query_row("SELECT bytes FROM statements WHERE transfer = ?1 AND kind = ?2", params![transfer.as_str(), kind], |row| row.get(0))
+    db.query_row(
+        "SELECT bytes FROM statements WHERE transfer = ?1 AND kind = ?2",
+        params![transfer.as_str(), kind],
+        |row| row.get(0),
+    )
+    .optional()
+    .map_err(failed)
+}
+
+pub fn by_sha256(db: &Connection, sha256: &[u8; 32]) -> Result<Option<Vec<u8>>, Problem> {
+    db.query_row("SELECT bytes FROM statements WHERE sha256 = ?1", [sha256], |row| row.get(0))
         .optional()
         .map_err(failed)
 }
 
-pub fn by_sha256(db: &Connection, sha256: &[u8; 32]) -> Result<Option<Vec<u8>>, Problem> {
-    db.query_row("SELECT bytes FROM statements WHERE sha256 = ?1", [sha256], |row| row.get(0)).optional().map_err(failed)
-}
-
 /// Both statements of a transfer are here: its receipt stands.
-pub fn settle(tx: &Transaction<'_>, transfer: &TransferId, provider: &Statement, consumer: &Statement, now: Timestamp) -> Result<ReceiptId, Problem> {
+pub fn settle(
+    tx: &Transaction<'_>,
+    transfer: &TransferId,
+    provider: &Statement,
+    consumer: &Statement,
+    now: Timestamp,
+) -> Result<ReceiptId, Problem> {
     let id = ReceiptId::from_statement(consumer.sha256());
     tx.execute(
         "INSERT INTO receipts VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
@@ -192,14 +222,20 @@ pub fn receipt_of(db: &Connection, transfer: &TransferId) -> Result<Option<Recei
         .optional()
         .map_err(failed)?;
     found
-        .map(|(id, at, proven)| Ok(ReceiptRow { id: id.parse().map_err(strange)?, transfer: transfer.clone(), at: Timestamp(at), proven }))
+        .map(|(id, at, proven)| {
+            Ok(ReceiptRow { id: id.parse().map_err(strange)?, transfer: transfer.clone(), at: Timestamp(at), proven })
+        })
         .transpose()
 }
 
 /// The transfer that an id of a receipt or of a transfer means.
 pub fn transfer_of(db: &Connection, id: &str) -> Result<Option<TransferId>, Problem> {
     let found: Option<String> = db
-        .query_row("SELECT transfer FROM receipts WHERE id = ?1 UNION SELECT id FROM transfers WHERE id = ?1", [id], |row| row.get(0))
+        .query_row(
+            "SELECT transfer FROM receipts WHERE id = ?1 UNION SELECT id FROM transfers WHERE id = ?1",
+            [id],
+            |row| row.get(0),
+        )
         .optional()
         .map_err(failed)?;
     found.map(|text| text.parse().map_err(strange)).transpose()
@@ -233,7 +269,12 @@ pub fn proof(db: &Connection, statement: &[u8; 32]) -> Result<Option<KeptProof>,
     .map_err(failed)
 }
 
-pub fn keep_proof(tx: &Transaction<'_>, statement: &[u8; 32], proof: &KeptProof, now: Timestamp) -> Result<(), Problem> {
+pub fn keep_proof(
+    tx: &Transaction<'_>,
+    statement: &[u8; 32],
+    proof: &KeptProof,
+    now: Timestamp,
+) -> Result<(), Problem> {
     tx.execute(
         "INSERT INTO proofs VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
         params![statement, signed(proof.leaf), proof.inclusion, proof.checkpoint, now.0],

@@ -65,7 +65,16 @@ impl Transfer {
 
     /// A transfer that has not begun.
     #[expect(clippy::too_many_arguments, reason = "each is a fact that a transfer cannot be without")]
-    pub fn planned(id: TransferId, side: Side, job: JobId, peer: NodeId, resource: ResourceRef, mode: Mode, write: Write, created: Timestamp) -> Self {
+    pub fn planned(
+        id: TransferId,
+        side: Side,
+        job: JobId,
+        peer: NodeId,
+        resource: ResourceRef,
+        mode: Mode,
+        write: Write,
+        created: Timestamp,
+    ) -> Self {
         Self {
             id,
             side,
@@ -105,7 +114,11 @@ impl Transfer {
 
 /// Records a new transfer; an id that exists already is refused.
 pub fn plan(tx: &Transaction<'_>, transfer: &Transfer) -> Result<(), Problem> {
-    write(tx, transfer, "INSERT INTO transfers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)")?;
+    write(
+        tx,
+        transfer,
+        "INSERT INTO transfers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)",
+    )?;
     Ok(())
 }
 
@@ -124,7 +137,10 @@ pub fn update(tx: &Transaction<'_>, transfer: &Transfer) -> Result<bool, Problem
 }
 
 pub fn get(db: &Connection, id: &TransferId) -> Result<Option<Transfer>, Problem> {
-    db.query_row("SELECT * FROM transfers WHERE id = ?1", [id.as_str()], |row| Ok(read(row))).optional().map_err(failed)?.transpose()
+    db.query_row("SELECT * FROM transfers WHERE id = ?1", [id.as_str()], |row| Ok(read(row)))
+        .optional()
+        .map_err(failed)?
+        .transpose()
 }
 
 /// Newest first.
@@ -238,7 +254,8 @@ fn read(row: &Row<'_>) -> Result<Transfer, Problem> {
         bytes_sent: count(row, "bytes_sent")?,
         chunks: count(row, "chunks")?,
         resent_chunks: count(row, "resent_chunks")?,
-        transport: column::<Option<String>>(row, "transport")?.map(|text| if text == "tcp" { Transport::Tcp } else { Transport::Quic }),
+        transport: column::<Option<String>>(row, "transport")?
+            .map(|text| if text == "tcp" { Transport::Tcp } else { Transport::Quic }),
         problem: json(row, "problem")?,
         created: Timestamp(column(row, "created")?),
         started: column::<Option<i64>>(row, "started")?.map(Timestamp),

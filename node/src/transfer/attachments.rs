@@ -86,7 +86,10 @@ pub(crate) fn left_out(root: &Path, transfer: &TransferId) -> Result<Vec<LeftOut
 }
 
 /// The entry list of a transfer, one by one.
-pub(crate) fn entries(root: &Path, transfer: &TransferId) -> Result<impl Iterator<Item = Result<Entry, Problem>>, Problem> {
+pub(crate) fn entries(
+    root: &Path,
+    transfer: &TransferId,
+) -> Result<impl Iterator<Item = Result<Entry, Problem>>, Problem> {
     let path = root.join(transfer.as_str()).join(ENTRIES);
     let file = File::open(&path).map_err(|e| storage(&path, &e))?;
     Ok(Items::new(file, path))
@@ -132,7 +135,9 @@ impl<T: for<'b> minicbor::Decode<'b, ()>> Iterator for Items<T> {
                 Err(e) => return Some(Err(storage(&self.path, &e))),
                 Ok(0) if before == 0 => return None,
                 Ok(0) => {
-                    return Some(Err(Problem::new(Code::StoreDamaged).with("path", self.path.display()).cause("it ends midway")));
+                    return Some(Err(Problem::new(Code::StoreDamaged)
+                        .with("path", self.path.display())
+                        .cause("it ends midway")));
                 }
                 Ok(_) => {}
             }

@@ -58,7 +58,9 @@ async fn invite_once(ctx: &Arc<Context>, to: &NodeId, invite: &Invite) -> Result
             let job = format!("{}/{}", ctx.name, invite.job);
             Err(Problem::new(code).with("consumer", to).with("job", job).with("peer", to).cause(refused.cause))
         }
-        other => Err(Problem::new(Code::FrameInvalid).with("peer", to).cause(format!("it answered an invitation by {}", other.name()))),
+        other => Err(Problem::new(Code::FrameInvalid)
+            .with("peer", to)
+            .cause(format!("it answered an invitation by {}", other.name()))),
     }
 }
 
@@ -68,10 +70,8 @@ async fn follow(ctx: &Arc<Context>, transfer: &TransferId) -> Result<Outcome, Pr
     let began = ctx.world.clock.monotonic();
     loop {
         let id = transfer.clone();
-        let (row, next) = ctx
-            .store
-            .read(move |db| Ok((transfers::get(db, &id)?, exchange::successor(db, &id)?)))
-            .await?;
+        let (row, next) =
+            ctx.store.read(move |db| Ok((transfers::get(db, &id)?, exchange::successor(db, &id)?))).await?;
         match row {
             Some(_) if next.is_some() => {
                 // The taker went on under a new id.
@@ -119,7 +119,12 @@ pub(super) async fn serve_ask(
 }
 
 /// Asks another node one question.
-pub(crate) async fn ask(ctx: &Arc<Context>, peer: &NodeId, question: &Frame, within: Duration) -> Result<Frame, Problem> {
+pub(crate) async fn ask(
+    ctx: &Arc<Context>,
+    peer: &NodeId,
+    question: &Frame,
+    within: Duration,
+) -> Result<Frame, Problem> {
     let connection = ctx.pool.connection(peer).await?;
     frames::ask(connection.as_ref(), peer, own_hello(ctx, Purpose::Ask), question, within).await
 }
@@ -144,7 +149,9 @@ async fn accept(ctx: &Arc<Context>, peer: &NodeId, invite: &Invite) -> Result<Tr
     // The provider decides; asking here first saves a transfer that could only be refused.
     ctx.permit(&ctx.name, &resource).await?;
     if invite.mode == Mode::Observe {
-        return Err(Problem::new(Code::NotAccepted).with("consumer", &ctx.name).with("job", format!("{peer}/{}", invite.job)));
+        return Err(Problem::new(Code::NotAccepted)
+            .with("consumer", &ctx.name)
+            .with("job", format!("{peer}/{}", invite.job)));
     }
     let id = TransferId::from_random(ctx.world.random.bytes::<16>());
     let (mode, peer, now) = (invite.mode, peer.clone(), ctx.world.clock.now());
@@ -178,4 +185,3 @@ const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 const INVITE_GIVE_UP: Duration = Duration::from_secs(40);
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(120);
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
-

@@ -153,10 +153,20 @@ struct Sending {
 
 enum ReadDone {
     /// Of `bytes` that were to be read.
-    Chunks { read: Vec<Read>, bytes: u64 },
-    Sealed { index: u64, revision: u32, root: Result<([u8; 32], Option<FileStat>), Problem> },
+    Chunks {
+        read: Vec<Read>,
+        bytes: u64,
+    },
+    Sealed {
+        index: u64,
+        revision: u32,
+        root: Result<([u8; 32], Option<FileStat>), Problem>,
+    },
     /// How a file that changed looks now.
-    Looked { index: u64, now: Result<(Entry, FileStat), Problem> },
+    Looked {
+        index: u64,
+        now: Result<(Entry, FileStat), Problem>,
+    },
 }
 
 /// What woke the session.
@@ -226,7 +236,11 @@ impl Session {
         }
     }
 
-    async fn wait(&mut self, policy: &mut tokio::sync::watch::Receiver<u64>, look: &mut tokio::time::Interval) -> Woken {
+    async fn wait(
+        &mut self,
+        policy: &mut tokio::sync::watch::Receiver<u64>,
+        look: &mut tokio::time::Interval,
+    ) -> Woken {
         let deadline = match (self.machine.poll_timeout(), self.ending) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -433,7 +447,9 @@ impl Session {
         let config = ctx.config();
         let resource = config.resources.get(&request.resource).ok_or_else(|| self.not_offered(subject))?;
         if request.mode == Mode::Observe {
-            return Err(Problem::new(Code::FrameInvalid).with("peer", &self.caller.peer).cause("an observe job moves nothing"));
+            return Err(Problem::new(Code::FrameInvalid)
+                .with("peer", &self.caller.peer)
+                .cause("an observe job moves nothing"));
         }
         let (offered, spooling) = match known {
             Some(known) => {
@@ -442,7 +458,9 @@ impl Session {
                 }
                 let spooling = match resource.origin {
                     Origin::Table { .. } => Some(
-                        Spooling::find(ctx, &request.transfer).await?.ok_or_else(|| Problem::new(Code::SnapshotLost))?,
+                        Spooling::find(ctx, &request.transfer)
+                            .await?
+                            .ok_or_else(|| Problem::new(Code::SnapshotLost))?,
                     ),
                     Origin::Folder { .. } => None,
                 };
@@ -463,7 +481,9 @@ impl Session {
                 SupplySource::Folder(Arc::new(source.await?))
             }
             (Origin::Table { .. }, Some(spooling)) => SupplySource::Spool(spooling.spool().clone()),
-            (Origin::Table { .. }, None) => return Err(Problem::new(Code::InsideFailed).cause("a table without its spool")),
+            (Origin::Table { .. }, None) => {
+                return Err(Problem::new(Code::InsideFailed).cause("a table without its spool"));
+            }
         };
         let supply = Arc::new(Supply::new(supply));
         let feed = match (&spooling, supply.folder(), &offered.handover) {
@@ -606,7 +626,8 @@ impl Session {
             match one {
                 Fed::Entry(entry, stat) => {
                     if send::has_content(&entry) {
-                        let sending = Sending { entry: entry.clone(), stat, left: None, sealing: false, looking: false };
+                        let sending =
+                            Sending { entry: entry.clone(), stat, left: None, sealing: false, looking: false };
                         given.open.insert(entry.index, sending);
                     }
                     let size = entry.size;
@@ -754,7 +775,13 @@ impl Session {
                     }
                     Ok((entry, stat)) => {
                         given.supply.close(index);
-                        let sending = Sending { entry: entry.clone(), stat: Some(stat), left: None, sealing: false, looking: false };
+                        let sending = Sending {
+                            entry: entry.clone(),
+                            stat: Some(stat),
+                            left: None,
+                            sealing: false,
+                            looking: false,
+                        };
                         given.open.insert(index, sending);
                         Ok(self.machine.again(entry))
                     }
@@ -840,7 +867,8 @@ impl Session {
         let ctx = self.ctx.clone();
         let Some(subject) = self.subject() else { return Ok(()) };
         let id = subject.transfer.clone();
-        let (row, offered) = ctx.store.read(move |db| Ok((transfers::get(db, &id)?, exchange::offered(db, &id)?))).await?;
+        let (row, offered) =
+            ctx.store.read(move |db| Ok((transfers::get(db, &id)?, exchange::offered(db, &id)?))).await?;
         let handover = offered.as_ref().and_then(|offered| offered.handover.clone());
         let (Some(mut row), Some(handover)) = (row, handover) else {
             return Err(self.invalid("a landing of something that was not handed over"));
@@ -1042,7 +1070,13 @@ impl Given {
     }
 
     /// It cannot be handed over. An entry that is done with at the machine ends the session instead.
-    fn leave_out(&mut self, machine: &mut Provider, index: u64, revision: u32, problem: &Problem) -> Result<(), Problem> {
+    fn leave_out(
+        &mut self,
+        machine: &mut Provider,
+        index: u64,
+        revision: u32,
+        problem: &Problem,
+    ) -> Result<(), Problem> {
         let Some(sending) = self.open.get(&index).filter(|s| s.entry.revision == revision) else { return Ok(()) };
         let what: LeftOut = left_out(&sending.entry.name, problem);
         self.drop_entry(index);

@@ -39,7 +39,12 @@ pub(crate) struct Begun {
 
 impl Begun {
     /// Takes the snapshot.
-    pub(crate) async fn take(ctx: &Arc<Context>, connection: &str, table: &TableSpec, read: Read) -> Result<Self, Problem> {
+    pub(crate) async fn take(
+        ctx: &Arc<Context>,
+        connection: &str,
+        table: &TableSpec,
+        read: Read,
+    ) -> Result<Self, Problem> {
         let (context, connection, table) = (ctx.clone(), connection.to_owned(), table.clone());
         let extraction =
             blocking(&ctx.world, move || Extraction::begin(context.connect(&connection)?, &table, &read)).await?;
@@ -55,7 +60,12 @@ impl Begun {
 
 impl Spooling {
     /// Starts sealing what was begun. The transfer's row and offer are stored already.
-    pub(crate) fn start(ctx: &Arc<Context>, transfer: &TransferId, begun: Begun, digest_key: [u8; 32]) -> Result<Arc<Self>, Problem> {
+    pub(crate) fn start(
+        ctx: &Arc<Context>,
+        transfer: &TransferId,
+        begun: Begun,
+        digest_key: [u8; 32],
+    ) -> Result<Arc<Self>, Problem> {
         let spool = Spool::open(&ctx.spool(), transfer, ctx.world.disk.clone())?;
         let spooling = Arc::new(Self::new(spool, Vec::new(), SpoolState::default()));
         ctx.transfers.locked().spooling.insert(transfer.clone(), spooling.clone());
@@ -132,7 +142,11 @@ impl Spooling {
             }
             let taken = ctx.world.clock.monotonic().saturating_sub(began);
             if taken > SNAPSHOT_MAX && extraction.peek().is_some() {
-                return lost(format!("it was held for {} min, at most {} are allowed", taken.as_secs() / 60, SNAPSHOT_MAX.as_secs() / 60));
+                return lost(format!(
+                    "it was held for {} min, at most {} are allowed",
+                    taken.as_secs() / 60,
+                    SNAPSHOT_MAX.as_secs() / 60
+                ));
             }
             let spool_max = ctx.config().node.spool_max.0;
             if bytes > spool_max {

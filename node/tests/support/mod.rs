@@ -131,11 +131,8 @@ impl Scene {
         let policy_key = self.policy_signer.public_key();
         store
             .write(move |tx| {
-                let pinned = join::Pinned {
-                    coordinator: name("centre.test.example"),
-                    policy_key,
-                    ledger_vkey: String::new(),
-                };
+                let pinned =
+                    join::Pinned { coordinator: name("centre.test.example"), policy_key, ledger_vkey: String::new() };
                 pinned.save(tx)?;
                 let fresh_at = Timestamp(i64::MAX / 2).min(World::real().clock.now());
                 meta::keep_policy(tx, &StoredPolicy { bytes, epoch: 1, sequence, freshness: None, fresh_at })

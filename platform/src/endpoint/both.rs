@@ -19,7 +19,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub(super) async fn bind(world: World, identity: Option<Arc<Identity>>, listen: Listen) -> Result<Arc<dyn Endpoint>, Problem> {
+pub(super) async fn bind(
+    world: World,
+    identity: Option<Arc<Identity>>,
+    listen: Listen,
+) -> Result<Arc<dyn Endpoint>, Problem> {
     if identity.is_none() && listen.address.is_some() {
         return Err(crate::identity::inside("listen", &"an endpoint without an identity only dials"));
     }

@@ -78,7 +78,11 @@ impl Shared {
     }
 
     /// TLS of one handshake that is dialled, with its judge.
-    pub(crate) fn dial_tls(&self, peer: &NodeId, trust: &DialTrust) -> Result<(Arc<rustls::ClientConfig>, Arc<Judge>), Problem> {
+    pub(crate) fn dial_tls(
+        &self,
+        peer: &NodeId,
+        trust: &DialTrust,
+    ) -> Result<(Arc<rustls::ClientConfig>, Arc<Judge>), Problem> {
         let (trust, identity) = match trust {
             DialTrust::Join { ca_sha256 } => (Trust::AuthoritySha256(*ca_sha256), None),
             DialTrust::Certified => {
@@ -113,10 +117,12 @@ impl Shared {
                 Ok(facts) => Ok(Remote::Certified { node: facts.node, certificate_sha256: sha256(leaf) }),
                 Err(cause) => Err(Problem::new(Code::CertificateInvalid).with("peer", "the peer").cause(cause)),
             },
-            (Some(ALPN), None) => {
-                Err(Problem::new(Code::CertificateInvalid).with("peer", "the peer").cause("it presented no certificate"))
-            }
-            _ => Err(Problem::new(Code::CertificateInvalid).with("peer", "the peer").cause("it asked for another protocol")),
+            (Some(ALPN), None) => Err(Problem::new(Code::CertificateInvalid)
+                .with("peer", "the peer")
+                .cause("it presented no certificate")),
+            _ => Err(Problem::new(Code::CertificateInvalid)
+                .with("peer", "the peer")
+                .cause("it asked for another protocol")),
         }
     }
 
@@ -132,7 +138,9 @@ impl Shared {
                 let from = host(&connection.remote_address());
                 let same = held.iter().filter_map(Weak::upgrade).filter(|c| host(&c.remote_address()) == from).count();
                 if held.len() >= JOINING_MAX || same >= JOINING_PER_ADDRESS_MAX {
-                    return Err(Problem::new(Code::Busy).with("peer", "the coordinator").cause("too many nodes are joining"));
+                    return Err(Problem::new(Code::Busy)
+                        .with("peer", "the coordinator")
+                        .cause("too many nodes are joining"));
                 }
             }
             Remote::Certified { .. } if held.len() >= limits::CONNECTIONS_PER_PEER_MAX => {
@@ -222,7 +230,8 @@ impl Shared {
         let theirs = Timestamp(i64::from_be_bytes([*t0, *t1, *t2, *t3, *t4, *t5, *t6, *t7]));
         let skew = theirs.since_ms(self.world.clock.now());
         if skew.saturating_abs() > limits::CLOCK_SKEW_MS {
-            let problem = Problem::new(Code::ClockWrong).with("seconds", skew.saturating_abs() / 1000).with("peer", peer);
+            let problem =
+                Problem::new(Code::ClockWrong).with("seconds", skew.saturating_abs() / 1000).with("peer", peer);
             tracing::warn!(%peer, %problem, "Clocks differ");
         }
         Ok(*token)
@@ -235,24 +244,28 @@ impl Shared {
         let own_name = own.as_ref().map_or("this node", |own| own.node().as_str());
         let invalid = |cause: String| Problem::new(Code::CertificateInvalid).with("peer", own_name).cause(cause);
         match alert {
-            ALERT_EXPIRED => match &own {
-                Some(own) if own.expired(now) => Problem::new(Code::CertificateExpired)
-                    .with("peer", own.node())
-                    .with("expired", own.not_after())
-                    .cause(format!("{peer} refused it")),
-                Some(own) => {
-                    let least = own.not_after().since_ms(now).min(now.since_ms(own.not_before())).max(0) / 1000;
-                    Problem::new(Code::ClockWrong).with("seconds", format!("≥{least}")).with("peer", peer).with("local_time", now).cause(
+            ALERT_EXPIRED => {
+                match &own {
+                    Some(own) if own.expired(now) => Problem::new(Code::CertificateExpired)
+                        .with("peer", own.node())
+                        .with("expired", own.not_after())
+                        .cause(format!("{peer} refused it")),
+                    Some(own) => {
+                        let least = own.not_after().since_ms(now).min(now.since_ms(own.not_before())).max(0) / 1000;
+                        Problem::new(Code::ClockWrong).with("seconds", format!("≥{least}")).with("peer", peer).with("local_time", now).cause(
                         format!("by the clock of {peer} this node's certificate does not hold, by the clock here it does"),
                     )
+                    }
+                    None => invalid(format!("{peer} holds it for expired")),
                 }
-                None => invalid(format!("{peer} holds it for expired")),
-            },
+            }
             ALERT_REVOKED => Problem::new(Code::NodeRevoked).with("node", own_name).with("by", peer),
             ALERT_UNKNOWN_CA => Problem::new(Code::CertificateOfOther)
                 .with("peer", own_name)
                 .cause(format!("{peer} does not know the CA that certified this node")),
-            ALERT_NO_PROTOCOL => unreachable(peer, address).cause("what answers there does not take this kind of connection"),
+            ALERT_NO_PROTOCOL => {
+                unreachable(peer, address).cause("what answers there does not take this kind of connection")
+            }
             other => invalid(format!("{peer} refused it (TLS alert {other})")),
         }
     }

@@ -174,7 +174,13 @@ async fn a_clock_that_is_behind_is_named_as_a_clock_error() {
         let problem = fails(&client, &server, "b.example", choice).await;
         assert_eq!(problem.code, Code::ClockWrong, "{problem}");
         // The other side's clock is behind: it refuses, and this side's certificate holds by its own clock.
-        let slow = behind.endpoint_with(Some(scene.issue_at("b.example", scene.clock.now().plus_ms(-2 * 86_400_000), 4 * DAY)), Some("127.0.0.1:0"), choice).await;
+        let slow = behind
+            .endpoint_with(
+                Some(scene.issue_at("b.example", scene.clock.now().plus_ms(-2 * 86_400_000), 4 * DAY)),
+                Some("127.0.0.1:0"),
+                choice,
+            )
+            .await;
         let client = scene.endpoint(Some("a.example"), None, choice).await;
         let problem = fails(&client, &slow, "b.example", choice).await;
         assert_eq!(problem.code, Code::ClockWrong, "{problem}");
@@ -265,7 +271,8 @@ async fn joining_needs_no_certificate_and_checks_the_ca_of_the_token() {
         // A node answers no joins, and without a certificate there is nothing else to ask for.
         let ordinary = scene.serve("b.example", choice).await;
         assert!(dial(&newcomer, &ordinary, "b.example", choice, good).await.is_err());
-        let problem = dial(&newcomer, &coordinator, "centre.example", choice, DialTrust::Certified).await.err().unwrap();
+        let problem =
+            dial(&newcomer, &coordinator, "centre.example", choice, DialTrust::Certified).await.err().unwrap();
         assert_eq!(problem.code, Code::CertificateInvalid, "{problem}");
     }
 }
@@ -521,7 +528,13 @@ async fn all(reader: &mut (impl tokio::io::AsyncRead + Unpin)) -> io::Result<Vec
 type Pair = (Arc<dyn Connection>, Arc<dyn Connection>);
 type Both = Arc<dyn Endpoint>;
 
-async fn dial(from: &Both, to: &Both, name: &str, choice: TransportChoice, trust: DialTrust) -> Result<Arc<dyn Connection>, Problem> {
+async fn dial(
+    from: &Both,
+    to: &Both,
+    name: &str,
+    choice: TransportChoice,
+    trust: DialTrust,
+) -> Result<Arc<dyn Connection>, Problem> {
     let address = to.local_address().unwrap().to_string();
     within(from.dial(Dial { peer: &node(name), address: &address, choice, trust })).await
 }
@@ -673,7 +686,12 @@ impl Scene {
         let (_, certificate_sha256) = issued.iter().rev().find(|(n, _)| n == name).unwrap();
         Remote::Certified { node: node(name), certificate_sha256: *certificate_sha256 }
     }
-    async fn endpoint_with(&self, identity: Option<Arc<Identity>>, address: Option<&str>, choice: TransportChoice) -> Both {
+    async fn endpoint_with(
+        &self,
+        identity: Option<Arc<Identity>>,
+        address: Option<&str>,
+        choice: TransportChoice,
+    ) -> Both {
         let name = identity.as_ref().map(|identity| identity.node().to_string());
         let listen = Listen { address: address.map(str::to_owned), choice, join: false };
         let endpoint = bind(self.world(), identity, listen).await.unwrap();
@@ -706,7 +724,11 @@ impl Scene {
         roots.add(self.authority.certificate().clone()).unwrap();
         roots
     }
-    async fn raw_tls(&self, identity: &Arc<Identity>, address: SocketAddr) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    async fn raw_tls(
+        &self,
+        identity: &Arc<Identity>,
+        address: SocketAddr,
+    ) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
         let shared = shared::Shared::new(self.world(), Some(identity.clone()), false);
         let (tls, _) = shared.dial_tls(&node("b.example"), &DialTrust::Certified).unwrap();
         let line = tokio::net::TcpStream::connect(address).await.unwrap();

@@ -74,7 +74,8 @@ impl Authority {
         if public_key != key.public_key() {
             return Err(bad("it is for another key".to_owned()));
         }
-        let issuer = Issuer::from_ca_cert_der(&certificate, TlsKeyPair(key.clone())).map_err(|e| inside("read the CA", &e))?;
+        let issuer =
+            Issuer::from_ca_cert_der(&certificate, TlsKeyPair(key.clone())).map_err(|e| inside("read the CA", &e))?;
         Ok(Self { certificate, issuer, key, not_after })
     }
 
@@ -236,7 +237,10 @@ mod tests {
         let key = TlsKey::generate().unwrap();
         let name = node("10.0.0.1");
         let issued = authority.issue(&key.request(&name).unwrap(), &name, NOW, 1000, &[1; 16]).unwrap();
-        assert_eq!(*super::super::Identity::new(issued.chain, key, authority.certificate().to_vec()).unwrap().node(), name);
+        assert_eq!(
+            *super::super::Identity::new(issued.chain, key, authority.certificate().to_vec()).unwrap().node(),
+            name
+        );
     }
 
     #[test]

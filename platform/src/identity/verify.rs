@@ -53,7 +53,13 @@ pub struct Judge {
 }
 
 impl Judge {
-    pub fn new(trust: Trust, expected: Option<NodeId>, anonymous: bool, denied: Denied, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(
+        trust: Trust,
+        expected: Option<NodeId>,
+        anonymous: bool,
+        denied: Denied,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         let verdict = Mutex::new(None);
         Arc::new(Self { trust, expected, anonymous, denied, clock, provider: provider(), verdict })
     }
@@ -300,7 +306,11 @@ pub(super) fn authority_facts(certificate: &[u8]) -> Result<(Vec<u8>, Timestamp)
 }
 
 /// Whether `chain` is signed by `authority`, apart from dates.
-pub(super) fn leads_to(chain: &[CertificateDer<'_>], authority: &CertificateDer<'static>, at: Timestamp) -> Result<(), String> {
+pub(super) fn leads_to(
+    chain: &[CertificateDer<'_>],
+    authority: &CertificateDer<'static>,
+    at: Timestamp,
+) -> Result<(), String> {
     let (leaf, rest) = chain.split_first().ok_or("it has no certificate")?;
     let parsed = rustls::server::ParsedCertificate::try_from(leaf).map_err(|e| e.to_string())?;
     let algorithms = provider().signature_verification_algorithms.all;
@@ -481,7 +491,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         authority.save(folder.path()).unwrap();
         let text = std::fs::read_to_string(folder.path().join("ca.key")).unwrap();
-        let issuer = Issuer::from_ca_cert_der(authority.certificate(), rcgen::KeyPair::from_pem(&text).unwrap()).unwrap();
+        let issuer =
+            Issuer::from_ca_cert_der(authority.certificate(), rcgen::KeyPair::from_pem(&text).unwrap()).unwrap();
         let mut params: CertificateParams = super::super::authority::named(&node("a.example")).unwrap();
         params.subject_alt_names = names;
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);

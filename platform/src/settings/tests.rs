@@ -19,15 +19,15 @@ fn mistakes(text: &str) -> Vec<(usize, usize, String, Option<String>)> {
     });
     match result {
         Ok(_) => Vec::new(),
-        Err(mistakes) => {
-            mistakes.list.into_iter().map(|m| (m.line, m.column, m.say.en, m.nearest)).collect()
-        }
+        Err(mistakes) => mistakes.list.into_iter().map(|m| (m.line, m.column, m.say.en, m.nearest)).collect(),
     }
 }
 
 #[test]
 fn an_unknown_config_key_names_the_nearest_one_at_every_depth() {
-    let found = mistakes("[node]\nname = \"a\"\ntransprot = \"tcp\"\n[[job]]\nname = \"j\"\ninto = { flder = \"/x\" }\n[extra]\n");
+    let found = mistakes(
+        "[node]\nname = \"a\"\ntransprot = \"tcp\"\n[[job]]\nname = \"j\"\ninto = { flder = \"/x\" }\n[extra]\n",
+    );
     assert_eq!(
         found,
         [

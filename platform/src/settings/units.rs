@@ -79,7 +79,10 @@ impl fmt::Display for Size {
 
 impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found = INTERVALS.iter().rev().find(|(name, factor)| *name != "w" && self.0 >= *factor && self.0.is_multiple_of(*factor));
+        let found = INTERVALS
+            .iter()
+            .rev()
+            .find(|(name, factor)| *name != "w" && self.0 >= *factor && self.0.is_multiple_of(*factor));
         match found {
             Some((name, factor)) => write!(f, "{}{name}", self.0 / factor),
             None => write!(f, "{}ms", self.0),

@@ -138,11 +138,7 @@ impl Consumer {
         self.advance()
     }
 
-    pub(super) fn ended(
-        &mut self,
-        ending: Refused,
-        event: fn(Refused) -> ConsumerEvent,
-    ) -> Result<Handled, Problem> {
+    pub(super) fn ended(&mut self, ending: Refused, event: fn(Refused) -> ConsumerEvent) -> Result<Handled, Problem> {
         if ending.statement.len() > limits::STATEMENT_BYTES_MAX {
             return Err(self.invalid("a statement that is too long"));
         }

@@ -110,7 +110,9 @@ impl Consumer {
         }
         let layout = open.known.layout();
         if layout.bytes(header.chunk) != header.bytes {
-            return Err(self.invalid(format_args!("chunk {} of entry {} has no such length", header.chunk, header.entry)));
+            return Err(
+                self.invalid(format_args!("chunk {} of entry {} has no such length", header.chunk, header.entry))
+            );
         }
         if open.whole.is_some() || open.known.contains(header.chunk) {
             return Ok(Expected::Skip);

@@ -8,8 +8,7 @@ pub(crate) fn samples() -> Vec<Frame> {
     let transfer = TransferId::from_random([1; 16]);
     let job = || JobId::parse("scans").unwrap();
     let resource = || ResourceId::parse("permits").unwrap();
-    let refused =
-        || Refused { code: 3001, cause: "no grant".into(), statement: vec![1, 2].into(), temporary: false };
+    let refused = || Refused { code: 3001, cause: "no grant".into(), statement: vec![1, 2].into(), temporary: false };
     let entry = Entry {
         index: 7,
         name: "人口/a.pdf".into(),
@@ -20,8 +19,7 @@ pub(crate) fn samples() -> Vec<Frame> {
         root: Some([3; 32].into()),
         revision: 0,
     };
-    let omission =
-        Omission { entry: Some(7), what: LeftOut { name: b"a".to_vec(), code: 2009, reason: "why".into() } };
+    let omission = Omission { entry: Some(7), what: LeftOut { name: b"a".to_vec(), code: 2009, reason: "why".into() } };
     vec![
         Frame::Hello(Hello::new(Purpose::Data(transfer.clone(), 1), 3)),
         Frame::Request(Request {

@@ -173,7 +173,13 @@ impl Provider {
             Some(given) if given.entry.revision < want.revision => {
                 return Err(self.invalid("chunks are wanted of a state that was not listed"));
             }
-            Some(given) => if has_chunks(&given.entry) { given.entry.size } else { 0 },
+            Some(given) => {
+                if has_chunks(&given.entry) {
+                    given.entry.size
+                } else {
+                    0
+                }
+            }
             None => match self.layout_of(want.entry, want.revision) {
                 Some(layout) => layout.size(),
                 None => return Ok(()),

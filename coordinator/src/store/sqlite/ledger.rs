@@ -4,9 +4,9 @@ use super::super::{Appended, StoredLeaf};
 use super::{Failure, bytes32, signed, transfers, unsigned};
 use crate::ledger::Leaf;
 use posthouse_protocol::id::TransferId;
+use posthouse_protocol::ledger::{self as log, HashReader};
 use posthouse_protocol::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
-use posthouse_protocol::ledger::{self as log, HashReader};
 
 pub(super) fn append(t: &Transaction<'_>, leaves: &[Leaf], at: Timestamp) -> Result<Appended, Failure> {
     let mut size = size(t)?;
@@ -67,7 +67,8 @@ pub(super) fn find(c: &Connection, sha256: &[[u8; 32]]) -> Result<Vec<Option<Sto
 }
 
 pub(super) fn leaves(c: &Connection, from: u64, limit: u64) -> Result<Vec<StoredLeaf>, Failure> {
-    let mut statement = c.prepare_cached(&format!("SELECT {LEAF} FROM leaves WHERE leaf >= ?1 ORDER BY leaf LIMIT ?2"))?;
+    let mut statement =
+        c.prepare_cached(&format!("SELECT {LEAF} FROM leaves WHERE leaf >= ?1 ORDER BY leaf LIMIT ?2"))?;
     collect(statement.query((signed(from), signed(limit)))?)
 }
 

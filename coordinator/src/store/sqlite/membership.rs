@@ -25,7 +25,8 @@ pub(super) fn set_meta(t: &Transaction<'_>, name: &str, value: &str) -> Result<(
 
 pub(super) fn nodes(c: &Connection) -> Result<Vec<NodeRecord>, Failure> {
     let mut keys = std::collections::BTreeMap::<String, Vec<StatementKey>>::new();
-    let mut statement = c.prepare_cached("SELECT key, since, until, node FROM statement_keys ORDER BY since DESC, key")?;
+    let mut statement =
+        c.prepare_cached("SELECT key, since, until, node FROM statement_keys ORDER BY since DESC, key")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         keys.entry(row.get(3)?).or_default().push(key_of(row)?);
@@ -74,11 +75,9 @@ pub(super) fn add_token(t: &Transaction<'_>, token: &TokenRecord) -> Result<(), 
 
 pub(super) fn look_at_token(c: &Connection, join: &JoinRecord) -> Result<Joining, Failure> {
     let token = c
-        .query_row(
-            "SELECT node, expires_at, used_by FROM tokens WHERE hash = ?1",
-            [join.secret_sha256],
-            |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?, r.get::<_, Option<Vec<u8>>>(2)?)),
-        )
+        .query_row("SELECT node, expires_at, used_by FROM tokens WHERE hash = ?1", [join.secret_sha256], |r| {
+            Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?, r.get::<_, Option<Vec<u8>>>(2)?))
+        })
         .optional()?;
     let Some((name, expires_at, used_by)) = token else { return Ok(Joining::Unknown) };
     if name != join.node.as_str() {
@@ -135,17 +134,13 @@ pub(super) fn join(t: &Transaction<'_>, join: &JoinRecord, issued: &Issued) -> R
 pub(super) fn renewed(t: &Transaction<'_>, node: &NodeId, issued: &Issued) -> Result<(), Failure> {
     t.execute("DELETE FROM certificates WHERE expires_at < ?1 AND revoked_at IS NULL", [issued.issued_at.0])?;
     insert_certificate(t, node.as_str(), issued)?;
-    t.execute(
-        "UPDATE nodes SET certificate_expires = ?2 WHERE name = ?1",
-        (node.as_str(), issued.expires_at.0),
-    )?;
+    t.execute("UPDATE nodes SET certificate_expires = ?2 WHERE name = ?1", (node.as_str(), issued.expires_at.0))?;
     Ok(())
 }
 
 pub(super) fn certificate_revoked(c: &Connection, sha256: &[u8; 32]) -> Result<bool, Failure> {
-    let revoked: Option<Option<i64>> = c
-        .query_row("SELECT revoked_at FROM certificates WHERE sha256 = ?1", [sha256], |r| r.get(0))
-        .optional()?;
+    let revoked: Option<Option<i64>> =
+        c.query_row("SELECT revoked_at FROM certificates WHERE sha256 = ?1", [sha256], |r| r.get(0)).optional()?;
     Ok(matches!(revoked, Some(Some(_))))
 }
 

@@ -53,16 +53,12 @@ pub(super) fn material(c: &Connection, node: &NodeId) -> Result<Option<PolicyMat
         "SELECT {GRANT} FROM grants WHERE (consumer = ?1 OR provider = ?1) AND revoked_at IS NULL ORDER BY id"
     ))?;
     let grants = collect(statement.query([node.as_str()])?)?;
-    let mut statement = c.prepare_cached(
-        "SELECT provider FROM grants WHERE consumer = ?1 UNION SELECT consumer FROM grants WHERE provider = ?1
-         ORDER BY 1",
-    )?;
+    let mut statement = c.prepare_cached(ACQUAINTED)?;
     let mut acquainted = Vec::new();
-    for name in names(statement.query([node.as_str()])?)? {
+    for name in names(statement.query((node.as_str(), MEMBERS_LISTED_MAX))?)? {
         acquainted.extend(membership::node(c, &name)?);
     }
-    let ends = other_ends(&grants, node);
-    let present = |peer: &&NodeRecord| peer.revoked_at.is_none() && ends.contains(&peer.name);
+    let present = |peer: &&NodeRecord| peer.revoked_at.is_none();
     let peers = acquainted.iter().filter(present).cloned().collect();
     let mut statement = c.prepare_cached("SELECT name FROM nodes WHERE revoked_at IS NOT NULL ORDER BY name")?;
     let denied = names(statement.query([])?)?;
@@ -79,11 +75,8 @@ pub(super) fn material(c: &Connection, node: &NodeId) -> Result<Option<PolicyMat
 }
 
 pub(super) fn neighbours(c: &Connection, node: &NodeId) -> Result<Vec<NodeId>, Failure> {
-    let mut statement = c.prepare_cached(
-        "SELECT consumer FROM grants WHERE provider = ?1 AND revoked_at IS NULL
-         UNION SELECT provider FROM grants WHERE consumer = ?1 AND revoked_at IS NULL ORDER BY 1",
-    )?;
-    names(statement.query([node.as_str()])?)
+    let mut statement = c.prepare_cached(ACQUAINTED)?;
+    names(statement.query((node.as_str(), MEMBERS_LISTED_MAX))?)
 }
 
 pub(super) fn bump(t: &Transaction<'_>, nodes: Option<&[NodeId]>) -> Result<(), Failure> {
@@ -100,14 +93,6 @@ pub(super) fn bump(t: &Transaction<'_>, nodes: Option<&[NodeId]>) -> Result<(), 
         }
     }
     Ok(())
-}
-
-fn other_ends(grants: &[GrantRecord], node: &NodeId) -> std::collections::BTreeSet<NodeId> {
-    grants
-        .iter()
-        .flat_map(|grant| [grant.consumer.clone(), grant.resource.node.clone()])
-        .filter(|name| name != node)
-        .collect()
 }
 
 fn names(mut rows: rusqlite::Rows<'_>) -> Result<Vec<NodeId>, Failure> {
@@ -145,3 +130,12 @@ fn grant_of(row: &Row<'_>) -> Result<GrantRecord, Failure> {
         revoked_at: row.get::<_, Option<i64>>(8)?.map(Timestamp),
     })
 }
+
+/// Whom a node's policy names: all it ever shared a grant with, so that old receipts verify and a refusal after a
+/// withdrawn grant can be signed and checked; and, while the members are few, every member, so that a request
+/// without any grant meets the provider's own signed refusal instead of a closed door.
+const ACQUAINTED: &str = "SELECT provider FROM grants WHERE consumer = ?1
+    UNION SELECT consumer FROM grants WHERE provider = ?1
+    UNION SELECT name FROM nodes WHERE name <> ?1 AND revoked_at IS NULL AND (SELECT count(*) FROM nodes) <= ?2
+    ORDER BY 1";
+const MEMBERS_LISTED_MAX: i64 = 256;

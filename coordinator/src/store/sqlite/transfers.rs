@@ -206,4 +206,3 @@ fn collect(mut rows: rusqlite::Rows<'_>) -> Result<Vec<TransferRow>, Failure> {
     }
     Ok(out)
 }
-

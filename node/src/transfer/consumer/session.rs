@@ -887,4 +887,3 @@ const FLUSH_ENTRIES: usize = 512;
 const PROGRESS_MS: i64 = limits::PROGRESS_MS as i64;
 const GOODBYE_MS: i64 = 5_000;
 const PAGE: u32 = 1024;
-

@@ -29,7 +29,11 @@ pub(super) struct Feed {
 enum From {
     /// A listing, or a stored list, read elsewhere.
     List(mpsc::Receiver<Result<Vec<Fed>, Problem>>),
-    Spool { spooling: Arc<Spooling>, state: watch::Receiver<super::super::spooling::SpoolState>, next: usize },
+    Spool {
+        spooling: Arc<Spooling>,
+        state: watch::Receiver<super::super::spooling::SpoolState>,
+        next: usize,
+    },
 }
 
 impl Feed {

@@ -41,7 +41,8 @@ impl Arrived {
     /// Notes chunks that are about to be written; gives how many of them came before.
     pub(super) fn note(&self, chunks: &[(Entry, VerifiedChunk)]) -> u64 {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let records: Vec<[u8; RECORD]> = chunks.iter().map(|(entry, chunk)| record(entry, chunk.meta().chunk())).collect();
+        let records: Vec<[u8; RECORD]> =
+            chunks.iter().map(|(entry, chunk)| record(entry, chunk.meta().chunk())).collect();
         let again = records.iter().filter(|record| inner.before.remove(*record)).count();
         if let Err(error) = inner.file.write_all(records.as_flattened()) {
             // Only a count in a listing depends on it.

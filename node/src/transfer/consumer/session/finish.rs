@@ -314,7 +314,9 @@ async fn tell_once(ctx: &Arc<Context>, row: &Transfer, request: &Request, ending
     let answer = async {
         loop {
             match reader.expect().await? {
-                Frame::Noted(statement) | Frame::Failed(Refused { statement, .. }) | Frame::Refused(Refused { statement, .. }) => {
+                Frame::Noted(statement)
+                | Frame::Failed(Refused { statement, .. })
+                | Frame::Refused(Refused { statement, .. }) => {
                     return Ok::<_, Problem>(statement);
                 }
                 _ => {}
@@ -385,7 +387,8 @@ pub(in crate::transfer::consumer) async fn discard(run: &Run) {
     let (ctx, row) = (run.ctx.clone(), run.row.clone());
     let job = run.job();
     let id = row.id.clone();
-    let stored = ctx.store.read(move |db| Ok((exchange::landing_offer(db, &id)?, exchange::names_in_landing(db, &id)?)));
+    let stored =
+        ctx.store.read(move |db| Ok((exchange::landing_offer(db, &id)?, exchange::names_in_landing(db, &id)?)));
     let (offer, names) = match stored.await {
         Ok(stored) => stored,
         Err(problem) => return tracing::warn!(transfer = %row.id, %problem, "A transfer's working files remain"),
