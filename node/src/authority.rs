@@ -8,6 +8,7 @@ use posthouse_protocol::cose::{KeyId, Keys, PublicKey, key_id};
 use posthouse_protocol::id::{NodeId, ResourceRef};
 use posthouse_protocol::policy::{ActivePolicy, Peer, Permit, Policy, PolicyError, Refreshed, Staleness};
 use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::receipt::TrustStore;
 use posthouse_protocol::time::Timestamp;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,9 @@ struct State {
     staleness: Staleness,
     node: NodeId,
     own_key: PublicKey,
+    policy_key: PublicKey,
+    /// The names and keys that came with the policy; a peer stays among them when its last grant has ended.
+    trust: Option<TrustStore>,
 }
 
 impl Authority {
@@ -46,7 +50,9 @@ impl Authority {
             }
         }
         let staleness = active.staleness(world.clock.monotonic());
-        let state = State { active, barred: None, staleness, node: node.clone(), own_key };
+        let mut state =
+            State { active, barred: None, staleness, node: node.clone(), own_key, policy_key, trust: None };
+        state.read_trust();
         Self { world: world.clone(), state: Mutex::new(state), bell: watch::Sender::new(0) }
     }
 
@@ -117,6 +123,7 @@ impl Authority {
         let changed = {
             let mut state = self.state();
             let changed = state.active.accept(bytes, self.world.clock.monotonic())?;
+            state.read_trust();
             state.staleness = state.active.staleness(self.world.clock.monotonic());
             changed
         };
@@ -177,10 +184,13 @@ impl Authority {
 
 /// The statement keys of this node and of its peers, present and past, as the policy names them.
 impl Keys for Authority {
-    fn find(&self, issuer: &NodeId, key: &KeyId, _: Timestamp) -> Option<PublicKey> {
+    fn find(&self, issuer: &NodeId, key: &KeyId, issued: Timestamp) -> Option<PublicKey> {
         let state = self.state();
         if *issuer == state.node {
             return (*key == key_id(&state.own_key)).then_some(state.own_key);
+        }
+        if let Some(found) = state.trust.as_ref().and_then(|trust| trust.find(issuer, key, issued)) {
+            return Some(found);
         }
         let peer = state.active.peer(issuer)?;
         peer.statement_keys.iter().map(|known| **known).find(|known| key_id(known) == *key)
@@ -188,6 +198,15 @@ impl Keys for Authority {
 }
 
 impl State {
+    fn read_trust(&mut self) {
+        let nodes = self.active.policy().map(|policy| &policy.nodes);
+        self.trust = nodes.filter(|nodes| !nodes.is_empty()).and_then(|nodes| {
+            TrustStore::open(nodes, &self.policy_key)
+                .inspect_err(|error| tracing::error!(%error, "The names and keys that came with the policy are not accepted"))
+                .ok()
+        });
+    }
+
     fn not_barred(&self) -> Result<(), Problem> {
         match self.barred {
             Some(code) => Err(Problem::new(code).with("node", &self.node)),

@@ -239,6 +239,10 @@ impl Run {
 
     async fn connect(&mut self) -> Result<Line, Problem> {
         let peer = self.row.peer.clone();
+        // Where the policy knows no such peer, the missing grant is the true reason: it names who and what.
+        if self.ctx.authority.peer(&peer).is_err() {
+            self.ctx.permit(&self.ctx.name, &self.row.resource).await?;
+        }
         let line = tokio::select! {
             biased;
             () = self.ctx.drain.cancelled() => return Err(lost(&peer, "this node stops")),
