@@ -128,7 +128,7 @@ impl Keys {
 
     /// The coordinator's own certificate, under its own CA.
     pub(crate) fn identity(&self, world: &World, config: &Config) -> Result<Identity, Problem> {
-        let key = TlsKey::from_seed(&world.random.bytes())?;
+        let key = TlsKey::made_with(&*world.random)?;
         let request = key.request(&config.name)?;
         let life = config.certificate_life.as_ms();
         let issued = self.authority.issue(&request, &config.name, world.clock.now(), life, &world.random.bytes())?;
@@ -144,7 +144,7 @@ fn make(world: &World, dir: &Path, name: &NodeId) -> Result<Keys, Problem> {
         return Err(Problem::new(Code::CoordinatorExists).with("path", dir.display()));
     }
     close_to_others(dir).map_err(failed)?;
-    let authority = Authority::new(name, TlsKey::from_seed(&world.random.bytes())?, world.clock.now())?;
+    let authority = Authority::new(name, TlsKey::made_with(&*world.random)?, world.clock.now())?;
     authority.save(dir)?;
     write_statement_key(&dir.join(LEDGER_FILE), &world.random.bytes())?;
     write_statement_key(&dir.join(POLICY_FILE), &world.random.bytes())?;

@@ -117,7 +117,7 @@ pub async fn join(world: &World, config: &Config, token: &str) -> Result<JoinedA
         signer(&kept)
     })
     .await?;
-    let key = TlsKey::from_seed(&world.random.bytes())?;
+    let key = TlsKey::made_with(&*world.random)?;
     let endpoint = endpoint::bind(world.clone(), None, dial_only(config.node.transport)).await?;
     let question = Join {
         node: token.node.clone(),
@@ -181,7 +181,7 @@ pub async fn come_back(
     signer: &dyn Signer,
 ) -> Result<Identity, Problem> {
     let connection = dial(endpoint, config, coordinator, expired.authority_sha256()).await?;
-    let key = TlsKey::from_seed(&world.random.bytes())?;
+    let key = TlsKey::made_with(&*world.random)?;
     let csr = key.request(expired.node())?;
     let outcome =
         tokio::time::timeout(ANSWER_WAIT, prove(&*connection, coordinator, expired.node(), &csr, signer, world)).await;

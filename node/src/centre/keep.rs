@@ -153,7 +153,7 @@ async fn renew(context: &Arc<Context>, centre: &Arc<Centre>, connection: &Arc<dy
     if !old.renew_due(context.world.clock.now()) {
         return Ok(());
     }
-    let key = TlsKey::from_seed(&context.world.random.bytes())?;
+    let key = TlsKey::made_with(&*context.world.random)?;
     let request = CentreRequest::Renew(Renew { csr: key.request(old.node())?.into() });
     let renewed = match centre.ask_over(&**connection, request).await? {
         CentreAnswer::Renewed(renewed) => renewed,
