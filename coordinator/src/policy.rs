@@ -133,7 +133,7 @@ impl Centre {
             department: node.profile.department.clone(),
             department_code: node.profile.department_code.clone(),
             keys: node
-                .statement_keys
+                .keys()
                 .iter()
                 .map(|known| TrustedKey { key: known.key.into(), from: known.since, until: known.until })
                 .collect(),

@@ -39,7 +39,15 @@ pub(crate) struct StatementKeys {
 }
 
 pub(crate) fn registered(node: &NodeRecord) -> StatementKeys {
-    StatementKeys { node: node.name.clone(), keys: node.statement_keys.clone() }
+    StatementKeys { node: node.name.clone(), keys: node.keys() }
+}
+
+impl NodeRecord {
+    /// All keys, newest first; those of a revoked node end with its revocation.
+    pub(crate) fn keys(&self) -> Vec<StatementKey> {
+        let ended = |known: &StatementKey| StatementKey { until: known.until.or(self.revoked_at), ..*known };
+        self.statement_keys.iter().map(ended).collect()
+    }
 }
 
 impl Keys for StatementKeys {

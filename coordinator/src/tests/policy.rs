@@ -75,7 +75,12 @@ async fn a_revoked_node_stands_on_the_deny_list_of_all() {
     for node in [&provider, &bystander] {
         assert_eq!(policy(node).await.denied, [consumer.name.clone()]);
     }
-    assert!(policy(&provider).await.peers.is_empty());
+    let after = policy(&provider).await;
+    assert!(after.peers.is_empty());
+    // Its receipts still verify; what it signs from now on does not.
+    let trust = TrustStore::open(&after.nodes, &provider.policy_key).unwrap();
+    let revoked = trust.nodes().nodes.iter().find(|node| node.node == consumer.name).unwrap();
+    assert!(revoked.keys.iter().all(|known| known.until.is_some()));
 }
 
 #[tokio::test]
