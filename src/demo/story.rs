@@ -4,6 +4,7 @@
 use super::stage::{CENTRE, HOUSING, POLICE, Ran, Stage};
 use super::{residents, scans};
 use crate::render::{Screen, count, size};
+use posthouse_protocol::job::State;
 use posthouse_protocol::problem::{Code, Problem};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -205,9 +206,11 @@ impl<'a> Story<'a> {
         self.until("the node is back", &["job", "list", "--config", &config, "--json"], |ran| ran.code == 0).await?;
         let end = self.take("scans", 0).await?;
         self.result(&end);
+        let (chunks, resent) =
+            (count(end["chunks"].as_u64().unwrap_or(0)), count(end["resent_chunks"].as_u64().unwrap_or(0)));
         self.tell_of(
-            "It went on where it stood: finished chunks were not sent again, and there is one receipt.",
-            "交换从中断处继续：已完成的分块没有重传，回执只有一份。",
+            &format!("It went on where it stood: of {chunks} chunks, {resent} that were on the way at the kill were sent again; there is one receipt."),
+            &format!("交换从中断处继续：共 {chunks} 个分块，只重传了强杀时尚在途中的 {resent} 个；回执只有一份。"),
         );
         self.check(end["state"] == "settled", "the folder settled", &end)
     }
@@ -468,10 +471,11 @@ impl<'a> Story<'a> {
         let seconds = end["seconds"].as_f64().unwrap_or(0.0);
         let (rows, files, bytes) = (count(number("rows")), count(number("files")), size(number("bytes")));
         let state = end["state"].as_str().unwrap_or("?");
+        let state_zh = state.parse::<State>().map_or(state, State::zh);
         let bad = number("quarantined");
         self.tell_of(
             &format!("{state}: rows {rows}, files {files}, {bytes}, quarantined {bad}, {seconds:.1} s"),
-            &format!("{state}：{rows} 行，{files} 个文件，{bytes}，问题数据 {bad}，{seconds:.1} 秒"),
+            &format!("{state_zh}：{rows} 行，{files} 个文件，{bytes}，问题数据 {bad}，{seconds:.1} 秒"),
         );
     }
     fn show(&self, args: &[&str]) {
