@@ -83,7 +83,9 @@ fn structs(source: &str) -> BTreeMap<String, Vec<(String, String)>> {
             map = false;
         } else if line == "}" {
             open = None;
-        } else if let Some(at) = trimmed.find("n(").filter(|_| trimmed.starts_with("#[n(") || trimmed.starts_with("#[cbor(n(")) {
+        } else if let Some(at) =
+            trimmed.find("n(").filter(|_| trimmed.starts_with("#[n(") || trimmed.starts_with("#[cbor(n("))
+        {
             number = trimmed[at + 2..].split_once(')').map(|(number, _)| number.to_owned());
         } else if let (Some(name), Some(key), Some(rest)) = (&open, &number, trimmed.strip_prefix("pub ")) {
             let field = rest.split(':').next().unwrap_or_default().trim_start_matches("r#").to_owned();
@@ -95,7 +97,8 @@ fn structs(source: &str) -> BTreeMap<String, Vec<(String, String)>> {
 }
 
 fn block(document: &str, rule: &str) -> String {
-    let start = document.find(&format!("\n{rule} =")).unwrap_or_else(|| panic!("docs/PROTOCOL.md has no rule `{rule}`"));
+    let start =
+        document.find(&format!("\n{rule} =")).unwrap_or_else(|| panic!("docs/PROTOCOL.md has no rule `{rule}`"));
     let mut lines = document[start + 1..].lines();
     let mut out = lines.next().unwrap_or_default().to_owned();
     for line in lines.take_while(|line| line.starts_with(' ')) {

@@ -255,7 +255,9 @@ impl Scene {
             return true;
         };
         if file.out {
-            line.provider.left_out(None, LeftOut { name: file.name.clone(), code: 2010, reason: "out".into() }).unwrap();
+            line.provider
+                .left_out(None, LeftOut { name: file.name.clone(), code: 2010, reason: "out".into() })
+                .unwrap();
         } else {
             let sealed = file.cached || file.kind != EntryKind::File;
             let entry = file.entry(line.listed.len() as u64, 0, sealed);
