@@ -5,7 +5,8 @@
 //! dropped silently: a row that cannot move goes to quarantine with its reason and original bytes.
 //! Deliberately absent: the network, transfers' states, statements.
 
-pub mod contract;
+#[cfg(test)]
+mod contract;
 pub mod folder;
 pub mod memory;
 pub mod parquet;

@@ -63,6 +63,25 @@ impl ParquetDestination {
     fn note(&self, job: &Path) -> Result<Option<Published>, Problem> {
         files::read_json(&self.landed_in(job).join(NOTE)).map_err(|e| self.problem(e))
     }
+    fn notes(&self) -> Result<Vec<files::Note>, Problem> {
+        let fault = |e| self.problem(e);
+        let mut notes = Vec::new();
+        for path in files::listing(&self.staging.join("applied"), ".json").map_err(fault)? {
+            notes.extend(files::read_json::<files::Note>(&path).map_err(fault)?);
+        }
+        Ok(notes)
+    }
+    /// Refuses to write for a copy of this node that was started before another one.
+    fn check_epoch(&self) -> Result<(), Problem> {
+        match self.notes()?.iter().map(|note| note.node_epoch).max() {
+            Some(epoch) if epoch > self.landing.node_epoch => {
+                let ours = self.landing.node_epoch;
+                Err(Problem::new(Code::Fenced)
+                    .cause(format!("the transfer was continued under epoch {epoch}, this is {ours}")))
+            }
+            _ => Ok(()),
+        }
+    }
     fn staged(&self) -> Result<Vec<Part>, Problem> {
         files::parts(&self.rows()).map_err(|e| self.problem(e))
     }
@@ -132,6 +151,7 @@ impl Destination for ParquetDestination {
             // Published before; what the swap left behind goes.
             return files::remove(&self.staging).map_err(fault);
         }
+        self.check_epoch()?;
         if self.landing.write == Write::Append {
             self.check_standing()?;
         }
@@ -143,12 +163,7 @@ impl Destination for ParquetDestination {
     }
 
     fn applied(&mut self) -> Result<Vec<Applied>, Problem> {
-        let fault = |e| self.problem(e);
-        let mut applied = Vec::new();
-        for note in files::listing(&self.staging.join("applied"), ".json").map_err(fault)? {
-            applied.extend(files::read_json::<files::Note>(&note).map_err(fault)?.and_then(|note| note.applied()));
-        }
-        Ok(applied)
+        Ok(self.notes()?.into_iter().filter_map(files::Note::applied).collect())
     }
 
     fn published(&mut self) -> Result<Option<Published>, Problem> {
@@ -162,6 +177,7 @@ impl Destination for ParquetDestination {
         batches: &mut dyn Iterator<Item = Result<RecordBatch, Problem>>,
     ) -> Result<SplitLanded, Problem> {
         let fault = |e| self.problem(e);
+        self.check_epoch()?;
         let note = self.applied_note(split);
         if let Some(before) = files::read_json::<files::Note>(&note).map_err(fault)? {
             return Ok(SplitLanded { landed: before.landed, bad: Vec::new() });

@@ -179,7 +179,7 @@ pub(super) struct Note {
     split: String,
     root: String,
     pub(super) landed: u64,
-    node_epoch: u64,
+    pub(super) node_epoch: u64,
 }
 
 impl Note {

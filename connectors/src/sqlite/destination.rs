@@ -42,7 +42,7 @@ impl SqliteDestination {
                 let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
                 let connection = open(&self.faults, flags)?;
                 let sql = |e| self.faults.write(&self.landing.table, &e);
-                connection.execute_batch("PRAGMA synchronous = FULL").map_err(sql)?;
+                connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -16384").map_err(sql)?;
                 if is_new {
                     // Readers of a file that is ours from the start never wait for a landing.
                     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(sql)?;

@@ -43,6 +43,10 @@ pub(super) fn publish(
             changed += run.insert(&run.update(), &mut bad).map_err(sql)?;
         }
     }
+    if bad.len() > BAD_ROWS_MAX {
+        let cause = "the target refuses so many rows that something else is wrong";
+        return Err(Problem::new(Code::RowsRefused).with("rows", bad.len()).with("table", &landing.table).cause(cause));
+    }
     let after = run.count(&run.target).map_err(sql)?;
     staging::keep_bad_rows(tx, landing, "", &bad).map_err(sql)?;
     result.quarantined = bad.len() as u64;
@@ -84,9 +88,8 @@ impl Run<'_> {
             return format!("ON CONFLICT ({}) DO NOTHING", self.key());
         }
         let set = names.iter().map(|name| format!("{name} = excluded.{name}")).collect::<Vec<_>>().join(", ");
-        let differ =
-            names.iter().map(|name| format!("{}.{name} IS NOT excluded.{name}", self.target)).collect::<Vec<_>>();
-        format!("ON CONFLICT ({}) DO UPDATE SET {set} WHERE {}", self.key(), differ.join(" OR "))
+        let (here, there) = (vector(&self.target, &names), vector("excluded", &names));
+        format!("ON CONFLICT ({}) DO UPDATE SET {set} WHERE {here} IS NOT {there}", self.key())
     }
 
     /// Inserts all staged rows and says how many rows of the target came or changed.
@@ -97,7 +100,7 @@ impl Run<'_> {
             self.target
         );
         let mut insert = self.tx.prepare(&sql)?;
-        let bounds = format!("SELECT min({number}), max({number}) FROM {from}");
+        let bounds = format!("SELECT (SELECT min({number}) FROM {from}), (SELECT max({number}) FROM {from})");
         let (Some(first), Some(last)) =
             self.tx.query_row(&bounds, [], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)))?
         else {
@@ -106,6 +109,9 @@ impl Run<'_> {
         let mut changed = 0;
         let mut left = vec![(first, last)];
         while let Some((first, last)) = left.pop() {
+            if bad.len() > BAD_ROWS_MAX {
+                break;
+            }
             match insert.execute((first, last)) {
                 Ok(rows) => changed += rows as u64,
                 Err(e) if staging::is_refusal(&e) && first == last => bad.push(self.bad_row(first, &e.to_string())?),
@@ -122,11 +128,11 @@ impl Run<'_> {
 
     /// Appending never changes a row: where the key is there with other contents, the staged row goes to quarantine.
     fn take_contradictions(&self) -> rusqlite::Result<Vec<BadRow>> {
-        let differ =
-            self.beside_key().iter().map(|name| format!("s.{name} IS NOT t.{name}")).collect::<Vec<_>>().join(" OR ");
-        if differ.is_empty() {
+        let names = self.beside_key();
+        if names.is_empty() {
             return Ok(Vec::new());
         }
+        let differ = format!("{} IS NOT {}", vector("s", &names), vector("t", &names));
         let (from, number) = (&self.staging.name, &self.staging.number);
         let sql = format!(
             "SELECT s.{number} FROM {from} s JOIN {} t ON {} WHERE {differ} ORDER BY 1",
@@ -137,6 +143,9 @@ impl Run<'_> {
         let numbers: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         let mut bad = Vec::new();
         for number in numbers {
+            if bad.len() > BAD_ROWS_MAX {
+                break;
+            }
             bad.push(self.bad_row(number, "its key is there with other contents, and append changes nothing")?);
         }
         Ok(bad)
@@ -151,11 +160,9 @@ impl Run<'_> {
         let within = format!(
             "{mark} IS NULL OR ({mark} >= (SELECT min({mark}) FROM {from}) AND {mark} <= (SELECT max({mark}) FROM {from}))"
         );
-        let join = self.landing.contract.items.iter().map(|item| {
-            let name = quote(&item.name);
-            format!("s.{name} IS t.{name}")
-        });
-        let join = join.chain(["s.posthouse_copy = t.posthouse_copy".to_owned()]).collect::<Vec<_>>().join(" AND ");
+        let mut names: Vec<String> = self.landing.contract.items.iter().map(|item| quote(&item.name)).collect();
+        names.push("posthouse_copy".to_owned());
+        let join = format!("{} IS {}", vector("s", &names), vector("t", &names));
         // The copies that both sides have, numbered among equal rows, are the overlap.
         let delete = format!(
             "DELETE FROM {from} WHERE {number} IN (
@@ -220,5 +227,12 @@ impl Run<'_> {
     }
 }
 
+/// Columns of one table as one value: however many they are, the expression is not deep.
+fn vector(table: &str, names: &[String]) -> String {
+    format!("({})", names.iter().map(|name| format!("{table}.{name}")).collect::<Vec<_>>().join(", "))
+}
+
 /// One in this many may go.
 const MIRROR_SHARE: u64 = 10;
+/// Refused rows are held in memory until they are kept.
+const BAD_ROWS_MAX: usize = 100_000;
