@@ -128,7 +128,8 @@ pub(crate) struct Centre {
 /// A node as this process knows it.
 #[derive(Clone, Default)]
 struct Live {
-    connection: Option<Arc<dyn Connection>>,
+    /// The one it spoke on last stands last.
+    connections: Vec<Arc<dyn Connection>>,
     report: Option<(Heartbeat, Timestamp)>,
     epoch: Option<u64>,
 }
@@ -191,36 +192,46 @@ impl Centre {
         let live = self.live_map();
         let known = live.get(node);
         Seen {
-            connected: known.and_then(|live| live.connection.as_ref()).is_some_and(|c| !c.is_closed()),
+            connected: known.is_some_and(|live| live.connections.iter().any(|c| !c.is_closed())),
             report: known.and_then(|live| live.report.clone()),
         }
     }
 
     pub(crate) fn connection_of(&self, node: &NodeId) -> Option<Arc<dyn Connection>> {
-        self.live_map().get(node)?.connection.clone().filter(|connection| !connection.is_closed())
+        self.live_map().get(node)?.connections.iter().rev().find(|connection| !connection.is_closed()).cloned()
     }
 
     pub(crate) fn connected(&self) -> Vec<NodeId> {
-        let open = |live: &Live| live.connection.as_ref().is_some_and(|connection| !connection.is_closed());
+        let open = |live: &Live| live.connections.iter().any(|connection| !connection.is_closed());
         self.live_map().iter().filter(|(_, live)| open(live)).map(|(node, _)| node.clone()).collect()
     }
 
     pub(crate) fn arrived(&self, node: &NodeId, connection: Arc<dyn Connection>) {
-        self.live_map().entry(node.clone()).or_default().connection = Some(connection);
+        let mut map = self.live_map();
+        let live = map.entry(node.clone()).or_default();
+        live.connections.retain(|known| !known.is_closed() && !Arc::ptr_eq(known, &connection));
+        // A node that dials over both transports at once keeps one of the two: the one it speaks on.
+        live.connections.insert(0, connection);
     }
 
-    /// Forgets a connection that ended, unless a newer one has taken its place.
+    /// The node spoke on this connection: it is the one to ask it on.
+    pub(crate) fn spoke(&self, node: &NodeId, connection: &Arc<dyn Connection>) {
+        if let Some(live) = self.live_map().get_mut(node) {
+            live.connections.retain(|known| !Arc::ptr_eq(known, connection));
+            live.connections.push(connection.clone());
+        }
+    }
+
+    /// Forgets a connection that ended.
     pub(crate) fn left(&self, node: &NodeId, connection: &Arc<dyn Connection>) {
-        if let Some(live) = self.live_map().get_mut(node)
-            && live.connection.as_ref().is_some_and(|known| Arc::ptr_eq(known, connection))
-        {
-            live.connection = None;
+        if let Some(live) = self.live_map().get_mut(node) {
+            live.connections.retain(|known| !Arc::ptr_eq(known, connection));
         }
     }
 
     pub(crate) fn disconnect(&self, node: &NodeId, code: Code) {
         let gone = self.live_map().remove(node);
-        if let Some(connection) = gone.and_then(|live| live.connection) {
+        for connection in gone.into_iter().flat_map(|live| live.connections) {
             connection.close(code.number(), code.text().en);
         }
     }

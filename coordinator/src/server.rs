@@ -71,6 +71,7 @@ async fn serve_node(centre: Arc<Centre>, node: NodeId, certificate: [u8; 32], co
             channel = connection.accept() => channel,
         };
         let Some(channel) = channel else { break };
+        centre.spoke(&node, &connection);
         let Ok(permit) = room.clone().acquire_owned().await else { break };
         let (centre, node) = (centre.clone(), node.clone());
         let connection = connection.clone();

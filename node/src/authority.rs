@@ -50,8 +50,7 @@ impl Authority {
             }
         }
         let staleness = active.staleness(world.clock.monotonic());
-        let mut state =
-            State { active, barred: None, staleness, node: node.clone(), own_key, policy_key, trust: None };
+        let mut state = State { active, barred: None, staleness, node: node.clone(), own_key, policy_key, trust: None };
         state.read_trust();
         Self { world: world.clone(), state: Mutex::new(state), bell: watch::Sender::new(0) }
     }
@@ -202,7 +201,9 @@ impl State {
         let nodes = self.active.policy().map(|policy| &policy.nodes);
         self.trust = nodes.filter(|nodes| !nodes.is_empty()).and_then(|nodes| {
             TrustStore::open(nodes, &self.policy_key)
-                .inspect_err(|error| tracing::error!(%error, "The names and keys that came with the policy are not accepted"))
+                .inspect_err(
+                    |error| tracing::error!(%error, "The names and keys that came with the policy are not accepted"),
+                )
                 .ok()
         });
     }

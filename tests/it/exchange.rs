@@ -312,7 +312,7 @@ impl Namespace {
         inside(&["ip", "link", "set", "lo", "up"]);
         inside(&[
             "nft",
-            "add table inet drop; add chain inet drop in { type filter hook input priority 0; }; add rule inet drop in meta l4proto udp drop",
+            "add table inet silence; add chain inet silence in { type filter hook input priority 0; }; add rule inet silence in meta l4proto udp drop",
         ]);
         Some(namespace)
     }

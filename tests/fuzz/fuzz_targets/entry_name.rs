@@ -1,2 +1,3 @@
+//! Feeds arbitrary bytes to the parser `entry_name`; what is called stands in `targets.rs`.
 #![no_main]
 libfuzzer_sys::fuzz_target!(|data: &[u8]| posthouse_fuzz::entry_name(data));
