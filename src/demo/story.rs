@@ -471,7 +471,7 @@ impl<'a> Story<'a> {
         let seconds = end["seconds"].as_f64().unwrap_or(0.0);
         let (rows, files, bytes) = (count(number("rows")), count(number("files")), size(number("bytes")));
         let state = end["state"].as_str().unwrap_or("?");
-        let state_zh = state.parse::<State>().map_or(state, State::zh);
+        let state_zh = state.parse::<State>().map_or_else(|()| state.to_owned(), |known| known.zh().to_owned());
         let bad = number("quarantined");
         self.tell_of(
             &format!("{state}: rows {rows}, files {files}, {bytes}, quarantined {bad}, {seconds:.1} s"),
