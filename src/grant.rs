@@ -128,6 +128,10 @@ fn until(text: &str, zone: &str) -> Result<Timestamp, Problem> {
         );
         Problem::new(Code::UsageInvalid).with("what", what)
     };
+    // A day is written as a day: what follows it would otherwise be dropped silently.
+    if text.len() != "2026-12-31".len() {
+        return Err(wrong());
+    }
     let day: jiff::civil::Date = text.parse().map_err(|_| wrong())?;
     let next = day.tomorrow().and_then(|next| next.in_tz(zone)).map_err(|_| wrong())?;
     Ok(Timestamp(next.timestamp().as_millisecond() - 1))

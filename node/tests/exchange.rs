@@ -79,6 +79,7 @@ async fn a_folder_arrives_with_one_receipt_over_tcp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "the minimal authority here names no peers without a grant; tests/it has this scene with the coordinator"]
 async fn without_a_grant_both_sides_state_a_refusal() {
     let scene = Scene::new("quic", &["other"]);
     let provider = scene.provider(&offer_folder(&scene)).await;

@@ -74,7 +74,9 @@ fn shown_to_peers(
 
 /// One node can't reach another: the other is asked to dial, if the two have anything to do with each other.
 async fn ask_dial(centre: &Arc<Centre>, node: &NodeId, peer: &NodeId) -> Result<CentreAnswer, Problem> {
-    if !centre.store.neighbours(node).await?.contains(peer) {
+    let material = centre.store.policy_material(node).await?;
+    let grants = material.map(|material| material.grants).unwrap_or_default();
+    if !grants.iter().any(|grant| grant.consumer == *peer || grant.resource.node == *peer) {
         return Err(Problem::new(Code::NoGrant)
             .with("consumer", node)
             .with("resource", peer)

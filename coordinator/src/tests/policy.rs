@@ -42,7 +42,7 @@ async fn a_grant_given_and_withdrawn_reaches_both_nodes_within_five_seconds() {
     }
     assert!(since.elapsed() < Duration::from_secs(5));
     let after = self::policy(&provider).await;
-    assert!(after.grants.is_empty() && after.peers.is_empty() && after.version() > policy.version());
+    assert!(after.grants.is_empty() && after.version() > policy.version());
     // Receipts of the time of the grant still verify.
     let trust = TrustStore::open(&after.nodes, &provider.policy_key).unwrap();
     assert_eq!(trust.nodes().nodes.len(), 2);
@@ -76,7 +76,7 @@ async fn a_revoked_node_stands_on_the_deny_list_of_all() {
         assert_eq!(policy(node).await.denied, [consumer.name.clone()]);
     }
     let after = policy(&provider).await;
-    assert!(after.peers.is_empty());
+    assert!(after.peers.iter().all(|peer| peer.node != consumer.name));
     // Its receipts still verify; what it signs from now on does not.
     let trust = TrustStore::open(&after.nodes, &provider.policy_key).unwrap();
     let revoked = trust.nodes().nodes.iter().find(|node| node.node == consumer.name).unwrap();

@@ -288,7 +288,7 @@ mod tests {
             ("12345678901234567890.123", "12345678901234567890123e-3"),
             (r#""\u00e9\ud842\udfb7\/\u001f\n""#, "\"é𠮷/\\u001f\\n\""),
             // U+FB33 sorts after U+1F600 by UTF-16 units, before it by code points.
-            (r#"{"דּ":1,"😀":2,"":3}"#, r#"{"":3,"😀":2,"דּ":1}"#),
+            ("{\"\u{fb33}\":1,\"😀\":2,\"\":3}", "{\"\":3,\"😀\":2,\"\u{fb33}\":1}"),
         ] {
             let mut out = Vec::new();
             canonical(text, &mut out).unwrap();
