@@ -65,7 +65,7 @@ pub struct Progress {
 
 impl Progress {
     pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.whole.is_empty()
+        self.chunks.is_empty() && self.whole.is_empty() && self.credit == 0
     }
     pub fn add(&mut self, entry: &Entry, meta: &ChunkMeta) {
         self.bytes += u64::from(meta.bytes());
@@ -208,6 +208,15 @@ impl Stage {
     /// Forgets the temporary file of an entry that is read anew or left out. No write to it may be under way.
     pub fn drop_part(&self, index: u64) {
         self.locked().remove(&index);
+    }
+
+    /// Removes the temporary file of an entry that is left out after all.
+    pub fn discard_part(&self, name: &[u8]) -> Result<(), Problem> {
+        match &self.place {
+            Place::Folder(folder) => folder.discard_parts(&mut std::iter::once(name)),
+            // The node's own folder for splits goes as a whole.
+            Place::Table(_) => Ok(()),
+        }
     }
 
     /// Gives every whole entry its final form and makes everything written so far durable.

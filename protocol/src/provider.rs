@@ -261,6 +261,13 @@ impl Provider {
             return Some(SendChunk { entry, revision, chunk, layout, again });
         }
     }
+    /// A chunk that was handed out could not be read (its file changed or is gone): its credit is free again.
+    /// To be followed by `again` or `left_out`.
+    pub fn unsent(&mut self, send: &SendChunk) {
+        if self.solicited {
+            self.credit = self.credit.saturating_add(credit(send.layout.bytes(send.chunk)));
+        }
+    }
     /// Whether chunks wait for credit.
     pub fn is_waiting_for_credit(&self) -> bool {
         !self.queue.is_empty()

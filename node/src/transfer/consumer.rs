@@ -22,6 +22,7 @@ use posthouse_protocol::limits;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Statement;
 use session::Ended;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +43,33 @@ pub async fn recover(ctx: &Arc<Context>) -> Result<Vec<TransferId>, Problem> {
     if let Err(problem) = sweep::working_folders(ctx).await {
         tracing::warn!(%problem, "Working files of ended transfers remain");
     }
-    Ok(open.into_iter().map(|row| row.id).collect())
+    let mut ids: Vec<TransferId> = open.into_iter().map(|row| row.id).collect();
+    ids.extend(orphans(ctx).await?);
+    Ok(ids)
+}
+
+/// Successors of transfers that failed right before this node was stopped, planned now.
+async fn orphans(ctx: &Arc<Context>) -> Result<Vec<TransferId>, Problem> {
+    let since = ctx.world.clock.now().plus_ms(-SUCCEED_WITHIN_MS);
+    let filter = transfers::Filter { side: Some(Side::Consumer), from: Some(since), ..Default::default() };
+    let failed = ctx
+        .store
+        .read(move |db| {
+            let mut latest = BTreeMap::new();
+            // Newest first: only a job's latest transfer may have a successor that is missing.
+            for row in transfers::list(db, &filter)? {
+                latest.entry(row.job.clone()).or_insert(row);
+            }
+            Ok(latest)
+        })
+        .await?;
+    let mut planned = Vec::new();
+    for row in failed.into_values() {
+        if row.state == State::Failed && row.problem.as_ref().is_some_and(passes) {
+            planned.extend(succeed(ctx, &row).await?);
+        }
+    }
+    Ok(planned)
 }
 
 /// Runs a planned transfer to its end, or goes on with it. A transfer that failed because of something that
@@ -392,6 +419,7 @@ const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 const NO_ROOM_LOOK: Duration = Duration::from_secs(2);
 const POLICY_WITHIN_MS: i64 = 5_000;
+const SUCCEED_WITHIN_MS: i64 = 3_600_000;
 const SUCCESSORS_MAX: usize = 5;
 const OFFER_WITHIN_MS: i64 = 86_400_000;
 const MOVE_WITHIN_MS: i64 = 7 * 86_400_000;

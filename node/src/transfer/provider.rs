@@ -20,7 +20,6 @@ use feed::{Fed, Feed};
 use posthouse_connectors::folder::{FileStat, FolderSource, left_out};
 use posthouse_platform::endpoint::{Transport, Writer};
 use posthouse_platform::frames::{FrameReader, FrameWriter};
-use posthouse_protocol::chunk;
 use posthouse_protocol::digest::digest_key;
 use posthouse_protocol::frame::{Frame, Handover, Offer, Request};
 use posthouse_protocol::id::{NodeId, TransferId};
@@ -128,10 +127,10 @@ struct Given {
     finals: BTreeMap<u64, Entry>,
     /// Entries that are sealed and sent, kept a while: a chunk that came broken is asked again.
     recent: VecDeque<u64>,
-    /// Credit of chunks that could not be read: the consumer does not know that it is free again.
-    stranded: u64,
     files_sent: u64,
     began: Duration,
+    /// The consumer has accepted, and neither side has ended it.
+    moving: bool,
 }
 
 /// What every data channel of the session is given.
@@ -152,10 +151,10 @@ struct Sending {
 }
 
 enum ReadDone {
-    /// Of `bytes` that were to be read.
+    /// What came of the chunks that were to be read.
     Chunks {
+        asked: Vec<SendChunk>,
         read: Vec<Read>,
-        bytes: u64,
     },
     Sealed {
         index: u64,
@@ -255,7 +254,7 @@ impl Session {
                 () = until(world, deadline) => Woken::Time,
             };
         };
-        let room = self.machine.room() > 0 && self.ending.is_none();
+        let room = given.moving && self.machine.room() > 0;
         tokio::select! {
             biased;
             () = self.ctx.drain.cancelled() => Woken::Drain,
@@ -334,7 +333,12 @@ impl Session {
     async fn event(&mut self, event: ProviderEvent) -> Result<(), Problem> {
         match event {
             ProviderEvent::Requested(request) => self.requested(*request).await,
-            ProviderEvent::Accepted(_) => self.row_state(State::Moving).await,
+            ProviderEvent::Accepted(_) => {
+                if let Some(given) = &mut self.given {
+                    given.moving = true;
+                }
+                self.row_state(State::Moving).await
+            }
             ProviderEvent::Wanted { entry, revision, chunks } => {
                 let Some(given) = &mut self.given else { return Ok(()) };
                 if let Some(sending) = given.open.get_mut(&entry)
@@ -355,14 +359,16 @@ impl Session {
             ProviderEvent::Ready => self.hand_over().await,
             ProviderEvent::Landed(statement) => self.landed(statement).await,
             ProviderEvent::Refused(ending) | ProviderEvent::Failed(ending) => {
-                let Some(given) = &self.given else {
+                let Some(given) = &mut self.given else {
                     self.machine.noted(Vec::new());
                     return Ok(());
                 };
+                given.moving = false;
                 let subject = given.subject.clone();
                 settle::take_ending(&self.ctx, &subject, &ending.statement).await?;
                 let problem = settle::problem_of(&ending, &subject);
-                let statement = settle::state_ending(&self.ctx, &given.row, &subject, &problem).await?;
+                let row = given.row.clone();
+                let statement = settle::state_ending(&self.ctx, &row, &subject, &problem).await?;
                 self.machine.noted(statement.map(|statement| statement.bytes().to_vec()).unwrap_or_default());
                 self.finished().await
             }
@@ -524,9 +530,9 @@ impl Session {
             hashes: Vec::new(),
             finals: BTreeMap::new(),
             recent: VecDeque::new(),
-            stranded: 0,
             files_sent: 0,
             began: ctx.world.clock.monotonic(),
+            moving: false,
         })
     }
 
@@ -621,7 +627,7 @@ impl Session {
     // ---- entries and chunks
 
     fn list(&mut self, fed: Vec<Fed>) -> Result<(), Problem> {
-        let Some(given) = &mut self.given else { return Ok(()) };
+        let Some(given) = self.given.as_mut().filter(|given| given.moving) else { return Ok(()) };
         for one in fed {
             match one {
                 Fed::Entry(entry, stat) => {
@@ -664,7 +670,7 @@ impl Session {
                     return Err(lost(&self.caller.peer, "a chunk was asked again too late"));
                 };
                 if sending.entry.revision != send.revision || sending.looking {
-                    given.stranded += chunk::credit(send.layout.bytes(send.chunk));
+                    self.machine.unsent(&send);
                     continue;
                 }
                 bytes += u64::from(send.layout.bytes(send.chunk));
@@ -673,9 +679,6 @@ impl Session {
                     Some((entry, _, chunks)) if entry.index == send.entry => chunks.push(send),
                     _ => batch.push((sending.entry.clone(), sending.stat, vec![send])),
                 }
-            }
-            if given.stranded > STRANDED_MAX {
-                return Err(lost(&self.caller.peer, "too much changed while it was read"));
             }
             if batch.is_empty() {
                 return Ok(());
@@ -686,16 +689,17 @@ impl Session {
             given.spawn(&self.ctx, move || {
                 let read = batch.iter().flat_map(|(entry, stat, chunks)| supply.read(entry, *stat, chunks)).collect();
                 // A session that is over does not wait for it.
-                let _ = done.send(ReadDone::Chunks { read, bytes });
+                let asked = batch.into_iter().flat_map(|(_, _, chunks)| chunks).collect();
+                let _ = done.send(ReadDone::Chunks { asked, read });
             });
         }
         Ok(())
     }
 
     fn read_done(&mut self, read: ReadDone) -> Result<Result<(), Problem>, Problem> {
-        let Some(given) = &mut self.given else { return Ok(Ok(())) };
+        let Some(given) = self.given.as_mut().filter(|given| given.moving) else { return Ok(Ok(())) };
         match read {
-            ReadDone::Chunks { read, bytes } => {
+            ReadDone::Chunks { asked, read } => {
                 given.reading -= 1;
                 let mut packed = Vec::with_capacity(read.len());
                 for one in read {
@@ -721,9 +725,16 @@ impl Session {
                         given.seal_if_read(&self.ctx, index);
                     }
                 }
-                let came: u64 = packed.iter().map(|one| u64::from(one.header.bytes)).sum();
-                given.unsent_bytes = given.unsent_bytes.saturating_sub(bytes - came.min(bytes));
-                given.stranded += bytes - came.min(bytes);
+                for send in &asked {
+                    let came = |one: &Packed| {
+                        (one.header.entry, one.header.revision, one.header.chunk) == (send.entry, send.revision, send.chunk)
+                    };
+                    if !packed.iter().any(came) {
+                        let bytes = u64::from(send.layout.bytes(send.chunk));
+                        given.unsent_bytes = given.unsent_bytes.saturating_sub(bytes);
+                        self.machine.unsent(send);
+                    }
+                }
                 if !packed.is_empty() {
                     // The lanes share the queue; when they are gone the session ends by their word.
                     let _ = given.queue.send(packed);
@@ -806,7 +817,7 @@ impl Session {
     fn look_at_policy(&self) -> Result<(), Problem> {
         match &self.given {
             // What is handed over is not taken back; what is still open stops.
-            Some(given) if given.offered.handover.is_none() => self.ctx.authority.still_permits(&given.permit),
+            Some(given) if given.offered.handover.is_none() && self.ending.is_none() => self.ctx.authority.still_permits(&given.permit),
             _ => Ok(()),
         }
     }
@@ -869,6 +880,7 @@ impl Session {
         let id = subject.transfer.clone();
         let (row, offered) =
             ctx.store.read(move |db| Ok((transfers::get(db, &id)?, exchange::offered(db, &id)?))).await?;
+        let is_table = offered.as_ref().is_some_and(|offered| offered.offer.contract.is_some());
         let handover = offered.as_ref().and_then(|offered| offered.handover.clone());
         let (Some(mut row), Some(handover)) = (row, handover) else {
             return Err(self.invalid("a landing of something that was not handed over"));
@@ -906,7 +918,10 @@ impl Session {
             given.row.state = State::Settled;
             given.registered.show(|live| live.row.state = State::Settled);
         }
-        self.finished().await
+        if is_table {
+            Spooling::remove(&self.ctx, &subject.transfer).await?;
+        }
+        Ok(())
     }
 
     /// The table's digest as it was handed over, to tell later whose copy left the receipt. What an incremental
@@ -963,6 +978,9 @@ impl Session {
 
     /// Tells the consumer, and waits a little for its own statement.
     fn say_ended(&mut self, problem: &Problem, statement: Option<&Statement>) {
+        if let Some(given) = &mut self.given {
+            given.moving = false;
+        }
         let ending = settle::refused(problem, statement);
         match settle::ended_state(problem) {
             State::Refused => self.machine.refuse(ending),
@@ -1145,4 +1163,3 @@ const QUIET_MS: i64 = 2_000;
 /// Roots of files are stored in groups.
 const HASHES_KEPT: usize = 1024;
 const RECENT_MAX: usize = 1024;
-const STRANDED_MAX: u64 = 8 << 20;

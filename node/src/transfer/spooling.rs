@@ -137,7 +137,7 @@ impl Spooling {
         let mut bytes = 0;
         let mut all = BucketDigest::new();
         for position in 0.. {
-            if self.stop.is_cancelled() {
+            if self.stop.is_cancelled() || ctx.drain.is_cancelled() {
                 return Err(Problem::new(Code::Cancelled));
             }
             let taken = ctx.world.clock.monotonic().saturating_sub(began);

@@ -10,7 +10,7 @@ use posthouse_platform::World;
 use posthouse_platform::identity::{Authority, Identity, TlsKey, write_statement_key};
 use posthouse_protocol::id::{GrantId, JobId, NodeId, ResourceRef, TransferId};
 use posthouse_protocol::policy::{Grant, Peer, Policy};
-use posthouse_protocol::problem::Problem;
+use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::{Ed25519Signer, Signer, Statement};
 use posthouse_protocol::time::Timestamp;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,9 @@ pub struct Scene {
     consumer: Party,
     sequence: AtomicU64,
     grants: Vec<Grant>,
-    pub transport: &'static str,
+    transport: &'static str,
+    /// Further keys of the provider's `[node]`.
+    pub provider_more: &'static str,
 }
 
 struct Party {
@@ -73,6 +75,7 @@ impl Scene {
             sequence: AtomicU64::new(1),
             grants,
             transport,
+            provider_more: "",
         };
         for place in ["source", "target"] {
             std::fs::create_dir(scene.path(place)).unwrap();
@@ -95,22 +98,42 @@ impl Scene {
         self.start(world, &self.consumer, rest).await
     }
 
+    /// The consumer's configuration and identity on disk, for a process of its own.
+    pub async fn consumer_file(&self, rest: &str) -> PathBuf {
+        let (file, _) = self.prepare(&World::real(), &self.consumer, rest).await;
+        file
+    }
+
     async fn start(&self, world: World, party: &Party, rest: &str) -> Node {
+        let (_, config) = self.prepare(&world, party, rest).await;
+        for _ in 0..100 {
+            match Node::start(world.clone(), config.clone()).await {
+                Ok(node) => return node,
+                // What was stopped a moment ago may still hold its port.
+                Err(problem) if problem.code == Code::ListenFailed => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(problem) => panic!("{problem}"),
+            }
+        }
+        panic!("the port is never free")
+    }
+
+    async fn prepare(&self, world: &World, party: &Party, rest: &str) -> (PathBuf, Config) {
         let dir = self.path(party.name.as_str());
         let text = format!(
-            "[node]\nname = \"{}\"\ndata_dir = \"{}\"\nlisten = \"127.0.0.1:{}\"\ntransport = \"{}\"\n\
+            "[node]\nname = \"{}\"\ndata_dir = \"{}\"\nlisten = \"127.0.0.1:{}\"\ntransport = \"{}\"\n{}\n\
              [coordinator]\naddress = \"127.0.0.1:9\"\n{rest}",
             party.name,
             dir.join("data").display(),
             party.port,
             self.transport,
+            if party.name == self.provider.name { self.provider_more } else { "" },
         );
         std::fs::create_dir_all(&dir).unwrap();
         let file = dir.join("node.toml");
         std::fs::write(&file, text).unwrap();
         let config = Config::load(&file).unwrap_or_else(|problem| panic!("{problem}"));
-        self.join(&world, party, &config).await;
-        Node::start(world, config).await.unwrap()
+        self.join(world, party, &config).await;
+        (file, config)
     }
 
     /// What joining leaves behind.
@@ -126,7 +149,16 @@ impl Scene {
         if !folder.join("statement.pem").exists() {
             write_statement_key(&folder.join("statement.pem"), &party.seed).unwrap();
         }
-        let store = Store::open(world, &config.node.data_dir).await.unwrap();
+        // A node that was stopped a moment ago may still hold its store.
+        let mut opened = Store::open(world, &config.node.data_dir).await;
+        for _ in 0..100 {
+            if opened.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            opened = Store::open(world, &config.node.data_dir).await;
+        }
+        let store = opened.unwrap();
         let (bytes, sequence) = self.policy(party, &self.grants);
         let policy_key = self.policy_signer.public_key();
         store
@@ -220,12 +252,49 @@ pub async fn finish(node: &Node, id: TransferId) -> Result<Transfer, Problem> {
     }
 }
 
+/// Waits until a transfer's row is as wanted.
+pub async fn until(node: &Node, id: &TransferId, what: &str, wanted: impl Fn(&Transfer) -> bool) -> Transfer {
+    for _ in 0..1200 {
+        let id = id.clone();
+        let row = node.context().store.read(move |db| transfers::get(db, &id)).await.unwrap();
+        if let Some(row) = row.filter(|row| wanted(row)) {
+            return row;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{id} did not become {what} within a minute");
+}
+
+/// What a transfer looks like while it runs here.
+pub async fn until_live(node: &Node, id: &TransferId, what: &str, wanted: impl Fn(&transfer::Live) -> bool) {
+    for _ in 0..1200 {
+        if node.context().transfers.list().iter().any(|live| live.row.id == *id && wanted(live)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{id} did not become {what}");
+}
+
 /// All statements about a transfer that a node holds, verified.
 pub async fn evidence(node: &Node, id: &TransferId) -> Vec<Statement> {
     let ctx = node.context();
     let transfer = id.clone();
     let kept = ctx.store.read(move |db| statements::of_transfer(db, &transfer)).await.unwrap();
     kept.iter().map(|kept| Statement::open(&kept.bytes, ctx.authority.as_ref()).unwrap()).collect()
+}
+
+/// As [`evidence`], once the other side's word has come too.
+pub async fn evidence_of_both(node: &Node, id: &TransferId) -> Vec<Statement> {
+    for _ in 0..100 {
+        let held = evidence(node, id).await;
+        if held.len() == 2 {
+            return held;
+        }
+        assert!(held.len() < 2, "{held:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{} does not hold both statements about {id}", node.context().name);
 }
 
 /// Content, kind, mode and mtime of everything beneath a folder, by name.

@@ -92,7 +92,9 @@ pub(super) async fn take(run: &mut Run, job: &Job, line: Line, request: Request)
         staging: false,
         handed: None,
         finishing: false,
+        finished: false,
         files_sent: 0,
+        resent_bytes: 0,
         quarantined: 0,
         arrived: None,
         end: None,
@@ -147,7 +149,10 @@ struct Session<'r> {
     staging: bool,
     handed: Option<Handover>,
     finishing: bool,
+    finished: bool,
     files_sent: u64,
+    /// Content that came although an earlier process had it; counted in whole chunks, small ones together.
+    resent_bytes: u64,
     quarantined: u64,
     arrived: Option<Arrived>,
     /// Set when the transfer has ended and only the line is to be closed in peace.
@@ -306,7 +311,11 @@ impl Session<'_> {
                 }
             }
             ConsumerEvent::LeftOut(Some(index), what) => {
+                self.wait_for_writes(index).await?;
                 self.forget(index, &what.name).await?;
+                if let Some(stage) = self.stage.clone() {
+                    blocking(&self.ctx.world, move || stage.discard_part(&what.name)).await?;
+                }
             }
             ConsumerEvent::LeftOut(None, _) => {}
             ConsumerEvent::HandedOver(handover) => self.handed = Some(handover),
@@ -325,7 +334,11 @@ impl Session<'_> {
                 let statement = settle::state_ending(&self.ctx, &row, &subject, &problem).await?;
                 let noted = statement.map(|statement| statement.bytes().to_vec()).unwrap_or_default();
                 self.machine().noted(noted);
-                self.end = super::load(&self.ctx, &row.id).await?;
+                match super::load(&self.ctx, &row.id).await?.filter(|row| row.state.is_final()) {
+                    Some(row) => self.end = Some(row),
+                    // What is committed stands: its statement is given until it is taken.
+                    None => return Ok(Some(Ended::Lost(problem))),
+                }
             }
             ConsumerEvent::Noted(statement) => {
                 settle::take_ending(&self.ctx, &self.run.subject(), &statement).await?;
@@ -360,6 +373,8 @@ impl Session<'_> {
             .await?;
         let arrived = (self.ctx.staging(), self.run.row.id.clone());
         self.arrived = Some(blocking(&self.ctx.world, move || Arrived::open(&arrived.0, &arrived.1)).await?);
+        // This listing counts anew; what is here of it already is added as it is looked up.
+        self.run.registered.show(|live| (live.bytes, live.bytes_total, live.files, live.rows) = (0, 0, 0, 0));
         let channels = offer.data_channels.min(limits::DATA_CHANNELS);
         self.machine().accept(channels, limits::CREDIT_BYTES)?;
         self.stage = Some(stage);
@@ -440,7 +455,9 @@ impl Session<'_> {
             match answer {
                 Answer::LeaveOut(what) => self.machine().leave_out(&entry, what)?,
                 Answer::Have(have, whole) => {
-                    if whole == Whole::Present {
+                    // It may have been read anew while it was looked up.
+                    let newer = self.open.get(&entry.index).is_some_and(|open| open.revision > entry.revision);
+                    if whole == Whole::Present && !newer {
                         self.present.insert(entry.index);
                     }
                     let known = match &have {
@@ -449,7 +466,7 @@ impl Session<'_> {
                         // A little more or less at a file's end does not matter to who watches.
                         Have::Chunks(chunks) => chunks.len() as u64 * u64::from(limits::CHUNK_BYTES),
                     };
-                    if !matches!(have, Have::Whole(_)) {
+                    if !matches!(have, Have::Whole(_)) && !newer {
                         self.open.insert(entry.index, entry.clone());
                     }
                     self.run.registered.show(|live| live.bytes += known);
@@ -463,7 +480,13 @@ impl Session<'_> {
     /// What was written of an entry is void. No write to it may be under way while it begins anew.
     async fn again(&mut self, entry: Entry) -> Result<Option<Ended>, Problem> {
         let index = entry.index;
-        self.writes.retain(|chunk| chunk.meta().entry() != index || chunk.meta().revision() == entry.revision);
+        // Nothing of its new state can have come yet: that is asked for after this.
+        let (void, kept): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.writes).into_iter().partition(|chunk| chunk.meta().entry() == index);
+        self.writes = kept;
+        for chunk in void {
+            self.give_back(&chunk.meta());
+        }
         self.wait_for_writes(index).await?;
         self.forget(index, &entry.name).await?;
         self.open.insert(index, entry.clone());
@@ -527,7 +550,11 @@ impl Session<'_> {
             let mut bytes = 0;
             while bytes < WRITE_BYTES && batch.len() < WRITE_CHUNKS {
                 let Some(chunk) = self.writes.pop_front() else { break };
-                let Some(entry) = self.open.get(&chunk.meta().entry()).cloned() else { continue };
+                let Some(entry) = self.open.get(&chunk.meta().entry()).cloned() else {
+                    // Its entry was left out meanwhile.
+                    self.give_back(&chunk.meta());
+                    continue;
+                };
                 bytes += u64::from(chunk.meta().bytes());
                 batch.push((entry, chunk));
             }
@@ -554,10 +581,21 @@ impl Session<'_> {
         }
     }
 
+    /// A chunk that is not written after all: its credit is free again.
+    fn give_back(&mut self, meta: &ChunkMeta) {
+        if let Some(left) = self.writing.get_mut(&meta.entry()) {
+            *left -= 1;
+            if *left == 0 {
+                self.writing.remove(&meta.entry());
+            }
+        }
+        self.machine().durable(meta.credit());
+    }
+
     fn wrote(&mut self, done: Done) -> Result<(), Problem> {
         let Done::Wrote { metas, again, result } = done else { return Ok(()) };
         self.write_jobs -= 1;
-        self.base.resent_chunks += again;
+        self.resent_bytes += again;
         for meta in metas {
             let index = meta.entry();
             let left = self.writing.get_mut(&index).map(|left| {
@@ -575,7 +613,7 @@ impl Session<'_> {
                 self.since.get_or_insert(steady(&self.ctx.world));
                 self.run.registered.show(|live| live.bytes += u64::from(meta.bytes()));
             } else {
-                self.progress.credit += meta.credit();
+                self.machine().durable(meta.credit());
             }
             if !self.writing.contains_key(&index)
                 && let Some(entry) = self.completed.remove(&index)
@@ -587,7 +625,11 @@ impl Session<'_> {
     }
 
     fn flush_if_due(&mut self) {
-        if self.flushing || self.progress.is_empty() {
+        if self.flushing {
+            return;
+        }
+        if self.progress.is_empty() {
+            self.since = None;
             return;
         }
         let old = self.since.is_none_or(|since| since.plus_ms(PROGRESS_MS) <= steady(&self.ctx.world));
@@ -647,6 +689,7 @@ impl Session<'_> {
     }
 
     async fn done(&mut self, done: Done) -> Result<Option<Ended>, Problem> {
+        self.finished |= matches!(done, Done::Finished(_));
         let result = match done {
             Done::Looked(found) => found.and_then(|found| self.looked(found)),
             done @ Done::Wrote { .. } => self.wrote(done),
@@ -687,7 +730,6 @@ impl Session<'_> {
         let (Some(handover), Some(stage), Some(offer)) = (self.handed.clone(), self.stage.clone(), &self.offer) else {
             return Ok(());
         };
-        self.finishing = true;
         let statement = settle::open(&self.ctx, &self.run.row.peer, &handover.statement)?;
         let id = self.run.row.id.clone();
         let splits = match stage.place() {
@@ -710,6 +752,7 @@ impl Session<'_> {
             session: self.session,
         };
         self.show();
+        self.finishing = true;
         let jobs = self.jobs_in.clone();
         tokio::spawn(async move {
             let finished = finishing.record_and_commit(staged, left_out).await;
@@ -730,17 +773,20 @@ impl Session<'_> {
             }
             return Ok(Ended::Final(Box::new(row)));
         }
-        if self.finishing {
+        if self.finishing && !self.finished {
             // The commit goes on by itself; the next attempt finds it done, or does it again.
             while let Some(done) = self.jobs.recv().await {
                 if let Done::Finished(_) = done {
                     break;
                 }
             }
-        } else {
+        } else if !self.finishing {
             self.make_durable().await;
         }
-        self.run.row = self.row();
+        let stored = if self.finishing { super::load(&self.ctx, &self.base.id).await? } else { None };
+        self.run.row = stored.unwrap_or_else(|| self.row());
+        // The time until now is in the row.
+        self.run.began = self.ctx.world.clock.monotonic();
         match ended {
             Err(problem) => {
                 let subject = self.run.subject();
@@ -806,7 +852,7 @@ impl Session<'_> {
 
     async fn make_durable(&mut self) {
         self.write_some();
-        while self.write_jobs > 0 || self.flushing || !self.progress.chunks.is_empty() {
+        while self.write_jobs > 0 || self.flushing || !self.progress.is_empty() {
             if self.write_jobs == 0 && !self.flushing {
                 self.flush();
             }
@@ -841,7 +887,7 @@ impl Session<'_> {
         row.started = self.run.row.started;
         row.bytes_sent += counters.wire_bytes;
         row.chunks += counters.chunks;
-        row.resent_chunks += counters.resent_chunks;
+        row.resent_chunks += counters.resent_chunks + self.resent_bytes.div_ceil(u64::from(limits::CHUNK_BYTES));
         row.files_sent += self.files_sent;
         row.active_ms += self.run.elapsed();
         row

@@ -38,17 +38,18 @@ impl Arrived {
         Ok(Self { inner: Arc::new(Mutex::new(Inner { file, before })) })
     }
 
-    /// Notes chunks that are about to be written; gives how many of them came before.
+    /// Notes chunks that are about to be written; gives how many bytes of them came before.
     pub(super) fn note(&self, chunks: &[(Entry, VerifiedChunk)]) -> u64 {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let records: Vec<[u8; RECORD]> =
             chunks.iter().map(|(entry, chunk)| record(entry, chunk.meta().chunk())).collect();
-        let again = records.iter().filter(|record| inner.before.remove(*record)).count();
+        let again = records.iter().zip(chunks).filter(|(record, _)| inner.before.remove(*record));
+        let again = again.map(|(_, (_, chunk))| u64::from(chunk.meta().bytes())).sum();
         if let Err(error) = inner.file.write_all(records.as_flattened()) {
             // Only a count in a listing depends on it.
             tracing::debug!(%error, "Arrived chunks are not noted");
         }
-        again as u64
+        again
     }
 
     /// All that arrived is durable: none of it is asked again.

@@ -212,7 +212,9 @@ pub(in crate::transfer::consumer) async fn commit_staged(run: &mut Run, job: &Jo
     };
     match committed.await {
         Ok(_) => {
-            run.row.state = State::Committed;
+            if let Some(row) = super::super::load(&run.ctx, &run.row.id).await? {
+                run.row = row;
+            }
             Ok(Some(Ended::Stopped))
         }
         Err(problem) if problem.code == Code::DiskFull => Ok(Some(Ended::NoRoom(problem))),
@@ -375,7 +377,10 @@ pub(super) async fn clean_up(ctx: &Arc<Context>, row: &Transfer) {
         if let Some(succeeded) = &row.succeeds {
             TableStage::remove(&context.staging(), succeeded)?;
         }
-        context.store.write_now(|tx| exchange::forget_landing(tx, &row.id))
+        context.store.write_now(|tx| {
+            row.succeeds.iter().try_for_each(|succeeded| exchange::forget_landing(tx, succeeded))?;
+            exchange::forget_landing(tx, &row.id)
+        })
     });
     if let Err(problem) = done.await {
         tracing::warn!(%problem, "A transfer's working files remain");
