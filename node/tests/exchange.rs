@@ -205,7 +205,8 @@ async fn a_provider_that_stops_midway_is_resumed_without_sending_finished_chunks
 
 fn table(path: &std::path::Path, rows: i64) {
     let mut db = rusqlite::Connection::open(path).unwrap();
-    db.execute_batch("CREATE TABLE residents (id INTEGER PRIMARY KEY, name TEXT NOT NULL, changed INTEGER NOT NULL)").unwrap();
+    db.execute_batch("CREATE TABLE residents (id INTEGER PRIMARY KEY, name TEXT NOT NULL, changed INTEGER NOT NULL)")
+        .unwrap();
     let tx = db.transaction().unwrap();
     for id in 0..rows {
         let name = format!("居民𠮷{id}");
@@ -254,7 +255,10 @@ async fn a_table_lands_whole_over_both_lines_and_a_bad_row_is_quarantined() {
         let held = evidence(&consumer, &row.id).await;
         let landing = held.iter().find_map(|s| s.landing()).unwrap();
         let manifest = held.iter().find_map(|s| s.manifest()).unwrap();
-        assert_eq!((manifest.counts.rows_read, manifest.counts.rows_sent, manifest.counts.rows_quarantined), (150_000, 149_999, 1));
+        assert_eq!(
+            (manifest.counts.rows_read, manifest.counts.rows_sent, manifest.counts.rows_quarantined),
+            (150_000, 149_999, 1)
+        );
         assert_eq!(landing.counts.rows_landed, 149_999);
         assert_eq!(landing.digest_commitment, manifest.digest_commitment);
         let landed = rows(&scene.path("target/residents.db"));
@@ -289,7 +293,10 @@ async fn increments_follow_the_watermark_and_deep_reconciliation_names_a_changed
     copy.execute("UPDATE residents SET name = '篡改' WHERE id = 42", []).unwrap();
     let deep = reconcile::deep(consumer.context(), &job).await.unwrap();
     assert_eq!(deep.findings.len(), 1, "{deep:?}");
-    assert_eq!((deep.findings[0].keys.as_slice(), deep.findings[0].party), (["42".to_owned()].as_slice(), Party::Consumer));
+    assert_eq!(
+        (deep.findings[0].keys.as_slice(), deep.findings[0].party),
+        (["42".to_owned()].as_slice(), Party::Consumer)
+    );
     drop(provider);
 }
 
@@ -334,11 +341,13 @@ async fn a_pushed_folder_lands_where_the_taker_chose_and_an_unaccepted_push_is_r
     let provider = scene.provider(&push).await;
     let consumer = scene.consumer(&accept).await;
     let config = provider.context().config();
-    let outcome = transfer::push(provider.context().clone(), &config.jobs[&"daily".parse::<JobId>().unwrap()]).await.unwrap();
+    let outcome =
+        transfer::push(provider.context().clone(), &config.jobs[&"daily".parse::<JobId>().unwrap()]).await.unwrap();
     let transfer::Outcome::Final(row) = outcome else { panic!("it was stopped") };
     assert_eq!(row.state, State::Settled, "{row:?}");
     assert_eq!(tree(&scene.path("target")), tree(&scene.path("source")));
-    let refused = transfer::push(provider.context().clone(), &config.jobs[&"stray".parse::<JobId>().unwrap()]).await.unwrap_err();
+    let refused =
+        transfer::push(provider.context().clone(), &config.jobs[&"stray".parse::<JobId>().unwrap()]).await.unwrap_err();
     assert_eq!(refused.code, Code::NotAccepted);
     drop(consumer);
 }

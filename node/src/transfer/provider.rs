@@ -727,7 +727,8 @@ impl Session {
                 }
                 for send in &asked {
                     let came = |one: &Packed| {
-                        (one.header.entry, one.header.revision, one.header.chunk) == (send.entry, send.revision, send.chunk)
+                        (one.header.entry, one.header.revision, one.header.chunk)
+                            == (send.entry, send.revision, send.chunk)
                     };
                     if !packed.iter().any(came) {
                         let bytes = u64::from(send.layout.bytes(send.chunk));
@@ -817,7 +818,9 @@ impl Session {
     fn look_at_policy(&self) -> Result<(), Problem> {
         match &self.given {
             // What is handed over is not taken back; what is still open stops.
-            Some(given) if given.offered.handover.is_none() && self.ending.is_none() => self.ctx.authority.still_permits(&given.permit),
+            Some(given) if given.offered.handover.is_none() && self.ending.is_none() => {
+                self.ctx.authority.still_permits(&given.permit)
+            }
             _ => Ok(()),
         }
     }

@@ -110,7 +110,9 @@ impl Scene {
             match Node::start(world.clone(), config.clone()).await {
                 Ok(node) => return node,
                 // What was stopped a moment ago may still hold its port.
-                Err(problem) if problem.code == Code::ListenFailed => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(problem) if problem.code == Code::ListenFailed => {
+                    tokio::time::sleep(Duration::from_millis(100)).await
+                }
                 Err(problem) => panic!("{problem}"),
             }
         }
