@@ -10,6 +10,8 @@ use crate::endpoint::shared::{
 use crate::endpoint::{Channel, Connection, Dial, DialTrust, Remote, Transport};
 use crate::identity::inside;
 use crate::identity::verify::Judge;
+use crate::random::Random;
+use aws_lc_rs::hmac;
 use posthouse_protocol::problem::{Code, Problem};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, VarInt};
@@ -43,8 +45,7 @@ impl Quic {
     ) -> Result<Self, Problem> {
         let ipv6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
         let transport = Arc::new(transport(shared.join));
-        let mut config = quinn::EndpointConfig::default();
-        config.rng_seed(shared.world.network.quic_seed());
+        let config = endpoint_config(&shared);
         let base = match incoming {
             Some(_) => Some(server(&shared, &transport)?.0),
             None => None,
@@ -365,6 +366,41 @@ fn server(
     Ok((config, judge))
 }
 
+/// Reset tokens follow from the identity's key: whoever still speaks to a process that was killed is told so by
+/// the next one at once, instead of waiting until its line has idled out.
+fn endpoint_config(shared: &Shared) -> quinn::EndpointConfig {
+    let mut config = match shared.identity() {
+        Some(identity) => {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, &identity.key().to_pkcs8());
+            let secret = hmac::sign(&key, b"posthouse QUIC stateless reset");
+            quinn::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_ref())))
+        }
+        None => quinn::EndpointConfig::default(),
+    };
+    let random = shared.world.random.clone();
+    config.cid_generator(move || Box::new(Ids(random.clone())));
+    config.rng_seed(shared.world.network.quic_seed());
+    config
+}
+
+/// Connection ids without a pattern: quinn's own would take those of an earlier process for forged ones and
+/// not answer them.
+struct Ids(Arc<dyn Random>);
+
+impl quinn::ConnectionIdGenerator for Ids {
+    fn generate_cid(&mut self) -> quinn::ConnectionId {
+        let mut id = [0; CONNECTION_ID_BYTES];
+        self.0.fill(&mut id);
+        quinn::ConnectionId::new(&id)
+    }
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_BYTES
+    }
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
 fn transport(coordinator: bool) -> quinn::TransportConfig {
     let (stream, connection, send) = match coordinator {
         // Thousands of nodes ask small things: none of them needs a wide window.
@@ -396,3 +432,4 @@ const SEND_BYTES: u64 = 32 << 20;
 const INCOMING_BYTES: u64 = 64 << 10;
 const JOIN_LIFE: Duration = Duration::from_secs(60);
 const CLOSE: Duration = Duration::from_secs(2);
+const CONNECTION_ID_BYTES: usize = 8;

@@ -19,7 +19,6 @@ fn kills() -> u64 {
 }
 
 #[test]
-#[ignore = "had not ended after two minutes when last seen; not yet examined"]
 fn a_folder_survives_kills_of_the_provider() {
     folder_under_kills(Role::Provider);
 }
@@ -32,7 +31,6 @@ fn a_folder_survives_kills_of_the_coordinator() {
     folder_under_kills(Role::Coordinator);
 }
 #[test]
-#[ignore = "had not ended after two minutes when last seen; not yet examined"]
 fn a_table_survives_kills_of_the_provider() {
     table_under_kills(Role::Provider);
 }

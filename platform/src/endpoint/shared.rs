@@ -322,7 +322,7 @@ const WELCOME_VERSION: u8 = 1;
 pub(crate) const HANDSHAKES_MAX: usize = 256;
 pub(crate) const HANDSHAKE: Duration = Duration::from_millis(limits::HANDSHAKE_MS);
 pub(crate) const IDLE: Duration = Duration::from_millis(limits::IDLE_MS);
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Channels open at once on one connection, of either side.
 pub(crate) const CHANNELS_MAX: usize = 64;
 /// How long opening a channel waits for room or for the other side.
