@@ -242,7 +242,9 @@ impl Site {
             let path = dir.join(format!("{name}.toml"));
             std::fs::write(&path, toml).expect("node.toml is written");
             let token = posthouse(&["coordinator", "token", "--config", text(&config), "--node", name]).ok();
-            posthouse(&["node", "join", "--config", text(&path), "--token", token.stdout.trim()]).ok();
+            let mut join = scene.prefix.clone();
+            join.extend(words(&[program(), "node", "join", "--config", text(&path), "--token", token.stdout.trim()]));
+            run(Command::new(&join[0]).args(&join[1..])).ok();
             Daemon::start(
                 words(&["node", "run", "--config", text(&path)]),
                 dir.join(format!("{name}.log")),
@@ -322,7 +324,7 @@ pub fn compare_folders(left: &Path, right: &Path) -> String {
     let diff = run(Command::new("diff").args(["-r", "--no-dereference"]).arg(left).arg(right));
     let list = |folder: &Path| {
         let ran = run(Command::new("sh")
-            .args(["-c", "find . -mindepth 1 -printf '%P|%y|%m|%T@|%l\\n' | sort"])
+            .args(["-c", "find . -printf '%P|%y|%m|%T@|%l\\n' | sort"])
             .current_dir(folder));
         ran.stdout
     };
