@@ -96,7 +96,7 @@ def node_keys(trust):
     payload = cbor2.loads(nodes["payload"])
     vkey = (trust / "ledger.vkey").read_text().strip()
     check(payload[0] == vkey, "ledger.vkey is not the one in nodes.cose")
-    check(base64.b64decode(vkey.split("+")[2])[1:] == raw_key((trust / "ledger.pem").read_bytes()), "ledger.pem")
+    check(base64.b64decode(vkey.split("+", 2)[2])[1:] == raw_key((trust / "ledger.pem").read_bytes()), "ledger.pem")
     keys = {}
     for node in payload[2]:
         for key in node[3]:
