@@ -14,7 +14,6 @@ mod sources;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[test]
-#[ignore = "no seed has been seen to pass yet; run it with `--ignored`"]
 fn whatever_is_lost_cut_or_crashed_everything_receipted_is_there_and_nothing_else() {
     if let Some(seed) = number("SEED") {
         let _ = tracing_subscriber::fmt().with_env_filter("info,turmoil=warn").with_test_writer().try_init();
@@ -43,7 +42,6 @@ fn whatever_is_lost_cut_or_crashed_everything_receipted_is_there_and_nothing_els
 }
 
 #[test]
-#[ignore = "no seed has been seen to pass yet; run it with `--ignored`"]
 fn the_same_seed_gives_the_same_trace_twice() {
     let seed = number("SEED").unwrap_or(3);
     let (first, second) = (drive::run(seed), drive::run(seed));
