@@ -190,7 +190,7 @@ impl TransferRow {
             self.bytes = manifest.counts.bytes;
             self.refused = manifest.counts.refused;
         }
-        self.quarantined = self.quarantined.max(manifest.counts.rows_quarantined);
+        self.quarantined = self.quarantined.saturating_add(manifest.counts.rows_quarantined);
         if self.consumer_leaf.is_none() && !self.state.is_final() {
             self.state = State::Moving;
         }
@@ -208,7 +208,7 @@ impl TransferRow {
         self.files = landing.counts.files;
         self.bytes = landing.counts.bytes;
         self.refused = self.refused.max(landing.counts.refused);
-        self.quarantined = self.quarantined.max(landing.counts.rows_quarantined);
+        self.quarantined = self.quarantined.saturating_add(landing.counts.rows_quarantined);
         self.ended_at = Some(landing.committed);
         self.receipt = Some(ReceiptId::from_statement(statement.sha256()));
         if self.provider_leaf.is_none() {

@@ -89,21 +89,6 @@ async fn a_folder_arrives_with_one_receipt_over_tcp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the minimal authority here names no peers without a grant; tests/it has this scene with the coordinator"]
-async fn without_a_grant_both_sides_state_a_refusal() {
-    let scene = Scene::new("quic", &["other"]);
-    let provider = scene.provider(&offer_folder(&scene)).await;
-    let consumer = scene.consumer(&take_folder(&scene, "")).await;
-    let row = run(&consumer, "scans").await;
-    assert_eq!(row.state, State::Refused, "{row:?}");
-    assert_eq!(row.problem.as_ref().unwrap().code, Code::NoGrant);
-    for node in [&provider, &consumer] {
-        let held = evidence_of_both(node, &row.id).await;
-        assert!(held.iter().all(|s| matches!(s.body(), Body::Refusal(_, ending) if ending.code == 3001)));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_grant_withdrawn_stops_an_open_transfer_within_five_seconds() {
     let mut scene = Scene::new("quic", &["scans"]);
     scene.provider_more = "bandwidth = \"2 MiB\"";
