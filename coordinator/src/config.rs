@@ -263,7 +263,7 @@ mod tests {
         let blocks = TEMPLATE.split("\n\n").filter(|b| b.lines().any(|l| l.starts_with("# ")));
         for block in blocks {
             let comments: Vec<&str> = block.lines().filter(|l| l.starts_with("# ")).collect();
-            assert!(comments.iter().any(chinese) && !comments.iter().all(|l| chinese(&l)), "{block}");
+            assert!(comments.iter().any(chinese) && !comments.iter().all(chinese), "{block}");
         }
     }
 

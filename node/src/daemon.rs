@@ -26,7 +26,7 @@ use posthouse_protocol::statement::Signer;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -175,7 +175,7 @@ impl Node {
         tracing::info!("Stopped");
     }
 
-    fn run(&self, arrivals: mpsc::UnboundedReceiver<(NodeId, Arc<dyn Connection>)>) {
+    fn run(&self, arrivals: peers::Served) {
         let context = &self.context;
         self.tasks.spawn(accept(context.clone(), self.endpoint.clone()));
         self.tasks.spawn(serve(context.clone(), arrivals));
@@ -204,7 +204,7 @@ async fn accept(context: Arc<Context>, endpoint: Arc<dyn Endpoint>) {
 }
 
 /// Each connection, whoever dialled it, is served until it closes.
-async fn serve(context: Arc<Context>, mut arrivals: mpsc::UnboundedReceiver<(NodeId, Arc<dyn Connection>)>) {
+async fn serve(context: Arc<Context>, mut arrivals: peers::Served) {
     // Ended with their connections, which close after the drain: nothing waits for these.
     let tasks = TaskTracker::new();
     loop {

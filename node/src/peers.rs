@@ -35,6 +35,9 @@ pub struct Pool {
     serve: mpsc::UnboundedSender<(NodeId, Arc<dyn Connection>)>,
 }
 
+/// Each connection of a pool once, to be served.
+pub type Served = mpsc::UnboundedReceiver<(NodeId, Arc<dyn Connection>)>;
+
 /// What a pool works with.
 pub struct Parts {
     pub name: NodeId,
@@ -46,8 +49,7 @@ pub struct Parts {
 }
 
 impl Pool {
-    /// The receiver gives each connection once, to be served.
-    pub fn new(parts: Parts) -> (Arc<Self>, mpsc::UnboundedReceiver<(NodeId, Arc<dyn Connection>)>) {
+    pub fn new(parts: Parts) -> (Arc<Self>, Served) {
         let Parts { name, world, endpoint, authority, choice, centre } = parts;
         let (serve, served) = mpsc::unbounded_channel();
         let pool = Self {

@@ -53,8 +53,8 @@ pub async fn deliver(context: &Arc<Context>) -> Result<usize, Problem> {
         if batch.is_empty() {
             break;
         }
-        let sent: BTreeSet<[u8; 32]> = batch.iter().map(|(sha256, _)| *sha256).collect();
-        let request = CentreRequest::Submit(batch.into_iter().map(|(_, bytes)| ByteVec::from(bytes)).collect());
+        let sent: BTreeSet<[u8; 32]> = batch.iter().map(|queued| queued.sha256).collect();
+        let request = CentreRequest::Submit(batch.into_iter().map(|queued| ByteVec::from(queued.bytes)).collect());
         let answered = take(context, proofs(context, request).await?, &sent).await?;
         if answered == 0 {
             let cause = "it answered for none of the statements sent";

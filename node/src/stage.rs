@@ -4,7 +4,7 @@
 //! [`Staged`] is the whole transfer, durable and equal to what the provider signed; only this room makes it.
 
 use crate::seal::storage;
-use crate::store::exchange::{self, StagedSplit, Whole};
+use crate::store::exchange::{self, ChunkValues, StagedSplit, Whole};
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 use posthouse_connectors::folder::{FolderDestination, Part, Present};
@@ -55,7 +55,7 @@ pub enum Answer {
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Entries that were written to, with the values of their new chunks.
-    pub chunks: BTreeMap<u64, (Entry, Vec<(u32, [u8; 32])>)>,
+    pub chunks: BTreeMap<u64, (Entry, ChunkValues)>,
     /// Entries that are now whole.
     pub whole: Vec<(Entry, Whole)>,
     pub bytes: u64,

@@ -4,8 +4,8 @@
 //! Every bound that quinn leaves open is set here.
 
 use crate::endpoint::shared::{
-    CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, IDLE, KEEP_ALIVE, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES, called,
-    closed_with, unreachable,
+    CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, IDLE, Incoming, KEEP_ALIVE, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES,
+    called, closed_with, unreachable,
 };
 use crate::endpoint::{Channel, Connection, Dial, DialTrust, Remote, Transport};
 use crate::identity::inside;
@@ -24,7 +24,6 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// The QUIC half of an endpoint.
@@ -40,7 +39,7 @@ impl Quic {
     pub(crate) fn start(
         shared: Arc<Shared>,
         socket: Arc<dyn quinn::AsyncUdpSocket>,
-        incoming: Option<mpsc::Sender<Arc<dyn Connection>>>,
+        incoming: Option<Incoming>,
         stop: CancellationToken,
     ) -> Result<Self, Problem> {
         let ipv6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
@@ -131,7 +130,7 @@ async fn accept_all(
     endpoint: quinn::Endpoint,
     shared: Arc<Shared>,
     base: quinn::ServerConfig,
-    incoming: mpsc::Sender<Arc<dyn Connection>>,
+    incoming: Incoming,
     stop: CancellationToken,
 ) {
     let pending = Arc::new(AtomicUsize::new(0));
@@ -176,7 +175,7 @@ async fn accept_all(
 }
 
 /// Greets a peer whose handshake completed and hands the connection over.
-async fn welcome(connection: quinn::Connection, shared: &Arc<Shared>, incoming: &mpsc::Sender<Arc<dyn Connection>>) {
+async fn welcome(connection: quinn::Connection, shared: &Arc<Shared>, incoming: &Incoming) {
     let from = connection.remote_address();
     let alpn = connection
         .handshake_data()

@@ -12,7 +12,8 @@ mod control;
 use self::channel::{Tls, channel};
 use self::control::{Word, run};
 use crate::endpoint::shared::{
-    CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES, called, closed_with, unreachable,
+    CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, Incoming, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES, called, closed_with,
+    unreachable,
 };
 use crate::endpoint::{Channel, Connection, Dial, DialTrust, Remote, Transport};
 use crate::identity::verify::Judge;
@@ -41,7 +42,7 @@ impl Tcp {
     /// Dials, and accepts from `listener` into `incoming` if they are given, until `stop`.
     pub(crate) fn start(
         shared: Arc<Shared>,
-        listener: Option<(Box<dyn TcpListen>, mpsc::Sender<Arc<dyn Connection>>)>,
+        listener: Option<(Box<dyn TcpListen>, Incoming)>,
         stop: CancellationToken,
     ) -> Self {
         let local = listener.as_ref().and_then(|(listener, _)| listener.local_address().ok());
@@ -115,7 +116,7 @@ impl To {
 /// What the tasks of a listener share.
 struct Acceptor {
     shared: Arc<Shared>,
-    incoming: mpsc::Sender<Arc<dyn Connection>>,
+    incoming: Incoming,
     known: Mutex<BTreeMap<[u8; TOKEN_BYTES], Weak<TcpConnection>>>,
     /// Handshakes under way from each address.
     busy: Mutex<BTreeMap<IpAddr, usize>>,

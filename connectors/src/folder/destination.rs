@@ -225,7 +225,7 @@ impl FolderDestination {
     /// characters of its id after `tr-`) is not kept.
     pub fn sweep(&self, keep: &dyn Fn(&str) -> bool) -> Result<u64, Problem> {
         let mut removed = 0;
-        walk(&self.root, SELF, &mut |name, met| -> Result<Then, Problem> {
+        walk(&self.root, SELF, |name, met| -> Result<Then, Problem> {
             let (folder, leaf) = split(name);
             let Met::Here(stat) = met else { return Ok(Then::Skip) };
             if file_type(&stat) == FileType::Directory {

@@ -53,7 +53,7 @@ impl FolderSource {
         let top = rustix::fs::fstat(self.root.handle()).map_err(|e| self.lost(e))?;
         let mut lister = Lister { source: self, now, index: 0, waiting: Vec::new(), found };
         lister.entry(SELF, EntryKind::Directory, &top, None)?;
-        walk(&self.root, SELF, &mut |name, met| lister.meet(name, met))
+        walk(&self.root, SELF, |name, met| lister.meet(name, met))
     }
 
     /// Opens a listed file for reading.

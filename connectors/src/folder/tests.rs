@@ -225,13 +225,9 @@ fn a_file_that_is_not_quiet_yet_waits_for_the_next_run() {
     let changed = fs::metadata(at.source("fresh")).unwrap();
     let changed_ms = changed.ctime() * 1000 + changed.ctime_nsec() / 1_000_000;
     let options = FolderOptions { quiet_ms: 10_000, ..FolderOptions::default() };
-    let listed = |now_ms| {
-        let mut found = Vec::new();
-        at.opened(&options).list(Timestamp(now_ms), &mut |f| Ok(found.push(f))).unwrap();
-        entry_names(&found).len()
-    };
-    assert_eq!(listed(changed_ms + 9_000), 1);
-    assert_eq!(listed(changed_ms + 11_000), 2);
+    let count = |now_ms| entry_names(&listed(&at.opened(&options), now_ms)).len();
+    assert_eq!(count(changed_ms + 9_000), 1);
+    assert_eq!(count(changed_ms + 11_000), 2);
 }
 
 #[test]
@@ -551,9 +547,7 @@ fn leftovers_of_other_transfers_are_swept_and_of_running_ones_kept() {
     // What is being landed is no content for those who read the same folder.
     drop(one.part(b"a/b/file", false).unwrap());
     let from = FolderSource::open(&at.target("."), &FolderOptions::default()).unwrap();
-    let mut found = Vec::new();
-    from.list(Timestamp(0), &mut |f| Ok(found.push(f))).unwrap();
-    assert_eq!(entry_names(&found), [".", ".posthouse-notes", "a", "a/b"]);
+    assert_eq!(entry_names(&listed(&from, 0)), [".", ".posthouse-notes", "a", "a/b"]);
 }
 
 #[test]
@@ -685,9 +679,7 @@ impl Scene {
         FolderSource::open(&self.source("."), options).unwrap()
     }
     fn list(&self, options: &FolderOptions) -> Vec<Found> {
-        let mut found = Vec::new();
-        self.opened(options).list(Timestamp(i64::MAX), &mut |f| Ok(found.push(f))).unwrap();
-        found
+        listed(&self.opened(options), i64::MAX)
     }
     fn entry(&self, name: &str) -> Entry {
         entries(&self.list(&FolderOptions::default())).into_iter().find(|e| e.name == name.as_bytes()).unwrap()
@@ -779,6 +771,16 @@ fn file_of(name: &str, content: &[u8]) -> Entry {
         root: None,
         revision: 0,
     }
+}
+
+fn listed(from: &FolderSource, now_ms: i64) -> Vec<Found> {
+    let mut found = Vec::new();
+    let mut keep = |one| {
+        found.push(one);
+        Ok(())
+    };
+    from.list(Timestamp(now_ms), &mut keep).unwrap();
+    found
 }
 
 fn entries(found: &[Found]) -> Vec<Entry> {

@@ -24,7 +24,7 @@ pub(crate) enum Then {
 }
 
 /// Meets everything beneath `top` (not `top` itself).
-pub(crate) fn walk<E>(root: &Root, top: &[u8], meet: &mut dyn FnMut(&[u8], Met) -> Result<Then, E>) -> Result<(), E> {
+pub(crate) fn walk<E>(root: &Root, top: &[u8], mut meet: impl FnMut(&[u8], Met) -> Result<Then, E>) -> Result<(), E> {
     let mut stack: Vec<Level> = Vec::new();
     match Level::read(root, top) {
         Ok(level) => stack.push(level),

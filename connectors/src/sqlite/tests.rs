@@ -281,7 +281,7 @@ fn a_decimal_that_a_column_of_numbers_cannot_keep_is_refused_not_rounded() {
     let mut builder = posthouse_protocol::batch::BatchBuilder::new(&contract);
     use posthouse_protocol::batch::Value;
     for (id, unscaled) in
-        [(1, 125_000), (2, 1_234_567_890_123_456_789), (3, 10i128.pow(22)), (4, 9_007_199_254_740_993_0000)]
+        [(1, 125_000), (2, 1_234_567_890_123_456_789), (3, 10i128.pow(22)), (4, 9_007_199_254_740_993 * 10_000)]
     {
         builder.push(&[Value::Integer(id), Value::Decimal(unscaled, 4)]).unwrap();
     }

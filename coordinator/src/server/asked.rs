@@ -58,18 +58,19 @@ async fn heartbeat_answer(centre: &Arc<Centre>, node: &NodeId, heartbeat: Heartb
             Some(previous) => previous.profile,
             None => centre.member(node).await?.profile,
         };
-        if shown_to_peers(&before) != shown_to_peers(&profile) || before.resources != profile.resources {
+        if shown_otherwise(&before, &profile) || before.resources != profile.resources {
             centre.profile_changed(node, profile).await?;
         }
     }
     Ok(CentreAnswer::Heartbeat(HeartbeatAnswer { freshness: centre.freshness_of(node).await?.into(), fenced, now }))
 }
 
-/// What of a profile stands in the policies of others.
-fn shown_to_peers(
-    profile: &Profile,
-) -> (&[(Option<String>, String)], &Option<String>, &Option<String>, &Option<String>) {
-    (&profile.advertise, &profile.department, &profile.department_code, &profile.division)
+/// Whether what of a profile stands in the policies of others is no longer the same.
+fn shown_otherwise(before: &Profile, now: &Profile) -> bool {
+    before.advertise != now.advertise
+        || before.department != now.department
+        || before.department_code != now.department_code
+        || before.division != now.division
 }
 
 /// One node can't reach another: the other is asked to dial, if the two have anything to do with each other.

@@ -69,6 +69,9 @@ pub struct Offered {
     pub sealed: bool,
 }
 
+/// Chunks of one entry by their number, each with its value.
+pub type ChunkValues = Vec<(u32, [u8; 32])>;
+
 /// A table's digest at its last receipt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
@@ -101,7 +104,7 @@ pub fn landing_entry(
     at: &Connection,
     transfer: &TransferId,
     name: &[u8],
-) -> Result<Option<(LandingEntry, Vec<(u32, [u8; 32])>)>, Problem> {
+) -> Result<Option<(LandingEntry, ChunkValues)>, Problem> {
     let sql = format!("SELECT {ENTRY} FROM landing_entry WHERE transfer = ?1 AND name = ?2");
     let row = cached(at, &sql)?.query_row(params![transfer.as_str(), name], entry_row).optional().map_err(failed)?;
     let Some(found) = row.transpose()? else { return Ok(None) };
@@ -282,21 +285,7 @@ pub fn put_hashed(
 
 pub fn offered(at: &Connection, transfer: &TransferId) -> Result<Option<Offered>, Problem> {
     let sql = "SELECT consumer, request, offer, handover, started, sealed FROM offered WHERE transfer = ?1";
-    let row = |row: &Row<'_>| {
-        let columns: (String, Vec<u8>, Vec<u8>, Option<Vec<u8>>, i64, bool) =
-            (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?);
-        Ok(columns)
-    };
-    let found = cached(at, sql)?.query_row([transfer.as_str()], row).optional().map_err(failed)?;
-    let Some((consumer, request, offer, handover, started, sealed)) = found else { return Ok(None) };
-    Ok(Some(Offered {
-        consumer: NodeId::parse(&consumer).map_err(damaged)?,
-        request: decode(&request)?,
-        offer: decode(&offer)?,
-        handover: handover.map(|blob| decode(&blob)).transpose()?,
-        started: Timestamp(started),
-        sealed,
-    }))
+    cached(at, sql)?.query_row([transfer.as_str()], offered_row).optional().map_err(failed)?.transpose()
 }
 
 pub fn put_offered(at: &Connection, transfer: &TransferId, offered: &Offered) -> Result<(), Problem> {
@@ -483,6 +472,19 @@ fn entry_row(row: &Row<'_>) -> rusqlite::Result<Result<LandingEntry, Problem>> {
         _ => None,
     };
     Ok(decode(&entry).map(|entry| LandingEntry { id, entry, whole, staged }))
+}
+
+fn offered_row(row: &Row<'_>) -> rusqlite::Result<Result<Offered, Problem>> {
+    let consumer: String = row.get(0)?;
+    let (request, offer): (Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(2)?);
+    let handover: Option<Vec<u8>> = row.get(3)?;
+    let (started, sealed) = (Timestamp(row.get(4)?), row.get(5)?);
+    let parsed = || -> Result<Offered, Problem> {
+        let consumer = NodeId::parse(&consumer).map_err(damaged)?;
+        let handover = handover.map(|blob| decode(&blob)).transpose()?;
+        Ok(Offered { consumer, request: decode(&request)?, offer: decode(&offer)?, handover, started, sealed })
+    };
+    Ok(parsed())
 }
 
 fn landed_row(row: &Row<'_>) -> rusqlite::Result<Result<LandedFile, Problem>> {

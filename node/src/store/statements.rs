@@ -283,15 +283,24 @@ pub fn keep_proof(
     Ok(())
 }
 
+/// A statement that waits for the centre.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queued {
+    pub sha256: [u8; 32],
+    pub bytes: Vec<u8>,
+}
+
 /// The oldest statements that wait for the centre, in order; refused ones are left aside.
-pub fn outbox(db: &Connection, limit: usize) -> Result<Vec<([u8; 32], Vec<u8>)>, Problem> {
+pub fn outbox(db: &Connection, limit: usize) -> Result<Vec<Queued>, Problem> {
     let mut statement = db
         .prepare_cached(
             "SELECT o.sha256, s.bytes FROM outbox o JOIN statements s USING (sha256) WHERE refused IS NULL ORDER BY position LIMIT ?1",
         )
         .map_err(failed)?;
     let rows = statement
-        .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+            Ok(Queued { sha256: row.get(0)?, bytes: row.get(1)? })
+        })
         .map_err(failed)?;
     rows.map(|row| row.map_err(failed)).collect()
 }

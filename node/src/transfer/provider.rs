@@ -710,9 +710,7 @@ impl Session {
                             if given.supply.folder().is_none() {
                                 return Ok(Err(problem));
                             }
-                            if let Err(problem) = given.leave_out(&mut self.machine, entry, revision, &problem) {
-                                return Err(problem);
-                            }
+                            given.leave_out(&mut self.machine, entry, revision, &problem)?;
                         }
                     }
                 }

@@ -17,6 +17,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Where connections go that others dialled.
+pub(crate) type Incoming = mpsc::Sender<Arc<dyn Connection>>;
 
 pub(crate) struct Shared {
     pub(crate) world: World,

@@ -327,7 +327,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 fn parse(certificate: &[u8]) -> Result<x509_parser::certificate::X509Certificate<'_>, String> {
     match x509_parser::parse_x509_certificate(certificate) {
-        Ok((rest, parsed)) if rest.is_empty() => Ok(parsed),
+        Ok(([], parsed)) => Ok(parsed),
         _ => Err("it is not well-formed".to_owned()),
     }
 }

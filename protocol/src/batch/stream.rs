@@ -260,7 +260,7 @@ fn scalars<T: ArrowNativeType>(buffer: Buffer, count: usize) -> Result<ScalarBuf
     if bytes.is_none_or(|bytes| bytes > buffer.len()) {
         return wrong("has too few values");
     }
-    if buffer.as_ptr().addr() % align_of::<T>() != 0 {
+    if !buffer.as_ptr().addr().is_multiple_of(align_of::<T>()) {
         return wrong("is not aligned");
     }
     Ok(ScalarBuffer::new(buffer, 0, count))

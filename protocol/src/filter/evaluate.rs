@@ -42,7 +42,9 @@ impl Filter {
             }
             Self::In(column, literals) => {
                 let found = read(column)?;
-                any(literals.iter().map(|literal| Ok(compare(column, found, literal)?.map(Equality::is_equal))))?
+                any(literals
+                    .iter()
+                    .map(|literal| Ok(compare(column, found, literal)?.map(|order| holds(Comparison::Equal, order)))))?
             }
             Self::Between(column, low, high) => {
                 let found = read(column)?;
@@ -86,18 +88,9 @@ fn any(parts: impl Iterator<Item = Result<Option<bool>, EvaluateError>>) -> Resu
 }
 
 /// How two values stand; a number that is none (NaN) stands in no order to any other.
-type Equality = Option<Ordering>;
+type Order = Option<Ordering>;
 
-trait IsEqual {
-    fn is_equal(self) -> bool;
-}
-impl IsEqual for Equality {
-    fn is_equal(self) -> bool {
-        self == Some(Ordering::Equal)
-    }
-}
-
-fn holds(comparison: Comparison, order: Equality) -> bool {
+fn holds(comparison: Comparison, order: Order) -> bool {
     match comparison {
         Comparison::Equal => order == Some(Ordering::Equal),
         Comparison::NotEqual => order != Some(Ordering::Equal),
@@ -109,7 +102,7 @@ fn holds(comparison: Comparison, order: Equality) -> bool {
 }
 
 /// None where the value is null.
-fn compare(column: &str, value: Value<'_>, literal: &Literal) -> Result<Option<Equality>, EvaluateError> {
+fn compare(column: &str, value: Value<'_>, literal: &Literal) -> Result<Option<Order>, EvaluateError> {
     let order = match (value, literal) {
         (Value::Null, _) => return Ok(None),
         (Value::Boolean(a), Literal::Boolean(b)) => Some(a.cmp(b)),
