@@ -43,6 +43,7 @@ pub enum Target {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a node has few jobs, and each has one")]
 pub enum Schedule {
     Manual,
     Every(Interval),

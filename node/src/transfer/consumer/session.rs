@@ -161,6 +161,7 @@ struct Session<'r> {
 }
 
 /// Work done elsewhere.
+#[expect(clippy::large_enum_variant, reason = "the large one comes once, at the end")]
 enum Done {
     Looked(Result<Vec<(Entry, Answer)>, Problem>),
     Wrote { metas: Vec<ChunkMeta>, again: u64, result: Result<(), Problem> },
@@ -169,6 +170,7 @@ enum Done {
     Finished(Result<Statement, Problem>),
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 enum Woken {
     Frame(Option<Result<Frame, Problem>>),
     Received(Received),
