@@ -1,5 +1,7 @@
 //! Whole transfers between two nodes in one process, over real lines, disks and signatures.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end it where they fail")]
+
 mod support;
 
 use posthouse_node::daemon::Node;
@@ -15,8 +17,9 @@ use posthouse_protocol::statement::{Body, Outcome};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::*;
+use tokio::time::Instant;
 
 fn offer_folder(scene: &Scene) -> String {
     format!("[[resource]]\nid = \"scans\"\nfolder = \"{}\"\nlinks = \"keep\"\n", scene.path("source").display())

@@ -186,20 +186,20 @@ fn table_scene(way: &Way) {
     assert_eq!(table_print(&source), table_print(&target));
 }
 
-pub fn assert_settled(end: &Value) {
+pub(crate) fn assert_settled(end: &Value) {
     assert_eq!(end["state"], "settled", "{end}");
     assert!(end["receipt"].is_string(), "{end}");
 }
 
 /// The scene of one folder, taken or pushed.
-pub fn folder(links: &str, source: &Path, push: bool) -> Scene {
+pub(crate) fn folder(links: &str, source: &Path, push: bool) -> Scene {
     let resource = format!("[[resource]]\nid = \"tree\"\nfolder = \"{}\"\nlinks = \"{links}\"\n", text(source));
     let (give, take) = jobs("tree", "into = { folder = \"{dir}/inbox\" }\nwrite = \"upsert\"", "full", push);
     Scene { provider: resource + &give, consumer: take, grants: vec!["tree"], ..Scene::default() }
 }
 
 /// The scene of one table, taken or pushed incrementally.
-pub fn table(source: &Path, push: bool) -> Scene {
+pub(crate) fn table(source: &Path, push: bool) -> Scene {
     let resource = format!(
         "[connection.db]\nkind = \"sqlite\"\npath = \"{}\"\n\n[[resource]]\nid = \"person\"\nconnection = \"db\"\n\
          table = \"person\"\nkey = [\"id\"]\nwatermark = \"updated_at\"\nlate = \"1m\"\n",
@@ -230,7 +230,7 @@ fn jobs(resource: &str, into: &str, mode: &str, push: bool) -> (String, String) 
 }
 
 /// A table of people whose watermarks all lie before 2026-01-01 12:00:00.
-pub fn make_table(path: &Path, rows: u64) {
+pub(crate) fn make_table(path: &Path, rows: u64) {
     let mut database = Connection::open(path).expect("a database");
     database
         .execute_batch(
@@ -258,7 +258,7 @@ pub fn make_table(path: &Path, rows: u64) {
 }
 
 /// Everything of the table, reduced by SQLite itself: independent of the exchange's own digests.
-pub fn table_print(path: &Path) -> String {
+pub(crate) fn table_print(path: &Path) -> String {
     let database = Connection::open(path).expect("a database");
     let mut hasher = blake3::Hasher::new();
     let mut statement = database
@@ -286,7 +286,7 @@ pub fn table_print(path: &Path) -> String {
 }
 
 /// Files of many sizes, empty folders, links of every kind, odd names, a sparse file.
-pub fn make_tree(root: &Path) {
+pub(crate) fn make_tree(root: &Path) {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{PermissionsExt, symlink};
     let write = |name: &str, size: usize| {

@@ -1,7 +1,8 @@
 //! The tests of the whole program, in one binary: real processes, real sockets, real disks.
 //! Each module is one capability; `support` holds the scene of two nodes and a coordinator.
 //! Larger counts run with `POSTHOUSE_LONG=1` (`tests/run --long`).
-#![allow(clippy::disallowed_methods, reason = "these tests watch real processes on the real clock")]
+#![expect(clippy::panic, reason = "a test's helpers end it where they fail")]
+#![expect(clippy::disallowed_methods, reason = "these tests watch real processes on the real clock")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -3,7 +3,7 @@
 //! landed with what was there, and what the centre holds with both. A failing seed is run alone, with its log,
 //! by `SEED=7 cargo test --test sim`; `SEEDS=100` runs that many.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test's helpers end it where they fail")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end it where they fail")]
 
 mod drive;
 mod faults;

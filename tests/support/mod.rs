@@ -8,36 +8,36 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub const CENTRE: &str = "centre.test.example";
-pub const PROVIDER: &str = "police.test.example";
-pub const CONSUMER: &str = "housing.test.example";
+pub(crate) const CENTRE: &str = "centre.test.example";
+pub(crate) const PROVIDER: &str = "police.test.example";
+pub(crate) const CONSUMER: &str = "housing.test.example";
 
 /// A finished command.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
     /// The last line of stdout as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let line = self.stdout.lines().last().unwrap_or_default();
         serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {self:#?}"))
     }
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.code, 0, "{self:#?}");
         self
     }
 }
 
 /// Runs the program in English and waits for its end.
-pub fn posthouse<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Ran {
+pub(crate) fn posthouse<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Ran {
     run(Command::new(program()).args(args))
 }
 
-pub fn run(command: &mut Command) -> Ran {
+pub(crate) fn run(command: &mut Command) -> Ran {
     let output = command
         .env("LANG", "C.UTF-8")
         .env_remove("LC_ALL")
@@ -52,16 +52,16 @@ pub fn run(command: &mut Command) -> Ran {
 }
 
 /// Whether the larger counts are asked for.
-pub fn long() -> bool {
+pub(crate) fn long() -> bool {
     std::env::var_os("POSTHOUSE_LONG").is_some()
 }
 
-pub fn program() -> &'static str {
+pub(crate) fn program() -> &'static str {
     env!("CARGO_BIN_EXE_posthouse")
 }
 
 /// A running role, killed when dropped.
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Option<Child>,
     arguments: Vec<String>,
     log: PathBuf,
@@ -76,7 +76,7 @@ impl Daemon {
     }
 
     /// Starts it (again).
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("the log opens");
         let mut words = self.prefix.clone();
@@ -95,12 +95,12 @@ impl Daemon {
     }
 
     /// Words before the command line from the next start on.
-    pub fn start_under(&mut self, prefix: &[&str]) {
+    pub(crate) fn start_under(&mut self, prefix: &[&str]) {
         self.prefix = words(prefix);
     }
 
     /// SIGKILL, as a power cut of the process would be.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("it can be killed");
             child.wait().expect("it ends");
@@ -108,15 +108,15 @@ impl Daemon {
     }
 
     /// SIGSTOP: it holds everything and says nothing.
-    pub fn pause(&mut self) {
+    pub(crate) fn pause(&mut self) {
         rustix::process::kill_process(self.process(), rustix::process::Signal::STOP).expect("it can be held");
     }
-    pub fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         rustix::process::kill_process(self.process(), rustix::process::Signal::CONT).expect("it can go on");
     }
 
     /// SIGTERM and wait: gives the exit code and how long the drain took.
-    pub fn stop(&mut self) -> (i32, Duration) {
+    pub(crate) fn stop(&mut self) -> (i32, Duration) {
         let since = Instant::now();
         let pid = self.process();
         let mut child = self.child.take().expect("it runs");
@@ -130,11 +130,7 @@ impl Daemon {
         }
     }
 
-    pub fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
-    }
-
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().map(Child::id).expect("it runs")
     }
 
@@ -142,7 +138,7 @@ impl Daemon {
         rustix::process::Pid::from_raw(i32::try_from(self.pid()).expect("a pid")).expect("a pid")
     }
 
-    pub fn log_tail(&self) -> String {
+    pub(crate) fn log_tail(&self) -> String {
         let mut text = String::new();
         if let Ok(mut file) = std::fs::File::open(&self.log) {
             let _ = file.read_to_string(&mut text);
@@ -160,34 +156,34 @@ impl Drop for Daemon {
 
 /// What differs between scenes.
 #[derive(Default, Clone)]
-pub struct Scene {
+pub(crate) struct Scene {
     /// `auto`, `quic` or `tcp`; empty = auto.
-    pub transport: &'static str,
+    pub(crate) transport: &'static str,
     /// Lines added to `[coordinator]` in coordinator.toml.
-    pub coordinator: String,
+    pub(crate) coordinator: String,
     /// Everything after `[node]` and `[coordinator]` of either node; `{dir}` is the site's folder.
-    pub provider: String,
-    pub consumer: String,
+    pub(crate) provider: String,
+    pub(crate) consumer: String,
     /// Further lines within `[node]`.
-    pub provider_node: String,
-    pub consumer_node: String,
+    pub(crate) provider_node: String,
+    pub(crate) consumer_node: String,
     /// Resources of the provider that the consumer may take.
-    pub grants: Vec<&'static str>,
+    pub(crate) grants: Vec<&'static str>,
     /// Words before each daemon's command line, such as `ip netns exec NAME`.
-    pub prefix: Vec<String>,
+    pub(crate) prefix: Vec<String>,
 }
 
 /// A coordinator, a provider and a consumer.
-pub struct Site {
-    pub coordinator: Daemon,
-    pub provider: Daemon,
-    pub consumer: Daemon,
-    pub http: u16,
+pub(crate) struct Site {
+    pub(crate) coordinator: Daemon,
+    pub(crate) provider: Daemon,
+    pub(crate) consumer: Daemon,
+    pub(crate) http: u16,
     folder: tempfile::TempDir,
 }
 
 impl Site {
-    pub fn start(scene: &Scene) -> Self {
+    pub(crate) fn start(scene: &Scene) -> Self {
         let folder = tempfile::Builder::new().prefix("posthouse-it-").tempdir().expect("a temporary folder");
         let dir = folder.path().to_path_buf();
         let [centre, police, housing, http] = free_ports();
@@ -262,18 +258,18 @@ impl Site {
         site
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.folder.path()
     }
-    pub fn centre_config(&self) -> String {
+    pub(crate) fn centre_config(&self) -> String {
         text(&self.dir().join("centre/coordinator.toml")).to_owned()
     }
-    pub fn config(&self, node: &str) -> String {
+    pub(crate) fn config(&self, node: &str) -> String {
         text(&self.dir().join(format!("{node}.toml"))).to_owned()
     }
 
     /// Grants a resource of the provider to the consumer; gives the grant's id.
-    pub fn grant(&self, resource: &str) -> String {
+    pub(crate) fn grant(&self, resource: &str) -> String {
         let ran = posthouse(&[
             "grant",
             "add",
@@ -292,14 +288,14 @@ impl Site {
     }
 
     /// Runs a job at the consumer and waits; the closing object of design.md section 6.
-    pub fn take(&self, job: &str) -> Value {
+    pub(crate) fn take(&self, job: &str) -> Value {
         self.job(CONSUMER, job).ok().json()
     }
-    pub fn job(&self, node: &str, job: &str) -> Ran {
+    pub(crate) fn job(&self, node: &str, job: &str) -> Ran {
         posthouse(&["job", "run", "--config", &self.config(node), job, "--wait", "--json"])
     }
 
-    pub fn wait_until_up(&self, node: &str) {
+    pub(crate) fn wait_until_up(&self, node: &str) {
         wait_for(&format!("{node} is up"), Duration::from_secs(30), || {
             let ran = posthouse(&["coordinator", "node", "list", "--config", &self.centre_config(), "--json"]);
             ran.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).any(|item| {
@@ -311,7 +307,7 @@ impl Site {
 }
 
 /// Waits until `holds`, or says what did not come true.
-pub fn wait_for(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
     let since = Instant::now();
     while !holds() {
         assert!(since.elapsed() < at_most, "not within {at_most:?}: {what}");
@@ -320,7 +316,7 @@ pub fn wait_for(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) 
 }
 
 /// The same content, names, kinds, modes and times on both sides; differences as text.
-pub fn compare_folders(left: &Path, right: &Path) -> String {
+pub(crate) fn compare_folders(left: &Path, right: &Path) -> String {
     let diff = run(Command::new("diff").args(["-r", "--no-dereference"]).arg(left).arg(right));
     let list = |folder: &Path| {
         let ran = run(Command::new("sh")
@@ -341,7 +337,7 @@ pub fn compare_folders(left: &Path, right: &Path) -> String {
     out
 }
 
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("test folders have plain names")
 }
 
@@ -350,7 +346,7 @@ fn words(list: &[&str]) -> Vec<String> {
 }
 
 /// Ports free for UDP and TCP alike at this moment.
-pub fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     let mut kept = Vec::new();
     let mut ports = [0; N];
     let mut found = 0;

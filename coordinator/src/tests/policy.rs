@@ -8,8 +8,9 @@ use posthouse_protocol::id::NodeId;
 use posthouse_protocol::policy::{Freshness, Grant, Policy};
 use posthouse_protocol::problem::Code;
 use posthouse_protocol::trust::TrustStore;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
 
 #[tokio::test]
 async fn a_grant_given_and_withdrawn_reaches_both_nodes_within_five_seconds() {
@@ -73,7 +74,7 @@ async fn a_revoked_node_stands_on_the_deny_list_of_all() {
     scene.ask(Request::NodeRevoke { node: consumer.name.clone() }).await.unwrap();
     assert_eq!(next(&mut told[0]).await, CentreRequest::PolicyChanged);
     for node in [&provider, &bystander] {
-        assert_eq!(policy(node).await.denied, [consumer.name.clone()]);
+        assert_eq!(policy(node).await.denied, std::slice::from_ref(&consumer.name));
     }
     let after = policy(&provider).await;
     assert!(after.peers.iter().all(|peer| peer.node != consumer.name));

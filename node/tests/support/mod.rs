@@ -18,12 +18,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub const PROVIDER: &str = "police.test.example";
-pub const CONSUMER: &str = "housing.test.example";
+pub(crate) const PROVIDER: &str = "police.test.example";
+pub(crate) const CONSUMER: &str = "housing.test.example";
 
 /// A folder with both nodes' files, their keys and ports.
-pub struct Scene {
-    pub folder: tempfile::TempDir,
+pub(crate) struct Scene {
+    pub(crate) folder: tempfile::TempDir,
     authority: Authority,
     policy_signer: Ed25519Signer,
     provider: Party,
@@ -32,7 +32,7 @@ pub struct Scene {
     grants: Vec<Grant>,
     transport: &'static str,
     /// Further keys of the provider's `[node]`.
-    pub provider_more: &'static str,
+    pub(crate) provider_more: &'static str,
 }
 
 struct Party {
@@ -44,7 +44,7 @@ struct Party {
 
 impl Scene {
     /// `resources` are what the provider offers; all of them are granted.
-    pub fn new(transport: &'static str, granted: &[&str]) -> Self {
+    pub(crate) fn new(transport: &'static str, granted: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let world = World::real();
         let ca = TlsKey::from_seed(&[1; 32]).unwrap();
@@ -83,23 +83,23 @@ impl Scene {
         scene
     }
 
-    pub fn path(&self, place: &str) -> PathBuf {
+    pub(crate) fn path(&self, place: &str) -> PathBuf {
         self.folder.path().join(place)
     }
 
     /// Starts (or restarts) the provider with the rest of its configuration.
-    pub async fn provider(&self, rest: &str) -> Node {
+    pub(crate) async fn provider(&self, rest: &str) -> Node {
         self.start(World::real(), &self.provider, rest).await
     }
-    pub async fn consumer(&self, rest: &str) -> Node {
+    pub(crate) async fn consumer(&self, rest: &str) -> Node {
         self.start(World::real(), &self.consumer, rest).await
     }
-    pub async fn consumer_in(&self, world: World, rest: &str) -> Node {
+    pub(crate) async fn consumer_in(&self, world: World, rest: &str) -> Node {
         self.start(world, &self.consumer, rest).await
     }
 
     /// The consumer's configuration and identity on disk, for a process of its own.
-    pub async fn consumer_file(&self, rest: &str) -> PathBuf {
+    pub(crate) async fn consumer_file(&self, rest: &str) -> PathBuf {
         let (file, _) = self.prepare(&World::real(), &self.consumer, rest).await;
         file
     }
@@ -203,13 +203,13 @@ impl Scene {
     }
 
     /// The provider's policy without any grant, as if the centre had just pushed it.
-    pub fn withdraw(&self, provider: &Node) {
+    pub(crate) fn withdraw(&self, provider: &Node) {
         let (bytes, _) = self.policy(&self.provider, &[]);
         provider.context().authority.accept(&bytes).unwrap();
     }
 }
 
-pub fn name(text: &str) -> NodeId {
+pub(crate) fn name(text: &str) -> NodeId {
     text.parse().unwrap()
 }
 
@@ -218,7 +218,7 @@ fn free_port() -> u16 {
 }
 
 /// Plans a run of a job as the scheduler does.
-pub async fn plan(node: &Node, job: &str) -> TransferId {
+pub(crate) async fn plan(node: &Node, job: &str) -> TransferId {
     let ctx = node.context();
     let job = ctx.config().jobs.get(&job.parse::<JobId>().unwrap()).unwrap().clone();
     let posthouse_node::config::Kind::Take { resource } = job.kind.clone() else { panic!("{job:?} takes nothing") };
@@ -240,12 +240,12 @@ pub async fn plan(node: &Node, job: &str) -> TransferId {
 }
 
 /// Runs a job once to its end.
-pub async fn run(node: &Node, job: &str) -> Transfer {
+pub(crate) async fn run(node: &Node, job: &str) -> Transfer {
     let id = plan(node, job).await;
     finish(node, id).await.unwrap()
 }
 
-pub async fn finish(node: &Node, id: TransferId) -> Result<Transfer, Problem> {
+pub(crate) async fn finish(node: &Node, id: TransferId) -> Result<Transfer, Problem> {
     let ctx: Arc<_> = node.context().clone();
     let outcome = tokio::time::timeout(Duration::from_secs(120), transfer::run_consumer(ctx, id));
     match outcome.await.expect("the transfer ends within two minutes")? {
@@ -255,7 +255,7 @@ pub async fn finish(node: &Node, id: TransferId) -> Result<Transfer, Problem> {
 }
 
 /// Waits until a transfer's row is as wanted.
-pub async fn until(node: &Node, id: &TransferId, what: &str, wanted: impl Fn(&Transfer) -> bool) -> Transfer {
+pub(crate) async fn until(node: &Node, id: &TransferId, what: &str, wanted: impl Fn(&Transfer) -> bool) -> Transfer {
     for _ in 0..1200 {
         let id = id.clone();
         let row = node.context().store.read(move |db| transfers::get(db, &id)).await.unwrap();
@@ -268,7 +268,7 @@ pub async fn until(node: &Node, id: &TransferId, what: &str, wanted: impl Fn(&Tr
 }
 
 /// What a transfer looks like while it runs here.
-pub async fn until_live(node: &Node, id: &TransferId, what: &str, wanted: impl Fn(&transfer::Live) -> bool) {
+pub(crate) async fn until_live(node: &Node, id: &TransferId, what: &str, wanted: impl Fn(&transfer::Live) -> bool) {
     for _ in 0..1200 {
         if node.context().transfers.list().iter().any(|live| live.row.id == *id && wanted(live)) {
             return;
@@ -279,7 +279,7 @@ pub async fn until_live(node: &Node, id: &TransferId, what: &str, wanted: impl F
 }
 
 /// All statements about a transfer that a node holds, verified.
-pub async fn evidence(node: &Node, id: &TransferId) -> Vec<Statement> {
+pub(crate) async fn evidence(node: &Node, id: &TransferId) -> Vec<Statement> {
     let ctx = node.context();
     let transfer = id.clone();
     let kept = ctx.store.read(move |db| statements::of_transfer(db, &transfer)).await.unwrap();
@@ -287,7 +287,7 @@ pub async fn evidence(node: &Node, id: &TransferId) -> Vec<Statement> {
 }
 
 /// As [`evidence`], once the other side's word has come too.
-pub async fn evidence_of_both(node: &Node, id: &TransferId) -> Vec<Statement> {
+pub(crate) async fn evidence_of_both(node: &Node, id: &TransferId) -> Vec<Statement> {
     for _ in 0..100 {
         let held = evidence(node, id).await;
         if held.len() == 2 {
@@ -300,7 +300,7 @@ pub async fn evidence_of_both(node: &Node, id: &TransferId) -> Vec<Statement> {
 }
 
 /// Content, kind, mode and mtime of everything beneath a folder, by name.
-pub fn tree(root: &Path) -> Vec<(String, String)> {
+pub(crate) fn tree(root: &Path) -> Vec<(String, String)> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
@@ -327,7 +327,7 @@ pub fn tree(root: &Path) -> Vec<(String, String)> {
 }
 
 /// Bytes that do not compress and are the same for the same seed.
-pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut out = vec![0; bytes];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
     out

@@ -1,6 +1,8 @@
 //! A small world for tests: a coordinator with its keys, two nodes, and a transfer they receipt.
 //! Everything is derived from fixed seeds, so that the same call gives the same bytes.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers end it where they fail")]
+
 use posthouse_protocol::codec::{encode, sha256};
 use posthouse_protocol::cose::{Ed25519Signer, Signer};
 use posthouse_protocol::id::{GrantId, NodeId, ResourceRef, TransferId};
