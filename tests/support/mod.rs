@@ -319,9 +319,8 @@ pub(crate) fn wait_for(what: &str, at_most: Duration, mut holds: impl FnMut() ->
 pub(crate) fn compare_folders(left: &Path, right: &Path) -> String {
     let diff = run(Command::new("diff").args(["-r", "--no-dereference"]).arg(left).arg(right));
     let list = |folder: &Path| {
-        let ran = run(Command::new("sh")
-            .args(["-c", "find . -printf '%P|%y|%m|%T@|%l\\n' | sort"])
-            .current_dir(folder));
+        let ran =
+            run(Command::new("sh").args(["-c", "find . -printf '%P|%y|%m|%T@|%l\\n' | sort"]).current_dir(folder));
         ran.stdout
     };
     let (a, b) = (list(left), list(right));
