@@ -2,7 +2,7 @@
 # Makes a tarball of Posthouse, installs it without network, upgrades it and takes it away again.
 # 制作 Posthouse 安装包；离线安装、升级与卸载。
 #
-#   packaging/install.sh build [--out DIR] [--native] [--profile dist|release]     in the source tree 在源码目录中
+#   packaging/install.sh build [--out DIR] [--native | --program FILE] [--profile dist|release]   in the source tree 在源码目录中
 #   ./install.sh install [--user] [--prefix DIR]          in the unpacked tarball 在解压后的目录中
 #   packaging/install.sh install TARBALL [--user] …       from a tarball 直接安装 tar 包
 #   ./install.sh uninstall [--user] [--prefix DIR] [--purge]
@@ -35,11 +35,12 @@ fail() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
 # ---- build -------------------------------------------------------------------------------------
 
 build() {
-    out= native= profile=dist
+    out= native= program= profile=dist
     while [ $# -gt 0 ]; do
         case $1 in
             --out) [ $# -gt 1 ] || fail "--out needs a folder"; out=$2; shift 2 ;;
             --native) native=yes; shift ;;
+            --program) [ $# -gt 1 ] || fail "--program needs a file"; program=$2; shift 2 ;;
             --profile) [ $# -gt 1 ] || fail "--profile needs dist or release"; profile=$2; shift 2 ;;
             *) fail "unknown option: $1 未知的选项" ;;
         esac
@@ -53,7 +54,10 @@ build() {
     version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml")
     [ -n "$version" ] || fail "Cargo.toml names no version"
     built=${CARGO_TARGET_DIR:-$root/target}
-    if [ -n "$native" ]; then
+    if [ -n "$program" ]; then
+        # Built already, for whatever machine it was built for.
+        [ -x "$program" ] || fail "$program is no program"
+    elif [ -n "$native" ]; then
         # For this machine and newer ones; its glibc decides which.
         (cd "$root" && cargo build --locked --profile $profile --bin posthouse)
         program=$built/$profile/posthouse

@@ -56,21 +56,30 @@ pub(crate) fn long() -> bool {
     std::env::var_os("POSTHOUSE_LONG").is_some()
 }
 
+/// The program under test: this build's, or the one that `POSTHOUSE_PROGRAM` names (an installed one, say).
 pub(crate) fn program() -> &'static str {
-    env!("CARGO_BIN_EXE_posthouse")
+    static PROGRAM: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        std::env::var("POSTHOUSE_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_posthouse").to_owned())
+    })
 }
 
 /// A running role, killed when dropped.
 pub(crate) struct Daemon {
     child: Option<Child>,
-    arguments: Vec<String>,
+    /// Program and arguments.
+    command: Vec<String>,
     log: PathBuf,
     prefix: Vec<String>,
 }
 
 impl Daemon {
     fn start(arguments: Vec<String>, log: PathBuf, prefix: Vec<String>) -> Self {
-        let mut daemon = Self { child: None, arguments, log, prefix };
+        let command = std::iter::once(program().to_owned()).chain(arguments).collect();
+        Self::start_command(command, log, prefix)
+    }
+    pub(crate) fn start_command(command: Vec<String>, log: PathBuf, prefix: Vec<String>) -> Self {
+        let mut daemon = Self { child: None, command, log, prefix };
         daemon.restart();
         daemon
     }
@@ -80,8 +89,7 @@ impl Daemon {
         assert!(self.child.is_none(), "it runs already");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("the log opens");
         let mut words = self.prefix.clone();
-        words.push(program().to_owned());
-        words.extend(self.arguments.iter().cloned());
+        words.extend(self.command.iter().cloned());
         let child = Command::new(&words[0])
             .args(&words[1..])
             .env("LANG", "C.UTF-8")
