@@ -143,6 +143,11 @@ fn make(world: &World, dir: &Path, name: &NodeId) -> Result<Keys, Problem> {
     if ours.iter().any(|file| dir.join(file).symlink_metadata().is_ok()) {
         return Err(Problem::new(Code::CoordinatorExists).with("path", dir.display()));
     }
+    // Closing a folder that others use would lock them out.
+    if std::fs::read_dir(dir).map_err(failed)?.next().is_some() {
+        let what = format!("{} is not empty; give --data-dir a new folder", dir.display());
+        return Err(Problem::new(Code::UsageInvalid).with("what", what));
+    }
     close_to_others(dir).map_err(failed)?;
     let authority = Authority::new(name, TlsKey::made_with(&*world.random)?, world.clock.now())?;
     authority.save(dir)?;

@@ -200,6 +200,12 @@ impl Ledger {
             Ok(statement) if matches!(statement.body(), Body::Act(..)) => {
                 refuse("an administrative act is the coordinator's to state".to_owned())
             }
+            // Once its time has come it will do, and what a revoked key signs can't be dated past its end.
+            Ok(statement) if statement.issued() > self.world.clock.now().plus_ms(limits::CLOCK_SKEW_MS) => {
+                let ahead = statement.issued().since_ms(self.world.clock.now());
+                let problem = Problem::new(Code::ClockWrong).with("seconds", ahead / 1000);
+                Err(problem.cause(format!("{issuer} dated a statement {}", statement.issued())))
+            }
             Ok(statement) => Ok(Ok(Leaf(statement))),
             Err(error) => refuse(error.to_string()),
         }

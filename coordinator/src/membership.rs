@@ -145,10 +145,10 @@ impl Centre {
     }
 
     pub(crate) async fn revoke_node(self: &Arc<Self>, node: &NodeId, who: &str) -> Result<(), Problem> {
-        if !self.store.revoke(node, self.world.clock.now()).await? {
-            self.member(node).await?;
+        // Revoking once more finishes what a stop in the middle left undone: the words below.
+        if !self.store.revoke(node, self.world.clock.now()).await? && self.store.node(node).await?.is_none() {
+            return Err(Problem::new(Code::UnknownName).with("kind", "node").with("name", node));
         }
-        self.store.bump_policies(None).await?;
         self.deny_revoked().await?;
         self.disconnect(node, Code::NodeRevoked);
         self.push_all();

@@ -40,8 +40,10 @@ impl Centre {
         if new.until <= now {
             return Err(usage(format!("{} has passed already", new.until)));
         }
-        if new.columns.as_ref().is_some_and(|c| c.is_empty() || c.len() > limits::COLUMNS_MAX) {
-            return Err(usage("--columns names no column, or too many"));
+        if new.columns.as_ref().is_some_and(|c| {
+            c.is_empty() || c.len() > limits::COLUMNS_MAX || c.iter().any(|name| name.trim().is_empty())
+        }) {
+            return Err(usage("--columns names no column, an empty one, or too many"));
         }
         if new.consumer == new.resource.node {
             return Err(usage("a node needs no grant for what is its own"));

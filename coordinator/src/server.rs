@@ -241,13 +241,9 @@ impl Centre {
     }
 }
 
-/// A refusal keeps its code; facts and cause travel as its text.
+/// A refusal keeps its code; what is known of the case travels as its text.
 fn refusal(problem: &Problem) -> CentreAnswer {
-    let mut text = problem.cause.clone();
-    if text.is_empty() {
-        text = problem.facts.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
-    }
-    CentreAnswer::Refused(problem.code.number(), text.chars().take(REFUSAL_CHARS_MAX).collect())
+    CentreAnswer::Refused(problem.code.number(), problem.said().chars().take(REFUSAL_CHARS_MAX).collect())
 }
 
 async fn send(writer: &mut FrameWriter, answer: CentreAnswer) -> Result<(), Problem> {

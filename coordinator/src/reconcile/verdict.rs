@@ -3,7 +3,7 @@
 //! again whenever somebody asks.
 
 use super::TransferRow;
-use crate::store::records::{StatementKeys, registered};
+use crate::store::records::{StatementKeys, Taken, registered};
 use crate::store::{Store, StoredLeaf};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::reconciliation::{Arrived, Evidence, Finding, Judgement, Verdict, judge};
@@ -59,7 +59,7 @@ pub(crate) async fn reopen(store: &dyn Store, leaf: &StoredLeaf) -> Result<State
         Some(node) => registered(&node),
         None => return Err(damaged(format!("{issuer} is not registered"))),
     };
-    Statement::open(&leaf.bytes, &keys).map_err(damaged)
+    Statement::open(&leaf.bytes, &Taken(&keys)).map_err(damaged)
 }
 
 fn damaged(error: impl std::fmt::Display) -> Problem {

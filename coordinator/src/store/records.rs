@@ -64,6 +64,16 @@ impl Keys for StatementKeys {
     }
 }
 
+/// The same keys for what the ledger holds: whether a key could sign was judged when the statement was taken.
+pub(crate) struct Taken<'k>(pub(crate) &'k StatementKeys);
+
+impl Keys for Taken<'_> {
+    fn find(&self, issuer: &NodeId, key: &KeyId, _: Timestamp) -> Option<PublicKey> {
+        let known = self.0.keys.iter().find(|known| cose::key_id(&known.key) == *key);
+        known.filter(|_| *issuer == self.0.node).map(|known| known.key)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct TokenRecord {
     pub(crate) hash: [u8; 32],

@@ -152,6 +152,9 @@ pub(super) fn revoke(t: &Transaction<'_>, node: &NodeId, at: Timestamp) -> Resul
             "UPDATE certificates SET revoked_at = ?2 WHERE node = ?1 AND revoked_at IS NULL",
             (node.as_str(), at.0),
         )?;
+        // It stays so when the name joins again with a new key.
+        t.execute("UPDATE statement_keys SET until = ?2 WHERE node = ?1 AND until IS NULL", (node.as_str(), at.0))?;
+        super::policy::bump(t, None)?;
     }
     Ok(changed > 0)
 }

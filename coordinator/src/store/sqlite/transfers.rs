@@ -1,6 +1,6 @@
 //! Transfers as projected from statements and reports, and alarms.
 
-use super::super::records::{Page, StatementKeys, Window};
+use super::super::records::{Page, StatementKeys, Taken, Window};
 use super::{Failure, ledger, membership, policy, signed};
 use crate::alarm::Alarm;
 use crate::ledger::Leaf;
@@ -191,7 +191,7 @@ fn put(t: &Transaction<'_>, row: &TransferRow) -> Result<(), Failure> {
 fn reopen(t: &Transaction<'_>, bytes: &[u8]) -> Result<Statement, Failure> {
     let issuer = Statement::peek_issuer(bytes).map_err(Failure::damaged)?;
     let keys = StatementKeys { keys: membership::statement_keys(t, &issuer)?, node: issuer };
-    Statement::open(bytes, &keys).map_err(Failure::damaged)
+    Statement::open(bytes, &Taken(&keys)).map_err(Failure::damaged)
 }
 
 fn after(page: &Page) -> (i64, &str) {
