@@ -173,6 +173,7 @@ install_from() {
     # An upgrade keeps what is there; what is new in the example is in $share/config.
     if [ -f "$tree/config/node.toml" ] && [ ! -e "$destdir$etc/node.toml" ]; then
         put 644 "$tree/config/node.toml" "$etc/node.toml"
+        [ -z "$user" ] || sed -i "s|/var/lib/posthouse|${XDG_DATA_HOME:-$HOME/.local/share}/posthouse|g" "$destdir$etc/node.toml"
     fi
     say "installed $("$destdir$bin/posthouse" --version) in $prefix 已安装"
     say "configuration 配置: $etc/node.toml"

@@ -115,7 +115,7 @@ async fn list(config: &std::path::Path, screen: &Screen) -> Outcome {
 async fn run_job(one: One, wait: bool, dry_run: bool, screen: &Screen) -> Outcome {
     let request = Request::JobRun { job: one.job.clone(), wait, dry_run };
     let mut answers = ask(&one.config, &request, screen).await?;
-    let bar = Bar::new(screen);
+    let mut bar = Bar::new(screen);
     loop {
         match answers.next().await? {
             Answer::Item(item) if dry_run => match item {

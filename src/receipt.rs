@@ -111,12 +111,12 @@ async fn show(config: &Path, id: &str, screen: &Screen) -> Outcome {
 
 async fn export(config: &Path, id: &str, out: &Path, screen: &Screen) -> Outcome {
     let not_written = |e: std::io::Error| Problem::new(Code::StorageFailed).with("path", out.display()).cause(e);
-    std::fs::create_dir_all(out).map_err(not_written)?;
-    if std::fs::read_dir(out).map_err(not_written)?.next().is_some() {
+    if out.exists() && std::fs::read_dir(out).map_err(not_written)?.next().is_some() {
         let what = format!("{}: {}", out.display(), screen.say("the folder is not empty", "目录不为空"));
         return Err(Problem::new(Code::UsageInvalid).with("what", what));
     }
     let (items, done) = ask(config, &Request::ReceiptExport { id: id.to_owned() }, screen).await?;
+    std::fs::create_dir_all(out).map_err(not_written)?;
     // A long file comes in several pieces of one name.
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for item in &items {

@@ -179,7 +179,7 @@ async fn show(config: &Path, id: TransferId, screen: &Screen) -> Outcome {
 
 async fn watch(config: &Path, id: TransferId, screen: &Screen) -> Outcome {
     let mut answers = ask(config, &Request::TransferWatch { transfer: id }, screen).await?;
-    let bar = Bar::new(screen);
+    let mut bar = Bar::new(screen);
     loop {
         match answers.next().await? {
             Answer::Item(item) => bar.show(item, screen),
@@ -232,24 +232,47 @@ pub(crate) fn state_text(state: State, screen: &Screen) -> String {
     }
 }
 
-/// The progress line: on a terminal a bar with rate and time left, with `--json` a line per report, else nothing.
-pub(crate) struct Bar(Option<ProgressBar>);
+/// The progress line: on a terminal a bar with rate and time left, with `--json` a line per change. What keeps it
+/// waiting is said once, on a terminal or not.
+pub(crate) struct Bar {
+    bar: Option<ProgressBar>,
+    last: Option<Progress>,
+}
 
 impl Bar {
     pub(crate) fn new(screen: &Screen) -> Self {
-        Self((!screen.json && std::io::stderr().is_terminal()).then(|| {
+        let bar = (!screen.json && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::no_length();
             bar.set_style(style("{spinner} {msg} {binary_bytes} {binary_bytes_per_sec}"));
             bar
-        }))
+        });
+        Self { bar, last: None }
     }
 
-    pub(crate) fn show(&self, item: Value, screen: &Screen) {
+    pub(crate) fn show(&mut self, item: Value, screen: &Screen) {
+        let Ok(progress) = serde_json::from_value::<Progress>(item.clone()) else { return };
+        let same = |last: &Progress| *last == Progress { seconds: last.seconds, ..progress.clone() };
+        if self.last.as_ref().is_some_and(same) {
+            if let Some(bar) = &self.bar {
+                bar.tick();
+            }
+            return;
+        }
+        let said = self.last.as_ref().and_then(|last| last.problem.as_ref());
+        if let Some(problem) = progress.problem.as_ref().filter(|problem| Some(*problem) != said && !screen.json) {
+            let waiting = screen.say("waiting, it is tried again", "等待中，将自动重试");
+            let text = format!("{waiting}: {}: {}", problem.code, problem.title(screen.lang));
+            match &self.bar {
+                Some(bar) => bar.suspend(|| screen.note(&text)),
+                None => screen.note(&text),
+            }
+        }
+        self.last = Some(progress.clone());
         if screen.json {
             screen.object(&item);
             return;
         }
-        let (Some(bar), Ok(progress)) = (&self.0, serde_json::from_value::<Progress>(item)) else { return };
+        let Some(bar) = &self.bar else { return };
         if progress.bytes_total > 0 && bar.length() != Some(progress.bytes_total) {
             bar.set_length(progress.bytes_total);
             bar.set_style(style("{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}"));
@@ -260,7 +283,7 @@ impl Bar {
     }
 
     pub(crate) fn clear(&self) {
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }

@@ -164,6 +164,9 @@ pub struct Progress {
     pub bytes_total: u64,
     pub bytes_sent: u64,
     pub seconds: f64,
+    /// Why it does not go on at the moment: it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
 }
 
 impl Progress {
@@ -178,6 +181,7 @@ impl Progress {
             bytes_total: live.bytes_total,
             bytes_sent: live.row.bytes_sent,
             seconds: seconds(&live.row, now),
+            problem: live.row.problem.clone().filter(|_| live.row.state != State::Moving),
         }
     }
 }

@@ -295,7 +295,7 @@ pub fn check_landing(statement: &Statement, subject: &Subject, handed: &Statemen
 }
 
 fn cause(problem: &Problem) -> String {
-    let mut cause = problem.cause.clone();
+    let mut cause = problem.said();
     if cause.len() > limits::REASON_BYTES_MAX {
         let end = (0..=limits::REASON_BYTES_MAX).rev().find(|at| cause.is_char_boundary(*at)).unwrap_or(0);
         cause.truncate(end);

@@ -183,7 +183,7 @@ async fn welcome(connection: quinn::Connection, shared: &Arc<Shared>, incoming: 
         .and_then(|data| data.protocol);
     let refuse = |problem: Problem| {
         shared.refused(&from, None, &problem);
-        connection.close(VarInt::from(problem.code.number()), problem.cause.as_bytes());
+        connection.close(VarInt::from(problem.code.number()), problem.said().as_bytes());
     };
     let remote = match shared.remote(alpn.as_deref(), peer_chain(&connection).as_deref()) {
         Ok(remote) => remote,

@@ -207,7 +207,7 @@ impl Acceptor {
         let connection = TcpConnection::start(self.shared.clone(), stream, remote, None, join, from, token);
         let shown: Arc<dyn Connection> = connection.clone();
         if let Err(problem) = self.shared.admit(&shown) {
-            connection.close(problem.code.number(), &problem.cause);
+            connection.close(problem.code.number(), &problem.said());
             return refused(&problem);
         }
         {

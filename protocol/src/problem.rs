@@ -46,8 +46,8 @@ codes! {
         "check the path and its permissions", "请检查路径和权限";
     UsageInvalid = 1003, Usage, "the command line is not valid: {what}", "命令行有误：{what}",
         "see `posthouse --help`", "请查看 `posthouse --help`";
-    UnknownName = 1004, Usage, "there is no {kind} `{name}` here", "这里没有名为 `{name}` 的{kind}",
-        "list what exists with `posthouse {kind} list`", "用 `posthouse {kind} list` 查看已有的名称";
+    UnknownName = 1004, Usage, "there is no {kind} `{name}` here", "这里没有名为 `{name}` 的 {kind}",
+        "list what exists, such as with `posthouse job list`", "请先列出已有的名称，例如 `posthouse job list`";
     NotRunning = 1005, Unreachable, "no running {role} answers at {socket}", "{socket} 处没有正在运行的{role}",
         "start it, or check `data_dir` in the configuration", "请先启动，或检查配置中的 `data_dir`";
     AlreadyRunning = 1006, Failed, "another process already answers at {socket}", "已有另一个进程在 {socket} 处运行",
@@ -237,8 +237,24 @@ impl Problem {
             Lang::Zh => text.hint_zh,
         })
     }
+    /// What travels beside the code where only a text can: the cause, or what the title says of this case.
+    pub fn said(&self) -> String {
+        if self.cause.is_empty() && !self.facts.is_empty() { self.title(Lang::En) } else { self.cause.clone() }
+    }
+    /// A fact that is not known here (it did not travel with the code) shows as an ellipsis.
     fn fill(&self, template: &str) -> String {
-        self.facts.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
+        let mut text = String::with_capacity(template.len() + 64);
+        let mut rest = template;
+        while let Some((before, (name, after))) =
+            rest.split_once('{').and_then(|(before, after)| Some((before, after.split_once('}')?)))
+        {
+            text.push_str(before);
+            let value = self.facts.iter().find(|(known, _)| known == name).map_or("…", |(_, value)| value);
+            text.push_str(value);
+            rest = after;
+        }
+        text.push_str(rest);
+        text
     }
 }
 impl fmt::Display for Problem {

@@ -283,7 +283,7 @@ fn progress(context: &Context, row: &transfers::Transfer) -> Progress {
         bytes_total: row.counts.bytes,
         started: row.started.unwrap_or(row.created),
         code: row.problem.as_ref().map(|problem| problem.code.number()),
-        cause: row.problem.as_ref().map(|problem| problem.cause.clone()),
+        cause: row.problem.as_ref().map(Problem::said),
     }
 }
 
@@ -326,7 +326,7 @@ async fn notice(context: &Arc<Context>, channel: Channel) -> Result<(), Problem>
         }
         CentreRequest::Reconcile(job) => match findings(context, &job).await {
             Ok(findings) => CentreAnswer::Findings(findings),
-            Err(problem) => CentreAnswer::Refused(problem.code.number(), problem.to_string()),
+            Err(problem) => CentreAnswer::Refused(problem.code.number(), problem.said()),
         },
         _ => CentreAnswer::Refused(Code::FrameInvalid.number(), "a node does not answer this".to_owned()),
     };
