@@ -235,8 +235,7 @@ impl Destination for ParquetDestination {
     fn read_standing(&mut self, to: Option<&Watermark>, sink: &mut dyn Sink) -> Result<u64, Problem> {
         let contract = &self.landing.contract;
         let mark = self.landing.watermark_column.as_deref().and_then(|name| contract.position(name));
-        let r#type = mark.and_then(|mark| contract.items.get(mark)).map(|item| item.r#type);
-        let window = r#type.map_or_else(Window::default, |r#type| Window::new(None, to, 0, r#type));
+        let window = Window::up_to(to.filter(|_| mark.is_some()));
         let mut rows = 0;
         for part in self.check_standing()? {
             for batch in part.read(contract).map_err(|e| self.problem(e))? {

@@ -199,18 +199,20 @@ pub struct Window {
 }
 
 impl Window {
-    pub fn new(from: Option<&Watermark>, to: Option<&Watermark>, late_ms: i64, r#type: ContractType) -> Self {
-        let above = from.map(|from| match (from, r#type) {
-            // More rows of the same day may follow, so the whole last day is read again.
-            (Watermark::Timestamp(us), ContractType::Date) => {
-                (Watermark::Timestamp(us.saturating_sub(late_ms.max(0).saturating_mul(1_000))), true)
+    /// Above `from`, widened backwards. More rows with the last mark may have followed it (of the same second, day
+    /// or batch), so those at the bound are read again, unless each row has a mark of its own.
+    pub fn above(from: Option<&Watermark>, to: Option<&Watermark>, late_ms: i64, unique: bool) -> Self {
+        let above = from.map(|from| match from {
+            Watermark::Timestamp(us) => {
+                (Watermark::Timestamp(us.saturating_sub(late_ms.max(0).saturating_mul(1_000))), !unique)
             }
-            (Watermark::Timestamp(us), _) => {
-                (Watermark::Timestamp(us.saturating_sub(late_ms.max(0).saturating_mul(1_000))), false)
-            }
-            (other, _) => (other.clone(), false),
+            other => (other.clone(), !unique),
         });
         Self { above, to: to.cloned() }
+    }
+    /// Everything up to a mark.
+    pub fn up_to(to: Option<&Watermark>) -> Self {
+        Self { above: None, to: to.cloned() }
     }
     pub fn is_everything(&self) -> bool {
         self.above.is_none() && self.to.is_none()
@@ -455,14 +457,17 @@ mod tests {
     }
 
     #[test]
-    fn a_window_reads_what_may_come_late_and_the_whole_last_day() {
+    fn a_window_reads_what_may_come_late_and_the_last_mark_again() {
         let mark = Watermark::Timestamp(10_000_000);
-        let window = Window::new(Some(&mark), None, 2_000, ContractType::Timestamp);
+        let window = Window::above(Some(&mark), None, 2_000, false);
         let holds = |us: i64| window.holds(&Value::Timestamp(us));
-        assert_eq!([holds(8_000_000), holds(8_000_001), holds(10_000_000)], [false, true, true]);
+        assert_eq!([holds(7_999_999), holds(8_000_000), holds(10_000_000)], [false, true, true]);
         assert!(window.holds(&Value::Null));
         let day = Watermark::Timestamp(86_400_000_000);
-        assert!(Window::new(Some(&day), None, 0, ContractType::Date).holds(&Value::Date(1)));
-        assert!(!Window::new(Some(&day), Some(&day), 0, ContractType::Date).holds(&Value::Date(2)));
+        assert!(Window::above(Some(&day), None, 0, false).holds(&Value::Date(1)));
+        assert!(!Window::above(Some(&day), Some(&day), 0, false).holds(&Value::Date(2)));
+        let batch = Watermark::Integer(7);
+        assert!(Window::above(Some(&batch), None, 0, false).holds(&Value::Integer(7)));
+        assert!(!Window::above(Some(&batch), None, 0, true).holds(&Value::Integer(7)));
     }
 }

@@ -9,6 +9,7 @@ use posthouse_protocol::limits;
 use posthouse_protocol::manifest::SplitCounts;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
+use posthouse_protocol::time::Timestamp;
 use posthouse_protocol::watermark::Watermark;
 use std::collections::BTreeSet;
 
@@ -48,9 +49,19 @@ pub trait SplitSink {
 
 impl Extraction {
     /// Takes the snapshot and plans its splits.
-    pub fn begin(mut connection: Box<dyn Connection>, table: &TableSpec, read: &Read) -> Result<Self, Problem> {
+    pub fn begin(
+        mut connection: Box<dyn Connection>,
+        table: &TableSpec,
+        read: &Read,
+        now: Timestamp,
+    ) -> Result<Self, Problem> {
         let mut source = connection.source(table)?;
-        let plan = source.begin(read)?;
+        let mut plan = source.begin(read)?;
+        // A row dated years ahead would put every later row behind the mark. It is read, and read again each time
+        // until its day has come.
+        if let Some(Watermark::Timestamp(us)) = &mut plan.watermark {
+            *us = (*us).min(now.0.saturating_add(LOCAL_AHEAD_MS).saturating_mul(1_000));
+        }
         let refuse = |cause: String| Problem::new(Code::SourceFailed).with("resource", &table.resource).cause(cause);
         if plan.contract.items.len() > limits::COLUMNS_MAX {
             return Err(refuse(format!("it has more than {} columns", limits::COLUMNS_MAX)));
@@ -128,3 +139,6 @@ impl Sink for Through<'_> {
         self.sink.bad_row(row)
     }
 }
+
+/// Marks are often written in local time, which runs at most 14 hours ahead of UTC.
+const LOCAL_AHEAD_MS: i64 = 14 * 3_600_000;

@@ -56,13 +56,13 @@ pub async fn deep(ctx: &Arc<Context>, job: &JobId) -> Result<Deep, Problem> {
     let reached = ctx.store.read(move |db| exchange::reached(db, &name)).await?;
     let watermark = reached.filter(|_| job.mode == Mode::Incremental || matches!(job.kind, Kind::Accept { .. }));
     let theirs = ask_digest(ctx, &job, &resource, watermark.clone()).await?;
-    let ours = Ours::read(ctx, &job, &resource, &theirs.contract, watermark.clone(), BTreeSet::new()).await?;
+    let ours = Ours::read(ctx, &job, &resource, &theirs, watermark.clone(), BTreeSet::new()).await?;
     let differing: BTreeSet<u16> = ours.buckets.differing(&theirs.buckets).into_iter().collect();
     let (provider_rows, consumer_rows) = (theirs.buckets.total().count, ours.buckets.total().count);
     let mut by_party: BTreeMap<Party, Vec<(String, Difference)>> = BTreeMap::new();
     if !differing.is_empty() {
         let keys = ask_keys(ctx, &job, &resource, &differing, watermark.clone()).await?;
-        let again = Ours::read(ctx, &job, &resource, &theirs.contract, watermark, differing.clone()).await?;
+        let again = Ours::read(ctx, &job, &resource, &theirs, watermark, differing.clone()).await?;
         let (name, provider) = (job.name.clone(), peer.clone());
         let standing = ctx.store.read(move |db| exchange::standing(db, Side::Consumer, &provider, &name)).await?;
         let left_here = left_buckets(standing.as_ref(), &theirs.contract, &ours.buckets);
@@ -166,6 +166,7 @@ pub(crate) async fn answer_digest(ctx: &Arc<Context>, peer: &NodeId, request: Di
             contract: Some(contract),
             refused: None,
             left: left.map(|left| bitmap(&left)),
+            watermark_column: request.watermark.as_ref().and_then(|_| watermark_column(ctx, &request.resource)),
         })
     };
     answer.await.unwrap_or_else(|problem: Problem| DigestAnswer {
@@ -175,7 +176,15 @@ pub(crate) async fn answer_digest(ctx: &Arc<Context>, peer: &NodeId, request: Di
         rows: 0,
         refused: Some(settle::refused(&problem, None)),
         left: None,
+        watermark_column: None,
     })
+}
+
+fn watermark_column(ctx: &Context, resource: &ResourceId) -> Option<String> {
+    match &ctx.config().resources.get(resource)?.origin {
+        Origin::Table { spec, .. } => spec.watermark.clone(),
+        Origin::Folder { .. } => None,
+    }
 }
 
 /// Answers another node's question for the keys in some buckets.
@@ -223,7 +232,7 @@ async fn read_source(
             from: None,
             to: watermark,
         };
-        let mut extraction = Extraction::begin(context.connect(connection)?, spec, &read)?;
+        let mut extraction = Extraction::begin(context.connect(connection)?, spec, &read, context.world.clock.now())?;
         let contract = extraction.contract().clone();
         let key = digest_key(permit.resource(), &contract, DIGEST_EPOCH);
         let mut rows = Bucketing::new(key, contract, wanted);
@@ -241,6 +250,8 @@ struct Theirs {
     buckets: BucketDigest,
     /// Buckets that are no longer what its last receipt says; None where it has none.
     left: Option<BTreeSet<u16>>,
+    /// The column that the watermark bounds on its side.
+    watermark_column: Option<String>,
 }
 
 async fn ask_digest(
@@ -267,7 +278,8 @@ async fn ask_digest(
     }
     let buckets =
         BucketDigest::from_bytes(&answer.buckets).ok_or_else(|| invalid("its digest has not the size of one"))?;
-    Ok(Theirs { contract, buckets, left: answer.left.map(|bits| from_bitmap(&bits)) })
+    let left = answer.left.map(|bits| from_bitmap(&bits));
+    Ok(Theirs { contract, buckets, left, watermark_column: answer.watermark_column })
 }
 
 async fn ask_keys(
@@ -323,11 +335,12 @@ impl Ours {
         ctx: &Arc<Context>,
         job: &Job,
         resource: &ResourceRef,
-        contract: &Contract,
+        theirs: &Theirs,
         watermark: Option<Watermark>,
         wanted: BTreeSet<u16>,
     ) -> Result<Bucketing, Problem> {
-        let (context, job, resource, contract) = (ctx.clone(), job.clone(), resource.clone(), contract.clone());
+        let (context, job, resource) = (ctx.clone(), job.clone(), resource.clone());
+        let (contract, mark) = (theirs.contract.clone(), theirs.watermark_column.clone());
         let id = TransferId::from_random(ctx.world.random.bytes::<16>());
         blocking(&ctx.world, move || {
             let target = job.into.as_ref().filter(|_| job.lands_rows()).ok_or_else(|| {
@@ -337,7 +350,7 @@ impl Ours {
             let peer = resource.node.clone();
             let name = job.name.clone();
             let row = Transfer::planned(id, Side::Consumer, name, peer, resource.clone(), job.mode, job.write, now);
-            let mut destination = open_destination(&context, &row, target, &contract)?;
+            let mut destination = open_destination(&context, &row, target, &contract, mark)?;
             let key = digest_key(&resource, &contract, DIGEST_EPOCH);
             let mut rows = Bucketing::new(key, contract, wanted);
             destination.read_standing(watermark.as_ref(), &mut rows)?;

@@ -175,6 +175,10 @@ pub struct Offer {
     /// Key for the row digest, derived by the provider from resource, contract and digest epoch.
     #[n(10)]
     pub digest_key: ByteArray<32>,
+    /// Of an incremental transfer: the contract's column whose values are its watermarks. Rows around the last
+    /// mark come again, and the consumer tells by it which ones.
+    #[n(11)]
+    pub watermark_column: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -297,6 +301,9 @@ pub struct DigestAnswer {
     /// job says; none where there is no such receipt.
     #[n(5)]
     pub left: Option<ByteVec>,
+    /// The contract's column that the request's watermark bounds.
+    #[n(6)]
+    pub watermark_column: Option<String>,
 }
 
 /// Asks for the keys and row hashes in some buckets.

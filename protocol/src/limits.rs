@@ -76,6 +76,8 @@ pub const BATCH_ROWS: usize = 8192;
 pub const BATCH_BYTES: usize = 8 << 20;
 /// Rows of a batch and bytes of a message's head that a reader of splits accepts.
 pub const STREAM_BATCH_ROWS_MAX: usize = 1 << 17;
+/// A batch as it is read back: the bytes of one that was not full and of one more row.
+pub const STREAM_BATCH_BYTES_MAX: usize = BATCH_BYTES + VALUE_BYTES_MAX + (16 << 20);
 pub const SPLIT_META_BYTES_MAX: usize = 4 << 20;
 /// Rows of a split, the unit of landing.
 pub const SPLIT_ROWS: u64 = 65_536;

@@ -70,9 +70,10 @@ impl Part {
     fn hole(&self, offset: u64, bytes: usize) -> std::io::Result<()> {
         let end = offset.saturating_add(bytes as u64);
         if self.file.metadata()?.len() < end {
-            // What lies beyond the end reads as zeros once the file is longer; whatever stood before
-            // the old end within this region is punched out below.
-            self.file.set_len(end)?;
+            // What lies beyond the end reads as zeros once the file is longer; whatever stood before the old end
+            // within this region is punched out below. One byte of its own region makes it longer: setting the
+            // length could cut off what another chunk's writer has put behind it meanwhile.
+            self.file.write_all_at(&[0], end.saturating_sub(1))?;
         }
         if self.fresh {
             return Ok(());

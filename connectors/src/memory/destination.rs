@@ -156,8 +156,7 @@ impl Destination for MemoryDestination {
         let positions: Vec<usize> =
             contract.items.iter().filter_map(|item| table.contract.position(&item.name)).collect();
         let mark = self.landing.watermark_column.as_deref().and_then(|name| table.contract.position(name));
-        let r#type = mark.and_then(|mark| table.contract.items.get(mark)).map(|item| item.r#type);
-        let window = r#type.map_or_else(Window::default, |r#type| Window::new(None, to, 0, r#type));
+        let window = Window::up_to(to.filter(|_| mark.is_some()));
         let mut builder = BatchBuilder::new(contract);
         let mut rows = 0;
         for row in table.rows() {

@@ -70,7 +70,8 @@ impl Source for MemorySource {
         let mark = self.spec.watermark.as_deref().map(position).transpose()?;
         let window = match mark.and_then(|mark| stored.items.get(mark)) {
             Some(item) if types::can_be_watermark(item.r#type) => {
-                Window::new(read.from.as_ref(), read.to.as_ref(), self.spec.late_ms, item.r#type)
+                let unique = contract.key == [item.name.as_str()];
+                Window::above(read.from.as_ref(), read.to.as_ref(), self.spec.late_ms, unique)
             }
             Some(item) => {
                 let problem = Problem::new(Code::TypeUnsupported).with("column", &item.name);

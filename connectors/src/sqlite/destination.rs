@@ -43,6 +43,8 @@ impl SqliteDestination {
                 let connection = open(&self.faults, flags)?;
                 let sql = |e| self.faults.write(&self.landing.table, &e);
                 connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -16384").map_err(sql)?;
+                // Whether references still hold after a replacement is looked at as a whole.
+                connection.pragma_update(None, "foreign_keys", self.landing.write != Write::Replace).map_err(sql)?;
                 if is_new {
                     // Readers of a file that is ours from the start never wait for a landing.
                     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(sql)?;

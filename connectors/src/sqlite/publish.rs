@@ -35,8 +35,13 @@ pub(super) fn publish(
         Write::Append => changed += run.insert("", &mut bad).map_err(sql)?,
         Write::Upsert => changed += run.insert(&run.update(), &mut bad).map_err(sql)?,
         Write::Replace => {
+            let broken = run.broken_references().map_err(sql)?;
             result.deleted = tx.execute(&format!("DELETE FROM {}", run.target), []).map_err(sql)? as u64;
             changed += run.insert("", &mut bad).map_err(sql)?;
+            if run.broken_references().map_err(sql)? > broken {
+                let cause = "rows that foreign keys refer to would be gone; use upsert or mirror, or land what refers to them too";
+                return Err(Problem::new(Code::DestinationFailed).with("target", &landing.table).cause(cause));
+            }
         }
         Write::Mirror => {
             result.deleted = run.delete_absent(before)?.map_err(sql)?;
@@ -75,6 +80,21 @@ impl Run<'_> {
         let contract = &self.landing.contract;
         contract.items.iter().filter(|item| !contract.key.contains(&item.name)).map(|item| quote(&item.name)).collect()
     }
+    /// Rows that break a foreign key to or of the target. References are not enforced while all rows give way to
+    /// new ones, for deleting would take the rows of other tables along.
+    fn broken_references(&self) -> rusqlite::Result<u64> {
+        let referring = "SELECT DISTINCT m.name FROM sqlite_schema m JOIN pragma_foreign_key_list(m.name) f
+                         WHERE m.type = 'table' AND (f.\"table\" = ?1 COLLATE NOCASE OR m.name = ?1 COLLATE NOCASE)";
+        let mut statement = self.tx.prepare(referring)?;
+        let tables = statement.query_map([&self.landing.table], |row| row.get::<_, String>(0))?;
+        let check = "SELECT count(*) FROM pragma_foreign_key_check(?1)";
+        let mut broken = 0;
+        for table in tables {
+            broken += self.tx.query_row(check, [table?], |row| row.get::<_, i64>(0))?.unsigned_abs();
+        }
+        Ok(broken)
+    }
+
     /// Rows of `s` and `t` with the same key.
     fn same_key(&self) -> String {
         let key = self.landing.contract.key.iter().map(|name| quote(name));
@@ -96,7 +116,8 @@ impl Run<'_> {
     fn insert(&self, conflict: &str, bad: &mut Vec<BadRow>) -> rusqlite::Result<u64> {
         let (columns, number, from) = (&self.staging.columns, &self.staging.number, &self.staging.name);
         let sql = format!(
-            "INSERT INTO {} ({columns}) SELECT {columns} FROM {from} WHERE {number} BETWEEN ?1 AND ?2 ORDER BY {number} {conflict}",
+            // Not by what a column's own conflict clause says: a row it would drop without a word is a bad row.
+            "INSERT OR ABORT INTO {} ({columns}) SELECT {columns} FROM {from} WHERE {number} BETWEEN ?1 AND ?2 ORDER BY {number} {conflict}",
             self.target
         );
         let mut insert = self.tx.prepare(&sql)?;

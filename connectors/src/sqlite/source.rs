@@ -196,7 +196,8 @@ impl SqliteSource {
     fn window(&self, scope: &Scope, read: &Read) -> Window {
         match scope.watermark {
             Some(position) => {
-                Window::new(read.from.as_ref(), read.to.as_ref(), self.spec.late_ms, scope.types[position])
+                let unique = scope.contract.key == scope.names[position..=position];
+                Window::above(read.from.as_ref(), read.to.as_ref(), self.spec.late_ms, unique)
             }
             None => Window::default(),
         }
@@ -358,8 +359,7 @@ impl RowReader {
     /// For a table that has exactly the contract's columns.
     pub(super) fn of_contract(contract: &Contract, watermark: Option<&str>, to: Option<&Watermark>) -> Self {
         let watermark = watermark.and_then(|name| contract.position(name));
-        let r#type = watermark.and_then(|position| contract.items.get(position)).map(|item| item.r#type);
-        let window = r#type.map_or_else(Window::default, |r#type| Window::new(None, to, 0, r#type));
+        let window = Window::up_to(to.filter(|_| watermark.is_some()));
         let scope = Scope {
             names: contract.items.iter().map(|item| item.name.clone()).collect(),
             types: contract.items.iter().map(|item| item.r#type).collect(),

@@ -108,12 +108,14 @@ fn rows(table: &Table<'_>, place: &Place<'_>, id: Option<&ResourceId>) -> Option
             None,
         );
     }
+    let late: Option<Interval> = table.get("late");
+    let watermark: Option<String> = table.get("watermark");
     let spec = TableSpec {
         table: name,
         query: table.get("query"),
         key: table.or("key", Vec::new()),
-        watermark: table.get("watermark"),
-        late_ms: table.or("late", Interval(0)).as_ms(),
+        late_ms: late.map_or(if watermark.is_some() { LATE_MS } else { 0 }, |late| late.as_ms()),
+        watermark,
         resource: format!("{}/{}", place.node, id.map_or("", ResourceId::as_str)),
     };
     if spec.late_ms > 0 && spec.watermark.is_none() {
@@ -154,3 +156,6 @@ fn catalog(table: &Table<'_>) -> Option<CatalogRef> {
         version,
     })
 }
+
+/// A row written while a run reads may carry a mark from before it: a minute covers ordinary transactions.
+const LATE_MS: i64 = 60_000;

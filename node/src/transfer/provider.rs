@@ -578,6 +578,10 @@ impl Session {
             salt: ctx.world.random.bytes::<32>().into(),
             data_channels: limits::DATA_CHANNELS,
             digest_key: digest_key.into(),
+            watermark_column: match &resource.origin {
+                Origin::Table { spec, .. } if request.mode == Mode::Incremental => spec.watermark.clone(),
+                _ => None,
+            },
         };
         let now = ctx.world.clock.now();
         row.state = State::Offered;

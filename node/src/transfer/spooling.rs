@@ -46,8 +46,11 @@ impl Begun {
         read: Read,
     ) -> Result<Self, Problem> {
         let (context, connection, table) = (ctx.clone(), connection.to_owned(), table.clone());
-        let extraction =
-            blocking(&ctx.world, move || Extraction::begin(context.connect(&connection)?, &table, &read)).await?;
+        let extraction = blocking(&ctx.world, move || {
+            let now = context.world.clock.now();
+            Extraction::begin(context.connect(&connection)?, &table, &read, now)
+        })
+        .await?;
         Ok(Self { extraction })
     }
     pub(crate) fn contract(&self) -> &Contract {

@@ -4,7 +4,7 @@
 //! is allocated, and arrays are built from parts that were checked, so that no stream makes it panic.
 
 use super::{Batch, BatchError, arrow_schema, arrow_type};
-use crate::limits::{SPLIT_META_BYTES_MAX, STREAM_BATCH_ROWS_MAX};
+use crate::limits::{SPLIT_META_BYTES_MAX, STREAM_BATCH_BYTES_MAX, STREAM_BATCH_ROWS_MAX};
 use crate::schema::{Contract, ContractType};
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray,
@@ -133,6 +133,7 @@ impl<R: Read> BatchReader<R> {
             return wrong("its metadata has another version");
         }
         match usize::try_from(message.bodyLength()) {
+            Ok(body) if body > STREAM_BATCH_BYTES_MAX => wrong("a batch has too many bytes"),
             Ok(body) if body as u64 <= self.left => Ok(Some((meta, body))),
             _ => wrong("a message's body is longer than what is left"),
         }

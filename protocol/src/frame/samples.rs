@@ -46,6 +46,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             salt: [4; 32].into(),
             data_channels: 2,
             digest_key: [5; 32].into(),
+            watermark_column: Some("updated_at".into()),
         }),
         Frame::Accept(Accept { data_channels: 2, credit: 32 << 20 }),
         Frame::Entries(vec![entry.clone()]),
@@ -73,6 +74,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             rows: 0,
             refused: None,
             left: Some(vec![1; 8].into()),
+            watermark_column: Some("updated_at".into()),
         }),
         Frame::Keys(KeysRequest { job: job(), resource: resource(), buckets: vec![1, 4095], watermark: None }),
         Frame::KeysAnswer(KeysAnswer {

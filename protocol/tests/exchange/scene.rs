@@ -618,6 +618,7 @@ pub(crate) fn offer() -> Offer {
         salt: [3; 32].into(),
         data_channels: 3,
         digest_key: [4; 32].into(),
+        watermark_column: None,
     }
 }
 

@@ -17,7 +17,7 @@ use posthouse_connectors::{Destination, Landing, parquet};
 use posthouse_protocol::consumer::{Consumer, ConsumerEvent};
 use posthouse_protocol::frame::{Frame, Offer, Refused, Request};
 use posthouse_protocol::id::TransferId;
-use posthouse_protocol::job::State;
+use posthouse_protocol::job::{Mode, State, Write};
 use posthouse_protocol::manifest::{Entry, LeftOuts};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
@@ -43,7 +43,9 @@ pub(super) async fn open_stage(
                 Place::Folder(FolderDestination::open(path, row.write, &row.id, ctx.world.disk.clone())?)
             }
             (Target::Table { .. } | Target::Parquet { .. }, Some(contract)) => {
-                let mut destination = open_destination(&ctx, &row, target, contract)?;
+                let mark = offer.watermark_column.clone();
+                can_tell_overlap(&row, target, contract, mark.as_deref())?;
+                let mut destination = open_destination(&ctx, &row, target, contract, mark)?;
                 destination.prepare()?;
                 let key = offer.digest_key.into();
                 let disk = ctx.world.disk.clone();
@@ -61,20 +63,37 @@ pub(super) async fn open_stage(
     .await
 }
 
-/// The table that a job lands in, for one transfer. Blocks.
+/// An incremental run reads rows around the last mark again. Where nothing would tell which ones stand already,
+/// they would be doubled.
+fn can_tell_overlap(row: &Transfer, target: &Target, contract: &Contract, mark: Option<&str>) -> Result<(), Problem> {
+    let by_key = !contract.key.is_empty() && !matches!(target, Target::Parquet { .. });
+    let by_mark = mark.is_some_and(|mark| contract.position(mark).is_some());
+    if row.mode != Mode::Incremental || row.write != Write::Append || by_key || by_mark {
+        return Ok(());
+    }
+    let cause = "an incremental append tells rows that come again by a key or by the watermark column, and this job is given neither";
+    Err(Problem::new(Code::KeyMissing)
+        .with("table", Context::target_text(target))
+        .with("write", row.write)
+        .cause(cause))
+}
+
+/// The table that a job lands in, for one transfer; `mark` is the watermark column of an incremental one. Blocks.
 pub(crate) fn open_destination(
     ctx: &Context,
     row: &Transfer,
     target: &Target,
     contract: &Contract,
+    mark: Option<String>,
 ) -> Result<Box<dyn Destination>, Problem> {
+    let mark = mark.filter(|mark| contract.position(mark).is_some());
     let landing = |table: String| Landing {
         transfer: row.id.clone(),
         job: row.job.clone(),
         table,
         write: row.write,
         contract: contract.clone(),
-        watermark_column: None,
+        watermark_column: mark.clone(),
         node_epoch: ctx.epoch,
         work_dir: ctx.staging().join(row.id.as_str()),
     };
@@ -408,7 +427,9 @@ pub(in crate::transfer::consumer) async fn discard(run: &Run) {
                 folder.discard(&mut names.iter().map(Vec::as_slice))?;
                 ctx.store.write_now(|tx| exchange::forget_landing(tx, &row.id))
             }
-            (Some(target), Some(contract)) => open_destination(&ctx, &row, target, contract)?.discard(),
+            (Some(target), Some(contract)) => {
+                open_destination(&ctx, &row, target, contract, offer.watermark_column.clone())?.discard()
+            }
             _ => Ok(()),
         }
     });
