@@ -37,7 +37,10 @@ pub struct Deep {
     pub findings: Vec<Finding>,
     pub provider_rows: u64,
     pub consumer_rows: u64,
+    /// Rows that were seen to differ, and one for each differing bucket whose rows were not all seen.
     pub differing: u64,
+    /// No more differ than that.
+    pub exact: bool,
     /// SHA-256 of the signed verdict.
     pub statement: [u8; 32],
 }
@@ -60,13 +63,19 @@ pub async fn deep(ctx: &Arc<Context>, job: &JobId) -> Result<Deep, Problem> {
     let differing: BTreeSet<u16> = ours.buckets.differing(&theirs.buckets).into_iter().collect();
     let (provider_rows, consumer_rows) = (theirs.buckets.total().count, ours.buckets.total().count);
     let mut by_party: BTreeMap<Party, Vec<(String, Difference)>> = BTreeMap::new();
+    let mut unseen = differing.clone();
     if !differing.is_empty() {
-        let keys = ask_keys(ctx, &job, &resource, &differing, watermark.clone()).await?;
-        let again = Ours::read(ctx, &job, &resource, &theirs, watermark, differing.clone()).await?;
+        let keys = ask_keys(ctx, &job, &resource, &differing, &theirs.buckets, watermark.clone()).await?;
+        // A list counts for a bucket only where it adds up to that bucket's digest: nothing of it was cut off, and
+        // nothing has changed since the digests were compared.
+        let there = whole_buckets(&keys, &differing, &theirs.buckets);
+        let again = Ours::read(ctx, &job, &resource, &theirs, watermark, there.clone()).await?;
+        let again = again.kept.into_rows();
+        let seen = whole_buckets(&again, &there, &ours.buckets);
         let (name, provider) = (job.name.clone(), peer.clone());
         let standing = ctx.store.read(move |db| exchange::standing(db, Side::Consumer, &provider, &name)).await?;
         let left_here = left_buckets(standing.as_ref(), &theirs.contract, &ours.buckets);
-        for (key, bucket, difference) in compare(&keys, &again.rows) {
+        for (key, bucket, difference) in compare(&keys, &again, &seen) {
             let here = left_here.as_ref().is_some_and(|left| left.contains(&bucket));
             let there = theirs.left.as_ref().is_some_and(|left| left.contains(&bucket));
             let party = match (there, here) {
@@ -74,12 +83,14 @@ pub async fn deep(ctx: &Arc<Context>, job: &JobId) -> Result<Deep, Problem> {
                 (false, true) => Party::Consumer,
                 _ => Party::Both,
             };
+            unseen.remove(&bucket);
             by_party.entry(party).or_default().push((key, difference));
         }
     }
-    let differing_rows: u64 = by_party.values().map(|rows| rows.len() as u64).sum();
+    let seen_rows: u64 = by_party.values().map(|rows| rows.len() as u64).sum();
+    let (differing_rows, exact) = (seen_rows + unseen.len() as u64, unseen.is_empty());
     let compared = ctx.world.clock.now();
-    let findings = by_party
+    let mut findings: Vec<Finding> = by_party
         .into_iter()
         .map(|(party, rows)| {
             let (keys, differences): (Vec<_>, Vec<_>) = rows.into_iter().take(LISTED_MAX).unzip();
@@ -97,6 +108,24 @@ pub async fn deep(ctx: &Arc<Context>, job: &JobId) -> Result<Deep, Problem> {
             }
         })
         .collect();
+    if !exact {
+        findings.push(Finding {
+            verdict: Verdict::Mismatched,
+            transfer: None,
+            job: job.name.clone(),
+            resource: resource.clone(),
+            provider: peer.clone(),
+            consumer: ctx.name.clone(),
+            party: Party::Both,
+            differences: vec![Difference {
+                what: "rows".to_owned(),
+                provider: provider_rows.to_string(),
+                consumer: format!("{consumer_rows}, at least {differing_rows} differ"),
+            }],
+            keys: Vec::new(),
+            since: compared,
+        });
+    }
     let matched = differing.is_empty();
     let reconciled = Reconciled {
         job: job.name.clone(),
@@ -106,12 +135,11 @@ pub async fn deep(ctx: &Arc<Context>, job: &JobId) -> Result<Deep, Problem> {
         matched,
         provider_rows,
         consumer_rows,
-        // Buckets that differ without a row that does would be a fault in the comparison; it is not matched.
-        differing: if matched { 0 } else { differing_rows.max(1) },
+        differing: differing_rows,
         compared,
     };
     let statement = state(ctx, reconciled).await?;
-    Ok(Deep { findings, provider_rows, consumer_rows, differing: differing_rows, statement })
+    Ok(Deep { findings, provider_rows, consumer_rows, differing: differing_rows, exact, statement })
 }
 
 /// The digest of the target right after a publish, to tell later whose copy left its receipt.
@@ -125,7 +153,7 @@ pub(crate) async fn consumer_standing(
     blocking(&ctx.world, move || {
         let Place::Table(table) = stage.place() else { return Ok(None) };
         let contract = table.contract().clone();
-        let mut rows = Bucketing::new(table.digest_key(), contract.clone(), BTreeSet::new());
+        let mut rows = Bucketing::new(table.digest_key(), contract.clone(), BTreeSet::new(), 0);
         match table.destination().read_standing(watermark.as_ref(), &mut rows) {
             Ok(_) => {
                 Ok(Some(Standing { contract_sha256: contract.sha256(), buckets: rows.buckets.to_bytes(), transfer }))
@@ -194,8 +222,9 @@ pub(crate) async fn answer_keys(ctx: &Arc<Context>, peer: &NodeId, request: Keys
         let wanted: BTreeSet<u16> = request.buckets.iter().copied().filter(|b| usize::from(*b) < BUCKETS).collect();
         let rows = read_source(ctx, &permit, request.watermark.clone(), wanted).await?;
         let row = |(key, (bucket, hash)): (String, (u16, [u8; 32]))| RowKey { key, bucket, hash: hash.into() };
-        let keys = rows.rows.into_iter().map(row).collect();
-        Ok(KeysAnswer { keys, truncated: rows.truncated, refused: None })
+        let truncated = rows.kept.truncated;
+        let keys = rows.kept.into_rows().into_iter().map(row).collect();
+        Ok(KeysAnswer { keys, truncated, refused: None })
     };
     answer.await.unwrap_or_else(|problem: Problem| KeysAnswer {
         keys: Vec::new(),
@@ -235,7 +264,7 @@ async fn read_source(
         let mut extraction = Extraction::begin(context.connect(connection)?, spec, &read, context.world.clock.now())?;
         let contract = extraction.contract().clone();
         let key = digest_key(permit.resource(), &contract, DIGEST_EPOCH);
-        let mut rows = Bucketing::new(key, contract, wanted);
+        let mut rows = Bucketing::new(key, contract, wanted, KEYS_BYTES_MAX);
         while let Some(read) = extraction.read_next(&mut rows) {
             read?;
         }
@@ -287,17 +316,17 @@ async fn ask_keys(
     job: &Job,
     resource: &ResourceRef,
     buckets: &BTreeSet<u16>,
+    digest: &BucketDigest,
     watermark: Option<Watermark>,
 ) -> Result<BTreeMap<String, (u16, [u8; 32])>, Problem> {
     let peer = &resource.node;
-    let buckets: Vec<u16> = buckets.iter().copied().collect();
     let mut keys = BTreeMap::new();
     // Few buckets at a time, so that their keys fit into a frame; a table in which everything differs needs no full list.
-    for some in buckets.chunks(BUCKETS_A_QUESTION).take(QUESTIONS_MAX) {
+    for some in questions(buckets, digest) {
         let request = KeysRequest {
             job: provider_job(job),
             resource: resource.resource.clone(),
-            buckets: some.to_vec(),
+            buckets: some,
             watermark: watermark.clone(),
         };
         match ask(ctx, peer, &Frame::Keys(request), DIGEST_WITHIN).await? {
@@ -315,6 +344,40 @@ async fn ask_keys(
         }
     }
     Ok(keys)
+}
+
+/// Which buckets are asked for together: about as many as fit into an answer, and no more questions than a few.
+fn questions(buckets: &BTreeSet<u16>, digest: &BucketDigest) -> Vec<Vec<u16>> {
+    let mut questions: Vec<Vec<u16>> = Vec::new();
+    let mut bytes = 0;
+    for bucket in buckets {
+        let more = usize::try_from(digest.get(*bucket).count).unwrap_or(usize::MAX).saturating_mul(KEY_GUESS);
+        match questions.last_mut() {
+            Some(last) if last.len() < BUCKETS_A_QUESTION && more <= KEYS_BYTES_MAX - bytes => {
+                bytes += more;
+                last.push(*bucket);
+            }
+            _ => {
+                if questions.len() == QUESTIONS_MAX {
+                    break;
+                }
+                bytes = more.min(KEYS_BYTES_MAX);
+                questions.push(vec![*bucket]);
+            }
+        }
+    }
+    questions
+}
+
+/// The buckets of `wanted` whose listed rows add up to their digest.
+fn whole_buckets(
+    rows: &BTreeMap<String, (u16, [u8; 32])>,
+    wanted: &BTreeSet<u16>,
+    digest: &BucketDigest,
+) -> BTreeSet<u16> {
+    let mut listed = BucketDigest::new();
+    rows.values().for_each(|(bucket, hash)| listed.add(*bucket, hash));
+    wanted.iter().copied().filter(|bucket| listed.get(*bucket) == digest.get(*bucket)).collect()
 }
 
 fn refusal(ctx: &Context, resource: &ResourceRef, refused: &posthouse_protocol::frame::Refused) -> Problem {
@@ -352,7 +415,7 @@ impl Ours {
             let row = Transfer::planned(id, Side::Consumer, name, peer, resource.clone(), job.mode, job.write, now);
             let mut destination = open_destination(&context, &row, target, &contract, mark)?;
             let key = digest_key(&resource, &contract, DIGEST_EPOCH);
-            let mut rows = Bucketing::new(key, contract, wanted);
+            let mut rows = Bucketing::new(key, contract, wanted, QUESTIONS_MAX * KEYS_BYTES_MAX);
             destination.read_standing(watermark.as_ref(), &mut rows)?;
             Ok(rows)
         })
@@ -360,38 +423,63 @@ impl Ours {
     }
 }
 
-/// Adds rows up by bucket, and keeps those of the buckets that are asked for.
+/// Adds rows up by bucket, and keeps those of the buckets that are asked for, whole buckets as far as they fit.
 struct Bucketing {
     contract: Contract,
     digester: Digester,
     buckets: BucketDigest,
+    kept: Kept,
+}
+
+/// Rows of some buckets, as many as `most` bytes hold. What is too much goes by whole buckets, the last ones first:
+/// part of a bucket says nothing about what it lacks.
+struct Kept {
     wanted: BTreeSet<u16>,
-    rows: BTreeMap<String, (u16, [u8; 32])>,
+    rows: BTreeMap<u16, BTreeMap<String, [u8; 32]>>,
     bytes: usize,
+    most: usize,
     truncated: bool,
 }
 
+impl Kept {
+    fn add(&mut self, bucket: u16, hash: [u8; 32], name: impl FnOnce() -> String) {
+        if !self.wanted.contains(&bucket) {
+            return;
+        }
+        let name = name();
+        let bytes = name.len() + KEY_OVERHEAD;
+        if self.rows.entry(bucket).or_default().insert(name, hash).is_none() {
+            self.bytes += bytes;
+        }
+        while self.bytes > self.most
+            && let Some((last, rows)) = self.rows.pop_last()
+        {
+            self.bytes -= rows.keys().map(|name| name.len() + KEY_OVERHEAD).sum::<usize>();
+            self.wanted.remove(&last);
+            self.truncated = true;
+        }
+    }
+
+    fn into_rows(self) -> BTreeMap<String, (u16, [u8; 32])> {
+        let named = |(bucket, rows): (u16, BTreeMap<String, [u8; 32]>)| {
+            rows.into_iter().map(move |(name, hash)| (name, (bucket, hash)))
+        };
+        self.rows.into_iter().flat_map(named).collect()
+    }
+}
+
 impl Bucketing {
-    fn new(key: [u8; 32], contract: Contract, wanted: BTreeSet<u16>) -> Self {
-        let digester = Digester::new(key);
-        let (buckets, rows) = (BucketDigest::new(), BTreeMap::new());
-        Self { contract, digester, buckets, wanted, rows, bytes: 0, truncated: false }
+    fn new(key: [u8; 32], contract: Contract, wanted: BTreeSet<u16>, most: usize) -> Self {
+        let kept = Kept { wanted, rows: BTreeMap::new(), bytes: 0, most, truncated: false };
+        Self { contract, digester: Digester::new(key), buckets: BucketDigest::new(), kept }
     }
 
     fn add(&mut self, rows: RecordBatch) -> Result<(), Problem> {
         let batch = batch::Batch::new(&self.contract, rows)?;
-        let Self { digester, buckets, wanted, rows, bytes, truncated, .. } = self;
+        let Self { digester, buckets, kept, .. } = self;
         digester.each(&batch, |row| {
             buckets.add(row.bucket, &row.hash);
-            if wanted.contains(&row.bucket) {
-                let name = Digester::name(&batch, &row);
-                *bytes += name.len() + KEY_OVERHEAD;
-                if *bytes <= KEYS_BYTES_MAX {
-                    rows.insert(name, (row.bucket, row.hash));
-                } else {
-                    *truncated = true;
-                }
-            }
+            kept.add(row.bucket, row.hash, || Digester::name(&batch, &row));
         })?;
         Ok(())
     }
@@ -416,10 +504,11 @@ impl SplitSink for Bucketing {
     }
 }
 
-/// Rows that are not the same at both, by key, with their bucket.
+/// Rows that are not the same at both, by key, with their bucket, in the buckets whose rows were all seen.
 fn compare(
     theirs: &BTreeMap<String, (u16, [u8; 32])>,
     ours: &BTreeMap<String, (u16, [u8; 32])>,
+    seen: &BTreeSet<u16>,
 ) -> Vec<(String, u16, Difference)> {
     let names: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
     let text = |row: Option<&(u16, [u8; 32])>| row.map_or_else(|| "absent".to_owned(), |(_, hash)| hex::encode(hash));
@@ -428,7 +517,7 @@ fn compare(
         .filter(|name| theirs.get(*name) != ours.get(*name))
         .filter_map(|name| {
             let (there, here) = (theirs.get(name), ours.get(name));
-            let bucket = there.or(here)?.0;
+            let bucket = there.or(here).map(|row| row.0).filter(|bucket| seen.contains(bucket))?;
             let difference = Difference { what: name.clone(), provider: text(there), consumer: text(here) };
             Some((name.clone(), bucket, difference))
         })
@@ -513,4 +602,56 @@ const QUESTIONS_MAX: usize = 16;
 /// Keys named in one finding.
 const LISTED_MAX: usize = 100;
 const KEY_OVERHEAD: usize = 48;
+/// What a row of a list takes, before its key is known.
+const KEY_GUESS: usize = KEY_OVERHEAD + 16;
 const KEYS_BYTES_MAX: usize = 900 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(wanted: impl IntoIterator<Item = u16>, most: usize) -> Kept {
+        let wanted = wanted.into_iter().collect();
+        Kept { wanted, rows: BTreeMap::new(), bytes: 0, most, truncated: false }
+    }
+
+    /// 40 rows in each of 16 buckets, in the order of a table that is sorted by key; `changed` ones have another hash.
+    fn table(most: usize, changed: impl Fn(u16) -> bool) -> (BTreeMap<String, (u16, [u8; 32])>, BucketDigest, bool) {
+        let (mut kept, mut digest) = (kept(0..16, most), BucketDigest::new());
+        for row in 0..640u16 {
+            let hash = *blake3::hash(&[row.to_be_bytes(), [0, u8::from(changed(row))]].concat()).as_bytes();
+            digest.add(row % 16, &hash);
+            kept.add(row % 16, hash, || format!("{row:04}"));
+        }
+        let truncated = kept.truncated;
+        (kept.into_rows(), digest, truncated)
+    }
+
+    #[test]
+    fn a_list_that_is_cut_off_names_only_what_was_seen_at_both() {
+        let row = KEY_OVERHEAD + 4;
+        let all: BTreeSet<u16> = (0..16).collect();
+        let (theirs, their_digest, cut_there) = table(row * 40 * 10, |row| row >= 600);
+        let (ours, our_digest, cut_here) = table(row * 40 * 5 + row, |_| false);
+        assert!(cut_there && cut_here);
+        let there = whole_buckets(&theirs, &all, &their_digest);
+        assert_eq!(there, (0..10).collect());
+        let seen = whole_buckets(&ours, &there, &our_digest);
+        assert_eq!(seen, (0..5).collect());
+        let found = compare(&theirs, &ours, &seen);
+        assert!(found.iter().all(|(_, _, d)| d.provider != "absent" && d.consumer != "absent"), "{found:?}");
+        let named: Vec<u16> = found.iter().map(|(key, ..)| key.parse().unwrap()).collect();
+        let wanted: Vec<u16> = (600..640).filter(|row| row % 16 < 5).collect();
+        assert_eq!(named, wanted);
+    }
+
+    #[test]
+    fn questions_ask_for_about_as_much_as_an_answer_holds() {
+        let mut digest = BucketDigest::new();
+        let hash = [1; 32];
+        (0..40_000u32).for_each(|row| digest.add((row % 10) as u16, &hash));
+        let asked = questions(&(0..12).collect(), &digest);
+        assert_eq!(asked, [vec![0, 1, 2], vec![3, 4, 5], vec![6, 7, 8], vec![9, 10, 11]]);
+        assert_eq!(questions(&(0..BUCKETS as u16).collect(), &BucketDigest::new()).len(), QUESTIONS_MAX);
+    }
+}
