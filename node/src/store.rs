@@ -182,6 +182,7 @@ async fn run<T: Send + 'static>(world: &World, work: impl FnOnce() -> T + Send +
 const MIGRATIONS: &[(&str, &str)] = &[
     ("V1__node", include_str!("store/migrations/V1__node.sql")),
     ("V2__exchange", include_str!("store/migrations/V2__exchange.sql")),
+    ("V3__invited", include_str!("store/migrations/V3__invited.sql")),
 ];
 /// The store within the data folder.
 pub const STORE_FILE: &str = "node.sqlite";

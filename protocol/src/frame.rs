@@ -258,6 +258,9 @@ pub struct Invite {
     pub resource: ResourceId,
     #[n(2)]
     pub mode: Mode,
+    /// One run of the provider's job, at random: a repeat of it is answered by the same transfer.
+    #[n(3)]
+    pub run: Option<ByteArray<16>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -258,6 +258,27 @@ pub fn set_reached(at: &Connection, job: &JobId, transfer: &TransferId, watermar
     run(at, sql, params![job.as_str(), codec::encode(watermark), transfer.as_str()])
 }
 
+/// The transfer that answered this run of a peer's job.
+pub fn invited(at: &Connection, peer: &NodeId, run: &[u8; 16]) -> Result<Option<TransferId>, Problem> {
+    let sql = "SELECT transfer FROM invited WHERE peer = ?1 AND run = ?2";
+    let id: Option<String> =
+        cached(at, sql)?.query_row(params![peer.as_str(), run], |row| row.get(0)).optional().map_err(failed)?;
+    id.map(|id| TransferId::parse(&id).map_err(damaged)).transpose()
+}
+
+/// Keeps it for a week, which is longer than anybody repeats an invitation.
+pub fn put_invited(
+    at: &Connection,
+    peer: &NodeId,
+    run_id: &[u8; 16],
+    transfer: &TransferId,
+    now: Timestamp,
+) -> Result<(), Problem> {
+    run(at, "DELETE FROM invited WHERE at < ?1", params![now.plus_ms(-INVITED_KEPT_MS).0])?;
+    let sql = "INSERT INTO invited (peer, run, transfer, at) VALUES (?1, ?2, ?3, ?4)";
+    run(at, sql, params![peer.as_str(), run_id, transfer.as_str(), now.0])
+}
+
 // Provider.
 
 pub fn hashed(
@@ -502,3 +523,4 @@ fn landed_row(row: &Row<'_>) -> rusqlite::Result<Result<LandedFile, Problem>> {
 }
 
 const ENTRY: &str = "id, entry, whole, rows_landed, rows_quarantined, digest_sum, digest_count";
+const INVITED_KEPT_MS: i64 = 7 * 86_400_000;

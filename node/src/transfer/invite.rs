@@ -22,7 +22,9 @@ pub async fn push(ctx: Arc<Context>, job: &Job) -> Result<Outcome, Problem> {
     let Kind::Push { resource, to } = &job.kind else {
         return Err(Problem::new(Code::InsideFailed).cause("a job that does not push was to push"));
     };
-    let invite = Invite { job: job.name.clone(), resource: resource.clone(), mode: job.mode };
+    // The same in every try: an answer that is lost or late must not make a second transfer.
+    let run = ctx.world.random.bytes::<16>();
+    let invite = Invite { job: job.name.clone(), resource: resource.clone(), mode: job.mode, run: Some(run.into()) };
     let mut wait = BACK_OFF_MIN;
     let transfer = loop {
         match invite_once(&ctx, to, &invite).await {
@@ -145,6 +147,20 @@ async fn accept(ctx: &Arc<Context>, peer: &NodeId, invite: &Invite) -> Result<Tr
     let job = ctx.config().accepting(peer, &invite.job).cloned().ok_or_else(|| {
         Problem::new(Code::NotAccepted).with("consumer", &ctx.name).with("job", format!("{peer}/{}", invite.job))
     })?;
+    let run: Option<[u8; 16]> = invite.run.map(Into::into);
+    if let Some(run) = run {
+        let from = peer.clone();
+        let known = ctx
+            .store
+            .read(move |db| match exchange::invited(db, &from, &run)? {
+                Some(id) => transfers::get(db, &id),
+                None => Ok(None),
+            })
+            .await?;
+        if let Some(row) = known {
+            return Ok(row.id);
+        }
+    }
     let resource = ResourceRef { node: peer.clone(), resource: invite.resource.clone() };
     // The provider decides; asking here first saves a transfer that could only be refused.
     ctx.permit(&ctx.name, &resource).await?;
@@ -163,10 +179,22 @@ async fn accept(ctx: &Arc<Context>, peer: &NodeId, invite: &Invite) -> Result<Tr
                 let cause = format!("its job {} is held by its operator", job.name);
                 return Err(Problem::new(Code::Busy).cause(cause));
             }
+            // Asked again while the first one was being looked at.
+            let known = run.map(|run| exchange::invited(tx, &peer, &run)).transpose()?.flatten();
+            if let Some(row) = known.map(|id| transfers::get(tx, &id)).transpose()?.flatten() {
+                return Ok(row);
+            }
+            let answers = |id: &TransferId| match &run {
+                Some(run) => exchange::put_invited(tx, &peer, run, id, now),
+                None => Ok(()),
+            };
             if let Some(open) = transfers::open_of_job(tx, Side::Consumer, &job.name)? {
+                answers(&open.id)?;
                 return Ok(open);
             }
-            let mut row = Transfer::planned(id, Side::Consumer, job.name.clone(), peer, resource, mode, job.write, now);
+            answers(&id)?;
+            let mut row =
+                Transfer::planned(id, Side::Consumer, job.name.clone(), peer.clone(), resource, mode, job.write, now);
             row.pushed = true;
             if mode == Mode::Incremental {
                 row.watermark_from = exchange::reached(tx, &job.name)?;
@@ -176,7 +204,9 @@ async fn accept(ctx: &Arc<Context>, peer: &NodeId, invite: &Invite) -> Result<Tr
         })
         .await?;
     // One run of a job at a time, whoever began it; this one is then waited for when the node stops.
-    crate::jobs::take_up(ctx, &row);
+    if !row.state.is_final() {
+        crate::jobs::take_up(ctx, &row);
+    }
     Ok(row.id)
 }
 

@@ -62,7 +62,7 @@ pub(crate) fn samples() -> Vec<Frame> {
         Frame::Refused(refused()),
         Frame::Failed(refused()),
         Frame::Noted(Vec::new().into()),
-        Frame::Invite(Invite { job: job(), resource: resource(), mode: Mode::Full }),
+        Frame::Invite(Invite { job: job(), resource: resource(), mode: Mode::Full, run: Some([5; 16].into()) }),
         Frame::Invited(Invited { transfer: Some(transfer), refused: None }),
         Frame::Ping(1),
         Frame::Pong(1),
