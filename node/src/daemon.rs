@@ -114,6 +114,7 @@ impl Node {
             drain: CancellationToken::new(),
         });
         tracing::info!(node = %context.name, epoch, address = ?endpoint.local_address(), "Started");
+        transfer::sweep(&context).await;
         let admin = if options.admin_socket {
             let desk = Arc::new(Desk { context: context.clone() });
             Some(admin_socket::serve(&context.config().admin_socket(), desk).await?)

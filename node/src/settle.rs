@@ -47,7 +47,7 @@ impl Subject {
     }
 }
 
-/// Signs the handover, with everything that `also` records, in one transaction.
+/// Signs the handover and records it, in one transaction. It is signed once, and never of a transfer that ended.
 pub async fn state_handover(ctx: &Context, sealed: &SealedManifest) -> Result<Statement, Problem> {
     let (manifest, digest) = (sealed.manifest().clone(), sealed.digest().copied());
     let subject = Subject {
@@ -60,6 +60,14 @@ pub async fn state_handover(ctx: &Context, sealed: &SealedManifest) -> Result<St
     let signed = ctx
         .store
         .write(move |tx| {
+            let row = transfers::get(tx, &subject.transfer)?;
+            let offered = exchange::offered(tx, &subject.transfer)?;
+            if row.is_none_or(|row| row.state.is_final()) || offered.is_none_or(|offered| offered.handover.is_some()) {
+                // The next session finds how it stands.
+                return Err(Problem::new(Code::PeerUnreachable)
+                    .with("peer", &subject.consumer)
+                    .cause("the transfer was ended or handed over meanwhile"));
+            }
             let statement = own.sign(tx, &subject, |chain| Body::Provider(chain, Box::new(manifest)))?;
             let handover = Handover {
                 statement: statement.bytes().to_vec().into(),
@@ -156,7 +164,8 @@ fn landing(
 }
 
 /// Ends a transfer without a receipt: this side's refusal or failure, with the row in its final state.
-/// A transfer that has a statement of landing, or is final already, is left as it is: None.
+/// A transfer that has a statement of landing, or is final already, is left as it is: None. So is one that was
+/// handed over, until the consumer has stated that it ended: it may have landed.
 pub async fn state_ending(
     ctx: &Context,
     row: &Transfer,
@@ -175,6 +184,12 @@ pub async fn state_ending(
                 && (stored.state.is_final() || stored.state == State::Committed)
             {
                 return statements::own(tx, &row.id, kind, &keys);
+            }
+            if row.side == Side::Provider
+                && exchange::offered(tx, &row.id)?.is_some_and(|offered| offered.handover.is_some())
+                && !statements::has_peers_ending(tx, &row.id)?
+            {
+                return Ok(None);
             }
             let ending = Ending {
                 transfer: subject.transfer.clone(),

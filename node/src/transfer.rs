@@ -10,7 +10,7 @@ mod provider;
 mod spooling;
 
 pub(crate) use consumer::open_destination;
-pub use consumer::{Outcome, recover, run_consumer};
+pub use consumer::{Outcome, recover, run_consumer, sweep};
 pub(crate) use invite::ask;
 pub use invite::push;
 
@@ -26,7 +26,7 @@ use posthouse_protocol::limits;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
 use spooling::Spooling;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -65,6 +65,8 @@ pub struct Transfers {
 struct Inner {
     running: BTreeMap<TransferId, Running>,
     spooling: BTreeMap<TransferId, Arc<Spooling>>,
+    /// Requests that are being answered: one of a transfer at a time.
+    answering: BTreeSet<TransferId>,
     sessions: u64,
 }
 
@@ -83,6 +85,28 @@ pub(crate) struct Registered {
     session: u64,
     pub(crate) stop: watch::Receiver<Stop>,
     live: watch::Sender<Live>,
+    /// The session before, where it has not left in time.
+    older: Option<watch::Sender<Stop>>,
+}
+
+/// The right to answer a transfer's request, from before the store is read until its session is registered.
+pub(crate) struct Answering {
+    ctx: Arc<Context>,
+    transfer: TransferId,
+}
+
+impl Answering {
+    /// None while another request for the same transfer is being answered.
+    pub(crate) fn enter(ctx: &Arc<Context>, transfer: &TransferId) -> Option<Self> {
+        let entered = ctx.transfers.locked().answering.insert(transfer.clone());
+        entered.then(|| Self { ctx: ctx.clone(), transfer: transfer.clone() })
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.ctx.transfers.locked().answering.remove(&self.transfer);
+    }
 }
 
 impl Transfers {
@@ -133,12 +157,29 @@ impl Registered {
             let older = inner.running.insert(transfer.clone(), running);
             (session, older)
         };
+        let mut late = None;
         if let Some(older) = older {
             older.stop.send_replace(Stop::Superseded);
             // Its session holds receivers until it has left: two at once would work on the same files.
-            let _ = tokio::time::timeout(SUPERSEDED_WAIT, older.stop.closed()).await;
+            if tokio::time::timeout(SUPERSEDED_WAIT, older.stop.closed()).await.is_err() {
+                late = Some(older.stop);
+            }
         }
-        Self { ctx: ctx.clone(), transfer, session, stop: stopped, live }
+        Self { ctx: ctx.clone(), transfer, session, stop: stopped, live, older: late }
+    }
+
+    /// Waits for the session before, however long it takes to leave.
+    pub(crate) async fn alone(&mut self) {
+        if let Some(older) = self.older.take() {
+            older.closed().await;
+        }
+    }
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+    /// A newer session has taken its place: it may work on nothing any more.
+    pub(crate) fn is_superseded(&self) -> bool {
+        *self.stop.borrow() == Stop::Superseded
     }
 
     /// What others see of it from now on.

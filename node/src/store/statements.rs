@@ -114,6 +114,16 @@ pub fn own(db: &Connection, transfer: &TransferId, kind: &str, keys: &dyn Keys) 
         .transpose()
 }
 
+/// Whether the other party has stated that this transfer ended without a receipt.
+pub fn has_peers_ending(db: &Connection, transfer: &TransferId) -> Result<bool, Problem> {
+    db.query_row(
+        "SELECT EXISTS (SELECT 1 FROM statements WHERE transfer = ?1 AND NOT own AND kind IN ('refusal', 'failure'))",
+        [transfer.as_str()],
+        |row| row.get(0),
+    )
+    .map_err(failed)
+}
+
 /// A kept statement as it stands in listings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {

@@ -136,6 +136,13 @@ pub fn update(tx: &Transaction<'_>, transfer: &Transfer) -> Result<bool, Problem
     Ok(changed > 0)
 }
 
+/// Both statements are here, whatever this side had stated before.
+pub fn set_receipt(tx: &Transaction<'_>, id: &TransferId, receipt: &ReceiptId) -> Result<(), Problem> {
+    tx.execute("UPDATE transfers SET receipt = ?2 WHERE id = ?1", params![id.as_str(), receipt.as_str()])
+        .map_err(failed)?;
+    Ok(())
+}
+
 pub fn get(db: &Connection, id: &TransferId) -> Result<Option<Transfer>, Problem> {
     db.query_row("SELECT * FROM transfers WHERE id = ?1", [id.as_str()], |row| Ok(read(row)))
         .optional()

@@ -16,6 +16,8 @@ use std::sync::Arc;
 /// The files of one transfer while they are written. All calls block.
 pub(crate) struct Attachments {
     dir: PathBuf,
+    /// Part of its temporary names: no other session writes these.
+    session: u64,
     disk: Arc<dyn Disk>,
     entries: BufWriter<File>,
     files: BufWriter<File>,
@@ -23,13 +25,19 @@ pub(crate) struct Attachments {
 }
 
 impl Attachments {
-    /// Begins anew: an earlier session's unfinished files are replaced.
-    pub(crate) fn begin(root: &Path, transfer: &TransferId, disk: Arc<dyn Disk>) -> Result<Self, Problem> {
+    /// Begins anew: an earlier session's unfinished files are removed, and can no longer be finished.
+    pub(crate) fn begin(
+        root: &Path,
+        transfer: &TransferId,
+        session: u64,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, Problem> {
         let dir = root.join(transfer.as_str());
-        let create = |name: &str| File::create(dir.join(name)).map(BufWriter::new);
+        let create = |name: &str| File::create(dir.join(part(name, session))).map(BufWriter::new);
         std::fs::create_dir_all(&dir)
-            .and_then(|()| Ok((create(&part(ENTRIES))?, create(&part(FILES))?)))
-            .map(|(entries, files)| Self { dir: dir.clone(), disk, entries, files, written: 0 })
+            .and_then(|()| remove_parts(&dir))
+            .and_then(|()| Ok((create(ENTRIES)?, create(FILES)?)))
+            .map(|(entries, files)| Self { dir: dir.clone(), session, disk, entries, files, written: 0 })
             .map_err(|e| storage(&dir, &e))
     }
 
@@ -55,7 +63,7 @@ impl Attachments {
         let flushed = self.entries.flush().and_then(|()| self.files.flush());
         let write = || -> io::Result<()> {
             self.keep(&mut self.entries.get_ref().try_clone()?, ENTRIES, true)?;
-            let mut omitted = File::create(self.dir.join(part(LEFT_OUT)))?;
+            let mut omitted = File::create(self.dir.join(part(LEFT_OUT, self.session)))?;
             omitted.write_all(&left_out.encode())?;
             self.keep(&mut omitted, LEFT_OUT, !left_out.is_empty())?;
             self.keep(&mut self.files.get_ref().try_clone()?, FILES, folder)?;
@@ -66,7 +74,7 @@ impl Attachments {
     }
 
     fn keep(&self, file: &mut File, name: &str, keep: bool) -> io::Result<()> {
-        let from = self.dir.join(part(name));
+        let from = self.dir.join(part(name, self.session));
         if !keep {
             return std::fs::remove_file(from);
         }
@@ -145,9 +153,21 @@ impl<T: for<'b> minicbor::Decode<'b, ()>> Iterator for Items<T> {
     }
 }
 
-fn part(name: &str) -> String {
-    format!("{name}.part")
+fn part(name: &str, session: u64) -> String {
+    format!("{name}.{session}{PART}")
 }
+
+fn remove_parts(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().ends_with(PART) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+const PART: &str = ".part";
 
 const ENTRIES: &str = "entries.cbor";
 const FILES: &str = "files.b3";
@@ -174,7 +194,7 @@ mod tests {
             revision: 0,
         };
         let all: Vec<Entry> = (0..500).map(entry).collect();
-        let mut attachments = Attachments::begin(folder.path(), &transfer, Arc::new(RealDisk)).unwrap();
+        let mut attachments = Attachments::begin(folder.path(), &transfer, 1, Arc::new(RealDisk)).unwrap();
         attachments.add(&all[..100]).unwrap();
         attachments.add(&all[100..]).unwrap();
         let mut omitted = LeftOuts::default();
@@ -185,5 +205,19 @@ mod tests {
         assert_eq!(left_out(folder.path(), &transfer).unwrap(), omitted.iter().collect::<Vec<_>>());
         let files = std::fs::read_to_string(folder.path().join(transfer.as_str()).join(FILES)).unwrap();
         assert_eq!(files.lines().count(), 500);
+    }
+
+    #[test]
+    fn a_session_whose_place_was_taken_cannot_finish_and_spoils_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let transfer = TransferId::from_random([7; 16]);
+        let older = Attachments::begin(folder.path(), &transfer, 1, Arc::new(RealDisk)).unwrap();
+        let newer = Attachments::begin(folder.path(), &transfer, 2, Arc::new(RealDisk)).unwrap();
+        assert!(older.finish(&LeftOuts::default(), true).is_err());
+        newer.finish(&LeftOuts::default(), true).unwrap();
+        assert_eq!(entries(folder.path(), &transfer).unwrap().count(), 0);
+        let names = std::fs::read_dir(folder.path().join(transfer.as_str())).unwrap();
+        let parts = names.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().ends_with(PART)).count();
+        assert_eq!(parts, 0);
     }
 }

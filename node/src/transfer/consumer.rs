@@ -35,14 +35,19 @@ pub enum Outcome {
     Interrupted,
 }
 
+/// Ends what did not outlive the process before, and clears what is left of ended transfers. To be done before
+/// any request is answered: what begins then is none of it.
+pub async fn sweep(ctx: &Arc<Context>) {
+    if let Err(problem) = sweep::working_folders(ctx).await {
+        tracing::warn!(%problem, "Working files of ended transfers remain");
+    }
+}
+
 /// Consumer transfers that have not ended, oldest first: to be run again after a start.
 pub async fn recover(ctx: &Arc<Context>) -> Result<Vec<TransferId>, Problem> {
     let filter = transfers::Filter { side: Some(Side::Consumer), open: true, ..Default::default() };
     let mut open = ctx.store.read(move |db| transfers::list(db, &filter)).await?;
     open.reverse();
-    if let Err(problem) = sweep::working_folders(ctx).await {
-        tracing::warn!(%problem, "Working files of ended transfers remain");
-    }
     let mut ids: Vec<TransferId> = open.into_iter().map(|row| row.id).collect();
     ids.extend(orphans(ctx).await?);
     Ok(ids)

@@ -3,28 +3,27 @@
 //! to time: a grant withdrawn stops an open transfer. What was stated before is given again byte for byte.
 //! Reading is `send`, extracting is `spooling`, signing is `settle`; what is said when is the machine's.
 
+mod answer;
 mod feed;
 
 use super::attachments::Attachments;
-use super::spooling::{Begun, Spooling};
-use super::{Registered, Stop, blocking, steady, until};
-use crate::config::{Origin, Resource};
+use super::spooling::Spooling;
+use super::{Answering, Registered, Stop, blocking, steady, until};
 use crate::context::Context;
 use crate::reconcile;
 use crate::seal::{ManifestFacts, SealedManifest};
-use crate::send::{self, Packed, Read, Sent, Supply, SupplySource};
+use crate::send::{self, Packed, Read, Sent, Supply};
 use crate::settle::{self, Subject};
 use crate::store::exchange::{self, Offered, Standing};
 use crate::store::{Side, Transfer, statements, transfers};
+use answer::Answer;
 use feed::{Fed, Feed};
-use posthouse_connectors::folder::{FileStat, FolderSource, left_out};
+use posthouse_connectors::folder::{FileStat, left_out};
 use posthouse_platform::endpoint::{Transport, Writer};
 use posthouse_platform::frames::{FrameReader, FrameWriter};
-use posthouse_protocol::digest::digest_key;
-use posthouse_protocol::frame::{Frame, Handover, Offer, Request};
+use posthouse_protocol::frame::{Frame, Handover, Refused, Request};
 use posthouse_protocol::id::{NodeId, TransferId};
 use posthouse_protocol::job::{Mode, State};
-use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, LeftOut};
 use posthouse_protocol::policy::Permit;
 use posthouse_protocol::problem::{Code, Problem};
@@ -37,6 +36,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Who asks, and over what.
+#[derive(Clone)]
 pub(super) struct Caller {
     pub peer: NodeId,
     pub transfer: TransferId,
@@ -57,7 +57,8 @@ pub(super) async fn serve(ctx: Arc<Context>, caller: Caller, reader: FrameReader
         Ok(()) => tracing::debug!(%peer, %transfer, "A session ended"),
         Err(problem) => tracing::info!(%peer, %transfer, %problem, "A session was lost"),
     }
-    session.drain().await;
+    // A line that takes nothing more must not keep the session's place from the next one.
+    let _ = tokio::time::timeout(CLOSING, session.drain()).await;
     drop(session);
     reading.abort();
     // What was said last still leaves.
@@ -99,6 +100,8 @@ struct Session {
     given: Option<Given>,
     /// Statements are being exchanged after an ending; then the session is over at this time.
     ending: Option<Timestamp>,
+    /// Why it should end; it was handed over, so it does once the consumer has stated that it did not land.
+    wished: Option<(Transfer, Problem)>,
 }
 
 /// What is known once a request was permitted and answered by an offer.
@@ -190,7 +193,7 @@ impl Session {
         frames: mpsc::Receiver<Result<Frame, Problem>>,
         out: mpsc::Sender<Frame>,
     ) -> Self {
-        Self { ctx, caller, machine, frames, out, blocked: false, given: None, ending: None }
+        Self { ctx, caller, machine, frames, out, blocked: false, given: None, ending: None, wished: None }
     }
 
     async fn run(&mut self) -> Result<(), Problem> {
@@ -358,23 +361,15 @@ impl Session {
             }
             ProviderEvent::Ready => self.hand_over().await,
             ProviderEvent::Landed(statement) => self.landed(statement).await,
-            ProviderEvent::Refused(ending) | ProviderEvent::Failed(ending) => {
-                let Some(given) = &mut self.given else {
-                    self.machine.noted(Vec::new());
-                    return Ok(());
-                };
-                given.moving = false;
-                let subject = given.subject.clone();
-                settle::take_ending(&self.ctx, &subject, &ending.statement).await?;
-                let problem = settle::problem_of(&ending, &subject);
-                let row = given.row.clone();
-                let statement = settle::state_ending(&self.ctx, &row, &subject, &problem).await?;
-                self.machine.noted(statement.map(|statement| statement.bytes().to_vec()).unwrap_or_default());
-                self.finished().await
-            }
+            ProviderEvent::Refused(ending) | ProviderEvent::Failed(ending) => self.ended_by_peer(ending).await,
             ProviderEvent::Noted(statement) => {
-                if let Some(subject) = self.subject() {
-                    settle::take_ending(&self.ctx, &subject, &statement).await?;
+                let Some(subject) = self.subject() else { return Ok(()) };
+                if !self.stored(&subject.transfer).await?.0.is_some_and(|row| self.is_callers(&row, &subject)) {
+                    return Ok(());
+                }
+                settle::take_ending(&self.ctx, &subject, &statement).await?;
+                if let Some((row, problem)) = self.wished.take() {
+                    self.end(&row, &subject, &problem).await?;
                 }
                 Ok(())
             }
@@ -394,18 +389,27 @@ impl Session {
         if request.transfer != self.caller.transfer {
             return Err(self.invalid("the request is for another transfer than its channel"));
         }
-        let id = request.transfer.clone();
-        let (row, offered) =
-            self.ctx.store.read(move |db| Ok((transfers::get(db, &id)?, exchange::offered(db, &id)?))).await?;
+        let Some(alone) = Answering::enter(&self.ctx, &request.transfer) else {
+            // The line was cut while this was being answered. What comes of it is there for a later try.
+            let busy = Problem::new(Code::Busy)
+                .with("peer", &self.ctx.name)
+                .cause("an earlier request for this transfer is still being answered");
+            self.machine.refuse(settle::refused(&busy, None));
+            self.end_soon();
+            return Ok(());
+        };
+        let (row, offered) = self.stored(&request.transfer).await?;
         if let Some(row) = &row
-            && (row.peer != self.caller.peer
-                || row.side != Side::Provider
-                || row.resource != subject.resource
-                || row.job != subject.job)
+            && !self.is_callers(row, &subject)
         {
             // Whoever it belongs to learns nothing from this, and the stored transfer is not touched.
             self.machine.refuse(settle::refused(&self.not_offered(&subject), None));
             self.end_soon();
+            return Ok(());
+        }
+        if request.committed && offered.as_ref().is_some_and(|offered| offered.handover.is_some()) {
+            // What it landed stands, whatever was stated here meanwhile: it gives its statement, and nothing else
+            // is exchanged. The grant may have ended without harm.
             return Ok(());
         }
         if let Some(row) = &row
@@ -418,7 +422,8 @@ impl Session {
             return Ok(());
         }
         if request.committed {
-            return self.reopen(offered);
+            // It has a handover of this node that this copy of its store does not know.
+            return Err(self.mismatch("it has committed to a handover that is not stored here"));
         }
         if row.as_ref().is_some_and(|row| row.state == State::Settled) {
             // Its own statement stands here already: it is not asked to make another.
@@ -426,194 +431,119 @@ impl Session {
         }
         let mut row = row.unwrap_or_else(|| self.new_row(&request, &subject));
         row.transport = Some(self.caller.transport);
-        match self.answer(&request, &subject, &mut row, offered).await {
-            Ok(given) => {
+        let answer = Answer {
+            ctx: self.ctx.clone(),
+            caller: self.caller.clone(),
+            request,
+            subject: subject.clone(),
+            row: row.clone(),
+            known: offered,
+            alone,
+        };
+        match self.answered(answer).await? {
+            None => Ok(()),
+            Some(Ok(given)) => {
                 let offer = given.offered.offer.clone();
-                self.given = Some(given);
+                self.given = Some(*given);
                 self.machine.offer(offer)
             }
-            Err(problem) => {
-                let statement = settle::state_ending(&self.ctx, &row, &subject, &problem).await?;
+            Some(Err(problem)) if problem.code == Code::PeerUnreachable => Err(problem),
+            Some(Err(problem)) => {
+                // As it stands in the store, where answering came so far.
+                let row = self.stored(&row.id).await?.0.unwrap_or(row);
+                let statement = self.end(&row, &subject, &problem).await?;
                 self.say_ended(&problem, statement.as_ref());
                 Ok(())
             }
         }
     }
 
-    /// Checks the request against the policy and decides what is offered; or why not.
-    async fn answer(
-        &self,
-        request: &Request,
-        subject: &Subject,
-        row: &mut Transfer,
-        known: Option<Offered>,
-    ) -> Result<Given, Problem> {
-        let ctx = &self.ctx;
-        let permit = ctx.permit(&self.caller.peer, &subject.resource).await?;
-        let config = ctx.config();
-        let resource = config.resources.get(&request.resource).ok_or_else(|| self.not_offered(subject))?;
-        if request.mode == Mode::Observe {
-            return Err(Problem::new(Code::FrameInvalid)
-                .with("peer", &self.caller.peer)
-                .cause("an observe job moves nothing"));
+    /// Waits for the answer and keeps the line alive meanwhile. None: the consumer has ended it.
+    async fn answered(&mut self, answer: Answer) -> Result<Option<Result<Box<Given>, Problem>>, Problem> {
+        let mut answered = answer.begin();
+        loop {
+            self.transmit();
+            let world = self.ctx.world.clone();
+            let deadline = self.machine.poll_timeout();
+            tokio::select! {
+                biased;
+                () = self.ctx.drain.cancelled() => return Err(self.lost("this node stops")),
+                given = &mut answered => {
+                    return match given {
+                        Ok(given) => Ok(Some(given)),
+                        Err(_) => Err(Problem::new(Code::InsideFailed).cause("a request was dropped unanswered")),
+                    };
+                }
+                frame = self.frames.recv() => match frame {
+                    Some(frame) => self.machine.handle_frame(frame?, steady(&world))?,
+                    None => return Err(self.lost("the channel ended")),
+                },
+                _ = self.out.reserve(), if self.blocked => {}
+                () = until(&world, deadline) => self.machine.handle_timeout(steady(&world)),
+            }
+            match self.machine.poll_event() {
+                None => {}
+                Some(ProviderEvent::Refused(ending) | ProviderEvent::Failed(ending)) => {
+                    self.ended_by_peer(ending).await?;
+                    return Ok(None);
+                }
+                Some(ProviderEvent::Lost) => return Err(self.lost("it has been silent for too long")),
+                Some(_) => return Err(self.invalid("it goes on before it was answered")),
+            }
         }
-        let (offered, spooling) = match known {
-            Some(known) => {
-                if !same_request(&known.request, request) {
-                    return Err(self.invalid("a transfer is asked for again as another"));
-                }
-                let spooling = match resource.origin {
-                    Origin::Table { .. } => Some(
-                        Spooling::find(ctx, &request.transfer)
-                            .await?
-                            .ok_or_else(|| Problem::new(Code::SnapshotLost))?,
-                    ),
-                    Origin::Folder { .. } => None,
-                };
-                if known.handover.is_none() && *known.offer.grant.as_str() != *permit.grant().as_str() {
-                    return Err(Problem::new(Code::GrantWithdrawn).with("resource", &subject.resource));
-                }
-                (known, spooling)
-            }
-            None => self.offer_anew(request, subject, row, &permit, resource).await?,
+    }
+
+    /// The consumer has ended it. What was handed over stands until it has stated so.
+    async fn ended_by_peer(&mut self, ending: Refused) -> Result<(), Problem> {
+        let Some(row) = self.row_to_end().await? else {
+            self.machine.noted(Vec::new());
+            return Ok(());
         };
-        let supply = match (&resource.origin, &spooling) {
-            (Origin::Folder { path, options }, _) => {
-                let (path, options) = (path.clone(), options.clone());
-                let named = subject.resource.clone();
-                let source = blocking(&ctx.world, move || {
-                    FolderSource::open(&path, &options).map_err(|problem| problem.with("resource", named))
-                });
-                SupplySource::Folder(Arc::new(source.await?))
-            }
-            (Origin::Table { .. }, Some(spooling)) => SupplySource::Spool(spooling.spool().clone()),
-            (Origin::Table { .. }, None) => {
-                return Err(Problem::new(Code::InsideFailed).cause("a table without its spool"));
-            }
+        if let Some(given) = &mut self.given {
+            given.moving = false;
+        }
+        let subject = self.subject_of(&row);
+        settle::take_ending(&self.ctx, &subject, &ending.statement).await?;
+        let problem = settle::problem_of(&ending, &subject);
+        self.wished = None;
+        let statement = self.end(&row, &subject, &problem).await?;
+        self.machine.noted(statement.map(|statement| statement.bytes().to_vec()).unwrap_or_default());
+        Ok(())
+    }
+
+    /// The row of the transfer that was asked for; None where it is another party's or nothing was asked.
+    async fn row_to_end(&self) -> Result<Option<Transfer>, Problem> {
+        if let Some(given) = &self.given {
+            return Ok(Some(given.row.clone()));
+        }
+        let (Some(request), Some(subject)) = (self.machine.request().cloned(), self.subject()) else {
+            return Ok(None);
         };
-        let supply = Arc::new(Supply::new(supply));
-        let feed = match (&spooling, supply.folder(), &offered.handover) {
-            (Some(spooling), ..) => Feed::spool(spooling.clone()),
-            (None, Some(_), Some(_)) => Feed::signed(ctx, &request.transfer).await?,
-            (None, Some(folder), None) => Feed::folder(ctx, &request.resource, folder.clone()),
-            (None, None, _) => return Err(Problem::new(Code::InsideFailed)),
-        };
-        let (root, id, disk) = (ctx.attachments(), request.transfer.clone(), ctx.world.disk.clone());
-        let attachments = match offered.handover {
-            Some(_) => None,
-            None => Some(blocking(&ctx.world, move || Attachments::begin(&root, &id, disk)).await?),
-        };
-        let (data_in, data) = mpsc::channel(usize::from(limits::DATA_CHANNELS_MAX));
-        let registered = Registered::enter(ctx, row.clone(), Some(data_in)).await;
-        let (queue, queued) = mpsc::unbounded_channel();
-        let (sent_in, sent) = mpsc::unbounded_channel();
-        let (read_done, reads) = mpsc::unbounded_channel();
-        Ok(Given {
-            row: row.clone(),
-            subject: subject.clone(),
-            permit,
-            offered,
-            registered,
-            feed,
-            supply,
-            spooling,
-            attachments,
-            open: BTreeMap::new(),
-            reading: 0,
-            reads,
-            read_done,
-            unsent_bytes: 0,
-            queue,
-            lanes: Lanes { queue: Arc::new(tokio::sync::Mutex::new(queued)), sent: sent_in, open: 0 },
-            sent,
-            data,
-            hashes: Vec::new(),
-            finals: BTreeMap::new(),
-            recent: VecDeque::new(),
-            files_sent: 0,
-            began: ctx.world.clock.monotonic(),
-            moving: false,
+        Ok(match self.stored(&request.transfer).await?.0 {
+            Some(row) => self.is_callers(&row, &subject).then_some(row),
+            None => Some(self.new_row(&request, &subject)),
         })
     }
 
-    /// The first request for this transfer: takes the snapshot of a table, stores what is offered.
-    async fn offer_anew(
-        &self,
-        request: &Request,
-        subject: &Subject,
-        row: &mut Transfer,
-        permit: &Permit,
-        resource: &Resource,
-    ) -> Result<(Offered, Option<Arc<Spooling>>), Problem> {
-        let ctx = &self.ctx;
-        let begun = match &resource.origin {
-            Origin::Table { connection, spec } => {
-                let read = posthouse_connectors::Read {
-                    columns: permit.columns().map(<[String]>::to_vec),
-                    filter: permit.filter().cloned(),
-                    from: request.watermark.clone().filter(|_| request.mode == Mode::Incremental),
-                    to: None,
-                };
-                Some(Begun::take(ctx, connection, spec, read).await?)
-            }
-            Origin::Folder { .. } if permit.columns().is_some() || permit.filter().is_some() => {
-                return Err(Problem::new(Code::FilterUnsupported).with("resource", &subject.resource));
-            }
-            Origin::Folder { .. } => None,
-        };
-        let contract = begun.as_ref().map(|begun| begun.contract().clone());
-        let digest_key = contract
-            .as_ref()
-            .map(|contract| digest_key(&subject.resource, contract, reconcile::DIGEST_EPOCH))
-            .unwrap_or_default();
-        let offer = Offer {
-            transfer: request.transfer.clone(),
-            grant: permit.grant().clone(),
-            policy_epoch: permit.policy_epoch(),
-            policy_sequence: permit.policy_sequence(),
-            provider_epoch: ctx.epoch,
-            contract,
-            catalog: resource.catalog.clone(),
-            watermark_to: begun.as_ref().and_then(|begun| begun.proposed().watermark().cloned()),
-            salt: ctx.world.random.bytes::<32>().into(),
-            data_channels: limits::DATA_CHANNELS,
-            digest_key: digest_key.into(),
-            watermark_column: match &resource.origin {
-                Origin::Table { spec, .. } if request.mode == Mode::Incremental => spec.watermark.clone(),
-                _ => None,
-            },
-        };
-        let now = ctx.world.clock.now();
-        row.state = State::Offered;
-        row.started = Some(now);
-        row.watermark_to.clone_from(&offer.watermark_to);
-        let offered = Offered {
-            consumer: self.caller.peer.clone(),
-            request: request.clone(),
-            offer,
-            handover: None,
-            started: now,
-            sealed: false,
-        };
-        let (stored, planned) = (offered.clone(), row.clone());
-        ctx.store
-            .write(move |tx| {
-                transfers::plan(tx, &planned)?;
-                exchange::put_offered(tx, &planned.id, &stored)
-            })
-            .await?;
-        let spooling = begun.map(|begun| Spooling::start(ctx, &request.transfer, begun, digest_key)).transpose()?;
-        Ok((offered, spooling))
+    fn is_callers(&self, row: &Transfer, subject: &Subject) -> bool {
+        row.peer == self.caller.peer
+            && row.side == Side::Provider
+            && row.resource == subject.resource
+            && row.job == subject.job
     }
 
-    /// The consumer has committed: it gives its statement, and nothing else is exchanged. The grant may have
-    /// ended meanwhile without harm.
-    fn reopen(&mut self, offered: Option<Offered>) -> Result<(), Problem> {
-        if offered.is_some_and(|offered| offered.handover.is_some()) {
-            return Ok(());
+    fn subject_of(&self, row: &Transfer) -> Subject {
+        Subject {
+            transfer: row.id.clone(),
+            job: row.job.clone(),
+            resource: row.resource.clone(),
+            consumer: row.peer.clone(),
         }
-        // It has a handover of this node that this copy of its store does not know.
-        Err(self.mismatch("it has committed to a handover that is not stored here"))
+    }
+
+    async fn stored(&self, transfer: &TransferId) -> Result<(Option<Transfer>, Option<Offered>), Problem> {
+        let id = transfer.clone();
+        self.ctx.store.read(move |db| Ok((transfers::get(db, &id)?, exchange::offered(db, &id)?))).await
     }
 
     fn new_row(&self, request: &Request, subject: &Subject) -> Transfer {
@@ -857,6 +787,9 @@ impl Session {
             }
             return self.machine.handover(handover);
         }
+        if given.registered.is_superseded() {
+            return Err(lost(&self.caller.peer, "a newer session took its place"));
+        }
         // The whole store of hashes first: they cost the most.
         given.keep_hashes(&self.ctx).await?;
         let folder = given.spooling.is_none();
@@ -903,10 +836,14 @@ impl Session {
         ctx.store
             .write(move |tx| {
                 statements::take(tx, &landed, now)?;
-                if row.state.is_final() {
-                    return Ok(());
+                let receipt = statements::settle(tx, &row.id, &handed, &landed, now)?;
+                match transfers::get(tx, &row.id)?.map(|stored| stored.state) {
+                    None | Some(State::Settled) => return Ok(()),
+                    // Both statements are the truth about it, also where this side had given it up before.
+                    Some(state) if state.is_final() => return transfers::set_receipt(tx, &row.id, &receipt),
+                    Some(_) => {}
                 }
-                row.receipt = Some(statements::settle(tx, &row.id, &handed, &landed, now)?);
+                row.receipt = Some(receipt);
                 row.state = State::Settled;
                 row.ended = Some(now);
                 row.problem = None;
@@ -967,18 +904,38 @@ impl Session {
         if temporary || self.ending.is_some() || self.machine.is_done() {
             return Err(problem);
         }
-        let Some(subject) = self.subject() else { return Err(problem) };
-        let row = match &self.given {
-            Some(given) => given.row.clone(),
-            None => match self.machine.request() {
-                Some(request) => self.new_row(&request.clone(), &subject),
-                None => return Err(problem),
-            },
-        };
-        tracing::warn!(transfer = %subject.transfer, %problem, "A transfer ends without a receipt");
-        let statement = settle::state_ending(&self.ctx, &row, &subject, &problem).await?;
+        if self.given.as_ref().is_some_and(|given| given.registered.is_superseded()) {
+            // The newer session decides what becomes of it.
+            return Err(problem);
+        }
+        let Some(row) = self.row_to_end().await? else { return Err(problem) };
+        let subject = self.subject_of(&row);
+        let statement = self.end(&row, &subject, &problem).await?;
         self.say_ended(&problem, statement.as_ref());
-        self.finished().await
+        Ok(())
+    }
+
+    /// States that it ended, and clears what it needed. Where it was handed over it stays as it is until the
+    /// consumer says that it has not landed: that is its to say, and it is asked.
+    async fn end(
+        &mut self,
+        row: &Transfer,
+        subject: &Subject,
+        problem: &Problem,
+    ) -> Result<Option<Statement>, Problem> {
+        let statement = settle::state_ending(&self.ctx, row, subject, problem).await?;
+        let (stored, offered) = self.stored(&row.id).await?;
+        let ended = stored.is_some_and(|stored| stored.state.is_final());
+        if ended {
+            tracing::warn!(transfer = %row.id, %problem, "A transfer ends without a receipt");
+            if offered.is_some_and(|offered| offered.offer.contract.is_some()) {
+                Spooling::remove(&self.ctx, &row.id).await?;
+            }
+        } else {
+            tracing::info!(transfer = %row.id, %problem, "A transfer that was handed over is the consumer's to end");
+            self.wished = Some((row.clone(), problem.clone()));
+        }
+        Ok(statement)
     }
 
     /// Tells the consumer, and waits a little for its own statement.
@@ -998,26 +955,19 @@ impl Session {
         self.ending = Some(steady(&self.ctx.world).plus_ms(ENDING_MS));
     }
 
-    /// Nothing of it is needed here any more.
-    async fn finished(&mut self) -> Result<(), Problem> {
-        if let Some(given) = &self.given
-            && given.spooling.is_some()
-        {
-            Spooling::remove(&self.ctx, &given.subject.transfer).await?;
-        }
-        Ok(())
-    }
-
     async fn row_state(&mut self, state: State) -> Result<(), Problem> {
         let Some(given) = &mut self.given else { return Ok(()) };
         given.row.state = state;
         let row = given.row.clone();
         given.registered.show(|live| live.row = row.clone());
-        self.ctx.store.write(move |tx| transfers::update(tx, &row).map(|_| ())).await
+        if self.ctx.store.write(move |tx| transfers::update(tx, &row)).await? {
+            return Ok(());
+        }
+        Err(self.lost("it has ended meanwhile"))
     }
 
     fn not_offered(&self, subject: &Subject) -> Problem {
-        Problem::new(Code::NotOffered).with("provider", &self.ctx.name).with("resource", &subject.resource.resource)
+        not_offered(&self.ctx, subject)
     }
     fn invalid(&self, cause: &str) -> Problem {
         Problem::new(Code::FrameInvalid).with("peer", &self.caller.peer).cause(cause)
@@ -1028,6 +978,10 @@ impl Session {
     fn lost(&self, cause: &str) -> Problem {
         lost(&self.caller.peer, cause)
     }
+}
+
+fn not_offered(ctx: &Context, subject: &Subject) -> Problem {
+    Problem::new(Code::NotOffered).with("provider", &ctx.name).with("resource", &subject.resource.resource)
 }
 
 fn lost(peer: &NodeId, cause: &str) -> Problem {

@@ -174,7 +174,7 @@ impl Finishing {
     async fn write_attachments(&self, left_out: LeftOuts) -> Result<(), Problem> {
         let (ctx, id, folder) = (self.ctx.clone(), self.row.id.clone(), matches!(self.stage.place(), Place::Folder(_)));
         blocking(&self.ctx.world, move || {
-            let mut attachments = Attachments::begin(&ctx.attachments(), &id, ctx.world.disk.clone())?;
+            let mut attachments = Attachments::begin(&ctx.attachments(), &id, 0, ctx.world.disk.clone())?;
             let mut from = 0;
             loop {
                 let page = ctx.store.read_now(|db| exchange::landing_entries(db, &id, from, PAGE))?;

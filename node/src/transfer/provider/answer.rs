@@ -1,0 +1,242 @@
+//! How a request is answered: what the policy says, the snapshot of a table, what is stored of the offer.
+//! It may take as long as a database needs. It goes on when its line is cut, and the next session finds what
+//! came of it; until then nobody else answers for the same transfer.
+
+use super::{Caller, Feed, Given, Lanes};
+use crate::config::{Origin, Resource};
+use crate::context::Context;
+use crate::reconcile;
+use crate::send::{Supply, SupplySource};
+use crate::settle::Subject;
+use crate::store::exchange::{self, Offered};
+use crate::store::{Transfer, transfers};
+use crate::transfer::attachments::Attachments;
+use crate::transfer::spooling::{Begun, Spooling};
+use crate::transfer::{Answering, Registered, blocking};
+use posthouse_connectors::folder::FolderSource;
+use posthouse_protocol::digest::digest_key;
+use posthouse_protocol::frame::{Offer, Request};
+use posthouse_protocol::job::{Mode, State};
+use posthouse_protocol::limits;
+use posthouse_protocol::policy::Permit;
+use posthouse_protocol::problem::{Code, Problem};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// One request that is being answered.
+pub(super) struct Answer {
+    pub ctx: Arc<Context>,
+    pub caller: Caller,
+    pub request: Request,
+    pub subject: Subject,
+    pub row: Transfer,
+    /// What was offered before.
+    pub known: Option<Offered>,
+    pub alone: Answering,
+}
+
+impl Answer {
+    /// Begins to answer. Whoever waits for it may leave; a node that stops does not wait for it.
+    pub(super) fn begin(self) -> oneshot::Receiver<Result<Box<Given>, Problem>> {
+        let (answered_in, answered) = oneshot::channel();
+        let ctx = self.ctx.clone();
+        let tasks = ctx.runs.tasks.clone();
+        tasks.spawn(async move {
+            let transfer = self.row.id.clone();
+            let lost = super::lost(&self.caller.peer, "this node stops");
+            let given = tokio::select! {
+                biased;
+                () = ctx.drain.cancelled() => Err(lost),
+                given = self.given() => given.map(Box::new),
+            };
+            if let Err(problem) = &given {
+                tracing::debug!(%transfer, %problem, "A request was not answered by an offer");
+            }
+            // The session is over where nobody takes it: the next one finds what is stored.
+            let _ = answered_in.send(given);
+        });
+        answered
+    }
+
+    /// Checks the request against the policy and decides what is offered; or why not.
+    async fn given(self) -> Result<Given, Problem> {
+        let Self { ctx, caller, request, subject, mut row, known, alone } = self;
+        let invalid = |cause: &str| Problem::new(Code::FrameInvalid).with("peer", &caller.peer).cause(cause);
+        let permit = ctx.permit(&caller.peer, &subject.resource).await?;
+        let config = ctx.config();
+        let resource =
+            config.resources.get(&request.resource).ok_or_else(|| super::not_offered(&ctx, &subject))?.clone();
+        if request.mode == Mode::Observe {
+            return Err(invalid("an observe job moves nothing"));
+        }
+        if known.as_ref().is_some_and(|known| !super::same_request(&known.request, &request)) {
+            return Err(invalid("a transfer is asked for again as another"));
+        }
+        if known.is_none() {
+            offer_anew(&ctx, &caller, &request, &subject, &mut row, &permit, &resource).await?;
+        }
+        let (data_in, data) = mpsc::channel(usize::from(limits::DATA_CHANNELS_MAX));
+        let mut registered = Registered::enter(&ctx, row.clone(), Some(data_in)).await;
+        registered.alone().await;
+        // Nobody else works on it now: it stands as the session before has left it.
+        let id = request.transfer.clone();
+        let (stored, offered) =
+            ctx.store.read(move |db| Ok((transfers::get(db, &id)?, exchange::offered(db, &id)?))).await?;
+        let (Some(stored), Some(offered)) = (stored, offered) else {
+            return Err(Problem::new(Code::InsideFailed).cause("what was offered is not stored"));
+        };
+        if stored.state == State::Settled {
+            return Err(super::lost(&caller.peer, "it was settled meanwhile"));
+        }
+        if stored.state.is_final() {
+            return Err(stored.problem.unwrap_or_else(|| Problem::new(Code::Cancelled)));
+        }
+        row = Transfer { transport: row.transport, peer_epoch: row.peer_epoch, ..stored };
+        registered.show(|live| live.row = row.clone());
+        if offered.handover.is_none() && *offered.offer.grant.as_str() != *permit.grant().as_str() {
+            return Err(Problem::new(Code::GrantWithdrawn).with("resource", &subject.resource));
+        }
+        let spooling = match resource.origin {
+            Origin::Table { .. } => {
+                let found = Spooling::find(&ctx, &request.transfer).await?;
+                Some(found.ok_or_else(|| Problem::new(Code::SnapshotLost))?)
+            }
+            Origin::Folder { .. } => None,
+        };
+        let supply = match (&resource.origin, &spooling) {
+            (Origin::Folder { path, options }, _) => {
+                let (path, options) = (path.clone(), options.clone());
+                let named = subject.resource.clone();
+                let source = blocking(&ctx.world, move || {
+                    FolderSource::open(&path, &options).map_err(|problem| problem.with("resource", named))
+                });
+                SupplySource::Folder(Arc::new(source.await?))
+            }
+            (Origin::Table { .. }, Some(spooling)) => SupplySource::Spool(spooling.spool().clone()),
+            (Origin::Table { .. }, None) => {
+                return Err(Problem::new(Code::InsideFailed).cause("a table without its spool"));
+            }
+        };
+        let supply = Arc::new(Supply::new(supply));
+        let feed = match (&spooling, supply.folder(), &offered.handover) {
+            (Some(spooling), ..) => Feed::spool(spooling.clone()),
+            (None, Some(_), Some(_)) => Feed::signed(&ctx, &request.transfer).await?,
+            (None, Some(folder), None) => Feed::folder(&ctx, &request.resource, folder.clone()),
+            (None, None, _) => return Err(Problem::new(Code::InsideFailed)),
+        };
+        let (root, id, disk) = (ctx.attachments(), request.transfer.clone(), ctx.world.disk.clone());
+        let session = registered.session();
+        let attachments = match offered.handover {
+            Some(_) => None,
+            None => Some(blocking(&ctx.world, move || Attachments::begin(&root, &id, session, disk)).await?),
+        };
+        let (queue, queued) = mpsc::unbounded_channel();
+        let (sent_in, sent) = mpsc::unbounded_channel();
+        let (read_done, reads) = mpsc::unbounded_channel();
+        // From here on another session takes this one's place instead of being turned away.
+        drop(alone);
+        Ok(Given {
+            row,
+            subject,
+            permit,
+            offered,
+            registered,
+            feed,
+            supply,
+            spooling,
+            attachments,
+            open: BTreeMap::new(),
+            reading: 0,
+            reads,
+            read_done,
+            unsent_bytes: 0,
+            queue,
+            lanes: Lanes { queue: Arc::new(tokio::sync::Mutex::new(queued)), sent: sent_in, open: 0 },
+            sent,
+            data,
+            hashes: Vec::new(),
+            finals: BTreeMap::new(),
+            recent: VecDeque::new(),
+            files_sent: 0,
+            began: ctx.world.clock.monotonic(),
+            moving: false,
+        })
+    }
+}
+
+/// The first request for this transfer: takes the snapshot of a table, stores what is offered.
+async fn offer_anew(
+    ctx: &Arc<Context>,
+    caller: &Caller,
+    request: &Request,
+    subject: &Subject,
+    row: &mut Transfer,
+    permit: &Permit,
+    resource: &Resource,
+) -> Result<(), Problem> {
+    let begun = match &resource.origin {
+        Origin::Table { connection, spec } => {
+            let read = posthouse_connectors::Read {
+                columns: permit.columns().map(<[String]>::to_vec),
+                filter: permit.filter().cloned(),
+                from: request.watermark.clone().filter(|_| request.mode == Mode::Incremental),
+                to: None,
+            };
+            Some(Begun::take(ctx, connection, spec, read).await?)
+        }
+        Origin::Folder { .. } if permit.columns().is_some() || permit.filter().is_some() => {
+            return Err(Problem::new(Code::FilterUnsupported).with("resource", &subject.resource));
+        }
+        Origin::Folder { .. } => None,
+    };
+    let contract = begun.as_ref().map(|begun| begun.contract().clone());
+    let digest_key = contract
+        .as_ref()
+        .map(|contract| digest_key(&subject.resource, contract, reconcile::DIGEST_EPOCH))
+        .unwrap_or_default();
+    let offer = Offer {
+        transfer: request.transfer.clone(),
+        grant: permit.grant().clone(),
+        policy_epoch: permit.policy_epoch(),
+        policy_sequence: permit.policy_sequence(),
+        provider_epoch: ctx.epoch,
+        contract,
+        catalog: resource.catalog.clone(),
+        watermark_to: begun.as_ref().and_then(|begun| begun.proposed().watermark().cloned()),
+        salt: ctx.world.random.bytes::<32>().into(),
+        data_channels: limits::DATA_CHANNELS,
+        digest_key: digest_key.into(),
+        watermark_column: match &resource.origin {
+            Origin::Table { spec, .. } if request.mode == Mode::Incremental => spec.watermark.clone(),
+            _ => None,
+        },
+    };
+    let now = ctx.world.clock.now();
+    row.state = State::Offered;
+    row.started = Some(now);
+    row.watermark_to.clone_from(&offer.watermark_to);
+    let offered = Offered {
+        consumer: caller.peer.clone(),
+        request: request.clone(),
+        offer,
+        handover: None,
+        started: now,
+        sealed: false,
+    };
+    let planned = row.clone();
+    ctx.store
+        .write(move |tx| {
+            if let Some(ended) = transfers::get(tx, &planned.id)? {
+                // The consumer has ended it while the snapshot was taken.
+                return Err(ended.problem.unwrap_or_else(|| Problem::new(Code::Cancelled)));
+            }
+            transfers::plan(tx, &planned)?;
+            exchange::put_offered(tx, &planned.id, &offered)
+        })
+        .await?;
+    if let Some(begun) = begun {
+        Spooling::start(ctx, &request.transfer, begun, digest_key)?;
+    }
+    Ok(())
+}
