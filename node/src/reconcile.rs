@@ -610,13 +610,15 @@ const KEYS_BYTES_MAX: usize = 900 << 10;
 mod tests {
     use super::*;
 
+    type Rows = BTreeMap<String, (u16, [u8; 32])>;
+
     fn kept(wanted: impl IntoIterator<Item = u16>, most: usize) -> Kept {
         let wanted = wanted.into_iter().collect();
         Kept { wanted, rows: BTreeMap::new(), bytes: 0, most, truncated: false }
     }
 
     /// 40 rows in each of 16 buckets, in the order of a table that is sorted by key; `changed` ones have another hash.
-    fn table(most: usize, changed: impl Fn(u16) -> bool) -> (BTreeMap<String, (u16, [u8; 32])>, BucketDigest, bool) {
+    fn table(most: usize, changed: impl Fn(u16) -> bool) -> (Rows, BucketDigest, bool) {
         let (mut kept, mut digest) = (kept(0..16, most), BucketDigest::new());
         for row in 0..640u16 {
             let hash = *blake3::hash(&[row.to_be_bytes(), [0, u8::from(changed(row))]].concat()).as_bytes();
