@@ -130,6 +130,17 @@ impl ParquetDestination {
         Ok(published)
     }
 
+    /// It is published: makes that durable, and takes away what is left of the staging.
+    fn finish(&self) -> Result<(), Problem> {
+        for folder in [&self.job, &self.folder] {
+            files::sync_folder(folder).map_err(|e| self.problem(e))?;
+        }
+        if let Err(fault) = files::remove(&self.staging) {
+            tracing::warn!(problem = %self.problem(fault), "What was staged remains beside what was published");
+        }
+        Ok(())
+    }
+
     fn swap(&self) -> Result<(), Problem> {
         let coming = self.coming();
         let flags = if self.job.exists() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
@@ -148,8 +159,7 @@ impl Destination for ParquetDestination {
     fn prepare(&mut self) -> Result<(), Problem> {
         let fault = |e| self.problem(e);
         if self.note(&self.job)?.is_some() {
-            // Published before; what the swap left behind goes.
-            return files::remove(&self.staging).map_err(fault);
+            return self.finish();
         }
         self.check_epoch()?;
         if self.landing.write == Write::Append {
@@ -198,7 +208,7 @@ impl Destination for ParquetDestination {
     fn publish(&mut self) -> Result<Published, Problem> {
         let fault = |e| self.problem(e);
         if let Some(before) = self.note(&self.job)? {
-            files::remove(&self.staging).map_err(fault)?;
+            self.finish()?;
             return Ok(before);
         }
         let rows = self.rows();
@@ -221,10 +231,7 @@ impl Destination for ParquetDestination {
                 files::rename(&self.landed_in(&self.coming()), &self.landed_in(&self.job)).map_err(fault)?;
             }
         }
-        for folder in [&self.job, &self.folder] {
-            files::sync_folder(folder).map_err(fault)?;
-        }
-        files::remove(&self.staging).map_err(fault)?;
+        self.finish()?;
         Ok(published)
     }
 

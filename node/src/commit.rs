@@ -6,11 +6,11 @@
 use crate::stage::{Place, Stage, Staged};
 use crate::store::Store;
 use crate::store::exchange::{self, LandedFile, LandingEntry, Whole};
-use posthouse_connectors::folder::{FolderDestination, Kind, LandedBefore};
+use posthouse_connectors::folder::{FileStat, FolderDestination, Kind, LandedBefore, Present};
 use posthouse_platform::World;
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::job::Write;
-use posthouse_protocol::manifest::{Counts, EntryKind, LeftOut};
+use posthouse_protocol::manifest::{Counts, Entry, EntryKind, LeftOut};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Proof;
 use posthouse_protocol::time::Timestamp;
@@ -93,7 +93,9 @@ impl Commit<'_> {
             let Some(last) = page.last() else { break };
             from = last.entry.index + 1;
             let stage = stage.clone();
-            let landed = self.blocking(move || page.iter().map(|entry| publish(&stage, entry)).collect()).await?;
+            let page = self.recorded(page).await?;
+            let landed =
+                self.blocking(move || page.iter().map(|(e, stat)| publish(&stage, e, *stat)).collect()).await?;
             self.remember(landed).await?;
         }
         let stage = stage.clone();
@@ -172,6 +174,20 @@ impl Commit<'_> {
         self.store.read(move |at| exchange::landing_entries(at, &transfer, from, PAGE)).await
     }
 
+    /// With each entry that stood there before: the file as it was when this job last knew its content.
+    async fn recorded(&self, page: Vec<LandingEntry>) -> Result<Vec<(LandingEntry, Option<FileStat>)>, Problem> {
+        let job = self.job.clone();
+        let with = move |at: &rusqlite::Connection, found: LandingEntry| {
+            let before = match found.whole {
+                Whole::Present => exchange::landed(at, &job, &found.entry.name)?,
+                Whole::Part | Whole::No => None,
+            };
+            let known = before.filter(|before| before.root == found.entry.root.map(Into::into));
+            Ok((found, known.map(|before| before.stat)))
+        };
+        self.store.read(move |at| page.into_iter().map(|found| with(at, found)).collect()).await
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
@@ -187,10 +203,10 @@ fn folder(stage: &Stage) -> Result<&FolderDestination, Problem> {
     }
 }
 
-fn publish(stage: &Stage, found: &LandingEntry) -> Result<LandedFile, Problem> {
+fn publish(stage: &Stage, found: &LandingEntry, recorded: Option<FileStat>) -> Result<LandedFile, Problem> {
     let (folder, entry) = (folder(stage)?, &found.entry);
     let stat = match found.whole {
-        Whole::Present => folder.adopt(entry)?,
+        Whole::Present => adopt(folder, entry, recorded)?,
         Whole::Part | Whole::No => folder.publish(entry)?,
     };
     Ok(LandedFile {
@@ -201,6 +217,23 @@ fn publish(stage: &Stage, found: &LandingEntry) -> Result<LandedFile, Problem> {
         mtime_ns: entry.mtime_ns,
         stat,
     })
+}
+
+/// Takes a file that stands there for this entry, if its content still is what was found before.
+fn adopt(folder: &FolderDestination, entry: &Entry, recorded: Option<FileStat>) -> Result<FileStat, Problem> {
+    let changed = || {
+        let problem = Problem::new(Code::FileChanged).with("name", String::from_utf8_lossy(&entry.name));
+        problem.cause("it was changed at its destination during the transfer")
+    };
+    let Present::Same(stat) = folder.present(entry)? else { return Err(changed()) };
+    if recorded != Some(stat) {
+        let root = folder.hash(&entry.name, false)?;
+        if entry.root.is_none_or(|stated| *stated != root) {
+            return Err(changed());
+        }
+    }
+    let stat = folder.adopt(entry)?;
+    if (stat.size, stat.mtime_ns) == (entry.size, entry.mtime_ns) { Ok(stat) } else { Err(changed()) }
 }
 
 fn landed_before(file: &LandedFile) -> LandedBefore {

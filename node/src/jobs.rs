@@ -7,7 +7,7 @@ use crate::reconcile::{self, Deep};
 use crate::store::{Side, Transfer, exchange, jobs, transfers};
 use crate::transfer::{self, Outcome};
 use posthouse_protocol::id::{JobId, TransferId};
-use posthouse_protocol::job::Mode;
+use posthouse_protocol::job::{Mode, State};
 use posthouse_protocol::problem::{Code, Problem};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -91,7 +91,8 @@ pub async fn recover(context: &Arc<Context>) -> Result<(), Problem> {
             })
             .await?;
         match found {
-            Some((row, state)) if !state.paused && !state.removed => {
+            // What has landed gets its receipt, though its job is removed.
+            Some((row, state)) if !state.paused && (!state.removed || row.state == State::Committed) => {
                 tracing::info!(transfer = %row.id, job = %row.job, state = %row.state, "Resuming transfer");
                 take_up(context, &row);
             }

@@ -100,6 +100,9 @@ pub async fn state_landing(
                 resource: row.resource.clone(),
                 consumer: own.name.clone(),
             };
+            if transfers::get(tx, &row.id)?.is_some_and(|stored| stored.state.is_final()) {
+                return Err(Problem::new(Code::InsideFailed).cause("the transfer has ended already"));
+            }
             let statement = own.sign(tx, &subject, |chain| {
                 Body::Consumer(chain, landing(&row, &committed, &provider, &own.name, department))
             })?;
@@ -180,6 +183,9 @@ pub async fn state_ending(
             let state = ended_state(&problem);
             let kind = if state == State::Refused { "refusal" } else { "failure" };
             let keys = statements::OwnKey::new(&own.name, own.signer.as_ref());
+            if own.name == subject.consumer && statements::own(tx, &row.id, "consumer", &keys)?.is_some() {
+                return Ok(None);
+            }
             if let Some(stored) = transfers::get(tx, &row.id)?
                 && (stored.state.is_final() || stored.state == State::Committed)
             {

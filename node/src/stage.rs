@@ -37,6 +37,9 @@ pub struct Stage {
     place: Place,
     /// Temporary files that chunks are being written to, by the entry's index.
     parts: Mutex<BTreeMap<u64, Arc<OpenPart>>>,
+    /// What a sync failed with. What was written before is of unknown content since then, and the system
+    /// tells of it once only: no later sync here means anything.
+    unsynced: Mutex<Option<Problem>>,
 }
 
 pub enum Place {
@@ -49,6 +52,9 @@ pub enum Place {
 pub enum Answer {
     Have(Have, Whole),
     LeaveOut(LeftOut),
+    /// Nothing may take the place of what stands there: its content has to be this, where that is known.
+    /// [`Stage::compared`] says whether it is.
+    Compare(Option<[u8; 32]>),
 }
 
 /// What is to become durable together.
@@ -105,7 +111,7 @@ impl Progress {
 
 impl Stage {
     pub fn new(transfer: TransferId, job: JobId, place: Place) -> Self {
-        Self { transfer, job, place, parts: Mutex::default() }
+        Self { transfer, job, place, parts: Mutex::default(), unsynced: Mutex::default() }
     }
 
     pub fn place(&self) -> &Place {
@@ -128,15 +134,33 @@ impl Stage {
         if entry.kind != EntryKind::File {
             return Ok(Answer::Have(Have::Nothing, Whole::Part));
         }
-        if let Present::Same(stat) = present
-            && let Some(before) = exchange::landed(at, &self.job, &entry.name)?
-            && let Some(root) = before.root
-            && before.stat == stat
-            && entry.root.is_none_or(|known| *known == root)
-        {
-            return Ok(Answer::Have(Have::Whole(root), Whole::Present));
+        if let Present::Same(stat) = present {
+            let before = exchange::landed(at, &self.job, &entry.name)?;
+            let known = before.as_ref().and_then(|before| before.root);
+            if let (Some(before), Some(root)) = (&before, known)
+                && before.stat == stat
+                && entry.root.is_none_or(|stated| *stated == root)
+            {
+                return Ok(Answer::Have(Have::Whole(root), Whole::Present));
+            }
+            if !folder.replaces() {
+                return Ok(Answer::Compare(entry.root.map(Into::into).or(known)));
+            }
         }
         self.resumed(at, entry, |entry| Ok(!folder.part(&entry.name, true)?.fresh()))
+    }
+
+    /// Settles an answer for which the file that stands there has to be read.
+    pub fn compared(&self, entry: &Entry, answer: Answer) -> Answer {
+        let (Place::Folder(folder), Answer::Compare(known)) = (&self.place, &answer) else { return answer };
+        let reason = match folder.hash(&entry.name, false) {
+            Ok(root) if known.is_none_or(|known| known == root) => {
+                return Answer::Have(Have::Whole(root), Whole::Present);
+            }
+            Ok(_) => "it exists already with other contents, and `append` replaces nothing".to_owned(),
+            Err(problem) => format!("it exists already, and cannot be read: {}", problem.cause),
+        };
+        Answer::LeaveOut(LeftOut { name: entry.name.clone(), code: Code::NameTaken.number(), reason })
     }
 
     fn lookup_split(
@@ -219,8 +243,17 @@ impl Stage {
         }
     }
 
-    /// Gives every whole entry its final form and makes everything written so far durable.
+    /// Gives every whole entry its final form and makes everything written so far durable. After an error
+    /// it fails until the stage is opened anew.
     pub fn sync(&self, progress: &Progress) -> Result<(), Problem> {
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(problem) = &*unsynced {
+            return Err(problem.clone());
+        }
+        self.sync_all(progress).inspect_err(|problem| *unsynced = Some(problem.clone()))
+    }
+
+    fn sync_all(&self, progress: &Progress) -> Result<(), Problem> {
         for (entry, whole) in &progress.whole {
             let part = self.locked().remove(&entry.index);
             if *whole != Whole::Part || entry.kind != EntryKind::File && !matches!(entry.kind, EntryKind::Split(_)) {

@@ -357,8 +357,8 @@ fn consumer_process() {
     });
 }
 
-/// Runs a job in a process that aborts at `point`, then goes on with it here; gives the row when it has settled.
-async fn killed_at(point: &str, scene: &Scene, job: &str, rest: &str) -> (Node, posthouse_node::store::Transfer) {
+/// Runs a job in a process that aborts at `point`.
+async fn kill_at(point: &str, scene: &Scene, job: &str, rest: &str) -> TransferId {
     let file = scene.consumer_file(rest).await;
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "consumer_process", "--ignored", "--nocapture"]);
@@ -367,7 +367,12 @@ async fn killed_at(point: &str, scene: &Scene, job: &str, rest: &str) -> (Node, 
     let (out, err) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
     assert!(!child.status.success() && err.contains("crash point"), "{point}: {out}\n{err}");
     let id = out.lines().find_map(|line| line.split("transfer ").nth(1)).unwrap().trim();
-    let id = TransferId::parse(id).unwrap();
+    TransferId::parse(id).unwrap()
+}
+
+/// Runs a job in a process that aborts at `point`, then goes on with it here; gives the row when it has settled.
+async fn killed_at(point: &str, scene: &Scene, job: &str, rest: &str) -> (Node, posthouse_node::store::Transfer) {
+    let id = kill_at(point, scene, job, rest).await;
     let consumer = scene.consumer(rest).await;
     let row = until(&consumer, &id, "settled", |row| row.state.is_final()).await;
     assert_eq!(row.state, State::Settled, "{point}: {row:?}");
@@ -404,4 +409,129 @@ async fn a_table_killed_at_any_durable_step_lands_once_with_one_receipt() {
         consumer.stop().await;
         provider.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_landed_is_neither_paused_nor_cancelled_while_its_provider_is_away() {
+    let scene = Scene::new("quic", &["scans"]);
+    std::fs::write(scene.path("source/file"), noise(1, 100_000)).unwrap();
+    let provider = scene.provider(&offer_folder(&scene)).await;
+    let id = kill_at("stated", &scene, "scans", &take_folder(&scene, "")).await;
+    provider.stop().await;
+    let consumer = scene.consumer(&take_folder(&scene, "")).await;
+    until_live(&consumer, &id, "tried again", |live| live.row.problem.is_some()).await;
+    let transfers = &consumer.context().transfers;
+    assert!(transfers.pause(&id));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(until(&consumer, &id, "open", |_| true).await.state, State::Committed);
+    assert!(transfers.cancel(&id));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(until(&consumer, &id, "open", |_| true).await.state, State::Committed);
+    let provider = scene.provider(&offer_folder(&scene)).await;
+    let row = until(&consumer, &id, "settled", |row| row.state.is_final()).await;
+    assert_eq!(row.state, State::Settled, "{row:?}");
+    assert_eq!((evidence(&consumer, &id).await.len(), evidence(&provider, &id).await.len()), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_published_are_stated_though_their_table_takes_no_more() {
+    let scene = Scene::new("quic", &["residents"]);
+    table(&scene.path("source/residents.db"), 1_000);
+    let provider = scene.provider(&offer_table(&scene)).await;
+    let job = take_table(&scene, "full", "append");
+    let id = kill_at("committed", &scene, "residents", &job).await;
+    let target = rusqlite::Connection::open(scene.path("target/residents.db")).unwrap();
+    target.execute_batch("ALTER TABLE residents RENAME COLUMN name TO called").unwrap();
+    let consumer = scene.consumer(&job).await;
+    let row = until(&consumer, &id, "settled", |row| row.state.is_final()).await;
+    assert_eq!(row.state, State::Settled, "{row:?}");
+    assert_eq!(row.counts.rows_landed, 1_000);
+    let standing: i64 = target.query_row("SELECT count(*) FROM residents", [], |row| row.get(0)).unwrap();
+    assert_eq!(standing, 1_000);
+    drop(provider);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_staged_table_that_takes_no_rows_ends_in_one_signed_failure() {
+    let scene = Scene::new("quic", &["residents"]);
+    table(&scene.path("source/residents.db"), 1_000);
+    let provider = scene.provider(&offer_table(&scene)).await;
+    let job = take_table(&scene, "full", "append");
+    let id = kill_at("staged", &scene, "residents", &job).await;
+    let target = rusqlite::Connection::open(scene.path("target/residents.db")).unwrap();
+    target.execute_batch("ALTER TABLE residents RENAME COLUMN name TO called").unwrap();
+    let consumer = scene.consumer(&job).await;
+    let row = until(&consumer, &id, "failed", |row| row.state.is_final()).await;
+    assert_eq!(row.state, State::Failed, "{row:?}");
+    let held = evidence_of_both(&consumer, &id).await;
+    assert!(held.iter().any(|s| matches!(s.body(), Body::Failure(..))) && held.iter().all(|s| s.landing().is_none()));
+    let standing: i64 = target.query_row("SELECT count(*) FROM residents", [], |row| row.get(0)).unwrap();
+    assert_eq!(standing, 0);
+    drop(provider);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_fails_ends_the_transfer_and_leaves_nothing_hanging() {
+    let scene = Scene::new("quic", &["scans"]);
+    std::fs::write(scene.path("source/large"), noise(1, 20 << 20)).unwrap();
+    let _provider = scene.provider(&offer_folder(&scene)).await;
+    let disk = Arc::new(FaultyDisk::new());
+    disk.set(scene.path("target"), Fault::SyncFails);
+    let world = World { disk: disk.clone(), ..World::real() };
+    let consumer = scene.consumer_in(world, &take_folder(&scene, "")).await;
+    let row = tokio::time::timeout(Duration::from_secs(60), run(&consumer, "scans")).await.unwrap();
+    assert_eq!((row.state, row.problem.unwrap().code), (State::Failed, Code::StorageFailed));
+    disk.clear(&scene.path("target"));
+    assert_eq!(run(&consumer, "scans").await.state, State::Settled);
+    assert!(std::fs::read(scene.path("target/large")).unwrap() == noise(1, 20 << 20));
+}
+
+/// Other contents under the same size and time.
+fn tamper(path: &std::path::Path) {
+    let stood = std::fs::metadata(path).unwrap();
+    std::fs::write(path, vec![7; usize::try_from(stood.len()).unwrap()]).unwrap();
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(stood.modified().unwrap()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_landed_file_that_is_changed_before_the_commit_is_not_receipted_as_it_was() {
+    let mut scene = Scene::new("quic", &["scans"]);
+    scene.provider_more = "bandwidth = \"4 MiB\"";
+    std::fs::write(scene.path("source/file"), noise(1, 100_000)).unwrap();
+    let _provider = scene.provider(&offer_folder(&scene)).await;
+    let consumer = scene.consumer(&take_folder(&scene, "")).await;
+    assert_eq!(run(&consumer, "scans").await.state, State::Settled);
+    std::fs::write(scene.path("source/large"), noise(2, 12 << 20)).unwrap();
+    let id = plan(&consumer, "scans").await;
+    let running = tokio::spawn(transfer::run_consumer(consumer.context().clone(), id.clone()));
+    until_live(&consumer, &id, "moving", |live| live.row.chunks > 0).await;
+    tamper(&scene.path("target/file"));
+    let transfer::Outcome::Final(row) = running.await.unwrap().unwrap() else { panic!("it was stopped") };
+    // Its successor brings it anew.
+    assert_eq!((row.state, row.succeeds.as_ref()), (State::Settled, Some(&id)), "{row:?}");
+    let failed = until(&consumer, &id, "failed", |row| row.state == State::Failed).await;
+    assert_eq!(failed.problem.unwrap().code, Code::FileChanged);
+    assert_eq!(tree(&scene.path("target")), tree(&scene.path("source")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn append_goes_on_beside_files_that_stand_there_already() {
+    let scene = Scene::new("quic", &["scans"]);
+    for name in ["rights", "taken", "calm"] {
+        std::fs::write(scene.path("source").join(name), noise(1, 50_000)).unwrap();
+    }
+    let _provider = scene.provider(&offer_folder(&scene)).await;
+    let consumer = scene.consumer(&take_folder(&scene, "write = \"append\"\n")).await;
+    assert_eq!(run(&consumer, "scans").await.state, State::Settled);
+    std::fs::set_permissions(scene.path("target/rights"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    tamper(&scene.path("target/taken"));
+    std::fs::write(scene.path("source/new"), noise(2, 50_000)).unwrap();
+    let row = run(&consumer, "scans").await;
+    assert_eq!(row.state, State::Settled, "{row:?}");
+    assert_eq!((row.counts.files, row.counts.refused, row.files_sent), (3, 1, 1));
+    let held = evidence(&consumer, &row.id).await;
+    let landing = held.iter().find_map(|s| s.landing()).unwrap();
+    assert_eq!(landing.left_out[0].name, b"taken");
+    assert_eq!(landing.left_out[0].code, Code::NameTaken.number());
+    assert_eq!(std::fs::read(scene.path("target/new")).unwrap(), noise(2, 50_000));
 }

@@ -128,8 +128,14 @@ impl FolderDestination {
         .map_err(failed)
     }
 
+    /// Whether what stands at a name may be replaced.
+    pub fn replaces(&self) -> bool {
+        self.write != Write::Append
+    }
+
     /// Makes durable what was written through parts since the last call. After an error the parts
-    /// written since then are of unknown content and are written again.
+    /// written since then are of unknown content and are written again, by a destination that is opened anew:
+    /// this one fails every later call.
     pub fn sync(&self) -> Result<(), Problem> {
         self.written.sync()
     }
@@ -307,7 +313,11 @@ impl FolderDestination {
             // Published by an earlier process of this transfer: the part is gone, the file is there.
             Err(Errno::NOENT) => {
                 return match self.compare(&self.root, entry)? {
-                    Present::Same(stat) => Ok(stat),
+                    Present::Same(stat) => {
+                        // That process may have ended before it made the name durable.
+                        self.locked().touched.insert(folder_name.to_vec());
+                        Ok(stat)
+                    }
                     _ => Err(writing(&path, Errno::NOENT).with("name", "its temporary file")),
                 };
             }

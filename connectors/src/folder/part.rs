@@ -94,11 +94,14 @@ pub(crate) struct Written {
     folder: OwnedFd,
     path: PathBuf,
     files: Mutex<Vec<(Arc<File>, PathBuf)>>,
+    /// Held while files are synced: who finds the list empty knows that they are durable. Keeps the first
+    /// error: what was written before is of unknown content, and the system tells of it once only.
+    syncing: Mutex<Option<Problem>>,
 }
 
 impl Written {
     pub(crate) fn new(disk: Arc<dyn Disk>, folder: OwnedFd, path: PathBuf) -> Self {
-        Self { disk, folder, path, files: Mutex::new(Vec::new()) }
+        Self { disk, folder, path, files: Mutex::new(Vec::new()), syncing: Mutex::new(None) }
     }
 
     fn locked(&self) -> MutexGuard<'_, Vec<(Arc<File>, PathBuf)>> {
@@ -118,7 +121,16 @@ impl Written {
         if full { self.sync() } else { Ok(()) }
     }
 
+    /// After an error it fails until the destination is opened anew.
     pub(crate) fn sync(&self) -> Result<(), Problem> {
+        let mut failed = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(problem) = &*failed {
+            return Err(problem.clone());
+        }
+        self.sync_files().inspect_err(|problem| *failed = Some(problem.clone()))
+    }
+
+    fn sync_files(&self) -> Result<(), Problem> {
         let files = std::mem::take(&mut *self.locked());
         if files.len() >= MANY && self.sync_all()? {
             return Ok(());

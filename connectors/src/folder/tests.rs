@@ -583,6 +583,9 @@ fn a_full_disk_is_told_apart_from_a_broken_one() {
     part.write_at(0, b"x").unwrap();
     assert_eq!(to.sync().unwrap_err().code, Code::StorageFailed);
     disk.clear(&at.target("."));
+    assert_eq!(to.sync().unwrap_err().code, Code::StorageFailed, "what it wrote is of unknown content");
+    let to = FolderDestination::open(&at.target("."), Write::Upsert, &at.transfer(0), disk.clone()).unwrap();
+    let part = to.part(b"file", true).unwrap();
     part.write_at(0, b"x").unwrap();
     part.seal(&file("file", "x")).unwrap();
     to.sync().unwrap();

@@ -151,6 +151,10 @@ async fn cancel(context: &Arc<Context>, transfer: &TransferId) -> Result<Value, 
         let what = format!("the transfer {transfer} has ended already ({})", row.state);
         return Err(Problem::new(Code::UsageInvalid).with("what", what));
     }
+    if row.side == Side::Consumer && row.state == posthouse_protocol::job::State::Committed {
+        let what = format!("the transfer {transfer} has landed: it ends with its receipt, once {} answers", row.peer);
+        return Err(Problem::new(Code::UsageInvalid).with("what", what));
+    }
     if !context.transfers.cancel(transfer) {
         // It does not run here now. A consumer's is taken up just to be ended properly, statement included.
         if row.side == Side::Provider {

@@ -12,7 +12,8 @@ use super::{Registered, Stop, own_hello};
 use crate::config::Job;
 use crate::context::Context;
 use crate::settle::{self, Subject};
-use crate::store::{Side, Transfer, statements, transfers};
+use crate::stage::Staged;
+use crate::store::{Side, Transfer, exchange, statements, transfers};
 use posthouse_platform::endpoint::Connection;
 use posthouse_platform::frames::{self, FrameReader, FrameWriter};
 use posthouse_protocol::frame::{Frame, Purpose, Request};
@@ -170,7 +171,12 @@ impl Run {
         loop {
             let stop = *self.registered.stop.borrow_and_update();
             match stop {
-                Stop::Cancelled => return self.end(Problem::new(Code::Cancelled)).await,
+                Stop::Cancelled => {
+                    if self.may_end(None).await? {
+                        return self.end(Problem::new(Code::Cancelled)).await;
+                    }
+                    tracing::warn!(transfer = %self.row.id, "It is landed, or may be: it goes on to its receipt");
+                }
                 Stop::Superseded => return Ok(None),
                 Stop::Paused => {
                     self.pause(None).await?;
@@ -185,7 +191,11 @@ impl Run {
                 return Ok(None);
             }
             let before = self.registered.shown().row.bytes_sent;
-            match self.attempt().await {
+            let ended = match self.attempt().await {
+                Err(problem) if !self.may_end(Some(&problem)).await? => Ok(Ended::Lost(problem)),
+                ended => ended,
+            };
+            match ended {
                 Ok(Ended::Final(row)) => return Ok(Some(*row)),
                 Ok(Ended::Stopped) => {
                     self.keep_row().await?;
@@ -197,14 +207,15 @@ impl Run {
                     }
                 }
                 Ok(Ended::Lost(problem)) => {
-                    tracing::info!(transfer = %self.row.id, %problem, "The line was lost; trying again");
+                    tracing::info!(transfer = %self.row.id, %problem, "It could not go on; trying again");
                     // A line that moved something was a good one: the next is tried at once.
                     if self.registered.shown().row.bytes_sent > before {
                         wait = BACK_OFF_MIN;
                     }
                     self.row.problem = Some(problem);
                     self.keep_row().await?;
-                    if self.out_of_time() {
+                    // Whatever is in its way passes no more, after so long.
+                    if self.out_of_time() && self.may_end(None).await? {
                         let problem = self.row.problem.clone().unwrap_or_else(|| Problem::new(Code::PeerUnreachable));
                         return self.end(problem).await;
                     }
@@ -243,6 +254,7 @@ impl Run {
         let key = statements::OwnKey::new(&name, ctx.signer.as_ref());
         let committed = self.ctx.store.read(move |db| statements::own(db, &id, "consumer", &key)).await?;
         if let Some(statement) = committed {
+            self.row.state = State::Committed;
             return self.settle_only(statement).await;
         }
         let job = self.job()?;
@@ -327,12 +339,37 @@ impl Run {
         session::settle(self, line, request, statement).await
     }
 
+    /// Whether it may end without a receipt. What was stated as landed never does. What is staged may stand
+    /// already: it ends only where its destination says that it does not, and not for a problem of this node's
+    /// own that passes.
+    async fn may_end(&self, problem: Option<&Problem>) -> Result<bool, Problem> {
+        let (id, name, signer) = (self.row.id.clone(), self.ctx.name.clone(), self.ctx.signer.clone());
+        let (ended, landed, staged, offer) = self
+            .ctx
+            .store
+            .read(move |db| {
+                let key = statements::OwnKey::new(&name, signer.as_ref());
+                let ended = transfers::get(db, &id)?.is_some_and(|row| row.state.is_final());
+                let landed = statements::own(db, &id, "consumer", &key)?.is_some();
+                let staged = Staged::load(db, &id)?.is_some();
+                Ok((ended, landed, staged, exchange::landing_offer(db, &id)?))
+            })
+            .await?;
+        if ended || landed || !staged {
+            return Ok(ended || !landed);
+        }
+        Ok(session::may_drop_staged(self, offer, problem).await)
+    }
+
     /// States that it ended without a receipt, and drops what is under way here.
     async fn end(&mut self, problem: Problem) -> Result<Option<Transfer>, Problem> {
         let subject = self.subject();
         self.row.active_ms += self.elapsed();
         tracing::warn!(transfer = %self.row.id, %problem, "A transfer ends without a receipt");
         let statement = settle::state_ending(&self.ctx, &self.row, &subject, &problem).await?;
+        if !load(&self.ctx, &self.row.id).await?.is_some_and(|row| row.state.is_final()) {
+            return Err(Problem::new(Code::InsideFailed).cause("a transfer that is landed was to be ended"));
+        }
         session::discard(self).await;
         if self.row.state != State::Planned && !self.told {
             let ending = settle::refused(&problem, statement.as_ref());
@@ -346,7 +383,10 @@ impl Run {
     }
 
     async fn pause(&mut self, problem: Option<Problem>) -> Result<(), Problem> {
-        self.row.state = State::Paused;
+        // What is staged or landed stays so: only the work on it waits.
+        if !matches!(self.row.state, State::Staged | State::Committed) {
+            self.row.state = State::Paused;
+        }
         self.row.problem = problem;
         self.keep_row().await
     }

@@ -6,7 +6,7 @@ mod arrived;
 mod finish;
 
 pub(crate) use finish::open_destination;
-pub(super) use finish::{commit_staged, discard, settle, tell};
+pub(super) use finish::{commit_staged, discard, may_drop_staged, settle, tell};
 
 use super::{Line, Run, predecessors};
 use crate::config::Job;
@@ -24,7 +24,7 @@ use posthouse_platform::frames;
 use posthouse_protocol::chunk::{ChunkMeta, VerifiedChunk};
 use posthouse_protocol::consumer::{Consumer, ConsumerEvent, Have, Verdict};
 use posthouse_protocol::digest::RowDigest;
-use posthouse_protocol::frame::{Frame, Handover, Offer, Purpose, Request};
+use posthouse_protocol::frame::{Frame, Handover, Offer, Purpose, Refused, Request};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::State;
 use posthouse_protocol::limits;
@@ -93,6 +93,7 @@ pub(super) async fn take(run: &mut Run, job: &Job, line: Line, request: Request)
         handed: None,
         finishing: false,
         finished: false,
+        kept: None,
         files_sent: 0,
         resent_bytes: 0,
         quarantined: 0,
@@ -150,6 +151,8 @@ struct Session<'r> {
     handed: Option<Handover>,
     finishing: bool,
     finished: bool,
+    /// How the provider ended it while it was being committed here.
+    kept: Option<Refused>,
     files_sent: u64,
     /// Content that came although an earlier process had it; counted in whole chunks, small ones together.
     resent_bytes: u64,
@@ -183,7 +186,8 @@ enum Woken {
 impl Session<'_> {
     async fn run(&mut self) -> Result<Ended, Problem> {
         loop {
-            if let Some(ended) = self.work().await? {
+            let worked = self.work().await;
+            if let Some(ended) = no_room(worked)? {
                 return Ok(ended);
             }
             self.transmit();
@@ -191,7 +195,8 @@ impl Session<'_> {
                 return Ok(Ended::Stopped);
             }
             let woken = self.wait().await;
-            if let Some(ended) = self.handle(woken).await? {
+            let handled = self.handle(woken).await;
+            if let Some(ended) = no_room(handled)? {
                 return Ok(ended);
             }
         }
@@ -303,7 +308,7 @@ impl Session<'_> {
                 self.listed(&entry)?;
                 self.asked.push(entry);
             }
-            ConsumerEvent::Again(entry) => return self.again(entry).await,
+            ConsumerEvent::Again(entry) => self.again(entry).await?,
             ConsumerEvent::Complete(entry) => {
                 let index = entry.index;
                 if self.writing.contains_key(&index) {
@@ -328,19 +333,12 @@ impl Session<'_> {
             ConsumerEvent::Refused(ending) | ConsumerEvent::Failed(ending) => {
                 let subject = self.run.subject();
                 settle::take_ending(&self.ctx, &subject, &ending.statement).await?;
-                let problem = settle::problem_of(&ending, &subject);
-                if ending.temporary && ending.statement.is_empty() {
-                    return Ok(Some(Ended::Lost(problem)));
+                if self.finishing && !self.finished {
+                    // What is being committed may stand by now: how the commit comes out decides.
+                    self.kept = Some(ending);
+                    return Ok(None);
                 }
-                let row = self.row();
-                let statement = settle::state_ending(&self.ctx, &row, &subject, &problem).await?;
-                let noted = statement.map(|statement| statement.bytes().to_vec()).unwrap_or_default();
-                self.machine().noted(noted);
-                match super::load(&self.ctx, &row.id).await?.filter(|row| row.state.is_final()) {
-                    Some(row) => self.end = Some(row),
-                    // What is committed stands: its statement is given until it is taken.
-                    None => return Ok(Some(Ended::Lost(problem))),
-                }
+                return self.ended_by_peer(&ending).await;
             }
             ConsumerEvent::Noted(statement) => {
                 settle::take_ending(&self.ctx, &self.run.subject(), &statement).await?;
@@ -350,15 +348,29 @@ impl Session<'_> {
         Ok(None)
     }
 
+    async fn ended_by_peer(&mut self, ending: &Refused) -> Result<Option<Ended>, Problem> {
+        let subject = self.run.subject();
+        let problem = settle::problem_of(ending, &subject);
+        if ending.temporary && ending.statement.is_empty() {
+            return Ok(Some(Ended::Lost(problem)));
+        }
+        let row = self.row();
+        let statement = settle::state_ending(&self.ctx, &row, &subject, &problem).await?;
+        let noted = statement.map(|statement| statement.bytes().to_vec()).unwrap_or_default();
+        self.machine().noted(noted);
+        match super::load(&self.ctx, &row.id).await?.filter(|row| row.state.is_final()) {
+            Some(row) => self.end = Some(row),
+            // What is committed stands: its statement is given until it is taken.
+            None => return Ok(Some(Ended::Lost(problem))),
+        }
+        Ok(None)
+    }
+
     // ---- the offer
 
     async fn offered(&mut self, offer: Offer) -> Result<Option<Ended>, Problem> {
         let opened = finish::open_stage(&self.ctx, &self.run.row, self.job, &offer).await;
-        let stage = match opened {
-            Ok(stage) => stage,
-            Err(problem) if problem.code == Code::DiskFull => return Ok(Some(Ended::NoRoom(problem))),
-            Err(problem) => return Err(problem),
-        };
+        let stage = opened?;
         let (id, stored) = (self.run.row.id.clone(), offer.clone());
         self.base.state = State::Moving;
         self.base.problem = None;
@@ -444,10 +456,16 @@ impl Session<'_> {
         let batch: Vec<Entry> = self.asked.drain(..self.asked.len().min(LOOK_UP)).collect();
         let (store, predecessors) = (self.ctx.store.clone(), self.predecessors.clone());
         self.spawn(Done::Looked, move || {
-            store.read_now(|db| {
+            let found: Vec<(Entry, Answer)> = store.read_now(|db| {
                 let look = |entry: Entry| stage.lookup(db, &entry, &predecessors).map(|answer| (entry, answer));
-                batch.into_iter().map(look).collect()
-            })
+                batch.into_iter().map(look).collect::<Result<_, Problem>>()
+            })?;
+            // What has to be read for an answer is read while the store is free for others.
+            let compared = found.into_iter().map(|(entry, answer)| {
+                let answer = stage.compared(&entry, answer);
+                (entry, answer)
+            });
+            Ok(compared.collect())
         });
     }
 
@@ -456,6 +474,7 @@ impl Session<'_> {
         for (entry, answer) in found {
             match answer {
                 Answer::LeaveOut(what) => self.machine().leave_out(&entry, what)?,
+                Answer::Compare(_) => return Err(Problem::new(Code::InsideFailed).cause("an entry was not compared")),
                 Answer::Have(have, whole) => {
                     // It may have been read anew while it was looked up.
                     let newer = self.open.get(&entry.index).is_some_and(|open| open.revision > entry.revision);
@@ -480,7 +499,7 @@ impl Session<'_> {
     }
 
     /// What was written of an entry is void. No write to it may be under way while it begins anew.
-    async fn again(&mut self, entry: Entry) -> Result<Option<Ended>, Problem> {
+    async fn again(&mut self, entry: Entry) -> Result<(), Problem> {
         let index = entry.index;
         // Nothing of its new state can have come yet: that is asked for after this.
         let (void, kept): (VecDeque<_>, VecDeque<_>) =
@@ -493,20 +512,20 @@ impl Session<'_> {
         self.forget(index, &entry.name).await?;
         self.open.insert(index, entry.clone());
         if let Some(stage) = self.stage.clone() {
-            let begun = blocking(&self.ctx.world, move || stage.begin(&entry)).await;
-            match begun {
-                Err(problem) if problem.code == Code::DiskFull => return Ok(Some(Ended::NoRoom(problem))),
-                other => other?,
-            }
+            blocking(&self.ctx.world, move || stage.begin(&entry)).await?;
         }
-        Ok(None)
+        Ok(())
     }
 
     async fn wait_for_writes(&mut self, index: u64) -> Result<(), Problem> {
         let mut later = Vec::new();
+        let mut result = Ok(());
         while self.write_jobs > 0 {
             match self.jobs.recv().await {
-                Some(done @ Done::Wrote { .. }) => self.wrote(done)?,
+                Some(done @ Done::Wrote { .. }) => {
+                    let wrote = self.wrote(done);
+                    result = result.and(wrote);
+                }
                 Some(other) => later.push(other),
                 None => break,
             }
@@ -516,7 +535,7 @@ impl Session<'_> {
             // They are taken up in their turn.
             let _ = self.jobs_in.send(done);
         }
-        Ok(())
+        result
     }
 
     async fn forget(&mut self, index: u64, name: &[u8]) -> Result<(), Problem> {
@@ -662,7 +681,6 @@ impl Session<'_> {
     }
 
     fn flushed(&mut self, progress: Progress) {
-        self.flushing = false;
         self.machine().durable(progress.credit);
         let splits = progress.whole.into_iter().filter(|(entry, _)| matches!(entry.kind, EntryKind::Split(_)));
         self.to_stage.extend(splits.map(|(entry, _)| entry));
@@ -695,7 +713,10 @@ impl Session<'_> {
         let result = match done {
             Done::Looked(found) => found.and_then(|found| self.looked(found)),
             done @ Done::Wrote { .. } => self.wrote(done),
-            Done::Flushed(progress) => progress.map(|progress| self.flushed(progress)),
+            Done::Flushed(progress) => {
+                self.flushing = false;
+                progress.map(|progress| self.flushed(progress))
+            }
             Done::StagedSplit(staged) => {
                 self.staging = false;
                 staged
@@ -704,15 +725,22 @@ impl Session<'_> {
                 self.base.state = State::Committed;
                 self.run.row.state = State::Committed;
                 self.show();
+                if let Some(ending) = self.kept.take() {
+                    // It stands: the provider's word is kept beside it, and this side's is given until it is taken.
+                    return Ok(Some(Ended::Lost(settle::problem_of(&ending, &self.run.subject()))));
+                }
                 self.machine().landed(statement.bytes().to_vec())
             }
-            Done::Finished(Err(problem)) => Err(problem),
+            Done::Finished(Err(problem)) => {
+                if let Some(ending) = self.kept.take()
+                    && self.run.may_end(None).await?
+                {
+                    return self.ended_by_peer(&ending).await;
+                }
+                Err(problem)
+            }
         };
-        match result {
-            Ok(()) => Ok(None),
-            Err(problem) if problem.code == Code::DiskFull => Ok(Some(Ended::NoRoom(problem))),
-            Err(problem) => Err(problem),
-        }
+        result.map(|()| None)
     }
 
     // ---- the end
@@ -766,14 +794,7 @@ impl Session<'_> {
     /// Makes everything that arrived durable, states what has to be stated, and says how the session ended.
     async fn leave(&mut self, ended: Result<Ended, Problem>) -> Result<Ended, Problem> {
         if let Some(row) = self.end.take() {
-            self.run.row = row.clone();
-            self.run.registered.show(|live| live.row = row.clone());
-            if row.state == State::Settled {
-                finish::clean_up(&self.ctx, &row).await;
-            } else {
-                discard(self.run).await;
-            }
-            return Ok(Ended::Final(Box::new(row)));
+            return Ok(self.left(row).await);
         }
         if self.finishing && !self.finished {
             // The commit goes on by itself; the next attempt finds it done, or does it again.
@@ -789,8 +810,20 @@ impl Session<'_> {
         self.run.row = stored.unwrap_or_else(|| self.row());
         // The time until now is in the row.
         self.run.began = self.ctx.world.clock.monotonic();
+        if let Some(ending) = self.kept.take()
+            && self.run.may_end(None).await?
+        {
+            self.ended_by_peer(&ending).await?;
+            if let Some(row) = self.end.take() {
+                self.say_goodbye().await;
+                return Ok(self.left(row).await);
+            }
+        }
         match ended {
             Err(problem) => {
+                if !self.run.may_end(Some(&problem)).await? {
+                    return Ok(Ended::Lost(problem));
+                }
                 let subject = self.run.subject();
                 let statement = settle::state_ending(&self.ctx, &self.run.row, &subject, &problem).await?;
                 let ending = settle::refused(&problem, statement.as_ref());
@@ -802,6 +835,9 @@ impl Session<'_> {
                 Err(problem)
             }
             Ok(Ended::Stopped) if *self.run.registered.stop.borrow() == Stop::Cancelled => {
+                if !self.run.may_end(None).await? {
+                    return Ok(Ended::Stopped);
+                }
                 let problem = Problem::new(Code::Cancelled);
                 let subject = self.run.subject();
                 let statement = settle::state_ending(&self.ctx, &self.run.row, &subject, &problem).await?;
@@ -811,6 +847,18 @@ impl Session<'_> {
             }
             other => other,
         }
+    }
+
+    /// The transfer has ended: takes away what it needs no more.
+    async fn left(&mut self, row: Transfer) -> Ended {
+        self.run.row = row.clone();
+        self.run.registered.show(|live| live.row = row.clone());
+        if row.state == State::Settled {
+            finish::clean_up(&self.ctx, &row).await;
+        } else {
+            discard(self.run).await;
+        }
+        Ended::Final(Box::new(row))
     }
 
     /// Tells the provider how it ended and takes its answer, for a short while; whether it answered.
@@ -862,10 +910,12 @@ impl Session<'_> {
             let result = match done {
                 done @ Done::Wrote { .. } => self.wrote(done),
                 Done::Flushed(Ok(progress)) => {
+                    self.flushing = false;
                     self.flushed(progress);
                     Ok(())
                 }
                 Done::Flushed(Err(problem)) => {
+                    self.flushing = false;
                     tracing::warn!(transfer = %self.run.row.id, %problem, "Progress could not be made durable");
                     return;
                 }
@@ -902,6 +952,14 @@ impl Session<'_> {
 
     fn lost(&self, cause: &str) -> Problem {
         Problem::new(Code::PeerUnreachable).with("peer", &self.run.row.peer).cause(cause)
+    }
+}
+
+/// A full disk pauses a transfer, wherever it was noticed.
+fn no_room(done: Result<Option<Ended>, Problem>) -> Result<Option<Ended>, Problem> {
+    match done {
+        Err(problem) if problem.code == Code::DiskFull => Ok(Some(Ended::NoRoom(problem))),
+        done => done,
     }
 }
 

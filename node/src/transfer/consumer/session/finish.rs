@@ -44,9 +44,14 @@ pub(super) async fn open_stage(
             }
             (Target::Table { .. } | Target::Parquet { .. }, Some(contract)) => {
                 let mark = offer.watermark_column.clone();
-                can_tell_overlap(&row, target, contract, mark.as_deref())?;
-                let mut destination = open_destination(&ctx, &row, target, contract, mark)?;
-                destination.prepare()?;
+                let mut destination = open_destination(&ctx, &row, target, contract, mark.clone())?;
+                let ready = can_tell_overlap(&row, target, contract, mark.as_deref());
+                if let Err(problem) = ready.and_then(|()| destination.prepare())
+                    && (may_pass(&problem) || destination.published()?.is_none())
+                {
+                    // What was published stands, whatever became of the table since.
+                    return Err(problem);
+                }
                 let key = offer.digest_key.into();
                 let disk = ctx.world.disk.clone();
                 Place::Table(TableStage::open(&ctx.staging(), &row.id, disk, contract.clone(), key, destination)?)
@@ -143,8 +148,10 @@ impl Finishing {
         let (row, recorded) = (self.row.clone(), staged.clone());
         ctx.store
             .write(move |tx| {
-                recorded.record(tx, &id)?;
-                transfers::update(tx, &row).map(|_| ())
+                if !transfers::update(tx, &row)? {
+                    return Err(Problem::new(Code::InsideFailed).cause("the transfer has ended meanwhile"));
+                }
+                recorded.record(tx, &id)
             })
             .await?;
         crate::crash_point!("staged");
@@ -239,6 +246,32 @@ pub(in crate::transfer::consumer) async fn commit_staged(run: &mut Run, job: &Jo
         Err(problem) if problem.code == Code::DiskFull => Ok(Some(Ended::NoRoom(problem))),
         Err(problem) => Err(problem),
     }
+}
+
+/// Whether a transfer that is staged may be given up, for this problem of its commit if there is one. Rows that were published without a
+/// statement would come a second time with the next run, so a table has to say itself that they were not.
+/// Files are landed by name: what stands of them is found by the next run.
+pub(in crate::transfer::consumer) async fn may_drop_staged(
+    run: &Run,
+    offer: Option<Offer>,
+    problem: Option<&Problem>,
+) -> bool {
+    let Some((contract, mark)) = offer.and_then(|offer| Some((offer.contract?, offer.watermark_column))) else {
+        return true;
+    };
+    if problem.is_some_and(may_pass) {
+        return false;
+    }
+    let Some(target) = run.job().ok().and_then(|job| job.into) else { return false };
+    let (ctx, row) = (run.ctx.clone(), run.row.clone());
+    let world = ctx.world.clone();
+    let published = blocking(&world, move || open_destination(&ctx, &row, &target, &contract, mark)?.published());
+    matches!(published.await, Ok(None))
+}
+
+/// Whether the same commit may well succeed later.
+fn may_pass(problem: &Problem) -> bool {
+    matches!(problem.code, Code::ConnectionFailed | Code::StorageFailed | Code::DiskFull | Code::Busy)
 }
 
 /// Exchanges the statements of a committed transfer, and nothing else.
