@@ -54,8 +54,11 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds `posthouse` in release and gives the one beside this program.
+/// Builds `posthouse` in release and gives the one beside this program; `POSTHOUSE_PROGRAM` names another one.
 fn build() -> anyhow::Result<PathBuf> {
+    if let Some(program) = std::env::var_os("POSTHOUSE_PROGRAM") {
+        return Ok(program.into());
+    }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["build", "--release", "--locked", "--quiet", "--package", "posthouse"])
