@@ -8,6 +8,7 @@ mod consumer;
 mod invite;
 mod provider;
 mod spooling;
+mod wire;
 
 pub(crate) use consumer::open_destination;
 pub use consumer::{Outcome, recover, run_consumer, sweep};

@@ -16,7 +16,7 @@ use crate::settle;
 use crate::stage::{Answer, HandedOver, Place, Progress, SplitTotals, Stage, Staged};
 use crate::store::exchange::{self, Whole};
 use crate::store::{Transfer, transfers};
-use crate::transfer::provider::{read_frames, write_frames};
+use crate::transfer::wire::{read_frames, write_frames};
 use crate::transfer::{Stop, blocking, own_hello, steady, until};
 use arrived::Arrived;
 use posthouse_platform::endpoint::Connection;

@@ -2,26 +2,31 @@
 //! It may take as long as a database needs. It goes on when its line is cut, and the next session finds what
 //! came of it; until then nobody else answers for the same transfer.
 
-use super::{Caller, Feed, Given, Lanes};
+use super::Caller;
+use super::feed::Feed;
+use super::outgoing::{Lanes, ReadDone, Sending};
 use crate::config::{Origin, Resource};
 use crate::context::Context;
 use crate::reconcile;
-use crate::send::{Supply, SupplySource};
+use crate::send::{Packed, Sent, Supply, SupplySource};
 use crate::settle::Subject;
 use crate::store::exchange::{self, Offered};
 use crate::store::{Transfer, transfers};
 use crate::transfer::attachments::Attachments;
 use crate::transfer::spooling::{Begun, Spooling};
 use crate::transfer::{Answering, Registered, blocking};
-use posthouse_connectors::folder::FolderSource;
+use posthouse_connectors::folder::{FileStat, FolderSource};
+use posthouse_platform::endpoint::Writer;
 use posthouse_protocol::digest::digest_key;
 use posthouse_protocol::frame::{Offer, Request};
 use posthouse_protocol::job::{Mode, State};
 use posthouse_protocol::limits;
+use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::policy::Permit;
 use posthouse_protocol::problem::{Code, Problem};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// One request that is being answered.
@@ -34,6 +39,38 @@ pub(super) struct Answer {
     /// What was offered before.
     pub known: Option<Offered>,
     pub alone: Answering,
+}
+
+/// What is known once a request was permitted and answered by an offer.
+pub(super) struct Given {
+    pub row: Transfer,
+    pub subject: Subject,
+    pub permit: Permit,
+    pub offered: Offered,
+    pub registered: Registered,
+    pub feed: Feed,
+    pub supply: Arc<Supply>,
+    pub spooling: Option<Arc<Spooling>>,
+    pub attachments: Option<Attachments>,
+    /// Files whose root is not known when they are listed, until they are sealed; and a few that were.
+    pub open: BTreeMap<u64, Sending>,
+    pub reading: usize,
+    pub reads: mpsc::UnboundedReceiver<ReadDone>,
+    pub read_done: mpsc::UnboundedSender<ReadDone>,
+    pub unsent_bytes: u64,
+    pub queue: mpsc::UnboundedSender<Vec<Packed>>,
+    pub lanes: Lanes,
+    pub sent: mpsc::UnboundedReceiver<Result<Sent, Problem>>,
+    pub data: mpsc::Receiver<Writer>,
+    pub hashes: Vec<(Vec<u8>, FileStat, [u8; 32])>,
+    /// Entries as they stand in the list that is signed.
+    pub finals: BTreeMap<u64, Entry>,
+    /// Entries that are sealed and sent, kept a while: a chunk that came broken is asked again.
+    pub recent: VecDeque<u64>,
+    pub files_sent: u64,
+    pub began: Duration,
+    /// The consumer has accepted, and neither side has ended it.
+    pub moving: bool,
 }
 
 impl Answer {
@@ -70,7 +107,7 @@ impl Answer {
         if request.mode == Mode::Observe {
             return Err(invalid("an observe job moves nothing"));
         }
-        if known.as_ref().is_some_and(|known| !super::same_request(&known.request, &request)) {
+        if known.as_ref().is_some_and(|known| !same_request(&known.request, &request)) {
             return Err(invalid("a transfer is asked for again as another"));
         }
         if known.is_none() {
@@ -163,6 +200,12 @@ impl Answer {
             moving: false,
         })
     }
+}
+
+/// A transfer asked for again is the same but for the consumer's epoch and how far it has come.
+fn same_request(known: &Request, now: &Request) -> bool {
+    let now = Request { consumer_epoch: known.consumer_epoch, committed: known.committed, ..now.clone() };
+    *known == now
 }
 
 /// The first request for this transfer: takes the snapshot of a table, stores what is offered.

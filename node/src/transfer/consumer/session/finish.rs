@@ -10,7 +10,7 @@ use crate::stage::{Place, Stage, Staged, TableStage};
 use crate::store::exchange;
 use crate::store::{Side, Store, Transfer, statements, transfers};
 use crate::transfer::attachments::{self, Attachments};
-use crate::transfer::provider::{read_frames, write_frames};
+use crate::transfer::wire::{read_frames, write_frames};
 use crate::transfer::{blocking, steady, until};
 use posthouse_connectors::folder::FolderDestination;
 use posthouse_connectors::{Destination, Landing, parquet};

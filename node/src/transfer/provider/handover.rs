@@ -1,0 +1,162 @@
+//! The end of a giving: all that was sent is signed and handed over, and the consumer's statement settles it.
+
+use super::{Session, lost};
+use crate::context::Context;
+use crate::reconcile;
+use crate::seal::{ManifestFacts, SealedManifest};
+use crate::settle;
+use crate::store::exchange::{self, Standing};
+use crate::store::{Side, Transfer, statements, transfers};
+use crate::transfer::blocking;
+use crate::transfer::spooling::Spooling;
+use posthouse_protocol::frame::Handover;
+use posthouse_protocol::job::{Mode, State};
+use posthouse_protocol::manifest::Entry;
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::statement::Statement;
+use std::time::Duration;
+
+impl Session {
+    /// All is listed, answered, sealed and read: signs the manifest, or gives the signed one again.
+    pub(super) async fn hand_over(&mut self) -> Result<(), Problem> {
+        let Some(given) = &mut self.given else { return Ok(()) };
+        let listed: Vec<Entry> = given.finals.values().cloned().collect();
+        let splits = given.spooling.as_ref().map(|spooling| spooling.splits(0));
+        let department = self.ctx.department();
+        let facts = ManifestFacts {
+            request: &given.offered.request,
+            offer: &given.offered.offer,
+            provider: &self.ctx.name,
+            provider_department: department.as_deref(),
+            consumer: &self.caller.peer,
+            filter_sha256: given.permit.filter_sha256(),
+            splits: splits.as_deref(),
+            started: given.offered.started,
+            sealed: self.ctx.world.clock.now(),
+        };
+        let sealed = SealedManifest::of(&self.machine, &facts)?;
+        if let Some(handover) = given.offered.handover.clone() {
+            let statement = settle::open_own(&self.ctx, &handover.statement)?;
+            let signed = statement.manifest().map(|manifest| (manifest.entries_sha256, manifest.content_root));
+            let now = sealed.manifest();
+            if signed != Some((now.entries_sha256, now.content_root)) {
+                // Part of what was signed is no longer there to be sent again.
+                return Err(Problem::new(Code::FileChanged).with("name", &given.subject.resource));
+            }
+            return self.machine.handover(handover);
+        }
+        if given.registered.is_superseded() {
+            return Err(lost(&self.caller.peer, "a newer session took its place"));
+        }
+        // The whole store of hashes first: they cost the most.
+        given.keep_hashes(&self.ctx).await?;
+        let folder = given.spooling.is_none();
+        let left_out = self.machine.left_out_list().clone();
+        if let Some(mut attachments) = given.attachments.take() {
+            blocking(&self.ctx.world, move || {
+                attachments.add(&listed)?;
+                attachments.finish(&left_out, folder)
+            })
+            .await?;
+        }
+        self.ctx.authority.still_permits(&given.permit)?;
+        let statement = settle::state_handover(&self.ctx, &sealed).await?;
+        let digest = sealed.digest().map(|digest| (digest.sum.into(), digest.count));
+        let handover = Handover { statement: statement.bytes().to_vec().into(), digest };
+        given.offered.handover = Some(handover.clone());
+        given.row.counts = sealed.manifest().counts;
+        given.row.files_sent = given.files_sent;
+        self.machine.handover(handover)
+    }
+
+    /// The consumer's statement is kept for ever, and the transfer is settled here.
+    pub(super) async fn landed(&mut self, bytes: Vec<u8>) -> Result<(), Problem> {
+        let ctx = self.ctx.clone();
+        let Some(subject) = self.subject() else { return Ok(()) };
+        let id = subject.transfer.clone();
+        let (row, offered) =
+            ctx.store.read(move |db| Ok((transfers::get(db, &id)?, exchange::offered(db, &id)?))).await?;
+        let is_table = offered.as_ref().is_some_and(|offered| offered.offer.contract.is_some());
+        let handover = offered.as_ref().and_then(|offered| offered.handover.clone());
+        let (Some(mut row), Some(handover)) = (row, handover) else {
+            return Err(self.invalid("a landing of something that was not handed over"));
+        };
+        let handed = settle::open_own(&ctx, &handover.statement)?;
+        let landed = settle::open(&ctx, &self.caller.peer, &bytes)?;
+        settle::check_landing(&landed, &subject, &handed)?;
+        if let Some(given) = &self.given {
+            row = Transfer { state: row.state, receipt: row.receipt, ..given.row.clone() };
+            row.active_ms += active_ms(&ctx, given.began);
+        }
+        let sha256 = *landed.sha256();
+        let standing = self.standing(&handed).await?;
+        let now = ctx.world.clock.now();
+        ctx.store
+            .write(move |tx| {
+                statements::take(tx, &landed, now)?;
+                let receipt = statements::settle(tx, &row.id, &handed, &landed, now)?;
+                match transfers::get(tx, &row.id)?.map(|stored| stored.state) {
+                    None | Some(State::Settled) => return Ok(()),
+                    // Both statements are the truth about it, also where this side had given it up before.
+                    Some(state) if state.is_final() => return transfers::set_receipt(tx, &row.id, &receipt),
+                    Some(_) => {}
+                }
+                row.receipt = Some(receipt);
+                row.state = State::Settled;
+                row.ended = Some(now);
+                row.problem = None;
+                if let Some(standing) = &standing {
+                    let (peer, job, resource) = (&row.peer, &row.job, &row.resource.resource);
+                    exchange::put_standing(tx, Side::Provider, peer, job, resource, standing)?;
+                }
+                transfers::update(tx, &row).map(|_| ())
+            })
+            .await?;
+        ctx.outbox.notify_one();
+        self.machine.settled(sha256)?;
+        if let Some(given) = &mut self.given {
+            given.row.state = State::Settled;
+            given.registered.show(|live| live.row.state = State::Settled);
+        }
+        if is_table {
+            Spooling::remove(&self.ctx, &subject.transfer).await?;
+        }
+        Ok(())
+    }
+
+    /// The table's digest as it was handed over, to tell later whose copy left the receipt. What an incremental
+    /// run handed over is only a part: there the source is read again, beside whatever comes next.
+    async fn standing(&self, handed: &Statement) -> Result<Option<Standing>, Problem> {
+        let (Some(given), Some(manifest)) = (&self.given, handed.manifest()) else { return Ok(None) };
+        let Some(contract) = &given.offered.offer.contract else { return Ok(None) };
+        let (transfer, contract_sha256) = (manifest.transfer.clone(), contract.sha256());
+        if manifest.mode == Mode::Full {
+            let id = transfer.clone();
+            let buckets = self.ctx.store.read(move |db| exchange::spool_buckets(db, &id)).await?;
+            return Ok(buckets.map(|buckets| Standing { contract_sha256, buckets, transfer }));
+        }
+        let (ctx, permit, row) = (self.ctx.clone(), given.permit.clone(), given.row.clone());
+        let watermark = manifest.watermark_to.clone();
+        tokio::spawn(async move {
+            let kept = async {
+                let (contract, buckets) = reconcile::provider_standing(&ctx, &permit, watermark).await?;
+                let standing = Standing { contract_sha256: contract.sha256(), buckets: buckets.to_bytes(), transfer };
+                ctx.store
+                    .write(move |tx| {
+                        let (peer, job, resource) = (&row.peer, &row.job, &row.resource.resource);
+                        exchange::put_standing(tx, Side::Provider, peer, job, resource, &standing)
+                    })
+                    .await
+            };
+            if let Err(problem) = kept.await {
+                // The receipt does not depend on it: a later reconciliation only cannot say whose copy changed.
+                tracing::warn!(%problem, "The standing digest could not be kept");
+            }
+        });
+        Ok(None)
+    }
+}
+
+fn active_ms(ctx: &Context, began: Duration) -> u64 {
+    u64::try_from(ctx.world.clock.monotonic().saturating_sub(began).as_millis()).unwrap_or(u64::MAX)
+}
