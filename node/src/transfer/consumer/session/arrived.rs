@@ -61,7 +61,7 @@ impl Arrived {
     }
 }
 
-pub(super) fn remove(staging: &Path, transfer: &TransferId) {
+pub(in crate::transfer::consumer) fn remove(staging: &Path, transfer: &TransferId) {
     // It is missing where nothing arrived.
     let _ = std::fs::remove_file(path(staging, transfer));
 }

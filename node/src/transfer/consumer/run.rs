@@ -1,0 +1,331 @@
+//! One transfer in this process: attempt after attempt, until it is settled or ended, or this node stops.
+
+use super::session::{self, Ended};
+use super::{committing, load, settling};
+use crate::config::Job;
+use crate::context::Context;
+use crate::settle::{self, Subject};
+use crate::stage::Staged;
+use crate::store::{Transfer, exchange, statements, transfers};
+use crate::transfer::{Registered, Stop, greet, own_hello};
+use posthouse_platform::endpoint::Connection;
+use posthouse_platform::frames::{self, FrameReader, FrameWriter};
+use posthouse_protocol::frame::{Frame, Purpose, Request};
+use posthouse_protocol::id::{NodeId, TransferId};
+use posthouse_protocol::job::{Mode, State};
+use posthouse_protocol::limits;
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::statement::Statement;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One transfer in this process.
+pub(super) struct Run {
+    pub ctx: Arc<Context>,
+    pub row: Transfer,
+    pub registered: Registered,
+    pub began: Duration,
+    /// The provider knows how it ended.
+    pub told: bool,
+}
+
+/// The two halves of a control channel, greeted, and what carries them.
+pub(super) struct Line {
+    pub connection: Arc<dyn Connection>,
+    pub reader: FrameReader,
+    pub writer: FrameWriter,
+}
+
+impl Run {
+    pub(super) async fn new(ctx: &Arc<Context>, row: Transfer) -> Self {
+        let registered = Registered::enter(ctx, row.clone(), None).await;
+        let began = ctx.world.clock.monotonic();
+        Self { ctx: ctx.clone(), row, registered, began, told: false }
+    }
+
+    /// To the final state; None when this node stops first.
+    pub(super) async fn run(mut self) -> Result<Option<Transfer>, Problem> {
+        let mut wait = BACK_OFF_MIN;
+        loop {
+            let stop = *self.registered.stop.borrow_and_update();
+            match stop {
+                Stop::Cancelled => {
+                    if self.may_end(None).await? {
+                        return self.end(Problem::new(Code::Cancelled)).await;
+                    }
+                    tracing::warn!(transfer = %self.row.id, "It is landed, or may be: it goes on to its receipt");
+                }
+                Stop::Superseded => return Ok(None),
+                Stop::Paused => {
+                    self.pause(None).await?;
+                    if !self.wait_for_change(None).await {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                Stop::No => {}
+            }
+            if self.ctx.drain.is_cancelled() {
+                return Ok(None);
+            }
+            let before = self.registered.shown().row.bytes_sent;
+            let ended = match self.attempt().await {
+                Err(problem) if !self.may_end(Some(&problem)).await? => Ok(Ended::Lost(problem)),
+                ended => ended,
+            };
+            match ended {
+                Ok(Ended::Final(row)) => return Ok(Some(*row)),
+                Ok(Ended::Stopped) => {
+                    self.keep_row().await?;
+                }
+                Ok(Ended::NoRoom(problem)) => {
+                    self.pause(Some(problem)).await?;
+                    if !self.wait_for_change(Some(NO_ROOM_LOOK)).await {
+                        return Ok(None);
+                    }
+                }
+                Ok(Ended::Lost(problem)) => {
+                    tracing::info!(transfer = %self.row.id, %problem, "It could not go on; trying again");
+                    // A line that moved something was a good one: the next is tried at once.
+                    if self.registered.shown().row.bytes_sent > before {
+                        wait = BACK_OFF_MIN;
+                    }
+                    self.row.problem = Some(problem);
+                    self.keep_row().await?;
+                    // Whatever is in its way passes no more, after so long.
+                    if self.out_of_time() && self.may_end(None).await? {
+                        let problem = self.row.problem.clone().unwrap_or_else(|| Problem::new(Code::PeerUnreachable));
+                        return self.end(problem).await;
+                    }
+                    let jitter = u64::from_le_bytes(self.ctx.world.random.bytes::<8>()) % 500;
+                    if !self.wait_for_change(Some(wait + Duration::from_millis(jitter))).await {
+                        return Ok(None);
+                    }
+                    wait = (wait * 2).min(BACK_OFF_MAX);
+                }
+                // It cannot go on: both sides state so, where the other one can be told.
+                Err(problem) => return self.end(problem).await,
+            }
+        }
+    }
+
+    /// Until something about the transfer changes or the time is over; false when this node stops.
+    async fn wait_for_change(&mut self, time: Option<Duration>) -> bool {
+        let sleep = async {
+            match time {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.ctx.drain.cancelled() => false,
+            _ = self.registered.stop.changed() => true,
+            () = sleep => true,
+        }
+    }
+
+    /// One connection's worth of progress.
+    async fn attempt(&mut self) -> Result<Ended, Problem> {
+        let (id, ctx) = (self.row.id.clone(), self.ctx.clone());
+        let name = self.ctx.name.clone();
+        let key = statements::OwnKey::new(&name, ctx.signer.as_ref());
+        let committed = self.ctx.store.read(move |db| statements::own(db, &id, "consumer", &key)).await?;
+        if let Some(statement) = committed {
+            self.row.state = State::Committed;
+            return self.settle_only(statement).await;
+        }
+        let job = self.job()?;
+        if let Some(ended) = committing::commit_staged(self, &job).await? {
+            return Ok(ended);
+        }
+        let line = match self.connect().await {
+            Ok(line) => line,
+            Err(problem) => return self.lost_or_final(problem),
+        };
+        let request = self.request(false);
+        session::take(self, &job, line, request).await
+    }
+
+    /// What the configuration says of the job now.
+    pub(super) fn job(&self) -> Result<Job, Problem> {
+        let config = self.ctx.config();
+        config
+            .jobs
+            .get(&self.row.job)
+            .cloned()
+            .or_else(|| config.accepting(&self.row.peer, &self.row.job).cloned())
+            .filter(|job| job.into.is_some())
+            .ok_or_else(|| Problem::new(Code::UnknownName).with("kind", "job").with("name", &self.row.job))
+    }
+
+    async fn connect(&mut self) -> Result<Line, Problem> {
+        let peer = self.row.peer.clone();
+        // Where the policy knows no such peer, the missing grant is the true reason: it names who and what.
+        if self.ctx.authority.peer(&peer).is_err() {
+            self.ctx.permit(&self.ctx.name, &self.row.resource).await?;
+        }
+        let line = tokio::select! {
+            biased;
+            () = self.ctx.drain.cancelled() => return Err(lost(&peer, "this node stops")),
+            _ = self.registered.stop.changed() => {
+                self.registered.stop.mark_changed();
+                return Err(lost(&peer, "the transfer was stopped here"));
+            }
+            line = connect(&self.ctx, &peer, &self.row.id) => line?,
+        };
+        self.row.transport = Some(line.connection.transport());
+        if self.row.started.is_none() {
+            self.row.started = Some(self.ctx.world.clock.now());
+        }
+        Ok(line)
+    }
+
+    fn request(&self, committed: bool) -> Request {
+        let row = &self.row;
+        Request {
+            transfer: row.id.clone(),
+            job: row.job.clone(),
+            resource: row.resource.resource.clone(),
+            mode: row.mode,
+            write: row.write,
+            watermark: row.watermark_from.clone().filter(|_| row.mode == Mode::Incremental),
+            route: Vec::new(),
+            consumer_epoch: self.ctx.epoch,
+            succeeds: row.succeeds.clone(),
+            committed,
+        }
+    }
+
+    pub(super) fn subject(&self) -> Subject {
+        Subject {
+            transfer: self.row.id.clone(),
+            job: self.row.job.clone(),
+            resource: self.row.resource.clone(),
+            consumer: self.ctx.name.clone(),
+        }
+    }
+
+    /// Has committed: gives the stored statement until the provider has it.
+    async fn settle_only(&mut self, statement: Statement) -> Result<Ended, Problem> {
+        let line = match self.connect().await {
+            Ok(line) => line,
+            // What is committed cannot fail any more: it is tried for as long as it takes.
+            Err(problem) => return Ok(Ended::Lost(problem)),
+        };
+        let request = self.request(true);
+        settling::settle(self, line, request, statement).await
+    }
+
+    /// Whether it may end without a receipt. What was stated as landed never does. What is staged may stand
+    /// already: it ends only where its destination says that it does not, and not for a problem of this node's
+    /// own that passes.
+    pub(super) async fn may_end(&self, problem: Option<&Problem>) -> Result<bool, Problem> {
+        let (id, name, signer) = (self.row.id.clone(), self.ctx.name.clone(), self.ctx.signer.clone());
+        let (ended, landed, staged, offer) = self
+            .ctx
+            .store
+            .read(move |db| {
+                let key = statements::OwnKey::new(&name, signer.as_ref());
+                let ended = transfers::get(db, &id)?.is_some_and(|row| row.state.is_final());
+                let landed = statements::own(db, &id, "consumer", &key)?.is_some();
+                let staged = Staged::load(db, &id)?.is_some();
+                Ok((ended, landed, staged, exchange::landing_offer(db, &id)?))
+            })
+            .await?;
+        if ended || landed || !staged {
+            return Ok(ended || !landed);
+        }
+        Ok(committing::may_drop_staged(self, offer, problem).await)
+    }
+
+    /// States that it ended without a receipt, and drops what is under way here.
+    async fn end(&mut self, problem: Problem) -> Result<Option<Transfer>, Problem> {
+        let subject = self.subject();
+        self.row.active_ms += self.elapsed();
+        tracing::warn!(transfer = %self.row.id, %problem, "A transfer ends without a receipt");
+        let statement = settle::state_ending(&self.ctx, &self.row, &subject, &problem).await?;
+        if !load(&self.ctx, &self.row.id).await?.is_some_and(|row| row.state.is_final()) {
+            return Err(Problem::new(Code::InsideFailed).cause("a transfer that is landed was to be ended"));
+        }
+        settling::discard(self).await;
+        if self.row.state != State::Planned && !self.told {
+            let ending = settle::refused(&problem, statement.as_ref());
+            tokio::spawn(settling::tell(self.ctx.clone(), self.row.clone(), self.request(false), ending));
+        }
+        let row = load(&self.ctx, &self.row.id).await?;
+        if let Some(row) = &row {
+            self.registered.show(|live| live.row = row.clone());
+        }
+        Ok(row)
+    }
+
+    async fn pause(&mut self, problem: Option<Problem>) -> Result<(), Problem> {
+        // What is staged or landed stays so: only the work on it waits.
+        if !matches!(self.row.state, State::Staged | State::Committed) {
+            self.row.state = State::Paused;
+        }
+        self.row.problem = problem;
+        self.keep_row().await
+    }
+
+    /// Writes the row as it is now, and shows it.
+    async fn keep_row(&mut self) -> Result<(), Problem> {
+        let mut row = self.row.clone();
+        row.active_ms += self.elapsed();
+        let shown = row.clone();
+        self.registered.show(|live| live.row = shown);
+        self.ctx.store.write(move |tx| transfers::update(tx, &row).map(|_| ())).await
+    }
+
+    pub(super) fn elapsed(&self) -> u64 {
+        let elapsed = self.ctx.world.clock.monotonic().saturating_sub(self.began);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether a connection that failed is worth another try.
+    fn lost_or_final(&self, problem: Problem) -> Result<Ended, Problem> {
+        // A grant that was just made is still on its way here.
+        let young = self.ctx.world.clock.now().since_ms(self.row.created) < POLICY_WITHIN_MS;
+        match problem.code {
+            Code::NodeRevoked | Code::Fenced | Code::VersionUnsupported => Err(problem),
+            Code::NoGrant if !young => Err(problem),
+            _ => Ok(Ended::Lost(problem)),
+        }
+    }
+
+    /// A transfer that nobody ever offered is given up after a while; one that moved, after a week.
+    fn out_of_time(&self) -> bool {
+        let age = self.ctx.world.clock.now().since_ms(self.row.created);
+        age > if self.row.state == State::Planned { OFFER_WITHIN_MS } else { MOVE_WITHIN_MS }
+    }
+}
+
+/// Opens a control channel for a transfer, on a connection that is there or is made.
+pub(super) async fn connect(ctx: &Arc<Context>, peer: &NodeId, transfer: &TransferId) -> Result<Line, Problem> {
+    let connection = ctx.pool.connection(peer).await?;
+    let (mut reader, mut writer) = frames::split(connection.open().await?, peer);
+    writer.send(&Frame::Hello(own_hello(ctx, Purpose::Control(transfer.clone())))).await?;
+    let patience = Duration::from_millis(limits::HANDSHAKE_MS);
+    match tokio::time::timeout(patience, reader.expect()).await {
+        Ok(Ok(Frame::Hello(hello))) => greet(ctx, peer, &hello).await?,
+        Ok(Ok(_)) => return Err(invalid(peer, "it does not greet")),
+        Ok(Err(problem)) => return Err(problem),
+        Err(_) => return Err(lost(peer, "it does not greet")),
+    }
+    Ok(Line { connection, reader, writer })
+}
+
+fn lost(peer: &NodeId, cause: &str) -> Problem {
+    Problem::new(Code::PeerUnreachable).with("peer", peer).cause(cause)
+}
+fn invalid(peer: &NodeId, cause: &str) -> Problem {
+    Problem::new(Code::FrameInvalid).with("peer", peer).cause(cause)
+}
+
+const BACK_OFF_MIN: Duration = Duration::from_secs(1);
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+const NO_ROOM_LOOK: Duration = Duration::from_secs(2);
+const POLICY_WITHIN_MS: i64 = 5_000;
+const OFFER_WITHIN_MS: i64 = 86_400_000;
+const MOVE_WITHIN_MS: i64 = 7 * 86_400_000;

@@ -1,0 +1,69 @@
+//! Takes up an offer: opens where it lands, begins a listing, and opens the data channels.
+
+use super::arrived::Arrived;
+use super::{Ended, Session};
+use crate::receive::Receiving;
+use crate::store::{exchange, transfers};
+use crate::transfer::consumer::destination::open_stage;
+use crate::transfer::{blocking, own_hello};
+use posthouse_platform::frames;
+use posthouse_protocol::frame::{Frame, Offer, Purpose};
+use posthouse_protocol::job::State;
+use posthouse_protocol::limits;
+use posthouse_protocol::problem::Problem;
+
+impl Session<'_> {
+    pub(super) async fn offered(&mut self, offer: Offer) -> Result<Option<Ended>, Problem> {
+        let opened = open_stage(&self.ctx, &self.run.row, self.job, &offer).await;
+        let stage = opened?;
+        let (id, stored) = (self.run.row.id.clone(), offer.clone());
+        self.base.state = State::Moving;
+        self.base.problem = None;
+        self.base.watermark_to.clone_from(&offer.watermark_to);
+        let row = self.row();
+        self.session = self
+            .ctx
+            .store
+            .write(move |tx| {
+                exchange::set_landing_offer(tx, &id, &stored)?;
+                transfers::update(tx, &row)?;
+                exchange::next_session(tx, &id)
+            })
+            .await?;
+        let arrived = (self.ctx.staging(), self.run.row.id.clone());
+        self.arrived = Some(blocking(&self.ctx.world, move || Arrived::open(&arrived.0, &arrived.1)).await?);
+        // This listing counts anew; what is here of it already is added as it is looked up.
+        self.run.registered.show(|live| (live.bytes, live.bytes_total, live.files, live.rows) = (0, 0, 0, 0));
+        let channels = offer.data_channels.min(limits::DATA_CHANNELS);
+        self.machine().accept(channels, limits::CREDIT_BYTES)?;
+        self.stage = Some(stage);
+        self.offer = Some(offer);
+        self.transmit();
+        for number in 0..channels {
+            if let Err(problem) = self.open_data(number).await {
+                return Ok(Some(Ended::Lost(problem)));
+            }
+        }
+        self.show();
+        Ok(None)
+    }
+
+    async fn open_data(&self, number: u8) -> Result<(), Problem> {
+        let peer = self.run.row.peer.clone();
+        let (reader, mut writer) = frames::split(self.connection.open().await?, &peer);
+        let purpose = Purpose::Data(self.run.row.id.clone(), number);
+        writer.send(&Frame::Hello(own_hello(&self.ctx, purpose))).await?;
+        let receiving = Receiving {
+            machine: self.machine.clone(),
+            blocking: self.ctx.world.blocking.clone(),
+            provider: peer,
+            out: self.received_in.clone(),
+        };
+        tokio::spawn(async move {
+            receiving.run(reader.into_inner()).await;
+            // Dropping it earlier would reset the channel.
+            drop(writer);
+        });
+        Ok(())
+    }
+}

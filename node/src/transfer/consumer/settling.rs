@@ -1,0 +1,222 @@
+//! After a transfer was committed or has ended: both statements make the receipt, the provider is told of an
+//! ending, and what is needed no more is taken away.
+
+use super::destination::open_destination;
+use super::run::{Line, Run, connect};
+use super::session::{Ended, FRAMES, GOODBYE_MS, arrived};
+use crate::config::Target;
+use crate::context::Context;
+use crate::settle;
+use crate::stage::TableStage;
+use crate::store::{Transfer, exchange, statements, transfers};
+use crate::transfer::wire::{read_frames, write_frames};
+use crate::transfer::{blocking, steady, until};
+use posthouse_connectors::folder::FolderDestination;
+use posthouse_protocol::consumer::{Consumer, ConsumerEvent};
+use posthouse_protocol::frame::{Frame, Refused, Request};
+use posthouse_protocol::job::State;
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::statement::Statement;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Exchanges the statements of a committed transfer, and nothing else.
+pub(super) async fn settle(
+    run: &mut Run,
+    line: Line,
+    request: Request,
+    statement: Statement,
+) -> Result<Ended, Problem> {
+    let Line { connection, reader, writer } = line;
+    let world = run.ctx.world.clone();
+    let (frames_in, mut frames) = mpsc::channel(FRAMES);
+    let (out, frames_out) = mpsc::channel(FRAMES);
+    let reading = tokio::spawn(read_frames(reader, frames_in));
+    let writing = tokio::spawn(write_frames(writer, frames_out));
+    let peer = run.row.peer.clone();
+    let mut machine = Consumer::committed(request, peer.clone(), statement.bytes().to_vec(), steady(&world));
+    let lost = |cause: &str| Problem::new(Code::PeerUnreachable).with("peer", &peer).cause(cause);
+    let ended = loop {
+        while let Some(frame) = machine.poll_transmit(steady(&world)) {
+            // The reader notices when the line is gone.
+            let _ = out.send(frame).await;
+        }
+        match machine.poll_event() {
+            Some(ConsumerEvent::Settled) => {
+                let row = settled(&run.ctx, &run.row).await?;
+                run.row = row.clone();
+                run.registered.show(|live| live.row = row.clone());
+                clean_up(&run.ctx, &row).await;
+                break Ended::Final(Box::new(row));
+            }
+            Some(ConsumerEvent::Refused(ending) | ConsumerEvent::Failed(ending)) => {
+                // What is landed is landed: the provider's word is kept beside it.
+                let subject = run.subject();
+                settle::take_ending(&run.ctx, &subject, &ending.statement).await?;
+                machine.noted(Vec::new());
+                break Ended::Lost(settle::problem_of(&ending, &subject));
+            }
+            Some(ConsumerEvent::Lost) => break Ended::Lost(lost("it has been silent for too long")),
+            Some(_) => continue,
+            None => {}
+        }
+        let deadline = machine.poll_timeout();
+        tokio::select! {
+            biased;
+            () = run.ctx.drain.cancelled() => break Ended::Stopped,
+            _ = run.registered.stop.changed() => {
+                run.registered.stop.mark_changed();
+                break Ended::Stopped;
+            }
+            frame = frames.recv() => match frame {
+                Some(Ok(frame)) => {
+                    if let Err(problem) = machine.handle_frame(frame, steady(&world)) {
+                        break Ended::Lost(problem);
+                    }
+                }
+                Some(Err(problem)) => break Ended::Lost(problem),
+                None => break Ended::Lost(lost("the channel ended")),
+            },
+            () = until(&world, deadline) => machine.handle_timeout(steady(&world)),
+        }
+    };
+    drop(out);
+    reading.abort();
+    let _ = tokio::time::timeout(Duration::from_millis(GOODBYE_MS.unsigned_abs()), writing).await;
+    drop(connection);
+    Ok(ended)
+}
+
+/// Both statements are here and there: the receipt stands.
+pub(super) async fn settled(ctx: &Arc<Context>, row: &Transfer) -> Result<Transfer, Problem> {
+    let (id, name, signer) = (row.id.clone(), ctx.name.clone(), ctx.signer.clone());
+    let (mut row, now) = (row.clone(), ctx.world.clock.now());
+    let read = ctx
+        .store
+        .read(move |db| {
+            let own = statements::own(db, &id, "consumer", &statements::OwnKey::new(&name, signer.as_ref()))?;
+            Ok((own, statements::bytes(db, &id, "provider")?))
+        })
+        .await?;
+    let (Some(consumer), Some(provider)) = read else {
+        return Err(Problem::new(Code::InsideFailed).cause("a transfer was settled without both statements"));
+    };
+    let provider = settle::open(ctx, &row.peer, &provider)?;
+    if let Some(landing) = consumer.landing() {
+        row.counts = landing.counts;
+    }
+    ctx.store
+        .write(move |tx| {
+            row.receipt = Some(statements::settle(tx, &row.id, &provider, &consumer, now)?);
+            row.state = State::Settled;
+            row.ended = Some(now);
+            row.problem = None;
+            transfers::update(tx, &row)?;
+            transfers::get(tx, &row.id)?.ok_or_else(|| Problem::new(Code::InsideFailed))
+        })
+        .await
+}
+
+/// Tells the provider of an ending that it has not heard of, for as long as this process lives and an hour.
+pub(super) async fn tell(ctx: Arc<Context>, row: Transfer, request: Request, ending: Refused) {
+    let mut wait = TELL_MIN;
+    while wait <= TELL_MAX {
+        match tell_once(&ctx, &row, &request, &ending).await {
+            Ok(()) => return,
+            Err(problem) => tracing::debug!(transfer = %row.id, %problem, "The provider does not know of the end yet"),
+        }
+        let woken = tokio::select! {
+            biased;
+            () = ctx.drain.cancelled() => false,
+            () = tokio::time::sleep(wait) => true,
+        };
+        if !woken {
+            return;
+        }
+        wait *= 2;
+    }
+}
+
+async fn tell_once(ctx: &Arc<Context>, row: &Transfer, request: &Request, ending: &Refused) -> Result<(), Problem> {
+    let Line { connection, mut reader, mut writer } = connect(ctx, &row.peer, &row.id).await?;
+    writer.send(&Frame::Request(request.clone())).await?;
+    writer.send(&Frame::Failed(ending.clone())).await?;
+    let answer = async {
+        loop {
+            match reader.expect().await? {
+                Frame::Noted(statement)
+                | Frame::Failed(Refused { statement, .. })
+                | Frame::Refused(Refused { statement, .. }) => {
+                    return Ok::<_, Problem>(statement);
+                }
+                _ => {}
+            }
+        }
+    };
+    let lost = || Problem::new(Code::PeerUnreachable).with("peer", &row.peer).cause("it does not answer");
+    let statement = tokio::time::timeout(TELL_MIN * 10, answer).await.map_err(|_| lost())??;
+    let subject = settle::Subject {
+        transfer: row.id.clone(),
+        job: row.job.clone(),
+        resource: row.resource.clone(),
+        consumer: ctx.name.clone(),
+    };
+    settle::take_ending(ctx, &subject, &statement).await?;
+    drop(connection);
+    Ok(())
+}
+
+/// Takes away what a settled transfer needs no more. What cannot be removed now is removed by age.
+pub(super) async fn clean_up(ctx: &Arc<Context>, row: &Transfer) {
+    let (context, row) = (ctx.clone(), row.clone());
+    let done = blocking(&ctx.world, move || {
+        TableStage::remove(&context.staging(), &row.id)?;
+        arrived::remove(&context.staging(), &row.id);
+        if let Some(succeeded) = &row.succeeds {
+            TableStage::remove(&context.staging(), succeeded)?;
+        }
+        context.store.write_now(|tx| {
+            row.succeeds.iter().try_for_each(|succeeded| exchange::forget_landing(tx, succeeded))?;
+            exchange::forget_landing(tx, &row.id)
+        })
+    });
+    if let Err(problem) = done.await {
+        tracing::warn!(%problem, "A transfer's working files remain");
+    }
+}
+
+/// Drops what a transfer that ended without a receipt left here. Splits stay for its successor.
+pub(super) async fn discard(run: &Run) {
+    let (ctx, row) = (run.ctx.clone(), run.row.clone());
+    let job = run.job();
+    let id = row.id.clone();
+    let stored =
+        ctx.store.read(move |db| Ok((exchange::landing_offer(db, &id)?, exchange::names_in_landing(db, &id)?)));
+    let (offer, names) = match stored.await {
+        Ok(stored) => stored,
+        Err(problem) => return tracing::warn!(transfer = %row.id, %problem, "A transfer's working files remain"),
+    };
+    let (Some(offer), Ok(job)) = (offer, job) else { return };
+    let world = ctx.world.clone();
+    let done = blocking(&world, move || {
+        arrived::remove(&ctx.staging(), &row.id);
+        match (&job.into, &offer.contract) {
+            (Some(Target::Folder { path }), None) => {
+                let folder = FolderDestination::open(path, row.write, &row.id, ctx.world.disk.clone())?;
+                folder.discard(&mut names.iter().map(Vec::as_slice))?;
+                ctx.store.write_now(|tx| exchange::forget_landing(tx, &row.id))
+            }
+            (Some(target), Some(contract)) => {
+                open_destination(&ctx, &row, target, contract, offer.watermark_column.clone())?.discard()
+            }
+            _ => Ok(()),
+        }
+    });
+    if let Err(problem) = done.await {
+        tracing::warn!(%problem, "A transfer's working files remain");
+    }
+}
+
+const TELL_MIN: Duration = Duration::from_secs(1);
+const TELL_MAX: Duration = Duration::from_secs(1800);
