@@ -1,0 +1,125 @@
+//! The standing tables of both ends, read and digested as they are now.
+
+use super::buckets::Bucketing;
+use super::{DIGEST_EPOCH, KEYS_BYTES_MAX, QUESTIONS_MAX, Theirs};
+use crate::config::{Job, Origin};
+use crate::context::Context;
+use crate::extract::Extraction;
+use crate::stage::{Place, Stage};
+use crate::store::exchange::Standing;
+use crate::store::{Side, Transfer};
+use crate::transfer::{blocking, open_destination};
+use posthouse_connectors::Read;
+use posthouse_protocol::digest::{BucketDigest, digest_key};
+use posthouse_protocol::id::{ResourceRef, TransferId};
+use posthouse_protocol::job::Mode;
+use posthouse_protocol::policy::Permit;
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::schema::Contract;
+use posthouse_protocol::watermark::Watermark;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The digest of the target right after a publish, to tell later whose copy left its receipt.
+pub(crate) async fn consumer_standing(
+    ctx: &Arc<Context>,
+    row: &Transfer,
+    stage: &Arc<Stage>,
+) -> Result<Option<Standing>, Problem> {
+    let (stage, transfer) = (stage.clone(), row.id.clone());
+    let watermark = row.watermark_to.clone().filter(|_| row.mode == Mode::Incremental);
+    blocking(&ctx.world, move || {
+        let Place::Table(table) = stage.place() else { return Ok(None) };
+        let contract = table.contract().clone();
+        let mut rows = Bucketing::new(table.digest_key(), contract.clone(), BTreeSet::new(), 0);
+        match table.destination().read_standing(watermark.as_ref(), &mut rows) {
+            Ok(_) => {
+                Ok(Some(Standing { contract_sha256: contract.sha256(), buckets: rows.buckets.to_bytes(), transfer }))
+            }
+            Err(problem) => {
+                // The receipt does not depend on it: a later reconciliation only cannot say whose copy changed.
+                tracing::warn!(%transfer, %problem, "The standing digest could not be kept");
+                Ok(None)
+            }
+        }
+    })
+    .await
+}
+
+/// The digest of a source as its consumer may see it now.
+pub(crate) async fn provider_standing(
+    ctx: &Arc<Context>,
+    permit: &Permit,
+    watermark: Option<Watermark>,
+) -> Result<(Contract, BucketDigest), Problem> {
+    let rows = read_source(ctx, permit, watermark, BTreeSet::new()).await?;
+    Ok((rows.contract, rows.buckets))
+}
+
+/// Reads a source through its grant, within one snapshot.
+pub(super) async fn read_source(
+    ctx: &Arc<Context>,
+    permit: &Permit,
+    watermark: Option<Watermark>,
+    wanted: BTreeSet<u16>,
+) -> Result<Bucketing, Problem> {
+    let (context, permit) = (ctx.clone(), permit.clone());
+    blocking(&ctx.world, move || {
+        let config = context.config();
+        let not_offered = || {
+            Problem::new(Code::NotOffered).with("provider", &context.name).with("resource", &permit.resource().resource)
+        };
+        let resource = config.resources.get(&permit.resource().resource).ok_or_else(not_offered)?;
+        let Origin::Table { connection, spec } = &resource.origin else {
+            return Err(Problem::new(Code::UsageInvalid).with("what", "only tables are reconciled row by row"));
+        };
+        let read = Read {
+            columns: permit.columns().map(<[String]>::to_vec),
+            filter: permit.filter().cloned(),
+            from: None,
+            to: watermark,
+        };
+        let mut extraction = Extraction::begin(context.connect(connection)?, spec, &read, context.world.clock.now())?;
+        let contract = extraction.contract().clone();
+        let key = digest_key(permit.resource(), &contract, DIGEST_EPOCH);
+        let mut rows = Bucketing::new(key, contract, wanted, KEYS_BYTES_MAX);
+        while let Some(read) = extraction.read_next(&mut rows) {
+            read?;
+        }
+        Ok(rows)
+    })
+    .await
+}
+
+/// This node's own table of a job.
+pub(super) struct Ours;
+
+impl Ours {
+    pub(super) async fn read(
+        ctx: &Arc<Context>,
+        job: &Job,
+        resource: &ResourceRef,
+        theirs: &Theirs,
+        watermark: Option<Watermark>,
+        wanted: BTreeSet<u16>,
+    ) -> Result<Bucketing, Problem> {
+        let (context, job, resource) = (ctx.clone(), job.clone(), resource.clone());
+        let (contract, mark) = (theirs.contract.clone(), theirs.watermark_column.clone());
+        let id = TransferId::from_random(ctx.world.random.bytes::<16>());
+        blocking(&ctx.world, move || {
+            let target = job.into.as_ref().filter(|_| job.lands_rows()).ok_or_else(|| {
+                Problem::new(Code::UsageInvalid).with("what", "only tables are reconciled row by row")
+            })?;
+            let now = context.world.clock.now();
+            let peer = resource.node.clone();
+            let name = job.name.clone();
+            let row = Transfer::planned(id, Side::Consumer, name, peer, resource.clone(), job.mode, job.write, now);
+            let mut destination = open_destination(&context, &row, target, &contract, mark)?;
+            let key = digest_key(&resource, &contract, DIGEST_EPOCH);
+            let mut rows = Bucketing::new(key, contract, wanted, QUESTIONS_MAX * KEYS_BYTES_MAX);
+            destination.read_standing(watermark.as_ref(), &mut rows)?;
+            Ok(rows)
+        })
+        .await
+    }
+}
