@@ -1,0 +1,119 @@
+//! What is here of an entry that the provider lists: from an earlier run of the transfer, of one that it
+//! succeeds, or landed before.
+
+use super::{Place, Stage, TableStage};
+use crate::store::exchange::{self, Whole};
+use posthouse_connectors::folder::{FolderDestination, Present};
+use posthouse_protocol::consumer::Have;
+use posthouse_protocol::id::TransferId;
+use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
+use posthouse_protocol::problem::{Code, Problem};
+use rusqlite::Connection;
+
+/// What this node has of an entry that the provider lists.
+#[derive(Debug)]
+pub enum Answer {
+    Have(Have, Whole),
+    LeaveOut(LeftOut),
+    /// Nothing may take the place of what stands there: its content has to be this, where that is known.
+    /// [`Stage::compared`] says whether it is.
+    Compare(Option<[u8; 32]>),
+}
+
+impl Stage {
+    /// What is here of `entry`: from an earlier run of this transfer, of one that it succeeds, or landed before.
+    pub fn lookup(&self, at: &Connection, entry: &Entry, predecessors: &[TransferId]) -> Result<Answer, Problem> {
+        match &self.place {
+            Place::Folder(folder) => self.lookup_file(at, folder, entry),
+            Place::Table(table) => self.lookup_split(at, table, entry, predecessors),
+        }
+    }
+
+    fn lookup_file(&self, at: &Connection, folder: &FolderDestination, entry: &Entry) -> Result<Answer, Problem> {
+        let present = match folder.present(entry)? {
+            Present::Blocked(left_out) => return Ok(Answer::LeaveOut(left_out)),
+            present => present,
+        };
+        if entry.kind != EntryKind::File {
+            return Ok(Answer::Have(Have::Nothing, Whole::Part));
+        }
+        if let Present::Same(stat) = present {
+            let before = exchange::landed(at, &self.job, &entry.name)?;
+            let known = before.as_ref().and_then(|before| before.root);
+            if let (Some(before), Some(root)) = (&before, known)
+                && before.stat == stat
+                && entry.root.is_none_or(|stated| *stated == root)
+            {
+                return Ok(Answer::Have(Have::Whole(root), Whole::Present));
+            }
+            if !folder.replaces() {
+                return Ok(Answer::Compare(entry.root.map(Into::into).or(known)));
+            }
+        }
+        self.resumed(at, entry, |entry| Ok(!folder.part(&entry.name, true)?.fresh()))
+    }
+
+    fn lookup_split(
+        &self,
+        at: &Connection,
+        table: &TableStage,
+        entry: &Entry,
+        predecessors: &[TransferId],
+    ) -> Result<Answer, Problem> {
+        let (EntryKind::Split(_), Some(root)) = (&entry.kind, entry.root) else {
+            return Err(Problem::new(Code::FrameInvalid).cause("a table's transfer lists something that is no split"));
+        };
+        if let Answer::Have(have @ (Have::Whole(_) | Have::Chunks(_)), whole) =
+            self.resumed(at, entry, |entry| Ok(table.path(&entry.name).exists()))?
+        {
+            return Ok(Answer::Have(have, whole));
+        }
+        for predecessor in predecessors {
+            if let Some(found) = exchange::adoptable_split(at, predecessor, &entry.name, &root)?
+                && found.size == entry.size
+                && table.adopt(predecessor, &entry.name)?
+            {
+                return Ok(Answer::Have(Have::Whole(*root), Whole::Part));
+            }
+        }
+        Ok(Answer::Have(Have::Nothing, Whole::Part))
+    }
+
+    /// What an earlier run of this transfer made durable, if the provider still means the same content.
+    fn resumed(
+        &self,
+        at: &Connection,
+        entry: &Entry,
+        part_exists: impl Fn(&Entry) -> Result<bool, Problem>,
+    ) -> Result<Answer, Problem> {
+        let nothing = Answer::Have(Have::Nothing, Whole::Part);
+        let Some((found, chunks)) = exchange::landing_entry(at, &self.transfer, &entry.name)? else {
+            return Ok(nothing);
+        };
+        let same = found.entry.size == entry.size
+            && found.entry.mtime_ns == entry.mtime_ns
+            && (entry.root.is_none() || found.entry.root.is_none() || entry.root == found.entry.root);
+        if !same || found.whole == Whole::Present || !part_exists(entry)? {
+            return Ok(nothing);
+        }
+        Ok(match (found.whole, found.entry.root) {
+            (Whole::No, _) if chunks.is_empty() => nothing,
+            (Whole::No, _) => Answer::Have(Have::Chunks(chunks), Whole::Part),
+            (_, Some(root)) => Answer::Have(Have::Whole(*root), Whole::Part),
+            (_, None) => nothing,
+        })
+    }
+
+    /// Settles an answer for which the file that stands there has to be read.
+    pub fn compared(&self, entry: &Entry, answer: Answer) -> Answer {
+        let (Place::Folder(folder), Answer::Compare(known)) = (&self.place, &answer) else { return answer };
+        let reason = match folder.hash(&entry.name, false) {
+            Ok(root) if known.is_none_or(|known| known == root) => {
+                return Answer::Have(Have::Whole(root), Whole::Present);
+            }
+            Ok(_) => "it exists already with other contents, and `append` replaces nothing".to_owned(),
+            Err(problem) => format!("it exists already, and cannot be read: {}", problem.cause),
+        };
+        Answer::LeaveOut(LeftOut { name: entry.name.clone(), code: Code::NameTaken.number(), reason })
+    }
+}

@@ -1,0 +1,61 @@
+//! What is to become durable together, and its record.
+
+use crate::store::exchange::{self, ChunkValues, Whole};
+use posthouse_protocol::chunk::ChunkMeta;
+use posthouse_protocol::id::TransferId;
+use posthouse_protocol::manifest::Entry;
+use posthouse_protocol::problem::Problem;
+use rusqlite::Connection;
+use std::collections::BTreeMap;
+
+/// What is to become durable together.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Entries that were written to, with the values of their new chunks.
+    pub chunks: BTreeMap<u64, (Entry, ChunkValues)>,
+    /// Entries that are now whole.
+    pub whole: Vec<(Entry, Whole)>,
+    pub bytes: u64,
+    /// Credit that returns to the provider once this is durable.
+    pub credit: u64,
+}
+
+impl Progress {
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.whole.is_empty() && self.credit == 0
+    }
+    pub fn add(&mut self, entry: &Entry, meta: &ChunkMeta) {
+        self.bytes += u64::from(meta.bytes());
+        self.credit += meta.credit();
+        let (_, values) = self.chunks.entry(entry.index).or_insert_with(|| (entry.clone(), Vec::new()));
+        values.push((meta.chunk(), meta.value()));
+    }
+    /// The entry is read anew: what was written of it counts no more.
+    pub fn drop_entry(&mut self, index: u64) {
+        self.chunks.remove(&index);
+        self.whole.retain(|(entry, _)| entry.index != index);
+    }
+
+    /// Writes it into the store, after [`Stage::sync`] said that it is on disk.
+    pub fn record(&self, at: &Connection, transfer: &TransferId, session: i64) -> Result<(), Problem> {
+        let finished = |index: u64| self.whole.iter().any(|(entry, _)| entry.index == index);
+        for (index, (entry, values)) in &self.chunks {
+            if finished(*index) {
+                continue;
+            }
+            let id = exchange::put_landing_entry(at, transfer, entry, Whole::No, session)?;
+            let mut values = values.clone();
+            values.sort_unstable();
+            for run in values.chunk_by(|(a, _), (b, _)| a + 1 == *b) {
+                let flat: Vec<[u8; 32]> = run.iter().map(|(_, value)| *value).collect();
+                if let Some((first, _)) = run.first() {
+                    exchange::put_landing_chunks(at, id, *first, &flat)?;
+                }
+            }
+        }
+        for (entry, whole) in &self.whole {
+            exchange::put_landing_entry(at, transfer, entry, *whole, session)?;
+        }
+        Ok(())
+    }
+}
