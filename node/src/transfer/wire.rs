@@ -4,7 +4,57 @@
 use posthouse_platform::frames::{FrameReader, FrameWriter};
 use posthouse_protocol::frame::Frame;
 use posthouse_protocol::problem::Problem;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// The session's end of it.
+pub(super) struct Wire {
+    /// Ends after a problem, and with the channel.
+    pub frames: mpsc::Receiver<Result<Frame, Problem>>,
+    pub out: mpsc::Sender<Frame>,
+    /// The line takes no more frames at the moment.
+    pub blocked: bool,
+}
+
+/// The tasks at the line's end of it.
+pub(super) struct Pumps {
+    reading: JoinHandle<()>,
+    writing: JoinHandle<()>,
+}
+
+impl Wire {
+    pub(super) fn start(reader: FrameReader, writer: FrameWriter) -> (Self, Pumps) {
+        let (frames_in, frames) = mpsc::channel(FRAMES);
+        let (out, frames_out) = mpsc::channel(FRAMES);
+        let reading = tokio::spawn(read_frames(reader, frames_in));
+        let writing = tokio::spawn(write_frames(writer, frames_out));
+        (Self { frames, out, blocked: false }, Pumps { reading, writing })
+    }
+
+    /// Sends what `next` has to say, as far as the line takes it.
+    pub(super) fn transmit(&mut self, mut next: impl FnMut() -> Option<Frame>) {
+        self.blocked = false;
+        loop {
+            let Ok(permit) = self.out.try_reserve() else {
+                self.blocked = !self.out.is_closed();
+                return;
+            };
+            match next() {
+                Some(frame) => permit.send(frame),
+                None => return,
+            }
+        }
+    }
+}
+
+impl Pumps {
+    /// To be called once the wire is dropped: what was said last still leaves.
+    pub(super) async fn close(self) {
+        self.reading.abort();
+        let _ = tokio::time::timeout(CLOSING, self.writing).await;
+    }
+}
 
 pub(super) async fn read_frames(mut reader: FrameReader, out: mpsc::Sender<Result<Frame, Problem>>) {
     loop {
@@ -29,3 +79,6 @@ pub(super) async fn write_frames(mut writer: FrameWriter, mut frames: mpsc::Rece
     }
     let _ = writer.finish().await;
 }
+
+const FRAMES: usize = 64;
+const CLOSING: Duration = Duration::from_secs(5);

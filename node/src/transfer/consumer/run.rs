@@ -21,19 +21,19 @@ use std::time::Duration;
 
 /// One transfer in this process.
 pub(super) struct Run {
-    pub ctx: Arc<Context>,
-    pub row: Transfer,
-    pub registered: Registered,
-    pub began: Duration,
+    pub(super) ctx: Arc<Context>,
+    pub(super) row: Transfer,
+    pub(super) registered: Registered,
+    pub(super) began: Duration,
     /// The provider knows how it ended.
-    pub told: bool,
+    pub(super) told: bool,
 }
 
 /// The two halves of a control channel, greeted, and what carries them.
 pub(super) struct Line {
-    pub connection: Arc<dyn Connection>,
-    pub reader: FrameReader,
-    pub writer: FrameWriter,
+    pub(super) connection: Arc<dyn Connection>,
+    pub(super) reader: FrameReader,
+    pub(super) writer: FrameWriter,
 }
 
 impl Run {

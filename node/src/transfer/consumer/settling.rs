@@ -3,13 +3,13 @@
 
 use super::destination::open_destination;
 use super::run::{Line, Run, connect};
-use super::session::{Ended, FRAMES, GOODBYE_MS, arrived};
+use super::session::{Ended, arrived};
 use crate::config::Target;
 use crate::context::Context;
 use crate::settle;
 use crate::stage::TableStage;
 use crate::store::{Transfer, exchange, statements, transfers};
-use crate::transfer::wire::{read_frames, write_frames};
+use crate::transfer::wire::Wire;
 use crate::transfer::{blocking, steady, until};
 use posthouse_connectors::folder::FolderDestination;
 use posthouse_protocol::consumer::{Consumer, ConsumerEvent};
@@ -19,7 +19,6 @@ use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Statement;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// Exchanges the statements of a committed transfer, and nothing else.
 pub(super) async fn settle(
@@ -30,17 +29,14 @@ pub(super) async fn settle(
 ) -> Result<Ended, Problem> {
     let Line { connection, reader, writer } = line;
     let world = run.ctx.world.clone();
-    let (frames_in, mut frames) = mpsc::channel(FRAMES);
-    let (out, frames_out) = mpsc::channel(FRAMES);
-    let reading = tokio::spawn(read_frames(reader, frames_in));
-    let writing = tokio::spawn(write_frames(writer, frames_out));
+    let (mut wire, pumps) = Wire::start(reader, writer);
     let peer = run.row.peer.clone();
     let mut machine = Consumer::committed(request, peer.clone(), statement.bytes().to_vec(), steady(&world));
     let lost = |cause: &str| Problem::new(Code::PeerUnreachable).with("peer", &peer).cause(cause);
     let ended = loop {
         while let Some(frame) = machine.poll_transmit(steady(&world)) {
             // The reader notices when the line is gone.
-            let _ = out.send(frame).await;
+            let _ = wire.out.send(frame).await;
         }
         match machine.poll_event() {
             Some(ConsumerEvent::Settled) => {
@@ -69,7 +65,7 @@ pub(super) async fn settle(
                 run.registered.stop.mark_changed();
                 break Ended::Stopped;
             }
-            frame = frames.recv() => match frame {
+            frame = wire.frames.recv() => match frame {
                 Some(Ok(frame)) => {
                     if let Err(problem) = machine.handle_frame(frame, steady(&world)) {
                         break Ended::Lost(problem);
@@ -81,9 +77,8 @@ pub(super) async fn settle(
             () = until(&world, deadline) => machine.handle_timeout(steady(&world)),
         }
     };
-    drop(out);
-    reading.abort();
-    let _ = tokio::time::timeout(Duration::from_millis(GOODBYE_MS.unsigned_abs()), writing).await;
+    drop(wire);
+    pumps.close().await;
     drop(connection);
     Ok(ended)
 }

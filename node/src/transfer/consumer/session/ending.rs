@@ -1,6 +1,6 @@
 //! How a session is left: the transfer has ended at either side, or only this connection has.
 
-use super::{Done, Ended, GOODBYE_MS, Session};
+use super::{Commit, Done, Ended, Session};
 use crate::settle;
 use crate::store::Transfer;
 use crate::transfer::consumer::load;
@@ -35,17 +35,19 @@ impl Session<'_> {
         if let Some(row) = self.end.take() {
             return Ok(self.left(row).await);
         }
-        if self.finishing && !self.finished {
-            // The commit goes on by itself; the next attempt finds it done, or does it again.
-            while let Some(done) = self.jobs.recv().await {
-                if let Done::Finished(_) = done {
-                    break;
+        match self.commit {
+            Commit::NotYet => self.make_durable().await,
+            Commit::UnderWay => {
+                // It goes on by itself; the next attempt finds it done, or does it again.
+                while let Some(done) = self.jobs.recv().await {
+                    if let Done::Finished(_) = done {
+                        break;
+                    }
                 }
             }
-        } else if !self.finishing {
-            self.make_durable().await;
+            Commit::Over => {}
         }
-        let stored = if self.finishing { load(&self.ctx, &self.base.id).await? } else { None };
+        let stored = if self.commit == Commit::NotYet { None } else { load(&self.ctx, &self.base.id).await? };
         self.run.row = stored.unwrap_or_else(|| self.row());
         // The time until now is in the row.
         self.run.began = self.ctx.world.clock.monotonic();
@@ -63,29 +65,31 @@ impl Session<'_> {
                 if !self.run.may_end(Some(&problem)).await? {
                     return Ok(Ended::Lost(problem));
                 }
-                let subject = self.run.subject();
-                let statement = settle::state_ending(&self.ctx, &self.run.row, &subject, &problem).await?;
-                let ending = settle::refused(&problem, statement.as_ref());
-                match settle::ended_state(&problem) {
-                    State::Refused => self.machine().refuse(ending),
-                    _ => self.machine().fail(ending),
-                }
-                self.run.told = self.say_goodbye().await;
+                self.state_and_tell(&problem).await?;
                 Err(problem)
             }
             Ok(Ended::Stopped) if *self.run.registered.stop.borrow() == Stop::Cancelled => {
                 if !self.run.may_end(None).await? {
                     return Ok(Ended::Stopped);
                 }
-                let problem = Problem::new(Code::Cancelled);
-                let subject = self.run.subject();
-                let statement = settle::state_ending(&self.ctx, &self.run.row, &subject, &problem).await?;
-                self.machine().fail(settle::refused(&problem, statement.as_ref()));
-                self.run.told = self.say_goodbye().await;
+                self.state_and_tell(&Problem::new(Code::Cancelled)).await?;
                 Ok(Ended::Stopped)
             }
             other => other,
         }
+    }
+
+    /// This side ends it.
+    async fn state_and_tell(&mut self, problem: &Problem) -> Result<(), Problem> {
+        let subject = self.run.subject();
+        let statement = settle::state_ending(&self.ctx, &self.run.row, &subject, problem).await?;
+        let ending = settle::refused(problem, statement.as_ref());
+        match settle::ended_state(problem) {
+            State::Refused => self.machine().refuse(ending),
+            _ => self.machine().fail(ending),
+        }
+        self.run.told = self.say_goodbye().await;
+        Ok(())
     }
 
     /// The transfer has ended: takes away what it needs no more.
@@ -118,17 +122,17 @@ impl Session<'_> {
                     None => break,
                 }
             }
-            if self.machine().is_done() && !self.blocked {
+            if self.machine().is_done() && !self.wire.blocked {
                 return true;
             }
             let ending = self.ending;
             let now = tokio::select! {
                 biased;
-                frame = self.frames.recv() => match frame {
+                frame = self.wire.frames.recv() => match frame {
                     Some(Ok(frame)) => Some(frame),
                     _ => return false,
                 },
-                _ = self.out.reserve(), if self.blocked => None,
+                _ = self.wire.out.reserve(), if self.wire.blocked => None,
                 () = until(&self.ctx.world, ending) => return false,
             };
             if let Some(frame) = now
@@ -139,3 +143,5 @@ impl Session<'_> {
         }
     }
 }
+
+const GOODBYE_MS: i64 = 5_000;

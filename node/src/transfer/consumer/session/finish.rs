@@ -1,6 +1,6 @@
 //! Everything handed over has come: it is compared with what the provider signed, recorded and committed.
 
-use super::{Done, Session};
+use super::{Accepted, Done, Ended, Session};
 use crate::config::Job;
 use crate::context::Context;
 use crate::settle;
@@ -17,22 +17,23 @@ use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Statement;
 use std::sync::Arc;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Commit {
+    NotYet,
+    UnderWay,
+    /// It stands, or has failed.
+    Over,
+}
+
 impl Session<'_> {
     /// Once everything handed over is durable and staged: compare, commit, state.
     pub(super) fn finish_if_whole(&mut self) -> Result<(), Problem> {
-        let busy = self.flushing
-            || self.staging
-            || self.write_jobs > 0
-            || !self.progress.is_empty()
-            || !self.to_stage.is_empty()
-            || !self.completed.is_empty()
-            || !self.writes.is_empty();
-        if busy || self.finishing {
+        if self.commit != Commit::NotYet || self.durable.is_busy() || self.writing.is_busy() {
             return Ok(());
         }
-        let (Some(handover), Some(stage), Some(offer)) = (self.handed.clone(), self.stage.clone(), &self.offer) else {
-            return Ok(());
-        };
+        let (Some(handover), Some(accepted)) = (&self.handed, &self.accepted) else { return Ok(()) };
+        let Accepted { offer, stage, session, .. } = accepted;
+        let (stage, session, salt) = (stage.clone(), *session, offer.salt.into());
         let statement = settle::open(&self.ctx, &self.run.row.peer, &handover.statement)?;
         let id = self.run.row.id.clone();
         let splits = match stage.place() {
@@ -43,20 +44,46 @@ impl Session<'_> {
             self.check_quarantine(splits.quarantined)?;
         }
         let digest = handover.digest.map(|(sum, count)| RowDigest { sum: sum.into(), count });
-        let handed = HandedOver { statement: &statement, digest, salt: offer.salt.into() };
+        let handed = HandedOver { statement: &statement, digest, salt };
         let staged = Staged::of(&mut self.machine(), &handed, splits)?;
         let left_out = self.machine().left_out().clone();
         self.base.state = State::Staged;
-        let finishing =
-            Finishing { ctx: self.ctx.clone(), row: self.row(), job: self.job.clone(), stage, session: self.session };
+        let finishing = Finishing { ctx: self.ctx.clone(), row: self.row(), job: self.job.clone(), stage, session };
         self.show();
-        self.finishing = true;
+        self.commit = Commit::UnderWay;
         let jobs = self.jobs_in.clone();
         tokio::spawn(async move {
             let finished = finishing.record_and_commit(staged, left_out).await;
             let _ = jobs.send(Done::Finished(finished));
         });
         Ok(())
+    }
+
+    /// The commit has come out, one way or the other.
+    pub(super) async fn committed(&mut self, finished: Result<Statement, Problem>) -> Result<Option<Ended>, Problem> {
+        self.commit = Commit::Over;
+        let kept = self.kept.take();
+        match finished {
+            Ok(statement) => {
+                self.base.state = State::Committed;
+                self.run.row.state = State::Committed;
+                self.show();
+                if let Some(ending) = kept {
+                    // It stands: the provider's word is kept beside it, and this side's is given until it is taken.
+                    return Ok(Some(Ended::Lost(settle::problem_of(&ending, &self.run.subject()))));
+                }
+                self.machine().landed(statement.bytes().to_vec())?;
+                Ok(None)
+            }
+            Err(problem) => {
+                if let Some(ending) = kept
+                    && self.run.may_end(None).await?
+                {
+                    return self.ended_by_peer(&ending).await;
+                }
+                Err(problem)
+            }
+        }
     }
 }
 

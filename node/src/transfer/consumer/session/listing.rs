@@ -1,4 +1,4 @@
-//! Entries that the provider lists: what is here of each, what begins anew, and what is complete.
+//! Entries that the provider lists: what is here of each, what begins anew or is left out, and what is complete.
 
 use super::{Done, Session};
 use crate::stage::Answer;
@@ -8,39 +8,66 @@ use posthouse_protocol::consumer::Have;
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Default)]
+pub(super) struct Listing {
+    /// Listed entries that are not looked up yet.
+    asked: Vec<Entry>,
+    looking: bool,
+    /// Entries that chunks are awaited of.
+    open: BTreeMap<u64, Entry>,
+    /// Entries that stand at their place already.
+    present: BTreeSet<u64>,
+    /// Rows that the provider has put aside.
+    quarantined: u64,
+    files_sent: u64,
+}
+
+impl Listing {
+    /// The entry, as it is now, if chunks of it are awaited.
+    pub(super) fn awaited(&self, index: u64) -> Option<&Entry> {
+        self.open.get(&index)
+    }
+    pub(super) fn files_sent(&self) -> u64 {
+        self.files_sent
+    }
+}
 
 impl Session<'_> {
-    pub(super) fn listed(&mut self, entry: &Entry) -> Result<(), Problem> {
+    pub(super) fn listed(&mut self, entry: Entry) -> Result<(), Problem> {
+        let mut rows = 0;
         if let EntryKind::Split(counts) = &entry.kind {
-            self.quarantined += counts.quarantined;
+            rows = counts.sent;
+            self.listing.quarantined += counts.quarantined;
             self.check_quarantine(0)?;
         }
-        let (size, rows) = match &entry.kind {
-            EntryKind::Split(counts) => (entry.size, counts.sent),
-            _ => (entry.size, 0),
-        };
         self.run.registered.show(|live| {
-            live.bytes_total += size;
+            live.bytes_total += entry.size;
             live.rows += rows;
         });
+        self.listing.asked.push(entry);
         Ok(())
     }
 
+    /// Whether the job still goes on, with so many rows put aside here.
     pub(super) fn check_quarantine(&self, here: u64) -> Result<(), Problem> {
+        let rows = self.listing.quarantined + here;
         match self.job.quarantine_max {
-            Some(max) if self.quarantined + here > max => {
-                Err(Problem::new(Code::RowsRefused).with("rows", self.quarantined + here))
-            }
+            Some(max) if rows > max => Err(Problem::new(Code::RowsRefused).with("rows", rows)),
             _ => Ok(()),
         }
     }
 
     /// What is here of the entries listed lately?
     pub(super) fn look_up(&mut self) {
-        let Some(stage) = self.stage.clone().filter(|_| !self.looking && !self.asked.is_empty()) else { return };
-        self.looking = true;
-        let batch: Vec<Entry> = self.asked.drain(..self.asked.len().min(LOOK_UP)).collect();
+        let Some(stage) = self.stage() else { return };
+        let Listing { asked, looking, .. } = &mut self.listing;
+        if *looking || asked.is_empty() {
+            return;
+        }
+        *looking = true;
+        let batch: Vec<Entry> = asked.drain(..asked.len().min(LOOK_UP)).collect();
         let (store, predecessors) = (self.ctx.store.clone(), self.predecessors.clone());
         self.spawn(Done::Looked, move || {
             let found: Vec<(Entry, Answer)> = store.read_now(|db| {
@@ -57,16 +84,17 @@ impl Session<'_> {
     }
 
     pub(super) fn looked(&mut self, found: Vec<(Entry, Answer)>) -> Result<(), Problem> {
-        self.looking = false;
+        self.listing.looking = false;
         for (entry, answer) in found {
             match answer {
                 Answer::LeaveOut(what) => self.machine().leave_out(&entry, what)?,
                 Answer::Compare(_) => return Err(Problem::new(Code::InsideFailed).cause("an entry was not compared")),
                 Answer::Have(have, whole) => {
+                    let Listing { open, present, .. } = &mut self.listing;
                     // It may have been read anew while it was looked up.
-                    let newer = self.open.get(&entry.index).is_some_and(|open| open.revision > entry.revision);
+                    let newer = open.get(&entry.index).is_some_and(|open| open.revision > entry.revision);
                     if whole == Whole::Present && !newer {
-                        self.present.insert(entry.index);
+                        present.insert(entry.index);
                     }
                     let known = match &have {
                         Have::Nothing => 0,
@@ -75,7 +103,7 @@ impl Session<'_> {
                         Have::Chunks(chunks) => chunks.len() as u64 * u64::from(limits::CHUNK_BYTES),
                     };
                     if !matches!(have, Have::Whole(_)) && !newer {
-                        self.open.insert(entry.index, entry.clone());
+                        open.insert(entry.index, entry.clone());
                     }
                     self.run.registered.show(|live| live.bytes += known);
                     self.machine().have(&entry, have)?;
@@ -89,28 +117,33 @@ impl Session<'_> {
     pub(super) async fn again(&mut self, entry: Entry) -> Result<(), Problem> {
         let index = entry.index;
         // Nothing of its new state can have come yet: that is asked for after this.
-        let (void, kept): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.writes).into_iter().partition(|chunk| chunk.meta().entry() == index);
-        self.writes = kept;
-        for chunk in void {
-            self.give_back(&chunk.meta());
-        }
+        self.void_waiting(index);
         self.wait_for_writes(index).await?;
         self.forget(index, &entry.name).await?;
-        self.open.insert(index, entry.clone());
-        if let Some(stage) = self.stage.clone() {
+        self.listing.open.insert(index, entry.clone());
+        if let Some(stage) = self.stage() {
             blocking(&self.ctx.world, move || stage.begin(&entry)).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn forget(&mut self, index: u64, name: &[u8]) -> Result<(), Problem> {
-        self.progress.drop_entry(index);
-        self.completed.remove(&index);
-        self.present.remove(&index);
-        self.open.remove(&index);
-        if let Some(stage) = &self.stage {
-            stage.drop_part(index);
+    /// The provider cannot hand it over after all.
+    pub(super) async fn left_out(&mut self, index: u64, name: Vec<u8>) -> Result<(), Problem> {
+        self.wait_for_writes(index).await?;
+        self.forget(index, &name).await?;
+        if let Some(stage) = self.stage() {
+            blocking(&self.ctx.world, move || stage.discard_part(&name)).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget(&mut self, index: u64, name: &[u8]) -> Result<(), Problem> {
+        self.durable.forget(index);
+        self.writing.forget(index);
+        self.listing.present.remove(&index);
+        self.listing.open.remove(&index);
+        if let Some(accepted) = &self.accepted {
+            accepted.stage.drop_part(index);
         }
         let (id, name) = (self.run.row.id.clone(), name.to_vec());
         self.ctx.store.write(move |tx| exchange::forget_landing_entry(tx, &id, &name)).await
@@ -118,13 +151,12 @@ impl Session<'_> {
 
     /// All of it is in its file, or stood there before.
     pub(super) fn complete(&mut self, entry: Entry) {
-        let asked = self.open.remove(&entry.index).is_some();
-        let whole = if self.present.remove(&entry.index) { Whole::Present } else { Whole::Part };
+        let asked = self.listing.open.remove(&entry.index).is_some();
+        let whole = if self.listing.present.remove(&entry.index) { Whole::Present } else { Whole::Part };
         if asked && entry.kind == EntryKind::File {
-            self.files_sent += 1;
+            self.listing.files_sent += 1;
         }
-        self.since.get_or_insert(steady(&self.ctx.world));
-        self.progress.whole.push((entry, whole));
+        self.durable.complete(entry, whole, steady(&self.ctx.world));
         self.run.registered.show(|live| live.files += 1);
     }
 }

@@ -3,6 +3,7 @@
 use super::arrived::Arrived;
 use super::{Ended, Session};
 use crate::receive::Receiving;
+use crate::stage::Stage;
 use crate::store::{exchange, transfers};
 use crate::transfer::consumer::destination::open_stage;
 use crate::transfer::{blocking, own_hello};
@@ -11,17 +12,26 @@ use posthouse_protocol::frame::{Frame, Offer, Purpose};
 use posthouse_protocol::job::State;
 use posthouse_protocol::limits;
 use posthouse_protocol::problem::Problem;
+use std::sync::Arc;
+
+/// What there is once an offer was taken up.
+pub(super) struct Accepted {
+    pub offer: Offer,
+    pub stage: Arc<Stage>,
+    /// Marks the rows of entries that this session's listing has.
+    pub session: i64,
+    pub arrived: Arrived,
+}
 
 impl Session<'_> {
     pub(super) async fn offered(&mut self, offer: Offer) -> Result<Option<Ended>, Problem> {
-        let opened = open_stage(&self.ctx, &self.run.row, self.job, &offer).await;
-        let stage = opened?;
+        let stage = open_stage(&self.ctx, &self.run.row, self.job, &offer).await?;
         let (id, stored) = (self.run.row.id.clone(), offer.clone());
         self.base.state = State::Moving;
         self.base.problem = None;
         self.base.watermark_to.clone_from(&offer.watermark_to);
         let row = self.row();
-        self.session = self
+        let session = self
             .ctx
             .store
             .write(move |tx| {
@@ -30,14 +40,13 @@ impl Session<'_> {
                 exchange::next_session(tx, &id)
             })
             .await?;
-        let arrived = (self.ctx.staging(), self.run.row.id.clone());
-        self.arrived = Some(blocking(&self.ctx.world, move || Arrived::open(&arrived.0, &arrived.1)).await?);
+        let (staging, id) = (self.ctx.staging(), self.run.row.id.clone());
+        let arrived = blocking(&self.ctx.world, move || Arrived::open(&staging, &id)).await?;
         // This listing counts anew; what is here of it already is added as it is looked up.
         self.run.registered.show(|live| (live.bytes, live.bytes_total, live.files, live.rows) = (0, 0, 0, 0));
         let channels = offer.data_channels.min(limits::DATA_CHANNELS);
+        self.accepted = Some(Accepted { offer, stage, session, arrived });
         self.machine().accept(channels, limits::CREDIT_BYTES)?;
-        self.stage = Some(stage);
-        self.offer = Some(offer);
         self.transmit();
         for number in 0..channels {
             if let Err(problem) = self.open_data(number).await {

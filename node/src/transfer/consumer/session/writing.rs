@@ -1,19 +1,100 @@
-//! Chunks between their arrival and their place in a file.
+//! Chunks between their arrival and their place in a file. They are written in small groups, several at once; an
+//! entry is complete only when none of its chunks is under way any more.
 
 use super::{Done, Session};
 use crate::transfer::steady;
-use posthouse_protocol::chunk::ChunkMeta;
+use posthouse_protocol::chunk::{ChunkMeta, VerifiedChunk};
+use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::{Code, Problem};
+use std::collections::{BTreeMap, VecDeque};
+
+#[derive(Default)]
+pub(super) struct Writing {
+    waiting: VecDeque<VerifiedChunk>,
+    jobs: usize,
+    /// How many chunks of an entry wait or are being written.
+    under_way: BTreeMap<u64, usize>,
+    /// Entries that are complete but for these.
+    complete: BTreeMap<u64, Entry>,
+    /// Content that came although an earlier process had it; counted in whole chunks, small ones together.
+    resent_bytes: u64,
+}
+
+/// What came of one group.
+pub(super) struct Wrote {
+    metas: Vec<ChunkMeta>,
+    /// Bytes of it that had come to an earlier process.
+    again: u64,
+    result: Result<(), Problem>,
+}
+
+impl Writing {
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < WAITING_MAX
+    }
+    pub(super) fn is_writing(&self) -> bool {
+        self.jobs > 0
+    }
+    pub(super) fn is_busy(&self) -> bool {
+        self.jobs > 0 || !self.waiting.is_empty() || !self.complete.is_empty()
+    }
+    pub(super) fn resent_bytes(&self) -> u64 {
+        self.resent_bytes
+    }
+
+    pub(super) fn push(&mut self, chunk: VerifiedChunk) {
+        *self.under_way.entry(chunk.meta().entry()).or_default() += 1;
+        self.waiting.push_back(chunk);
+    }
+
+    /// Gives an entry of which everything has come back, unless some of it is still to be written.
+    pub(super) fn complete_later(&mut self, entry: Entry) -> Option<Entry> {
+        if !self.under_way.contains_key(&entry.index) {
+            return Some(entry);
+        }
+        self.complete.insert(entry.index, entry);
+        None
+    }
+
+    /// Forgets what was complete of an entry that begins anew or is left out.
+    pub(super) fn forget(&mut self, index: u64) {
+        self.complete.remove(&index);
+    }
+
+    /// Takes out the waiting chunks of an entry that begins anew.
+    fn take_waiting(&mut self, index: u64) -> VecDeque<VerifiedChunk> {
+        let (taken, kept) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|chunk| chunk.meta().entry() == index);
+        self.waiting = kept;
+        taken
+    }
+
+    /// One chunk of it is under way no more.
+    fn one_less(&mut self, index: u64) {
+        if let Some(left) = self.under_way.get_mut(&index) {
+            *left -= 1;
+            if *left == 0 {
+                self.under_way.remove(&index);
+            }
+        }
+    }
+
+    /// The entry, if this was the last that it waited for.
+    fn completed(&mut self, index: u64) -> Option<Entry> {
+        if self.under_way.contains_key(&index) { None } else { self.complete.remove(&index) }
+    }
+}
 
 impl Session<'_> {
     pub(super) fn write_some(&mut self) {
-        let Some(stage) = self.stage.clone() else { return };
-        while self.write_jobs < WRITE_JOBS && !self.writes.is_empty() {
+        let Some(accepted) = &self.accepted else { return };
+        let (stage, arrived) = (accepted.stage.clone(), accepted.arrived.clone());
+        while self.writing.jobs < JOBS && !self.writing.waiting.is_empty() {
             let mut batch = Vec::new();
             let mut bytes = 0;
-            while bytes < WRITE_BYTES && batch.len() < WRITE_CHUNKS {
-                let Some(chunk) = self.writes.pop_front() else { break };
-                let Some(entry) = self.open.get(&chunk.meta().entry()).cloned() else {
+            while bytes < JOB_BYTES && batch.len() < JOB_CHUNKS {
+                let Some(chunk) = self.writing.waiting.pop_front() else { break };
+                let Some(entry) = self.listing.awaited(chunk.meta().entry()).cloned() else {
                     // Its entry was left out meanwhile.
                     self.give_back(&chunk.meta());
                     continue;
@@ -24,14 +105,13 @@ impl Session<'_> {
             if batch.is_empty() {
                 return;
             }
-            self.write_jobs += 1;
-            let (stage, done) = (stage.clone(), self.jobs_in.clone());
-            let arrived = self.arrived.clone();
+            self.writing.jobs += 1;
+            let (stage, arrived, done) = (stage.clone(), arrived.clone(), self.jobs_in.clone());
             let blocking = self.ctx.world.blocking.clone();
             tokio::spawn(async move {
                 let metas: Vec<ChunkMeta> = batch.iter().map(|(_, chunk)| chunk.meta()).collect();
                 let written = blocking.run(move || {
-                    let again = arrived.map_or(0, |arrived| arrived.note(&batch));
+                    let again = arrived.note(&batch);
                     let result = batch.iter().try_for_each(|(entry, chunk)| stage.write(entry, chunk));
                     (again, result)
                 });
@@ -39,76 +119,97 @@ impl Session<'_> {
                     Ok(written) => written,
                     Err(panicked) => (0, Err(Problem::new(Code::InsideFailed).cause(panicked))),
                 };
-                let _ = done.send(Done::Wrote { metas, again, result });
+                let _ = done.send(Done::Wrote(Wrote { metas, again, result }));
             });
         }
     }
 
-    pub(super) fn wrote(&mut self, done: Done) -> Result<(), Problem> {
-        let Done::Wrote { metas, again, result } = done else { return Ok(()) };
-        self.write_jobs -= 1;
-        self.resent_bytes += again;
+    pub(super) fn wrote(&mut self, wrote: Wrote) -> Result<(), Problem> {
+        let Wrote { metas, again, result } = wrote;
+        self.writing.jobs -= 1;
+        self.writing.resent_bytes += again;
         for meta in metas {
-            let index = meta.entry();
-            let left = self.writing.get_mut(&index).map(|left| {
-                *left -= 1;
-                *left
-            });
-            if left == Some(0) {
-                self.writing.remove(&index);
-            }
+            self.writing.one_less(meta.entry());
             if result.is_err() {
                 continue;
             }
-            if let Some(entry) = self.open.get(&index).filter(|entry| entry.revision == meta.revision()) {
-                self.progress.add(entry, &meta);
-                self.since.get_or_insert(steady(&self.ctx.world));
-                self.run.registered.show(|live| live.bytes += u64::from(meta.bytes()));
-            } else {
-                self.machine().durable(meta.credit());
+            match self.listing.awaited(meta.entry()).filter(|entry| entry.revision == meta.revision()) {
+                Some(entry) => {
+                    self.durable.wrote(entry, &meta, steady(&self.ctx.world));
+                    self.run.registered.show(|live| live.bytes += u64::from(meta.bytes()));
+                }
+                None => self.machine().durable(meta.credit()),
             }
-            if !self.writing.contains_key(&index)
-                && let Some(entry) = self.completed.remove(&index)
-            {
+            if let Some(entry) = self.writing.completed(meta.entry()) {
                 self.complete(entry);
             }
         }
         result
     }
 
-    /// A chunk that is not written after all: its credit is free again.
-    pub(super) fn give_back(&mut self, meta: &ChunkMeta) {
-        if let Some(left) = self.writing.get_mut(&meta.entry()) {
-            *left -= 1;
-            if *left == 0 {
-                self.writing.remove(&meta.entry());
-            }
-        }
-        self.machine().durable(meta.credit());
-    }
-
+    /// Waits for the writes that are under way. None to this entry is any more, and none that waits is awaited.
     pub(super) async fn wait_for_writes(&mut self, index: u64) -> Result<(), Problem> {
         let mut later = Vec::new();
         let mut result = Ok(());
-        while self.write_jobs > 0 {
+        while self.writing.is_writing() {
             match self.jobs.recv().await {
-                Some(done @ Done::Wrote { .. }) => {
-                    let wrote = self.wrote(done);
+                Some(Done::Wrote(wrote)) => {
+                    let wrote = self.wrote(wrote);
                     result = result.and(wrote);
                 }
                 Some(other) => later.push(other),
                 None => break,
             }
         }
-        self.writing.remove(&index);
+        self.writing.under_way.remove(&index);
         for done in later {
             // They are taken up in their turn.
             let _ = self.jobs_in.send(done);
         }
         result
     }
+
+    /// The chunks of an entry that wait to be written are void.
+    pub(super) fn void_waiting(&mut self, index: u64) {
+        for chunk in self.writing.take_waiting(index) {
+            self.give_back(&chunk.meta());
+        }
+    }
+
+    /// A chunk that is not written after all: its credit is free again.
+    fn give_back(&mut self, meta: &ChunkMeta) {
+        self.writing.one_less(meta.entry());
+        self.machine().durable(meta.credit());
+    }
 }
 
-const WRITE_JOBS: usize = 3;
-const WRITE_BYTES: u64 = 2 << 20;
-const WRITE_CHUNKS: usize = 64;
+const WAITING_MAX: usize = 256;
+/// Groups that are written at once, and what one holds.
+const JOBS: usize = 3;
+const JOB_BYTES: u64 = 2 << 20;
+const JOB_CHUNKS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posthouse_protocol::manifest::EntryKind;
+
+    fn entry(index: u64) -> Entry {
+        let kind = EntryKind::File;
+        Entry { index, name: b"scan.pdf".to_vec(), kind, size: 3, mode: 0o644, mtime_ns: 0, root: None, revision: 0 }
+    }
+
+    #[test]
+    fn an_entry_is_complete_with_the_last_of_its_chunks() {
+        let mut writing = Writing { under_way: BTreeMap::from([(7, 2)]), ..Default::default() };
+        assert_eq!(writing.complete_later(entry(8)), Some(entry(8)));
+        assert_eq!(writing.complete_later(entry(7)), None);
+        assert!(writing.is_busy());
+        writing.one_less(7);
+        assert_eq!(writing.completed(7), None);
+        writing.one_less(7);
+        assert_eq!(writing.completed(7), Some(entry(7)));
+        assert_eq!(writing.completed(7), None);
+        assert!(!writing.is_busy());
+    }
+}
