@@ -10,15 +10,14 @@ mod handover;
 mod outgoing;
 mod request;
 
-use super::wire::{read_frames, write_frames};
+use super::wire::Wire;
 use super::{Stop, steady, until};
 use crate::context::Context;
-use crate::send::Sent;
-use crate::settle::{self, Subject};
+use crate::settle::Subject;
 use crate::store::{Transfer, transfers};
 use answer::Given;
 use feed::Fed;
-use outgoing::ReadDone;
+use outgoing::Came;
 use posthouse_platform::endpoint::{Transport, Writer};
 use posthouse_platform::frames::{FrameReader, FrameWriter};
 use posthouse_protocol::frame::Frame;
@@ -29,7 +28,8 @@ use posthouse_protocol::provider::{Provider, ProviderEvent};
 use posthouse_protocol::time::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// Who asks, and over what.
 #[derive(Clone)]
@@ -43,12 +43,9 @@ pub(super) struct Caller {
 /// Serves one control channel to its end.
 pub(super) async fn serve(ctx: Arc<Context>, caller: Caller, reader: FrameReader, writer: FrameWriter) {
     let (peer, transfer) = (caller.peer.clone(), caller.transfer.clone());
-    let (frames_in, frames) = mpsc::channel(FRAMES);
-    let (out, frames_out) = mpsc::channel(FRAMES);
-    let reading = tokio::spawn(read_frames(reader, frames_in));
-    let writing = tokio::spawn(write_frames(writer, frames_out));
+    let (wire, pumps) = Wire::start(reader, writer);
     let machine = Provider::new(peer.clone(), steady(&ctx.world));
-    let mut session = Session::new(ctx, caller, machine, frames, out);
+    let mut session = Session { ctx, caller, machine, wire, given: None, ending: None, wished: None };
     match session.run().await {
         Ok(()) => tracing::debug!(%peer, %transfer, "A session ended"),
         Err(problem) => tracing::info!(%peer, %transfer, %problem, "A session was lost"),
@@ -56,19 +53,14 @@ pub(super) async fn serve(ctx: Arc<Context>, caller: Caller, reader: FrameReader
     // A line that takes nothing more must not keep the session's place from the next one.
     let _ = tokio::time::timeout(CLOSING, session.drain()).await;
     drop(session);
-    reading.abort();
-    // What was said last still leaves.
-    let _ = tokio::time::timeout(CLOSING, writing).await;
+    pumps.close().await;
 }
 
 struct Session {
     ctx: Arc<Context>,
     caller: Caller,
     machine: Provider,
-    frames: mpsc::Receiver<Result<Frame, Problem>>,
-    out: mpsc::Sender<Frame>,
-    /// The line takes no more frames at the moment.
-    blocked: bool,
+    wire: Wire,
     given: Option<Given>,
     /// Statements are being exchanged after an ending; then the session is over at this time.
     ending: Option<Timestamp>,
@@ -83,34 +75,23 @@ enum Woken {
     Drain,
     Policy,
     Data(Writer),
-    Read(ReadDone),
-    Sent(Result<Sent, Problem>),
+    Came(Came),
     Fed(Result<Vec<Fed>, Problem>),
     Line,
     Time,
 }
 
 impl Session {
-    fn new(
-        ctx: Arc<Context>,
-        caller: Caller,
-        machine: Provider,
-        frames: mpsc::Receiver<Result<Frame, Problem>>,
-        out: mpsc::Sender<Frame>,
-    ) -> Self {
-        Self { ctx, caller, machine, frames, out, blocked: false, given: None, ending: None, wished: None }
-    }
-
     async fn run(&mut self) -> Result<(), Problem> {
         let mut policy = self.ctx.authority.subscribe();
         let mut look = tokio::time::interval(POLICY_LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Err(problem) = self.work().await {
                 self.fail(problem).await?;
             }
             self.transmit();
-            if self.machine.is_done() && !self.blocked {
+            if self.machine.is_done() && !self.wire.blocked {
                 return Ok(());
             }
             let woken = self.wait(&mut policy, &mut look).await;
@@ -123,42 +104,25 @@ impl Session {
     /// Sends what is left to say when the session is over.
     async fn drain(&mut self) {
         while let Some(frame) = self.machine.poll_transmit(steady(&self.ctx.world)) {
-            if self.out.send(frame).await.is_err() {
+            if self.wire.out.send(frame).await.is_err() {
                 return;
             }
         }
     }
 
     fn transmit(&mut self) {
-        self.blocked = false;
-        loop {
-            let Ok(permit) = self.out.try_reserve() else {
-                self.blocked = !self.out.is_closed();
-                return;
-            };
-            match self.machine.poll_transmit(steady(&self.ctx.world)) {
-                Some(frame) => permit.send(frame),
-                None => return,
-            }
-        }
+        self.wire.transmit(|| self.machine.poll_transmit(steady(&self.ctx.world)));
     }
 
-    async fn wait(
-        &mut self,
-        policy: &mut tokio::sync::watch::Receiver<u64>,
-        look: &mut tokio::time::Interval,
-    ) -> Woken {
-        let deadline = match (self.machine.poll_timeout(), self.ending) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+    async fn wait(&mut self, policy: &mut watch::Receiver<u64>, look: &mut Interval) -> Woken {
+        let deadline = [self.machine.poll_timeout(), self.ending].into_iter().flatten().min();
         let world = &self.ctx.world;
         let Some(given) = &mut self.given else {
             return tokio::select! {
                 biased;
                 () = self.ctx.drain.cancelled() => Woken::Drain,
-                frame = self.frames.recv() => Woken::Frame(frame),
-                _ = self.out.reserve(), if self.blocked => Woken::Line,
+                frame = self.wire.frames.recv() => Woken::Frame(frame),
+                _ = self.wire.out.reserve(), if self.wire.blocked => Woken::Line,
                 () = until(world, deadline) => Woken::Time,
             };
         };
@@ -169,12 +133,11 @@ impl Session {
             _ = given.registered.stop.changed() => Woken::Stop(*given.registered.stop.borrow_and_update()),
             Ok(()) = policy.changed() => Woken::Policy,
             _ = look.tick() => Woken::Policy,
-            frame = self.frames.recv() => Woken::Frame(frame),
+            frame = self.wire.frames.recv() => Woken::Frame(frame),
             Some(writer) = given.data.recv() => Woken::Data(writer),
-            Some(sent) = given.sent.recv() => Woken::Sent(sent),
-            Some(read) = given.reads.recv() => Woken::Read(read),
+            came = given.outgoing.next() => Woken::Came(came),
             fed = given.feed.next(), if room && !given.feed.ended() => Woken::Fed(fed),
-            _ = self.out.reserve(), if self.blocked => Woken::Line,
+            _ = self.wire.out.reserve(), if self.wire.blocked => Woken::Line,
             () = until(world, deadline) => Woken::Time,
         }
     }
@@ -196,25 +159,23 @@ impl Session {
             Woken::Stop(Stop::Paused) => return Err(self.lost("it was paused here")),
             Woken::Stop(Stop::No) | Woken::Line => {}
             Woken::Policy => return Ok(self.look_at_policy()),
-            Woken::Data(writer) => self.data_channel(writer),
-            Woken::Sent(sent) => {
-                let sent = sent?;
+            Woken::Data(writer) => {
                 if let Some(given) = &mut self.given {
-                    given.unsent_bytes = given.unsent_bytes.saturating_sub(sent.bytes);
-                    given.row.bytes_sent += sent.wire_bytes;
-                    given.row.chunks += sent.chunks;
-                    let (bytes, row) = (sent.bytes, given.row.clone());
-                    given.registered.show(|live| {
-                        live.bytes += bytes;
-                        live.row = row;
-                    });
+                    given.outgoing.open_lane(writer, given.offered.offer.data_channels);
                 }
             }
-            Woken::Read(read) => return self.read_done(read),
-            Woken::Fed(fed) => match fed {
-                Ok(fed) => return Ok(self.list(fed)),
-                Err(problem) => return Ok(Err(problem)),
-            },
+            Woken::Came(Came::Sent(sent)) => {
+                let sent = sent?;
+                if let Some(given) = &mut self.given {
+                    given.sent(sent);
+                }
+            }
+            Woken::Came(Came::Read(read)) => {
+                if let Some(given) = self.given.as_mut().filter(|given| given.moving) {
+                    return given.outgoing.read_done(&mut self.machine, read);
+                }
+            }
+            Woken::Fed(fed) => return Ok(fed.and_then(|fed| self.list(fed))),
             Woken::Time => {
                 if self.ending.is_some_and(|at| at <= now) {
                     return Err(self.lost("it did not answer"));
@@ -230,12 +191,9 @@ impl Session {
         while let Some(event) = self.machine.poll_event() {
             self.event(event).await?;
         }
-        if let Some(given) = &mut self.given
-            && given.hashes.len() >= HASHES_KEPT
-        {
-            given.keep_hashes(&self.ctx).await?;
-        }
-        self.read_more()
+        let Some(given) = &mut self.given else { return Ok(()) };
+        given.outgoing.keep_hashes(HASHES_KEPT).await?;
+        given.outgoing.read_more(&mut self.machine)
     }
 
     async fn event(&mut self, event: ProviderEvent) -> Result<(), Problem> {
@@ -248,36 +206,21 @@ impl Session {
                 self.row_state(State::Moving).await
             }
             ProviderEvent::Wanted { entry, revision, chunks } => {
-                let Some(given) = &mut self.given else { return Ok(()) };
-                if let Some(sending) = given.open.get_mut(&entry)
-                    && sending.entry.revision == revision
-                {
-                    sending.left = Some(chunks);
-                    given.files_sent += u64::from(chunks > 0);
-                    given.seal_if_read(&self.ctx, entry);
+                if let Some(given) = &mut self.given {
+                    given.outgoing.wanted(entry, revision, chunks);
                 }
                 Ok(())
             }
             ProviderEvent::LeftOut(entry, _) => {
                 if let Some(given) = &mut self.given {
-                    given.drop_entry(entry);
+                    given.outgoing.drop_entry(entry);
                 }
                 Ok(())
             }
             ProviderEvent::Ready => self.hand_over().await,
             ProviderEvent::Landed(statement) => self.landed(statement).await,
             ProviderEvent::Refused(ending) | ProviderEvent::Failed(ending) => self.ended_by_peer(ending).await,
-            ProviderEvent::Noted(statement) => {
-                let Some(subject) = self.subject() else { return Ok(()) };
-                if !self.stored(&subject.transfer).await?.0.is_some_and(|row| self.is_callers(&row, &subject)) {
-                    return Ok(());
-                }
-                settle::take_ending(&self.ctx, &subject, &statement).await?;
-                if let Some((row, problem)) = self.wished.take() {
-                    self.end(&row, &subject, &problem).await?;
-                }
-                Ok(())
-            }
+            ProviderEvent::Noted(statement) => self.noted(&statement).await,
             ProviderEvent::Lost => Err(self.lost("it has been silent for too long")),
         }
     }
@@ -285,6 +228,27 @@ impl Session {
     fn subject(&self) -> Option<Subject> {
         let request = self.machine.request()?;
         Some(Subject::of(request, &self.ctx.name, &self.caller.peer))
+    }
+
+    /// Passes on what the feed found.
+    fn list(&mut self, fed: Vec<Fed>) -> Result<(), Problem> {
+        let Some(given) = self.given.as_mut().filter(|given| given.moving) else { return Ok(()) };
+        for one in fed {
+            match one {
+                Fed::Entry(entry, stat) => {
+                    let size = entry.size;
+                    given.outgoing.listed(&entry, stat);
+                    self.machine.entry(entry)?;
+                    given.registered.show(|live| {
+                        live.bytes_total += size;
+                        live.files += 1;
+                    });
+                }
+                Fed::LeftOut(what) => self.machine.left_out(None, what)?,
+                Fed::End => self.machine.entries_end()?,
+            }
+        }
+        Ok(())
     }
 
     fn look_at_policy(&self) -> Result<(), Problem> {
@@ -330,7 +294,6 @@ fn lost(peer: &NodeId, cause: &str) -> Problem {
     Problem::new(Code::PeerUnreachable).with("peer", peer).cause(cause)
 }
 
-const FRAMES: usize = 64;
 const CLOSING: Duration = Duration::from_secs(5);
 const POLICY_LOOK: Duration = Duration::from_secs(1);
 /// Roots of files are stored in groups.

@@ -56,7 +56,7 @@ impl Pumps {
     }
 }
 
-pub(super) async fn read_frames(mut reader: FrameReader, out: mpsc::Sender<Result<Frame, Problem>>) {
+async fn read_frames(mut reader: FrameReader, out: mpsc::Sender<Result<Frame, Problem>>) {
     loop {
         let next = match reader.next().await {
             Ok(Some(frame)) => Ok(frame),
@@ -70,7 +70,7 @@ pub(super) async fn read_frames(mut reader: FrameReader, out: mpsc::Sender<Resul
     }
 }
 
-pub(super) async fn write_frames(mut writer: FrameWriter, mut frames: mpsc::Receiver<Frame>) {
+async fn write_frames(mut writer: FrameWriter, mut frames: mpsc::Receiver<Frame>) {
     while let Some(frame) = frames.recv().await {
         if writer.send(&frame).await.is_err() {
             // The reader notices that the line is gone.

@@ -4,27 +4,25 @@
 
 use super::Caller;
 use super::feed::Feed;
-use super::outgoing::{Lanes, ReadDone, Sending};
+use super::outgoing::Outgoing;
 use crate::config::{Origin, Resource};
 use crate::context::Context;
 use crate::reconcile;
-use crate::send::{Packed, Sent, Supply, SupplySource};
+use crate::send::{Sent, Supply, SupplySource};
 use crate::settle::Subject;
 use crate::store::exchange::{self, Offered};
 use crate::store::{Transfer, transfers};
 use crate::transfer::attachments::Attachments;
 use crate::transfer::spooling::{Begun, Spooling};
 use crate::transfer::{Answering, Registered, blocking};
-use posthouse_connectors::folder::{FileStat, FolderSource};
+use posthouse_connectors::folder::FolderSource;
 use posthouse_platform::endpoint::Writer;
 use posthouse_protocol::digest::digest_key;
 use posthouse_protocol::frame::{Offer, Request};
 use posthouse_protocol::job::{Mode, State};
 use posthouse_protocol::limits;
-use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::policy::Permit;
 use posthouse_protocol::problem::{Code, Problem};
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -49,25 +47,11 @@ pub(super) struct Given {
     pub offered: Offered,
     pub registered: Registered,
     pub feed: Feed,
-    pub supply: Arc<Supply>,
+    pub outgoing: Outgoing,
     pub spooling: Option<Arc<Spooling>>,
     pub attachments: Option<Attachments>,
-    /// Files whose root is not known when they are listed, until they are sealed; and a few that were.
-    pub open: BTreeMap<u64, Sending>,
-    pub reading: usize,
-    pub reads: mpsc::UnboundedReceiver<ReadDone>,
-    pub read_done: mpsc::UnboundedSender<ReadDone>,
-    pub unsent_bytes: u64,
-    pub queue: mpsc::UnboundedSender<Vec<Packed>>,
-    pub lanes: Lanes,
-    pub sent: mpsc::UnboundedReceiver<Result<Sent, Problem>>,
+    /// Data channels that the consumer has opened.
     pub data: mpsc::Receiver<Writer>,
-    pub hashes: Vec<(Vec<u8>, FileStat, [u8; 32])>,
-    /// Entries as they stand in the list that is signed.
-    pub finals: BTreeMap<u64, Entry>,
-    /// Entries that are sealed and sent, kept a while: a chunk that came broken is asked again.
-    pub recent: VecDeque<u64>,
-    pub files_sent: u64,
     pub began: Duration,
     /// The consumer has accepted, and neither side has ended it.
     pub moving: bool,
@@ -155,7 +139,7 @@ impl Answer {
                 return Err(Problem::new(Code::InsideFailed).cause("a table without its spool"));
             }
         };
-        let supply = Arc::new(Supply::new(supply));
+        let supply = Supply::new(supply);
         let feed = match (&spooling, supply.folder(), &offered.handover) {
             (Some(spooling), ..) => Feed::spool(spooling.clone()),
             (None, Some(_), Some(_)) => Feed::signed(&ctx, &request.transfer).await?,
@@ -168,9 +152,7 @@ impl Answer {
             Some(_) => None,
             None => Some(blocking(&ctx.world, move || Attachments::begin(&root, &id, session, disk)).await?),
         };
-        let (queue, queued) = mpsc::unbounded_channel();
-        let (sent_in, sent) = mpsc::unbounded_channel();
-        let (read_done, reads) = mpsc::unbounded_channel();
+        let outgoing = Outgoing::new(&ctx, &caller.peer, &subject.resource.resource, supply);
         // From here on another session takes this one's place instead of being turned away.
         drop(alone);
         Ok(Given {
@@ -180,25 +162,27 @@ impl Answer {
             offered,
             registered,
             feed,
-            supply,
+            outgoing,
             spooling,
             attachments,
-            open: BTreeMap::new(),
-            reading: 0,
-            reads,
-            read_done,
-            unsent_bytes: 0,
-            queue,
-            lanes: Lanes { queue: Arc::new(tokio::sync::Mutex::new(queued)), sent: sent_in, open: 0 },
-            sent,
             data,
-            hashes: Vec::new(),
-            finals: BTreeMap::new(),
-            recent: VecDeque::new(),
-            files_sent: 0,
             began: ctx.world.clock.monotonic(),
             moving: false,
         })
+    }
+}
+
+impl Given {
+    /// So much is on the line.
+    pub(super) fn sent(&mut self, sent: Sent) {
+        self.outgoing.no_longer_unsent(sent.bytes);
+        self.row.bytes_sent += sent.wire_bytes;
+        self.row.chunks += sent.chunks;
+        let row = self.row.clone();
+        self.registered.show(|live| {
+            live.bytes += sent.bytes;
+            live.row = row;
+        });
     }
 }
 

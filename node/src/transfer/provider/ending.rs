@@ -46,6 +46,19 @@ impl Session {
         Ok(())
     }
 
+    /// The consumer's own word of an ending, in answer to this side's.
+    pub(super) async fn noted(&mut self, statement: &[u8]) -> Result<(), Problem> {
+        let Some(subject) = self.subject() else { return Ok(()) };
+        if !self.stored(&subject.transfer).await?.0.is_some_and(|row| self.is_callers(&row, &subject)) {
+            return Ok(());
+        }
+        settle::take_ending(&self.ctx, &subject, statement).await?;
+        if let Some((row, problem)) = self.wished.take() {
+            self.end(&row, &subject, &problem).await?;
+        }
+        Ok(())
+    }
+
     /// States that it ended, and clears what it needed. Where it was handed over it stays as it is until the
     /// consumer says that it has not landed: that is its to say, and it is asked.
     pub(super) async fn end(

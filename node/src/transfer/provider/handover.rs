@@ -20,7 +20,7 @@ impl Session {
     /// All is listed, answered, sealed and read: signs the manifest, or gives the signed one again.
     pub(super) async fn hand_over(&mut self) -> Result<(), Problem> {
         let Some(given) = &mut self.given else { return Ok(()) };
-        let listed: Vec<Entry> = given.finals.values().cloned().collect();
+        let listed: Vec<Entry> = given.outgoing.finals().cloned().collect();
         let splits = given.spooling.as_ref().map(|spooling| spooling.splits(0));
         let department = self.ctx.department();
         let facts = ManifestFacts {
@@ -49,7 +49,7 @@ impl Session {
             return Err(lost(&self.caller.peer, "a newer session took its place"));
         }
         // The whole store of hashes first: they cost the most.
-        given.keep_hashes(&self.ctx).await?;
+        given.outgoing.keep_hashes(1).await?;
         let folder = given.spooling.is_none();
         let left_out = self.machine.left_out_list().clone();
         if let Some(mut attachments) = given.attachments.take() {
@@ -65,7 +65,7 @@ impl Session {
         let handover = Handover { statement: statement.bytes().to_vec().into(), digest };
         given.offered.handover = Some(handover.clone());
         given.row.counts = sealed.manifest().counts;
-        given.row.files_sent = given.files_sent;
+        given.row.files_sent = given.outgoing.files_sent();
         self.machine.handover(handover)
     }
 

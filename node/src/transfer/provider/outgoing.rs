@@ -1,79 +1,165 @@
-//! The entries of a session on their way out: listed, read, sealed, and kept a while for chunks that came broken.
+//! The entries of a session on their way out: listed, read, sealed, on the line, and kept a while for chunks that
+//! came broken. Which entries there are says the feed, and what is asked of them the machine; both are told from
+//! here what cannot be sent after all.
 
 mod reads;
 
-use super::Session;
-use super::answer::Given;
-use super::feed::Fed;
+pub(super) use reads::ReadDone;
+
+use super::lost;
 use crate::context::Context;
-use crate::send::{self, Packed, Sent};
+use crate::send::{self, Packed, Sent, Supply};
 use crate::store::exchange;
 use posthouse_connectors::folder::{FileStat, left_out};
 use posthouse_platform::endpoint::Writer;
+use posthouse_protocol::id::{NodeId, ResourceId};
 use posthouse_protocol::manifest::{Entry, LeftOut};
 use posthouse_protocol::problem::Problem;
 use posthouse_protocol::provider::Provider;
-pub(super) use reads::ReadDone;
+use reads::Reads;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
-/// What every data channel of the session is given.
-pub(super) struct Lanes {
-    pub queue: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Vec<Packed>>>>,
-    pub sent: mpsc::UnboundedSender<Result<Sent, Problem>>,
-    pub open: u8,
+pub(super) struct Outgoing {
+    ctx: Arc<Context>,
+    consumer: NodeId,
+    resource: ResourceId,
+    supply: Arc<Supply>,
+    /// Files whose root is not known when they are listed, until they are sealed; and a few that were.
+    open: BTreeMap<u64, Sending>,
+    /// Entries as they stand in the list that is signed.
+    finals: BTreeMap<u64, Entry>,
+    /// Entries that are sealed and sent, kept a while: a chunk that came broken is asked again.
+    recent: VecDeque<u64>,
+    /// Roots of files that were hashed here and are not stored yet.
+    hashes: Vec<(Vec<u8>, FileStat, [u8; 32])>,
+    files_sent: u64,
+    reads: Reads,
+    /// Content that is being read, or was and is not on the line yet.
+    unsent_bytes: u64,
+    lanes: Lanes,
 }
 
-pub(super) struct Sending {
-    pub entry: Entry,
-    pub stat: Option<FileStat>,
+/// The data channels of the session, and what they share.
+struct Lanes {
+    open: u8,
+    queue: mpsc::UnboundedSender<Vec<Packed>>,
+    queued: Arc<Mutex<mpsc::UnboundedReceiver<Vec<Packed>>>>,
+    sent: mpsc::UnboundedReceiver<Result<Sent, Problem>>,
+    sent_in: mpsc::UnboundedSender<Result<Sent, Problem>>,
+}
+
+struct Sending {
+    entry: Entry,
+    stat: Option<FileStat>,
     /// Chunks of the first answer that were not read yet; None before it came.
-    pub left: Option<u32>,
-    pub sealing: bool,
+    left: Option<u32>,
+    sealing: bool,
     /// It changed, and is being looked at again.
-    pub looking: bool,
+    looking: bool,
 }
 
-impl Session {
-    pub(super) fn list(&mut self, fed: Vec<Fed>) -> Result<(), Problem> {
-        let Some(given) = self.given.as_mut().filter(|given| given.moving) else { return Ok(()) };
-        for one in fed {
-            match one {
-                Fed::Entry(entry, stat) => {
-                    if send::has_content(&entry) {
-                        let sending =
-                            Sending { entry: entry.clone(), stat, left: None, sealing: false, looking: false };
-                        given.open.insert(entry.index, sending);
-                    }
-                    let size = entry.size;
-                    if entry.root.is_some() || !send::has_content(&entry) {
-                        given.finals.insert(entry.index, entry.clone());
-                    }
-                    self.machine.entry(entry)?;
-                    given.registered.show(|live| {
-                        live.bytes_total += size;
-                        live.files += 1;
-                    });
-                }
-                Fed::LeftOut(what) => self.machine.left_out(None, what)?,
-                Fed::End => self.machine.entries_end()?,
-            }
+/// What came of work elsewhere.
+pub(super) enum Came {
+    Sent(Result<Sent, Problem>),
+    Read(ReadDone),
+}
+
+impl Outgoing {
+    pub(super) fn new(ctx: &Arc<Context>, consumer: &NodeId, resource: &ResourceId, supply: Supply) -> Self {
+        let (queue, queued) = mpsc::unbounded_channel();
+        let (sent_in, sent) = mpsc::unbounded_channel();
+        Self {
+            ctx: ctx.clone(),
+            consumer: consumer.clone(),
+            resource: resource.clone(),
+            supply: Arc::new(supply),
+            open: BTreeMap::new(),
+            finals: BTreeMap::new(),
+            recent: VecDeque::new(),
+            hashes: Vec::new(),
+            files_sent: 0,
+            reads: Reads::new(),
+            unsent_bytes: 0,
+            lanes: Lanes { open: 0, queue, queued: Arc::new(Mutex::new(queued)), sent, sent_in },
         }
-        Ok(())
     }
 
-    pub(super) fn data_channel(&mut self, writer: Writer) {
-        let Some(given) = &mut self.given else { return };
-        if given.lanes.open >= given.offered.offer.data_channels {
+    /// Waits for what the data channels and the reads come to. Nothing is lost when the wait is given up.
+    pub(super) async fn next(&mut self) -> Came {
+        tokio::select! {
+            biased;
+            Some(sent) = self.lanes.sent.recv() => Came::Sent(sent),
+            read = self.reads.next() => Came::Read(read),
+        }
+    }
+
+    /// The feed lists it.
+    pub(super) fn listed(&mut self, entry: &Entry, stat: Option<FileStat>) {
+        let has_content = send::has_content(entry);
+        if has_content {
+            self.open.insert(entry.index, Sending::new(entry.clone(), stat));
+        }
+        if entry.root.is_some() || !has_content {
+            self.finals.insert(entry.index, entry.clone());
+        }
+    }
+
+    /// The consumer asks for so many chunks of it at first.
+    pub(super) fn wanted(&mut self, index: u64, revision: u32, chunks: u32) {
+        if let Some(sending) = self.open.get_mut(&index)
+            && sending.entry.revision == revision
+        {
+            sending.left = Some(chunks);
+            self.files_sent += u64::from(chunks > 0);
+            self.seal_if_read(index);
+        }
+    }
+
+    /// Takes a data channel that the consumer opened, up to as many as were offered.
+    pub(super) fn open_lane(&mut self, writer: Writer, most: u8) {
+        if self.lanes.open >= most {
             return;
         }
-        given.lanes.open += 1;
-        let (queue, sent) = (given.lanes.queue.clone(), given.lanes.sent.clone());
-        tokio::spawn(send::run_channel(self.ctx.clone(), writer, queue, sent, self.caller.peer.to_string()));
+        self.lanes.open += 1;
+        let (queued, sent) = (self.lanes.queued.clone(), self.lanes.sent_in.clone());
+        tokio::spawn(send::run_channel(self.ctx.clone(), writer, queued, sent, self.consumer.to_string()));
     }
-}
 
-impl Given {
+    /// So much content is on the line, or is not read after all.
+    pub(super) fn no_longer_unsent(&mut self, bytes: u64) {
+        self.unsent_bytes = self.unsent_bytes.saturating_sub(bytes);
+    }
+
+    /// The entry is left out, by either side.
+    pub(super) fn drop_entry(&mut self, index: u64) {
+        self.supply.close(index);
+        self.open.remove(&index);
+        self.finals.remove(&index);
+    }
+
+    pub(super) fn finals(&self) -> impl Iterator<Item = &Entry> {
+        self.finals.values()
+    }
+    pub(super) fn files_sent(&self) -> u64 {
+        self.files_sent
+    }
+
+    /// Stores the roots of files that were hashed here, in groups: where there are at least so many.
+    pub(super) async fn keep_hashes(&mut self, least: usize) -> Result<(), Problem> {
+        if self.hashes.len() < least {
+            return Ok(());
+        }
+        let (hashes, resource) = (std::mem::take(&mut self.hashes), self.resource.clone());
+        self.ctx
+            .store
+            .write(move |tx| {
+                hashes.iter().try_for_each(|(name, stat, root)| exchange::put_hashed(tx, &resource, name, stat, root))
+            })
+            .await
+    }
+
     /// It cannot be handed over. An entry that is done with at the machine ends the session instead.
     fn leave_out(
         &mut self,
@@ -88,12 +174,6 @@ impl Given {
         machine.left_out(Some(index), what)
     }
 
-    pub(super) fn drop_entry(&mut self, index: u64) {
-        self.supply.close(index);
-        self.open.remove(&index);
-        self.finals.remove(&index);
-    }
-
     /// Everything of it was read.
     fn done_with(&mut self, index: u64) {
         self.supply.close(index);
@@ -105,17 +185,14 @@ impl Given {
         }
     }
 
-    pub(super) async fn keep_hashes(&mut self, ctx: &Arc<Context>) -> Result<(), Problem> {
-        let hashes = std::mem::take(&mut self.hashes);
-        if hashes.is_empty() {
-            return Ok(());
-        }
-        let resource = self.subject.resource.resource.clone();
-        ctx.store
-            .write(move |tx| {
-                hashes.iter().try_for_each(|(name, stat, root)| exchange::put_hashed(tx, &resource, name, stat, root))
-            })
-            .await
+    fn lost(&self, cause: &str) -> Problem {
+        lost(&self.consumer, cause)
+    }
+}
+
+impl Sending {
+    fn new(entry: Entry, stat: Option<FileStat>) -> Self {
+        Self { entry, stat, left: None, sealing: false, looking: false }
     }
 }
 

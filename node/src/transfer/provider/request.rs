@@ -104,11 +104,11 @@ impl Session {
                         Err(_) => Err(Problem::new(Code::InsideFailed).cause("a request was dropped unanswered")),
                     };
                 }
-                frame = self.frames.recv() => match frame {
+                frame = self.wire.frames.recv() => match frame {
                     Some(frame) => self.machine.handle_frame(frame?, steady(&world))?,
                     None => return Err(self.lost("the channel ended")),
                 },
-                _ = self.out.reserve(), if self.blocked => {}
+                _ = self.wire.out.reserve(), if self.wire.blocked => {}
                 () = until(&world, deadline) => self.machine.handle_timeout(steady(&world)),
             }
             match self.machine.poll_event() {

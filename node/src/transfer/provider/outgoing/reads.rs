@@ -1,17 +1,23 @@
 //! Reads what was asked for, a few pieces at a time, and takes up what came of it: chunks for the line, the root
 //! of a file that was read to its end, or how a file looks that has changed meanwhile.
 
-use super::Sending;
+use super::{Outgoing, Sending};
 use crate::context::Context;
 use crate::send::{Packed, Read};
-use crate::transfer::provider::answer::Given;
-use crate::transfer::provider::{Session, lost};
 use posthouse_connectors::folder::FileStat;
 use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::{Code, Problem};
-use posthouse_protocol::provider::SendChunk;
+use posthouse_protocol::provider::{Provider, SendChunk};
 use posthouse_protocol::time::Timestamp;
-use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// The blocking reads of a session.
+pub(super) struct Reads {
+    /// How many read chunks; hashing a file to its end and looking at it again are not counted.
+    under_way: usize,
+    done: mpsc::UnboundedReceiver<ReadDone>,
+    done_in: mpsc::UnboundedSender<ReadDone>,
+}
 
 pub(in crate::transfer::provider) enum ReadDone {
     /// What came of the chunks that were to be read.
@@ -31,25 +37,27 @@ pub(in crate::transfer::provider) enum ReadDone {
     },
 }
 
-impl Session {
+/// What ends the session, around what ends the transfer.
+type Taken = Result<Result<(), Problem>, Problem>;
+
+impl Outgoing {
     /// Hands out as many chunks to read as there is room for on the line.
-    pub(in crate::transfer::provider) fn read_more(&mut self) -> Result<(), Problem> {
-        let Some(given) = &mut self.given else { return Ok(()) };
-        if given.lanes.open == 0 {
+    pub(in crate::transfer::provider) fn read_more(&mut self, machine: &mut Provider) -> Result<(), Problem> {
+        if self.lanes.open == 0 {
             return Ok(());
         }
-        while given.reading < READS_MAX && given.unsent_bytes < UNSENT_BYTES_MAX {
+        while self.reads.under_way < READS_MAX && self.unsent_bytes < UNSENT_BYTES_MAX {
             let mut batch: Vec<(Entry, Option<FileStat>, Vec<SendChunk>)> = Vec::new();
             let mut bytes = 0;
             let mut count = 0;
             while bytes < READ_BYTES && count < READ_CHUNKS {
-                let Some(send) = self.machine.poll_send() else { break };
-                let Some(sending) = given.open.get(&send.entry) else {
+                let Some(send) = machine.poll_send() else { break };
+                let Some(sending) = self.open.get(&send.entry) else {
                     // It was sent long ago; a new session lists it anew.
-                    return Err(lost(&self.caller.peer, "a chunk was asked again too late"));
+                    return Err(self.lost("a chunk was asked again too late"));
                 };
                 if sending.entry.revision != send.revision || sending.looking {
-                    self.machine.unsent(&send);
+                    machine.unsent(&send);
                     continue;
                 }
                 bytes += u64::from(send.layout.bytes(send.chunk));
@@ -62,138 +70,119 @@ impl Session {
             if batch.is_empty() {
                 return Ok(());
             }
-            given.reading += 1;
-            given.unsent_bytes += bytes;
-            let (supply, done) = (given.supply.clone(), given.read_done.clone());
-            given.spawn(&self.ctx, move || {
+            self.reads.under_way += 1;
+            self.unsent_bytes += bytes;
+            let supply = self.supply.clone();
+            self.reads.spawn(&self.ctx, move || {
                 let read = batch.iter().flat_map(|(entry, stat, chunks)| supply.read(entry, *stat, chunks)).collect();
-                // A session that is over does not wait for it.
                 let asked = batch.into_iter().flat_map(|(_, _, chunks)| chunks).collect();
-                let _ = done.send(ReadDone::Chunks { asked, read });
+                ReadDone::Chunks { asked, read }
             });
         }
         Ok(())
     }
 
-    pub(in crate::transfer::provider) fn read_done(&mut self, read: ReadDone) -> Result<Result<(), Problem>, Problem> {
-        let Some(given) = self.given.as_mut().filter(|given| given.moving) else { return Ok(Ok(())) };
+    /// Takes up what came of a read.
+    pub(in crate::transfer::provider) fn read_done(&mut self, machine: &mut Provider, read: ReadDone) -> Taken {
         match read {
-            ReadDone::Chunks { asked, read } => {
-                given.reading -= 1;
-                let mut packed = Vec::with_capacity(read.len());
-                for one in read {
-                    match one {
-                        Read::Packed(one) => packed.push(one),
-                        Read::Changed { entry, revision } => given.look_again(&self.ctx, entry, revision),
-                        Read::Failed { entry, revision, problem } => {
-                            if given.supply.folder().is_none() {
-                                return Ok(Err(problem));
-                            }
-                            given.leave_out(&mut self.machine, entry, revision, &problem)?;
-                        }
-                    }
-                }
-                for Packed { header, .. } in &packed {
-                    let index = header.entry;
-                    if let Some(sending) = given.open.get_mut(&index)
-                        && sending.entry.revision == header.revision
-                    {
-                        sending.left = sending.left.map(|left| left.saturating_sub(1));
-                        given.seal_if_read(&self.ctx, index);
-                    }
-                }
-                for send in &asked {
-                    let came = |one: &Packed| {
-                        (one.header.entry, one.header.revision, one.header.chunk)
-                            == (send.entry, send.revision, send.chunk)
-                    };
-                    if !packed.iter().any(came) {
-                        let bytes = u64::from(send.layout.bytes(send.chunk));
-                        given.unsent_bytes = given.unsent_bytes.saturating_sub(bytes);
-                        self.machine.unsent(send);
-                    }
-                }
-                if !packed.is_empty() {
-                    // The lanes share the queue; when they are gone the session ends by their word.
-                    let _ = given.queue.send(packed);
-                }
-                Ok(Ok(()))
-            }
-            ReadDone::Sealed { index, revision, root } => {
-                let Some(sending) = given.open.get(&index).filter(|s| s.entry.revision == revision) else {
-                    return Ok(Ok(()));
-                };
-                match root {
-                    Ok((root, stat)) => {
-                        let mut entry = sending.entry.clone();
-                        entry.root = Some(root.into());
-                        let stat_as_read = stat;
-                        if let Some(stat) = stat.filter(|stat| is_quiet(stat, self.ctx.world.clock.now())) {
-                            given.hashes.push((entry.name.clone(), stat, root));
-                        }
-                        given.finals.insert(index, entry.clone());
-                        if let Some(sending) = given.open.get_mut(&index) {
-                            sending.entry.root = entry.root;
-                            sending.stat = stat_as_read;
-                        }
-                        given.done_with(index);
-                        Ok(self.machine.sealed(entry))
-                    }
-                    Err(problem) if problem.code == Code::FileChanged => {
-                        given.look_again(&self.ctx, index, revision);
-                        Ok(Ok(()))
-                    }
-                    Err(problem) if given.supply.folder().is_some() => {
-                        given.leave_out(&mut self.machine, index, revision, &problem).map(Ok)
-                    }
-                    Err(problem) => Ok(Err(problem)),
-                }
-            }
-            ReadDone::Looked { index, now } => {
-                let Some(sending) = given.open.get(&index) else { return Ok(Ok(())) };
-                let revision = sending.entry.revision;
-                if sending.entry.root.is_some() || given.finals.contains_key(&index) {
-                    // It was listed as known and is another now: a new session lists it as it is.
-                    return Err(self.lost("a file changed after it was listed"));
-                }
-                match now {
-                    Ok(_) if revision + 1 >= REVISIONS_MAX => {
-                        let name = String::from_utf8_lossy(&sending.entry.name).into_owned();
-                        let problem = Problem::new(Code::FileChanged).with("name", name);
-                        given.leave_out(&mut self.machine, index, revision, &problem).map(Ok)
-                    }
-                    Ok((entry, stat)) => {
-                        given.supply.close(index);
-                        let sending = Sending {
-                            entry: entry.clone(),
-                            stat: Some(stat),
-                            left: None,
-                            sealing: false,
-                            looking: false,
-                        };
-                        given.open.insert(index, sending);
-                        Ok(self.machine.again(entry))
-                    }
-                    Err(problem) => given.leave_out(&mut self.machine, index, revision, &problem).map(Ok),
-                }
-            }
+            ReadDone::Chunks { asked, read } => self.chunks_read(machine, &asked, read),
+            ReadDone::Sealed { index, revision, root } => self.sealed(machine, index, revision, root),
+            ReadDone::Looked { index, now } => self.looked(machine, index, now),
         }
     }
-}
 
-impl Given {
-    fn spawn(&self, ctx: &Arc<Context>, work: impl FnOnce() + Send + 'static) {
-        let world = ctx.world.clone();
-        tokio::spawn(async move {
-            // A panic leaves the session waiting for its answer until the peer's patience ends; it is logged.
-            if let Err(panicked) = world.blocking.run(work).await {
-                tracing::error!(%panicked, "Reading failed");
+    fn chunks_read(&mut self, machine: &mut Provider, asked: &[SendChunk], read: Vec<Read>) -> Taken {
+        self.reads.under_way -= 1;
+        let mut packed = Vec::with_capacity(read.len());
+        for one in read {
+            match one {
+                Read::Packed(one) => packed.push(one),
+                Read::Changed { entry, revision } => self.look_again(entry, revision),
+                Read::Failed { problem, .. } if self.supply.folder().is_none() => return Ok(Err(problem)),
+                Read::Failed { entry, revision, problem } => self.leave_out(machine, entry, revision, &problem)?,
             }
-        });
+        }
+        for Packed { header, .. } in &packed {
+            if let Some(sending) = self.open.get_mut(&header.entry)
+                && sending.entry.revision == header.revision
+            {
+                sending.left = sending.left.map(|left| left.saturating_sub(1));
+                self.seal_if_read(header.entry);
+            }
+        }
+        for send in asked {
+            let came = |one: &Packed| {
+                (one.header.entry, one.header.revision, one.header.chunk) == (send.entry, send.revision, send.chunk)
+            };
+            if !packed.iter().any(came) {
+                self.no_longer_unsent(u64::from(send.layout.bytes(send.chunk)));
+                machine.unsent(send);
+            }
+        }
+        if !packed.is_empty() {
+            // The lanes share the queue; when they are gone the session ends by their word.
+            let _ = self.lanes.queue.send(packed);
+        }
+        Ok(Ok(()))
+    }
+
+    fn sealed(
+        &mut self,
+        machine: &mut Provider,
+        index: u64,
+        revision: u32,
+        root: Result<([u8; 32], Option<FileStat>), Problem>,
+    ) -> Taken {
+        let Some(sending) = self.open.get_mut(&index).filter(|s| s.entry.revision == revision) else {
+            return Ok(Ok(()));
+        };
+        match root {
+            Ok((root, stat)) => {
+                sending.entry.root = Some(root.into());
+                sending.stat = stat;
+                let entry = sending.entry.clone();
+                if let Some(stat) = stat.filter(|stat| is_quiet(stat, self.ctx.world.clock.now())) {
+                    self.hashes.push((entry.name.clone(), stat, root));
+                }
+                self.finals.insert(index, entry.clone());
+                self.done_with(index);
+                Ok(machine.sealed(entry))
+            }
+            Err(problem) if problem.code == Code::FileChanged => {
+                self.look_again(index, revision);
+                Ok(Ok(()))
+            }
+            Err(problem) if self.supply.folder().is_some() => {
+                self.leave_out(machine, index, revision, &problem).map(Ok)
+            }
+            Err(problem) => Ok(Err(problem)),
+        }
+    }
+
+    fn looked(&mut self, machine: &mut Provider, index: u64, now: Result<(Entry, FileStat), Problem>) -> Taken {
+        let Some(sending) = self.open.get(&index) else { return Ok(Ok(())) };
+        let revision = sending.entry.revision;
+        if sending.entry.root.is_some() || self.finals.contains_key(&index) {
+            // It was listed as known and is another now: a new session lists it as it is.
+            return Err(self.lost("a file changed after it was listed"));
+        }
+        match now {
+            Ok(_) if revision + 1 >= REVISIONS_MAX => {
+                let name = String::from_utf8_lossy(&sending.entry.name).into_owned();
+                let problem = Problem::new(Code::FileChanged).with("name", name);
+                self.leave_out(machine, index, revision, &problem).map(Ok)
+            }
+            Ok((entry, stat)) => {
+                self.supply.close(index);
+                self.open.insert(index, Sending::new(entry.clone(), Some(stat)));
+                Ok(machine.again(entry))
+            }
+            Err(problem) => self.leave_out(machine, index, revision, &problem).map(Ok),
+        }
     }
 
     /// Everything wanted of it was read: what is left is hashed too, and its root follows.
-    pub(in crate::transfer::provider) fn seal_if_read(&mut self, ctx: &Arc<Context>, index: u64) {
+    pub(super) fn seal_if_read(&mut self, index: u64) {
         let Some(sending) = self.open.get_mut(&index) else { return };
         if sending.left != Some(0) || sending.sealing || sending.looking {
             return;
@@ -203,23 +192,22 @@ impl Given {
             return;
         }
         sending.sealing = true;
-        let (entry, stat) = (sending.entry.clone(), sending.stat);
-        let (supply, done) = (self.supply.clone(), self.read_done.clone());
-        self.spawn(ctx, move || {
+        let (entry, stat, supply) = (sending.entry.clone(), sending.stat, self.supply.clone());
+        self.reads.spawn(&self.ctx, move || {
             let root = supply.seal(&entry, stat);
-            let _ = done.send(ReadDone::Sealed { index: entry.index, revision: entry.revision, root });
+            ReadDone::Sealed { index: entry.index, revision: entry.revision, root }
         });
     }
 
     /// A file changed while it was read: how does it look now?
-    fn look_again(&mut self, ctx: &Arc<Context>, index: u64, revision: u32) {
+    fn look_again(&mut self, index: u64, revision: u32) {
         let Some(sending) = self.open.get_mut(&index).filter(|s| s.entry.revision == revision) else { return };
         // One look is enough, however many of its chunks were torn.
         if std::mem::replace(&mut sending.looking, true) {
             return;
         }
-        let (entry, supply, done) = (sending.entry.clone(), self.supply.clone(), self.read_done.clone());
-        self.spawn(ctx, move || {
+        let (entry, supply) = (sending.entry.clone(), self.supply.clone());
+        self.reads.spawn(&self.ctx, move || {
             let now = match supply.folder() {
                 Some(folder) => folder.open_file(&entry.name).map(|file| {
                     let stat = file.stat();
@@ -235,7 +223,34 @@ impl Given {
                 }),
                 None => Err(Problem::new(Code::InsideFailed).cause("a split changed in the spool")),
             };
-            let _ = done.send(ReadDone::Looked { index: entry.index, now });
+            ReadDone::Looked { index: entry.index, now }
+        });
+    }
+}
+
+impl Reads {
+    pub(super) fn new() -> Self {
+        let (done_in, done) = mpsc::unbounded_channel();
+        Self { under_way: 0, done, done_in }
+    }
+
+    /// The next that is done. It waits for ever where nothing is read.
+    pub(super) async fn next(&mut self) -> ReadDone {
+        match self.done.recv().await {
+            Some(done) => done,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn spawn(&self, ctx: &Context, work: impl FnOnce() -> ReadDone + Send + 'static) {
+        let (world, done) = (ctx.world.clone(), self.done_in.clone());
+        tokio::spawn(async move {
+            // A session that is over does not wait for it.
+            let work = move || drop(done.send(work()));
+            // A panic leaves the session waiting for its answer until the peer's patience ends; it is logged.
+            if let Err(panicked) = world.blocking.run(work).await {
+                tracing::error!(%panicked, "Reading failed");
+            }
         });
     }
 }
