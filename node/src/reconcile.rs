@@ -8,23 +8,24 @@ mod ask;
 mod buckets;
 mod standing;
 
+pub(crate) use answer::{answer_digest, answer_keys};
+pub(crate) use standing::{consumer_standing, provider_standing};
+
 use crate::config::{Job, Kind};
 use crate::context::Context;
 use crate::store::statements::{self, ChainKey, Hand};
-use crate::store::{Side, exchange};
-pub(crate) use answer::{answer_digest, answer_keys};
-use ask::{Theirs, ask_digest, ask_keys};
+use crate::store::{Side, exchange, transfers};
+use ask::Theirs;
 use buckets::{compare, left_buckets, whole_buckets};
+use posthouse_protocol::digest::BucketDigest;
 use posthouse_protocol::id::{JobId, ResourceRef};
 use posthouse_protocol::job::Mode;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::reconciliation::{Difference, Finding, Party, Verdict};
 use posthouse_protocol::statement::{Body, Reconciled};
-use standing::Ours;
-pub(crate) use standing::{consumer_standing, provider_standing};
+use posthouse_protocol::watermark::Watermark;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What a deep reconciliation found.
 #[derive(Debug, Clone)]
@@ -42,34 +43,113 @@ pub struct Deep {
 
 /// Compares the standing tables of one of this node's taking jobs with their source.
 pub async fn deep(ctx: &Arc<Context>, job: &JobId) -> Result<Deep, Problem> {
-    let config = ctx.config();
-    let job = config
-        .jobs
-        .get(job)
-        .cloned()
-        .ok_or_else(|| Problem::new(Code::UnknownName).with("kind", "job").with("name", job))?;
-    let resource = resource_of(ctx, &job).await?;
-    let peer = resource.node.clone();
-    let name = job.name.clone();
-    let reached = ctx.store.read(move |db| exchange::reached(db, &name)).await?;
-    let watermark = reached.filter(|_| job.mode == Mode::Incremental || matches!(job.kind, Kind::Accept { .. }));
-    let theirs = ask_digest(ctx, &job, &resource, watermark.clone()).await?;
-    let ours = Ours::read(ctx, &job, &resource, &theirs, watermark.clone(), BTreeSet::new()).await?;
-    let differing: BTreeSet<u16> = ours.buckets.differing(&theirs.buckets).into_iter().collect();
-    let (provider_rows, consumer_rows) = (theirs.buckets.total().count, ours.buckets.total().count);
-    let mut by_party: BTreeMap<Party, Vec<(String, Difference)>> = BTreeMap::new();
-    let mut unseen = differing.clone();
-    if !differing.is_empty() {
-        let keys = ask_keys(ctx, &job, &resource, &differing, &theirs.buckets, watermark.clone()).await?;
+    let comparison = Comparison::of(ctx, job).await?;
+    let theirs = comparison.ask_digest().await?;
+    let ours = comparison.read(&theirs, BTreeSet::new()).await?.buckets;
+    let buckets: BTreeSet<u16> = ours.differing(&theirs.buckets).into_iter().collect();
+    let differing = comparison.differing(&theirs, &ours, &buckets).await?;
+    let (provider_rows, consumer_rows) = (theirs.buckets.total().count, ours.total().count);
+    let (rows, exact, compared) = (differing.rows(), differing.unseen.is_empty(), ctx.world.clock.now());
+    let Comparison { job, resource, .. } = comparison;
+    let finding = |party, keys, differences| Finding {
+        verdict: Verdict::Mismatched,
+        transfer: None,
+        job: job.name.clone(),
+        resource: resource.clone(),
+        provider: resource.node.clone(),
+        consumer: ctx.name.clone(),
+        party,
+        differences,
+        keys,
+        since: compared,
+    };
+    let mut findings: Vec<Finding> = Vec::new();
+    for (party, rows) in differing.by_party {
+        let (keys, differences) = rows.into_iter().take(LISTED_MAX).unzip();
+        findings.push(finding(party, keys, differences));
+    }
+    if !exact {
+        let difference = Difference {
+            what: "rows".to_owned(),
+            provider: provider_rows.to_string(),
+            consumer: format!("{consumer_rows}, at least {rows} differ"),
+        };
+        findings.push(finding(Party::Both, Vec::new(), vec![difference]));
+    }
+    let reconciled = Reconciled {
+        job: job.name.clone(),
+        resource: resource.clone(),
+        provider: resource.node.clone(),
+        consumer: ctx.name.clone(),
+        matched: buckets.is_empty(),
+        provider_rows,
+        consumer_rows,
+        differing: rows,
+        compared,
+    };
+    let statement = state(ctx, reconciled).await?;
+    Ok(Deep { findings, provider_rows, consumer_rows, differing: rows, exact, statement })
+}
+
+/// What is compared, and up to where.
+struct Comparison {
+    ctx: Arc<Context>,
+    job: Job,
+    resource: ResourceRef,
+    /// What lies beyond it has not been taken yet.
+    watermark: Option<Watermark>,
+}
+
+/// What was seen to differ, by whose copy has left the receipt.
+#[derive(Default)]
+struct Differing {
+    by_party: BTreeMap<Party, Vec<(String, Difference)>>,
+    /// Buckets that differ and whose rows were not all seen.
+    unseen: BTreeSet<u16>,
+}
+
+impl Differing {
+    /// At least so many differ.
+    fn rows(&self) -> u64 {
+        (self.by_party.values().map(Vec::len).sum::<usize>() + self.unseen.len()) as u64
+    }
+}
+
+impl Comparison {
+    async fn of(ctx: &Arc<Context>, job: &JobId) -> Result<Self, Problem> {
+        let config = ctx.config();
+        let job = config
+            .jobs
+            .get(job)
+            .cloned()
+            .ok_or_else(|| Problem::new(Code::UnknownName).with("kind", "job").with("name", job))?;
+        let resource = resource_of(ctx, &job).await?;
+        let name = job.name.clone();
+        let reached = ctx.store.read(move |db| exchange::reached(db, &name)).await?;
+        let watermark = reached.filter(|_| job.mode == Mode::Incremental || matches!(job.kind, Kind::Accept { .. }));
+        Ok(Self { ctx: ctx.clone(), job, resource, watermark })
+    }
+
+    /// Lists the rows of the buckets that differ, at both ends, and tells which ones are not the same.
+    async fn differing(
+        &self,
+        theirs: &Theirs,
+        ours: &BucketDigest,
+        buckets: &BTreeSet<u16>,
+    ) -> Result<Differing, Problem> {
+        let mut differing = Differing { unseen: buckets.clone(), ..Default::default() };
+        if buckets.is_empty() {
+            return Ok(differing);
+        }
+        let keys = self.ask_keys(buckets, &theirs.buckets).await?;
         // A list counts for a bucket only where it adds up to that bucket's digest: nothing of it was cut off, and
         // nothing has changed since the digests were compared.
-        let there = whole_buckets(&keys, &differing, &theirs.buckets);
-        let again = Ours::read(ctx, &job, &resource, &theirs, watermark, there.clone()).await?;
-        let again = again.kept.into_rows();
-        let seen = whole_buckets(&again, &there, &ours.buckets);
-        let (name, provider) = (job.name.clone(), peer.clone());
-        let standing = ctx.store.read(move |db| exchange::standing(db, Side::Consumer, &provider, &name)).await?;
-        let left_here = left_buckets(standing.as_ref(), &theirs.contract, &ours.buckets);
+        let there = whole_buckets(&keys, buckets, &theirs.buckets);
+        let again = self.read(theirs, there.clone()).await?.kept.into_rows();
+        let seen = whole_buckets(&again, &there, ours);
+        let (name, provider) = (self.job.name.clone(), self.resource.node.clone());
+        let standing = self.ctx.store.read(move |db| exchange::standing(db, Side::Consumer, &provider, &name)).await?;
+        let left_here = left_buckets(standing.as_ref(), &theirs.contract, ours);
         for (key, bucket, difference) in compare(&keys, &again, &seen) {
             let here = left_here.as_ref().is_some_and(|left| left.contains(&bucket));
             let there = theirs.left.as_ref().is_some_and(|left| left.contains(&bucket));
@@ -78,66 +158,14 @@ pub async fn deep(ctx: &Arc<Context>, job: &JobId) -> Result<Deep, Problem> {
                 (false, true) => Party::Consumer,
                 _ => Party::Both,
             };
-            unseen.remove(&bucket);
-            by_party.entry(party).or_default().push((key, difference));
+            differing.unseen.remove(&bucket);
+            differing.by_party.entry(party).or_default().push((key, difference));
         }
+        Ok(differing)
     }
-    let seen_rows: u64 = by_party.values().map(|rows| rows.len() as u64).sum();
-    let (differing_rows, exact) = (seen_rows + unseen.len() as u64, unseen.is_empty());
-    let compared = ctx.world.clock.now();
-    let mut findings: Vec<Finding> = by_party
-        .into_iter()
-        .map(|(party, rows)| {
-            let (keys, differences): (Vec<_>, Vec<_>) = rows.into_iter().take(LISTED_MAX).unzip();
-            Finding {
-                verdict: Verdict::Mismatched,
-                transfer: None,
-                job: job.name.clone(),
-                resource: resource.clone(),
-                provider: peer.clone(),
-                consumer: ctx.name.clone(),
-                party,
-                differences,
-                keys,
-                since: compared,
-            }
-        })
-        .collect();
-    if !exact {
-        findings.push(Finding {
-            verdict: Verdict::Mismatched,
-            transfer: None,
-            job: job.name.clone(),
-            resource: resource.clone(),
-            provider: peer.clone(),
-            consumer: ctx.name.clone(),
-            party: Party::Both,
-            differences: vec![Difference {
-                what: "rows".to_owned(),
-                provider: provider_rows.to_string(),
-                consumer: format!("{consumer_rows}, at least {differing_rows} differ"),
-            }],
-            keys: Vec::new(),
-            since: compared,
-        });
-    }
-    let matched = differing.is_empty();
-    let reconciled = Reconciled {
-        job: job.name.clone(),
-        resource: resource.clone(),
-        provider: peer,
-        consumer: ctx.name.clone(),
-        matched,
-        provider_rows,
-        consumer_rows,
-        differing: differing_rows,
-        compared,
-    };
-    let statement = state(ctx, reconciled).await?;
-    Ok(Deep { findings, provider_rows, consumer_rows, differing: differing_rows, exact, statement })
 }
 
-async fn resource_of(ctx: &Arc<Context>, job: &Job) -> Result<ResourceRef, Problem> {
+async fn resource_of(ctx: &Context, job: &Job) -> Result<ResourceRef, Problem> {
     match &job.kind {
         Kind::Take { resource } => Ok(resource.clone()),
         Kind::Accept { from, .. } => {
@@ -146,13 +174,13 @@ async fn resource_of(ctx: &Arc<Context>, job: &Job) -> Result<ResourceRef, Probl
             let rows = ctx
                 .store
                 .read(move |db| {
-                    let filter = crate::store::transfers::Filter {
+                    let filter = transfers::Filter {
                         job: Some(name),
                         side: Some(Side::Consumer),
                         limit: Some(1),
                         ..Default::default()
                     };
-                    crate::store::transfers::list(db, &filter)
+                    transfers::list(db, &filter)
                 })
                 .await?;
             rows.into_iter().next().map(|row| row.resource).ok_or_else(|| {
@@ -165,7 +193,7 @@ async fn resource_of(ctx: &Arc<Context>, job: &Job) -> Result<ResourceRef, Probl
     }
 }
 
-async fn state(ctx: &Arc<Context>, reconciled: Reconciled) -> Result<[u8; 32], Problem> {
+async fn state(ctx: &Context, reconciled: Reconciled) -> Result<[u8; 32], Problem> {
     let (name, signer, epoch, now) = (ctx.name.clone(), ctx.signer.clone(), ctx.epoch, ctx.world.clock.now());
     let statement = ctx
         .store
@@ -182,12 +210,5 @@ async fn state(ctx: &Arc<Context>, reconciled: Reconciled) -> Result<[u8; 32], P
 }
 
 pub(crate) const DIGEST_EPOCH: u64 = 1;
-const DIGEST_WITHIN: Duration = Duration::from_secs(600);
-const BUCKETS_A_QUESTION: usize = 64;
-const QUESTIONS_MAX: usize = 16;
 /// Keys named in one finding.
 const LISTED_MAX: usize = 100;
-const KEY_OVERHEAD: usize = 48;
-/// What a row of a list takes, before its key is known.
-const KEY_GUESS: usize = KEY_OVERHEAD + 16;
-const KEYS_BYTES_MAX: usize = 900 << 10;

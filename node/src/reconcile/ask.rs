@@ -1,19 +1,16 @@
 //! Asks the provider for its digest and for the keys in the buckets that differ, and checks what it answers.
 
-use super::buckets::from_bitmap;
-use super::{BUCKETS_A_QUESTION, DIGEST_EPOCH, DIGEST_WITHIN, KEY_GUESS, KEYS_BYTES_MAX, QUESTIONS_MAX};
-use crate::config::Job;
-use crate::context::Context;
+use super::buckets::{KEY_OVERHEAD, Rows, from_bitmap};
+use super::{Comparison, DIGEST_EPOCH};
 use crate::transfer::ask;
 use posthouse_protocol::batch;
 use posthouse_protocol::digest::{BucketDigest, digest_key};
 use posthouse_protocol::frame::{DigestRequest, Frame, KeysAnswer, KeysRequest, Refused};
-use posthouse_protocol::id::{JobId, ResourceRef};
+use posthouse_protocol::id::JobId;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
-use posthouse_protocol::watermark::Watermark;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// The provider's answer, checked.
 pub(super) struct Theirs {
@@ -25,67 +22,72 @@ pub(super) struct Theirs {
     pub watermark_column: Option<String>,
 }
 
-pub(super) async fn ask_digest(
-    ctx: &Arc<Context>,
-    job: &Job,
-    resource: &ResourceRef,
-    watermark: Option<Watermark>,
-) -> Result<Theirs, Problem> {
-    let peer = &resource.node;
-    let request = DigestRequest { job: provider_job(job), resource: resource.resource.clone(), watermark };
-    let invalid = |cause: &str| Problem::new(Code::FrameInvalid).with("peer", peer).cause(cause);
-    let answer = match ask(ctx, peer, &Frame::Digest(request), DIGEST_WITHIN).await? {
-        Frame::DigestAnswer(answer) => answer,
-        _ => return Err(invalid("it answered a digest by something else")),
-    };
-    if let Some(refused) = &answer.refused {
-        return Err(refusal(ctx, resource, refused));
-    }
-    let contract = answer.contract.ok_or_else(|| invalid("its digest has no contract"))?;
-    batch::check_contract(&contract)?;
-    // Both derive the key: a digest under another one could not be compared.
-    if *answer.key != digest_key(resource, &contract, DIGEST_EPOCH) {
-        return Err(invalid("its digest has another key than its contract"));
-    }
-    let buckets =
-        BucketDigest::from_bytes(&answer.buckets).ok_or_else(|| invalid("its digest has not the size of one"))?;
-    let left = answer.left.map(|bits| from_bitmap(&bits));
-    Ok(Theirs { contract, buckets, left, watermark_column: answer.watermark_column })
-}
-
-pub(super) async fn ask_keys(
-    ctx: &Arc<Context>,
-    job: &Job,
-    resource: &ResourceRef,
-    buckets: &BTreeSet<u16>,
-    digest: &BucketDigest,
-    watermark: Option<Watermark>,
-) -> Result<BTreeMap<String, (u16, [u8; 32])>, Problem> {
-    let peer = &resource.node;
-    let mut keys = BTreeMap::new();
-    // Few buckets at a time, so that their keys fit into a frame; a table in which everything differs needs no full list.
-    for some in questions(buckets, digest) {
-        let request = KeysRequest {
-            job: provider_job(job),
-            resource: resource.resource.clone(),
-            buckets: some,
-            watermark: watermark.clone(),
+impl Comparison {
+    pub(super) async fn ask_digest(&self) -> Result<Theirs, Problem> {
+        let request = DigestRequest {
+            job: self.provider_job(),
+            resource: self.resource.resource.clone(),
+            watermark: self.watermark.clone(),
         };
-        match ask(ctx, peer, &Frame::Keys(request), DIGEST_WITHIN).await? {
-            Frame::KeysAnswer(KeysAnswer { refused: Some(refused), .. }) => {
-                return Err(refusal(ctx, resource, &refused));
-            }
-            Frame::KeysAnswer(answer) => {
-                keys.extend(answer.keys.into_iter().map(|key| (key.key, (key.bucket, key.hash.into()))));
-            }
-            _ => {
-                return Err(Problem::new(Code::FrameInvalid)
-                    .with("peer", peer)
-                    .cause("it answered keys by something else"));
+        let answer = match ask(&self.ctx, &self.resource.node, &Frame::Digest(request), ANSWERED_WITHIN).await? {
+            Frame::DigestAnswer(answer) => answer,
+            _ => return Err(self.invalid("it answered a digest by something else")),
+        };
+        if let Some(refused) = &answer.refused {
+            return Err(self.refusal(refused));
+        }
+        let contract = answer.contract.ok_or_else(|| self.invalid("its digest has no contract"))?;
+        batch::check_contract(&contract)?;
+        // Both derive the key: a digest under another one could not be compared.
+        if *answer.key != digest_key(&self.resource, &contract, DIGEST_EPOCH) {
+            return Err(self.invalid("its digest has another key than its contract"));
+        }
+        let buckets = BucketDigest::from_bytes(&answer.buckets)
+            .ok_or_else(|| self.invalid("its digest has not the size of one"))?;
+        let left = answer.left.map(|bits| from_bitmap(&bits));
+        Ok(Theirs { contract, buckets, left, watermark_column: answer.watermark_column })
+    }
+
+    /// Few buckets at a time, so that their keys fit into a frame; a table in which everything differs needs no
+    /// full list.
+    pub(super) async fn ask_keys(&self, buckets: &BTreeSet<u16>, digest: &BucketDigest) -> Result<Rows, Problem> {
+        let mut keys = Rows::new();
+        for some in questions(buckets, digest) {
+            let request = KeysRequest {
+                job: self.provider_job(),
+                resource: self.resource.resource.clone(),
+                buckets: some,
+                watermark: self.watermark.clone(),
+            };
+            match ask(&self.ctx, &self.resource.node, &Frame::Keys(request), ANSWERED_WITHIN).await? {
+                Frame::KeysAnswer(KeysAnswer { refused: Some(refused), .. }) => return Err(self.refusal(&refused)),
+                Frame::KeysAnswer(answer) => {
+                    keys.extend(answer.keys.into_iter().map(|key| (key.key, (key.bucket, key.hash.into()))));
+                }
+                _ => return Err(self.invalid("it answered keys by something else")),
             }
         }
+        Ok(keys)
     }
-    Ok(keys)
+
+    /// The name under which the provider knows transfers of this job: the consumer's.
+    fn provider_job(&self) -> JobId {
+        self.job.name.clone()
+    }
+
+    fn invalid(&self, cause: &str) -> Problem {
+        Problem::new(Code::FrameInvalid).with("peer", &self.resource.node).cause(cause)
+    }
+
+    fn refusal(&self, refused: &Refused) -> Problem {
+        let code = Code::from_number(refused.code).unwrap_or(Code::InsideFailed);
+        Problem::new(code)
+            .with("consumer", &self.ctx.name)
+            .with("provider", &self.resource.node)
+            .with("peer", &self.resource.node)
+            .with("resource", &self.resource)
+            .cause(&refused.cause)
+    }
 }
 
 /// Which buckets are asked for together: about as many as fit into an answer, and no more questions than a few.
@@ -111,20 +113,13 @@ fn questions(buckets: &BTreeSet<u16>, digest: &BucketDigest) -> Vec<Vec<u16>> {
     questions
 }
 
-fn refusal(ctx: &Context, resource: &ResourceRef, refused: &Refused) -> Problem {
-    let code = Code::from_number(refused.code).unwrap_or(Code::InsideFailed);
-    Problem::new(code)
-        .with("consumer", &ctx.name)
-        .with("provider", &resource.node)
-        .with("peer", &resource.node)
-        .with("resource", resource)
-        .cause(&refused.cause)
-}
-
-/// The name under which the provider knows transfers of this job: the consumer's.
-fn provider_job(job: &Job) -> JobId {
-    job.name.clone()
-}
+const ANSWERED_WITHIN: Duration = Duration::from_secs(600);
+const BUCKETS_A_QUESTION: usize = 64;
+pub(super) const QUESTIONS_MAX: usize = 16;
+/// What a row of a list takes, before its key is known.
+const KEY_GUESS: usize = KEY_OVERHEAD + 16;
+/// What the keys of one answer take.
+pub(super) const KEYS_BYTES_MAX: usize = 900 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,5 @@
 //! Rows by bucket: their sums, the keys of the buckets that are asked for, and what of two tables differs.
 
-use super::KEY_OVERHEAD;
 use crate::extract::{Batch, SplitSink};
 use crate::store::exchange::Standing;
 use arrow::record_batch::RecordBatch;
@@ -13,6 +12,9 @@ use posthouse_protocol::problem::Problem;
 use posthouse_protocol::reconciliation::Difference;
 use posthouse_protocol::schema::Contract;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Rows by key, with their bucket and hash.
+pub(super) type Rows = BTreeMap<String, (u16, [u8; 32])>;
 
 /// Adds rows up by bucket, and keeps those of the buckets that are asked for, whole buckets as far as they fit.
 pub(super) struct Bucketing {
@@ -87,7 +89,7 @@ impl Kept {
         }
     }
 
-    pub(super) fn into_rows(self) -> BTreeMap<String, (u16, [u8; 32])> {
+    pub(super) fn into_rows(self) -> Rows {
         let named = |(bucket, rows): (u16, BTreeMap<String, [u8; 32]>)| {
             rows.into_iter().map(move |(name, hash)| (name, (bucket, hash)))
         };
@@ -96,22 +98,14 @@ impl Kept {
 }
 
 /// The buckets of `wanted` whose listed rows add up to their digest.
-pub(super) fn whole_buckets(
-    rows: &BTreeMap<String, (u16, [u8; 32])>,
-    wanted: &BTreeSet<u16>,
-    digest: &BucketDigest,
-) -> BTreeSet<u16> {
+pub(super) fn whole_buckets(rows: &Rows, wanted: &BTreeSet<u16>, digest: &BucketDigest) -> BTreeSet<u16> {
     let mut listed = BucketDigest::new();
     rows.values().for_each(|(bucket, hash)| listed.add(*bucket, hash));
     wanted.iter().copied().filter(|bucket| listed.get(*bucket) == digest.get(*bucket)).collect()
 }
 
 /// Rows that are not the same at both, by key, with their bucket, in the buckets whose rows were all seen.
-pub(super) fn compare(
-    theirs: &BTreeMap<String, (u16, [u8; 32])>,
-    ours: &BTreeMap<String, (u16, [u8; 32])>,
-    seen: &BTreeSet<u16>,
-) -> Vec<(String, u16, Difference)> {
+pub(super) fn compare(theirs: &Rows, ours: &Rows, seen: &BTreeSet<u16>) -> Vec<(String, u16, Difference)> {
     let names: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
     let text = |row: Option<&(u16, [u8; 32])>| row.map_or_else(|| "absent".to_owned(), |(_, hash)| hex::encode(hash));
     names
@@ -152,11 +146,12 @@ pub(super) fn from_bitmap(bits: &[u8]) -> BTreeSet<u16> {
     (0..BUCKETS as u16).filter(set).collect()
 }
 
+/// What a row takes beside its key.
+pub(super) const KEY_OVERHEAD: usize = 48;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    type Rows = BTreeMap<String, (u16, [u8; 32])>;
 
     fn kept(wanted: impl IntoIterator<Item = u16>, most: usize) -> Kept {
         let wanted = wanted.into_iter().collect();

@@ -1,8 +1,9 @@
 //! The standing tables of both ends, read and digested as they are now.
 
+use super::ask::{KEYS_BYTES_MAX, QUESTIONS_MAX, Theirs};
 use super::buckets::Bucketing;
-use super::{DIGEST_EPOCH, KEYS_BYTES_MAX, QUESTIONS_MAX, Theirs};
-use crate::config::{Job, Origin};
+use super::{Comparison, DIGEST_EPOCH};
+use crate::config::Origin;
 use crate::context::Context;
 use crate::extract::Extraction;
 use crate::stage::{Place, Stage};
@@ -11,7 +12,7 @@ use crate::store::{Side, Transfer};
 use crate::transfer::{blocking, open_destination};
 use posthouse_connectors::Read;
 use posthouse_protocol::digest::{BucketDigest, digest_key};
-use posthouse_protocol::id::{ResourceRef, TransferId};
+use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Mode;
 use posthouse_protocol::policy::Permit;
 use posthouse_protocol::problem::{Code, Problem};
@@ -91,30 +92,20 @@ pub(super) async fn read_source(
     .await
 }
 
-/// This node's own table of a job.
-pub(super) struct Ours;
-
-impl Ours {
-    pub(super) async fn read(
-        ctx: &Arc<Context>,
-        job: &Job,
-        resource: &ResourceRef,
-        theirs: &Theirs,
-        watermark: Option<Watermark>,
-        wanted: BTreeSet<u16>,
-    ) -> Result<Bucketing, Problem> {
-        let (context, job, resource) = (ctx.clone(), job.clone(), resource.clone());
+impl Comparison {
+    /// Reads this node's own table.
+    pub(super) async fn read(&self, theirs: &Theirs, wanted: BTreeSet<u16>) -> Result<Bucketing, Problem> {
+        let (ctx, job, resource) = (self.ctx.clone(), self.job.clone(), self.resource.clone());
         let (contract, mark) = (theirs.contract.clone(), theirs.watermark_column.clone());
-        let id = TransferId::from_random(ctx.world.random.bytes::<16>());
-        blocking(&ctx.world, move || {
+        let (watermark, id) = (self.watermark.clone(), TransferId::from_random(ctx.world.random.bytes::<16>()));
+        blocking(&self.ctx.world, move || {
             let target = job.into.as_ref().filter(|_| job.lands_rows()).ok_or_else(|| {
                 Problem::new(Code::UsageInvalid).with("what", "only tables are reconciled row by row")
             })?;
-            let now = context.world.clock.now();
-            let peer = resource.node.clone();
-            let name = job.name.clone();
+            let now = ctx.world.clock.now();
+            let (name, peer) = (job.name.clone(), resource.node.clone());
             let row = Transfer::planned(id, Side::Consumer, name, peer, resource.clone(), job.mode, job.write, now);
-            let mut destination = open_destination(&context, &row, target, &contract, mark)?;
+            let mut destination = open_destination(&ctx, &row, target, &contract, mark)?;
             let key = digest_key(&resource, &contract, DIGEST_EPOCH);
             let mut rows = Bucketing::new(key, contract, wanted, QUESTIONS_MAX * KEYS_BYTES_MAX);
             destination.read_standing(watermark.as_ref(), &mut rows)?;
