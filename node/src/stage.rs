@@ -8,20 +8,20 @@ mod progress;
 mod staged;
 mod table;
 
-use crate::seal::storage;
-use crate::store::exchange::Whole;
 pub use lookup::Answer;
+pub use progress::Progress;
+pub use staged::{HandedOver, SplitTotals, Staged};
+pub use table::TableStage;
+
+use crate::store::exchange::Whole;
 use posthouse_connectors::folder::{FolderDestination, Part};
 use posthouse_protocol::chunk::VerifiedChunk;
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::Problem;
-pub use progress::Progress;
-pub use staged::{HandedOver, SplitTotals, Staged};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use table::SplitPart;
-pub use table::TableStage;
 
 /// Where one transfer is being landed. All calls block.
 pub struct Stage {
@@ -108,7 +108,7 @@ impl Stage {
                         None => Arc::new(OpenPart::Split(table.part(&entry.name, true)?)),
                     };
                     if let OpenPart::Split(split) = &*part {
-                        split.sync(table.disk.as_ref())?;
+                        split.sync()?;
                     }
                 }
             }
@@ -119,10 +119,10 @@ impl Stage {
                 for index in progress.chunks.keys() {
                     let part = self.locked().get(index).cloned();
                     if let Some(OpenPart::Split(split)) = part.as_deref() {
-                        split.sync(table.disk.as_ref())?;
+                        split.sync()?;
                     }
                 }
-                table.disk.sync_folder(&table.dir).map_err(|e| storage(&table.dir, &e))
+                table.sync()
             }
         }
     }
@@ -130,7 +130,7 @@ impl Stage {
     pub fn free_bytes(&self) -> Result<u64, Problem> {
         match &self.place {
             Place::Folder(folder) => folder.free_bytes(),
-            Place::Table(table) => table.disk.free_bytes(&table.dir).map_err(|e| storage(&table.dir, &e)),
+            Place::Table(table) => table.free_bytes(),
         }
     }
 

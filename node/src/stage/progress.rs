@@ -36,7 +36,7 @@ impl Progress {
         self.whole.retain(|(entry, _)| entry.index != index);
     }
 
-    /// Writes it into the store, after [`Stage::sync`] said that it is on disk.
+    /// Writes it into the store, after [`super::Stage::sync`] said that it is on disk.
     pub fn record(&self, at: &Connection, transfer: &TransferId, session: i64) -> Result<(), Problem> {
         let finished = |index: u64| self.whole.iter().any(|(entry, _)| entry.index == index);
         for (index, (entry, values)) in &self.chunks {

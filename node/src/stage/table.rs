@@ -19,9 +19,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The node's own folder for splits on their way into a table, and the destination they go to.
 pub struct TableStage {
-    pub(super) dir: PathBuf,
+    dir: PathBuf,
     root: PathBuf,
-    pub(super) disk: Arc<dyn Disk>,
+    disk: Arc<dyn Disk>,
     contract: Contract,
     digest_key: [u8; 32],
     destination: Mutex<Box<dyn Destination>>,
@@ -92,10 +92,7 @@ impl TableStage {
         let path = self.path(name);
         let open = || -> io::Result<File> {
             if !resume {
-                match std::fs::remove_file(&path) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                    _ => {}
-                }
+                gone(std::fs::remove_file(&path))?;
             }
             File::options().create(true).truncate(false).write(true).open(&path)
         };
@@ -107,10 +104,7 @@ impl TableStage {
     pub(super) fn adopt(&self, predecessor: &TransferId, name: &[u8]) -> Result<bool, Problem> {
         let (from, to) = (self.root.join(predecessor.as_str()).join(split_file(name)), self.path(name));
         let link = || -> io::Result<bool> {
-            match std::fs::remove_file(&to) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
+            gone(std::fs::remove_file(&to))?;
             match std::fs::hard_link(&from, &to) {
                 Ok(()) => Ok(true),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -123,10 +117,14 @@ impl TableStage {
     /// Takes the transfer's files away, once it is settled or given up.
     pub fn remove(root: &Path, transfer: &TransferId) -> Result<(), Problem> {
         let dir = root.join(transfer.as_str());
-        match std::fs::remove_dir_all(&dir) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(storage(&dir, &e)),
-            _ => Ok(()),
-        }
+        gone(std::fs::remove_dir_all(&dir)).map_err(|e| storage(&dir, &e))
+    }
+
+    pub(super) fn sync(&self) -> Result<(), Problem> {
+        self.disk.sync_folder(&self.dir).map_err(|e| storage(&self.dir, &e))
+    }
+    pub(super) fn free_bytes(&self) -> Result<u64, Problem> {
+        self.disk.free_bytes(&self.dir).map_err(|e| storage(&self.dir, &e))
     }
 }
 
@@ -143,8 +141,16 @@ impl SplitPart {
             .and_then(|()| self.file.write_all_at(bytes, offset))
             .map_err(|e| storage(&self.path, &e))
     }
-    pub(super) fn sync(&self, disk: &dyn Disk) -> Result<(), Problem> {
-        disk.sync_file(self.file.as_fd(), &self.path).map_err(|e| storage(&self.path, &e))
+    pub(super) fn sync(&self) -> Result<(), Problem> {
+        self.disk.sync_file(self.file.as_fd(), &self.path).map_err(|e| storage(&self.path, &e))
+    }
+}
+
+/// What was not there is removed too.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 
