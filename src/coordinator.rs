@@ -16,14 +16,8 @@ use posthouse_protocol::time::Timestamp;
 use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 
-#[derive(Args)]
-pub(crate) struct Command {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
 #[derive(Subcommand)]
-enum Verb {
+pub(crate) enum Verb {
     /// Make a coordinator: its folder, configuration, keys and first access token
     Init(InitArgs),
     /// Run a coordinator until it is stopped
@@ -31,13 +25,15 @@ enum Verb {
     /// Print a join token for one node, good for one use
     Token(TokenArgs),
     /// List nodes, or revoke one
-    Node(NodeCommand),
+    #[command(subcommand)]
+    Node(NodeVerb),
     /// Hand out and take back tokens of the HTTP API
-    Access(AccessCommand),
+    #[command(subcommand)]
+    Access(AccessVerb),
 }
 
 #[derive(Args)]
-struct InitArgs {
+pub(crate) struct InitArgs {
     /// Folder for keys, registry and ledger; it is made when missing
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
@@ -61,7 +57,7 @@ pub(crate) struct ConfigArg {
 }
 
 #[derive(Args)]
-struct TokenArgs {
+pub(crate) struct TokenArgs {
     #[command(flatten)]
     config: ConfigArg,
     /// Name of the node that may join with it
@@ -72,14 +68,8 @@ struct TokenArgs {
     ttl: Interval,
 }
 
-#[derive(Args)]
-struct NodeCommand {
-    #[command(subcommand)]
-    verb: NodeVerb,
-}
-
 #[derive(Subcommand)]
-enum NodeVerb {
+pub(crate) enum NodeVerb {
     /// List all nodes with what they last reported
     List(ConfigArg),
     /// Revoke a node: it is shut out everywhere within seconds
@@ -91,14 +81,8 @@ enum NodeVerb {
     },
 }
 
-#[derive(Args)]
-struct AccessCommand {
-    #[command(subcommand)]
-    verb: AccessVerb,
-}
-
 #[derive(Subcommand)]
-enum AccessVerb {
+pub(crate) enum AccessVerb {
     /// Make a bearer token for the HTTP API and print it; it is shown this once
     Add {
         #[command(flatten)]
@@ -120,8 +104,8 @@ enum AccessVerb {
     },
 }
 
-pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
-    match command.verb {
+pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
+    match verb {
         Verb::Init(args) => make(args, screen).await,
         Verb::Run(config) => serve(&config.load(screen)?).await,
         Verb::Token(args) => {
@@ -136,12 +120,12 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
             }
             Ok(Done::Yes)
         }
-        Verb::Node(NodeCommand { verb: NodeVerb::List(config) }) => list_nodes(&config.load(screen)?, screen).await,
-        Verb::Node(NodeCommand { verb: NodeVerb::Revoke { config, name } }) => {
+        Verb::Node(NodeVerb::List(config)) => list_nodes(&config.load(screen)?, screen).await,
+        Verb::Node(NodeVerb::Revoke { config, name }) => {
             let revoked: NodeId = config.load(screen)?.ask(&Request::NodeRevoke { node: name }).await?;
             said(screen, &revoked, "revoked", "已吊销")
         }
-        Verb::Access(AccessCommand { verb: AccessVerb::Add { config, name, role } }) => {
+        Verb::Access(AccessVerb::Add { config, name, role }) => {
             let made: AccessMade = config.load(screen)?.ask(&Request::AccessAdd { name, role }).await?;
             if screen.json {
                 screen.object(&made);
@@ -150,10 +134,8 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
             }
             Ok(Done::Yes)
         }
-        Verb::Access(AccessCommand { verb: AccessVerb::List(config) }) => {
-            list_access(&config.load(screen)?, screen).await
-        }
-        Verb::Access(AccessCommand { verb: AccessVerb::Revoke { config, name } }) => {
+        Verb::Access(AccessVerb::List(config)) => list_access(&config.load(screen)?, screen).await,
+        Verb::Access(AccessVerb::Revoke { config, name }) => {
             let revoked: String = config.load(screen)?.ask(&Request::AccessRevoke { name }).await?;
             said(screen, &revoked, "revoked", "已收回")
         }

@@ -9,14 +9,8 @@ use posthouse_protocol::id::{GrantId, NodeId, ResourceRef};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
 
-#[derive(Args)]
-pub(crate) struct Command {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
 #[derive(Subcommand)]
-enum Verb {
+pub(crate) enum Verb {
     /// Let a node take a resource; prints the grant's id
     Add(AddArgs),
     /// List all grants
@@ -31,7 +25,7 @@ enum Verb {
 }
 
 #[derive(Args)]
-struct AddArgs {
+pub(crate) struct AddArgs {
     #[command(flatten)]
     config: ConfigArg,
     /// Node that may take it
@@ -54,8 +48,8 @@ struct AddArgs {
     zone: Option<String>,
 }
 
-pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
-    match command.verb {
+pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
+    match verb {
         Verb::Add(args) => {
             let running = args.config.load(screen)?;
             let request = Request::GrantAdd {

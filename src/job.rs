@@ -12,13 +12,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
-pub(crate) struct Command {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(clap::Args)]
-struct One {
+pub(crate) struct One {
     /// The node's configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -27,7 +21,7 @@ struct One {
 }
 
 #[derive(clap::Subcommand)]
-enum Verb {
+pub(crate) enum Verb {
     /// List the jobs of a running node
     List {
         /// The node's configuration file
@@ -53,8 +47,8 @@ enum Verb {
     Remove(One),
 }
 
-pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
-    match command.verb {
+pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
+    match verb {
         Verb::List { config } => list(&config, screen).await,
         Verb::Run { one, wait, dry_run } => run_job(one, wait, dry_run, screen).await,
         Verb::Pause(One { config, job }) => act(&config, Request::JobPause { job }, screen).await,

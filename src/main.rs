@@ -47,21 +47,27 @@ enum Command {
     /// Run the whole exchange on this machine, told step by step
     Demo(demo::Command),
     /// Make, join and run a node
-    Node(node::Command),
+    #[command(subcommand)]
+    Node(node::Verb),
     /// The standing arrangements of a node: list, run, pause, resume, remove
-    Job(job::Command),
+    #[command(subcommand)]
+    Job(job::Verb),
     /// What was and is under way: list, show, watch, cancel, retry
-    Transfer(transfer::Command),
+    #[command(subcommand)]
+    Transfer(transfer::Verb),
     /// Balance a day between provider, consumer and coordinator, or compare a table row by row
     Reconcile(reconcile::Command),
     /// Count what a day or a month moved
     Statistics(statistics::Command),
     /// Found and look after a coordinator
-    Coordinator(coordinator::Command),
+    #[command(subcommand)]
+    Coordinator(coordinator::Verb),
     /// Give and withdraw grants
-    Grant(grant::Command),
+    #[command(subcommand)]
+    Grant(grant::Verb),
     /// List, show, export and verify receipts
-    Receipt(receipt::Command),
+    #[command(subcommand)]
+    Receipt(receipt::Verb),
     /// Print the page of an error code, offline
     Explain(explain::Command),
     /// Write man pages or shell completions
@@ -98,14 +104,14 @@ async fn run(command: Command, screen: &Screen) -> Outcome {
         Command::Check(command) => check::run(command, screen).await,
         Command::Doctor(command) => doctor::run(command, screen).await,
         Command::Demo(command) => demo::run(command, screen).await,
-        Command::Node(command) => node::run(command, screen).await,
-        Command::Job(command) => job::run(command, screen).await,
-        Command::Transfer(command) => transfer::run(command, screen).await,
+        Command::Node(verb) => node::run(verb, screen).await,
+        Command::Job(verb) => job::run(verb, screen).await,
+        Command::Transfer(verb) => transfer::run(verb, screen).await,
         Command::Reconcile(command) => reconcile::run(command, screen).await,
         Command::Statistics(command) => statistics::run(command, screen).await,
-        Command::Coordinator(command) => coordinator::run(command, screen).await,
-        Command::Grant(command) => grant::run(command, screen).await,
-        Command::Receipt(command) => receipt::run(command, screen).await,
+        Command::Coordinator(verb) => coordinator::run(verb, screen).await,
+        Command::Grant(verb) => grant::run(verb, screen).await,
+        Command::Receipt(verb) => receipt::run(verb, screen).await,
         Command::Explain(command) => explain::run(command, screen),
         Command::Generate(command) => generate::run(command, screen),
     }

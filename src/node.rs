@@ -14,14 +14,8 @@ use posthouse_protocol::problem::{Code, Problem};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-#[derive(clap::Args)]
-pub(crate) struct Command {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
 #[derive(clap::Subcommand)]
-enum Verb {
+pub(crate) enum Verb {
     /// Print or write a commented node.toml
     Init {
         /// Write it to this file, which must not exist yet
@@ -51,8 +45,8 @@ enum Verb {
     },
 }
 
-pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
-    match command.verb {
+pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
+    match verb {
         Verb::Init { out } => init(out.as_deref(), screen),
         Verb::Join { config, token } => join_with(&config, &token, screen).await,
         Verb::Run { config } => serve(&config, screen).await,

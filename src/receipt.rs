@@ -16,14 +16,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-#[derive(clap::Args)]
-pub(crate) struct Command {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
 #[derive(clap::Subcommand)]
-enum Verb {
+pub(crate) enum Verb {
     /// List the receipts of a running node, newest first
     List {
         /// The node's configuration file
@@ -62,8 +56,8 @@ enum Verb {
     },
 }
 
-pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
-    match command.verb {
+pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
+    match verb {
         Verb::List { config, id } => list(&config, id, screen).await,
         Verb::Show { config, id } => show(&config, &id, screen).await,
         Verb::Export { config, id, out } => export(&config, &id, &out, screen).await,

@@ -16,13 +16,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
-pub(crate) struct Command {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(clap::Args)]
-struct One {
+pub(crate) struct One {
     /// The node's configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -31,7 +25,7 @@ struct One {
 }
 
 #[derive(clap::Subcommand)]
-enum Verb {
+pub(crate) enum Verb {
     /// List the transfers of a running node, newest first
     List {
         /// The node's configuration file
@@ -54,8 +48,8 @@ enum Verb {
     Retry(One),
 }
 
-pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
-    match command.verb {
+pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
+    match verb {
         Verb::List { config, job, limit } => list(&config, job, limit, screen).await,
         Verb::Show(One { config, id }) => show(&config, id, screen).await,
         Verb::Watch(One { config, id }) => watch(&config, id, screen).await,
