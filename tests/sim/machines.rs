@@ -122,79 +122,58 @@ pub(crate) async fn node(
 
 /// `transport` as in a configuration; databases and folders below `folder`, tables in memory under `database`.
 pub(crate) fn provider_config(folder: &Path, database: &str, transport: &str) -> String {
-    let folder = folder.display();
-    format!(
-        r#"{}
-[connection.people_db]
-kind = "memory"
-name = "{database}"
-[connection.permits_db]
-kind = "sqlite"
-path = "{folder}/permits.db"
-[[resource]]
-id = "people"
-connection = "people_db"
-table = "people"
-key = ["id"]
-[[resource]]
-id = "permits"
-connection = "permits_db"
-table = "permits"
-key = ["id"]
-watermark = "updated_at"
-[[resource]]
-id = "scans"
-folder = "{folder}/scans"
-"#,
-        head(PROVIDER, &format!("{folder}/node"), transport)
-    )
+    let resource = |id: &str, rest: &str| format!("[[resource]]\nid = \"{id}\"\n{rest}\n");
+    let table = |id: &str| format!("connection = \"{id}_db\"\ntable = \"{id}\"\nkey = [\"id\"]");
+    [
+        head(PROVIDER, folder, database, transport),
+        resource("people", &table("people")),
+        resource("permits", &format!("{}\nwatermark = \"updated_at\"", table("permits"))),
+        resource("scans", &format!("folder = \"{}/scans\"", folder.display())),
+    ]
+    .concat()
 }
 
 pub(crate) fn consumer_config(folder: &Path, database: &str, transport: &str) -> String {
-    let folder = folder.display();
-    format!(
-        r#"{}
-[connection.people_db]
-kind = "memory"
-name = "{database}"
-[connection.permits_db]
-kind = "sqlite"
-path = "{folder}/permits.db"
-[[job]]
-name = "people"
-resource = "{PROVIDER}/people"
-into = {{ connection = "people_db", table = "people" }}
-mode = "full"
-write = "replace"
+    let job = |name: &str, into: &str, mode: &str, write: &str| {
+        format!(
+            r#"[[job]]
+name = "{name}"
+resource = "{PROVIDER}/{name}"
+into = {{ {into} }}
+mode = "{mode}"
+write = "{write}"
 schedule = "manual"
-[[job]]
-name = "permits"
-resource = "{PROVIDER}/permits"
-into = {{ connection = "permits_db", table = "permits" }}
-mode = "incremental"
-write = "upsert"
-schedule = "manual"
-[[job]]
-name = "scans"
-resource = "{PROVIDER}/scans"
-into = {{ folder = "{folder}/scans" }}
-write = "upsert"
-schedule = "manual"
-"#,
-        head(CONSUMER, &format!("{folder}/node"), transport)
-    )
+"#
+        )
+    };
+    let table = |name: &str| format!("connection = \"{name}_db\", table = \"{name}\"");
+    [
+        head(CONSUMER, folder, database, transport),
+        job("people", &table("people"), "full", "replace"),
+        job("permits", &table("permits"), "incremental", "upsert"),
+        job("scans", &format!("folder = \"{}/scans\"", folder.display()), "full", "upsert"),
+    ]
+    .concat()
 }
 
-fn head(name: &str, data_dir: &str, transport: &str) -> String {
+/// What both configurations say: the node, its coordinator, and where its tables are.
+fn head(name: &str, folder: &Path, database: &str, transport: &str) -> String {
+    let folder = folder.display();
     format!(
         r#"[node]
 name = "{name}"
-data_dir = "{data_dir}"
+data_dir = "{folder}/node"
 listen = "0.0.0.0:7843"
 transport = "{transport}"
 advertise = "{name}:7843"
 [coordinator]
 address = "{CENTRE}:7840"
+[connection.people_db]
+kind = "memory"
+name = "{database}"
+[connection.permits_db]
+kind = "sqlite"
+path = "{folder}/permits.db"
 "#
     )
 }
