@@ -204,9 +204,12 @@ impl Centre {
             if let (Some(Verdict::Ungranted), Some(cause)) = (row.verdict, &row.ungranted) {
                 alarm::raise(&*self.store, alarm::Kind::Ungranted, id.as_str(), cause, self.world.clock.now()).await;
             }
-            if row.verdict == Some(Verdict::Mismatched) || !row.contradicting_leaves.is_empty() {
-                let cause = "the statements of the two parties do not agree";
-                alarm::raise(&*self.store, alarm::Kind::Contradiction, id.as_str(), cause, self.world.clock.now())
+            let disagree = row.verdict == Some(Verdict::Mismatched) || !row.contradicting_leaves.is_empty();
+            let disagree = disagree.then(|| "the statements of the two parties do not agree".to_owned());
+            let stray = row.strays.last();
+            let stray = stray.map(|s| format!("it is stated as one between {} and {} too", s.provider, s.consumer));
+            if let Some(cause) = disagree.or(stray) {
+                alarm::raise(&*self.store, alarm::Kind::Contradiction, id.as_str(), &cause, self.world.clock.now())
                     .await;
             }
         }

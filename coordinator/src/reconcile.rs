@@ -14,7 +14,7 @@ use posthouse_protocol::centre::Progress;
 use posthouse_protocol::id::{GrantId, JobId, NodeId, ReceiptId, ResourceRef, TransferId};
 use posthouse_protocol::job::{Mode, State};
 use posthouse_protocol::manifest::Manifest;
-use posthouse_protocol::reconciliation::{Finding, Verdict};
+use posthouse_protocol::reconciliation::{Difference, Finding, Party, Verdict};
 use posthouse_protocol::statement::{Body, Ending, Landing, Outcome, Statement};
 use posthouse_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -80,6 +80,10 @@ pub struct TransferRow {
     /// What is wrong, and whose, where the verdict says that something is.
     #[schema(value_type = Vec<Object>)]
     pub findings: Vec<Finding>,
+    /// Whoever named other parties for it, each once and with what was named. None of it is in the verdict.
+    #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
+    pub strays: Vec<Finding>,
     /// Both parties say that it ended without a landing: nothing to balance.
     pub ended_by_both: bool,
     /// Why its grant does not cover what was handed over.
@@ -119,6 +123,11 @@ impl TransferRow {
         let issued = statement.issued();
         let naming = Naming::of_body(statement.body())?;
         let mut row = row.unwrap_or_else(|| Self::begin(naming, issued, at));
+        row.as_of = row.as_of.max(at);
+        if !row.is_between(statement.body()) {
+            row.strays.extend(row.strayed(statement, at));
+            return Some(row);
+        }
         match statement.body() {
             Body::Provider(_, manifest) if row.provider_leaf.is_none() => row.handed_over(manifest, leaf),
             Body::Consumer(_, landing) if row.consumer_leaf.is_none() => row.landed(landing, statement, leaf),
@@ -131,8 +140,43 @@ impl TransferRow {
             row.state = State::Settled;
             row.receipt_at = row.receipt_at.or(Some(at));
         }
-        row.as_of = row.as_of.max(at);
         Some(row)
+    }
+
+    /// Whether a body speaks of a transfer between this one's parties. Whoever spoke of it first named them: an id
+    /// is drawn at random, and before that nobody but the two knows it.
+    pub(crate) fn is_between(&self, body: &Body) -> bool {
+        body.parties() == Some((&self.provider, &self.consumer))
+    }
+
+    /// What is wrong with a statement that names other parties; None where the same was told before.
+    fn strayed(&self, statement: &Statement, at: Timestamp) -> Option<Finding> {
+        let Naming { transfer, job, resource, consumer } = Naming::of_body(statement.body())?;
+        let provider = resource.node.clone();
+        let party = if *statement.issuer() == provider { Party::Provider } else { Party::Consumer };
+        let same = |told: &Finding| (told.party, &told.provider, &told.consumer) == (party, &provider, &consumer);
+        if self.strays.len() >= STRAYS_MAX || self.strays.iter().any(same) {
+            return None;
+        }
+        // What it names stands on the side that its issuer claims to be, the transfer's own party on the other.
+        let named = [("provider", &provider, &self.provider), ("consumer", &consumer, &self.consumer)];
+        let differences = named.into_iter().filter(|(_, theirs, own)| theirs != own).map(|(what, theirs, own)| {
+            let (provider, consumer) = if party == Party::Provider { (theirs, own) } else { (own, theirs) };
+            Difference { what: what.to_owned(), provider: provider.to_string(), consumer: consumer.to_string() }
+        });
+        let differences = differences.collect();
+        Some(Finding {
+            verdict: Verdict::Mismatched,
+            transfer: Some(transfer),
+            job,
+            resource,
+            provider,
+            consumer,
+            party,
+            differences,
+            keys: Vec::new(),
+            since: at,
+        })
     }
 
     fn begin(naming: Naming, started: Timestamp, at: Timestamp) -> Self {
@@ -170,6 +214,7 @@ impl TransferRow {
             as_of: at,
             verdict: None,
             findings: Vec::new(),
+            strays: Vec::new(),
             ended_by_both: false,
             ungranted: None,
         }
@@ -265,3 +310,6 @@ impl Naming {
         })
     }
 }
+
+/// Strays of one transfer that are told; the ledger has all of them.
+const STRAYS_MAX: usize = 16;

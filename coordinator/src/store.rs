@@ -89,6 +89,8 @@ pub(crate) trait Store: Send + Sync {
     async fn transfers_of(&self, verdict: Verdict, window: Window, page: Page) -> Result<Vec<TransferRow>, Problem>;
     /// Those whose verdict still depends on time, newest first.
     async fn open_transfers(&self, window: Window, page: Page) -> Result<Vec<TransferRow>, Problem>;
+    /// Those that somebody stated for other parties, newest first.
+    async fn strayed(&self, window: Window, page: Page) -> Result<Vec<TransferRow>, Problem>;
     /// Those with a receipt, by the time the centre had both statements, newest first.
     async fn receipts(&self, window: Window, page: Page) -> Result<Vec<TransferRow>, Problem>;
 

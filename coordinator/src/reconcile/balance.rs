@@ -93,6 +93,18 @@ pub(crate) async fn balance(
             break;
         }
     }
+    let mut after = None;
+    loop {
+        let rows = store.strayed(day.window, Page { after, limit: PAGE }).await?;
+        after = next(&rows);
+        for finding in rows.into_iter().flat_map(|row| row.strays) {
+            counts.add(finding.verdict);
+            findings.push(finding);
+        }
+        if after.is_none() {
+            break;
+        }
+    }
     for finding in deep(store, day).await? {
         counts.add(finding.verdict);
         findings.push(finding);

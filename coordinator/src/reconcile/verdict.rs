@@ -44,8 +44,8 @@ impl TransferRow {
     }
 
     fn judgement(&self, statements: &[(Statement, Timestamp)], now: Timestamp, overdue_after_ms: i64) -> Judgement {
-        let arrived: Vec<Arrived<'_>> =
-            statements.iter().map(|(statement, at)| Arrived { statement, at: *at }).collect();
+        let own = statements.iter().filter(|(statement, _)| self.is_between(statement.body()));
+        let arrived: Vec<Arrived<'_>> = own.map(|(statement, at)| Arrived { statement, at: *at }).collect();
         // The centre takes a statement and includes it in one step.
         let evidence = Evidence { statements: &arrived, proven: true };
         judge(evidence, now, overdue_after_ms, &|_| self.ungranted.is_none())

@@ -256,6 +256,9 @@ impl Store for Sqlite {
     async fn open_transfers(&self, window: Window, page: Page) -> Result<Vec<TransferRow>, Problem> {
         self.read(move |c| transfers::open(c, window, &page)).await
     }
+    async fn strayed(&self, window: Window, page: Page) -> Result<Vec<TransferRow>, Problem> {
+        self.read(move |c| transfers::strayed(c, window, &page)).await
+    }
     async fn receipts(&self, window: Window, page: Page) -> Result<Vec<TransferRow>, Problem> {
         self.read(move |c| transfers::receipts(c, window, &page)).await
     }

@@ -4,9 +4,10 @@ use super::scene::{CONSUMER, DAY_MS, Exchange, Node, PROVIDER, Scene, chain, end
 use crate::admin::{DayBalance, Deep, Request};
 use posthouse_protocol::centre::{CentreAnswer, CentreRequest, Proof};
 use posthouse_protocol::id::GrantId;
+use posthouse_protocol::job::State;
 use posthouse_protocol::ledger::{Checkpoint, Inclusion, LedgerKey, leaf_hash, verify_consistency, verify_inclusion};
 use posthouse_protocol::problem::Code;
-use posthouse_protocol::reconciliation::Verdict;
+use posthouse_protocol::reconciliation::{Party, Verdict};
 use posthouse_protocol::statement::{Body, Statement};
 
 struct Pair {
@@ -163,6 +164,45 @@ async fn the_day_names_what_differs_what_is_overdue_and_what_no_grant_covers() {
     for kind in ["contradiction", "ungranted"] {
         assert!(alarms.iter().any(|(raised, _)| raised == kind), "{kind}: {alarms:?}");
     }
+}
+
+#[tokio::test]
+async fn a_statement_that_names_other_parties_is_told_by_name_and_makes_no_verdict() {
+    let pair = pair().await;
+    let exchange = pair.exchange();
+    pair.provider.submit(&[&exchange.handover]).await;
+    let thief = pair.scene.joined("transport.test.example").await;
+    // It has heard of the id: it says that it hands this over, that it failed, and that it took it.
+    let mut claimed = manifest(&pair.scene, &thief, &pair.consumer, &pair.grant);
+    claimed.transfer = exchange.manifest.transfer.clone();
+    let mut taken = landing(&exchange.manifest, &exchange.handover);
+    taken.consumer = thief.name.clone();
+    let failed = thief.sign(Body::Failure(chain(), ending(&claimed, Code::Cancelled)));
+    let handed = thief.sign(Body::Provider(chain(), Box::new(claimed)));
+    let taken = thief.sign(Body::Consumer(chain(), taken));
+    let proofs = thief.submit(&[&handed, &failed, &taken]).await;
+    assert!(proofs.iter().all(|proof| proof.refused.is_none()), "said is said, and kept");
+    let counts = pair.day().await.counts;
+    assert_eq!((counts.pending, counts.mismatched, counts.ungranted, counts.one_sided), (1, 2, 0, 0));
+
+    pair.consumer.submit(&[&exchange.landing]).await;
+    let day = pair.day().await;
+    assert_eq!((day.counts.matched, day.counts.mismatched, day.counts.pending), (1, 2, 0));
+    let row = pair.scene.centre().store.transfer(&exchange.manifest.transfer).await.unwrap().unwrap();
+    assert_eq!((row.state, row.verdict, row.findings.len()), (State::Settled, Some(Verdict::Matched), 0));
+    assert_eq!(row.strays, day.findings);
+    let told: Vec<_> = day.findings.iter().map(|f| (f.party, f.provider.as_str(), f.consumer.as_str())).collect();
+    assert_eq!(
+        told,
+        [(Party::Provider, thief.name.as_str(), CONSUMER), (Party::Consumer, PROVIDER, thief.name.as_str())]
+    );
+    let first = &day.findings[0].differences;
+    assert_eq!(
+        (first[0].what.as_str(), first[0].provider.as_str(), first[0].consumer.as_str()),
+        ("provider", thief.name.as_str(), PROVIDER)
+    );
+    let subject = exchange.manifest.transfer.to_string();
+    assert!(pair.scene.alarms().await.contains(&("contradiction".to_owned(), subject)));
 }
 
 #[tokio::test]

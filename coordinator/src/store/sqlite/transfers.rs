@@ -17,7 +17,10 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 pub(super) fn apply(t: &Transaction<'_>, leaf: &Leaf, index: u64, at: Timestamp) -> Result<(), Failure> {
     let Some(transfer) = leaf.transfer() else { return Ok(()) };
     let Some(mut row) = TransferRow::stated(one(t, transfer)?, leaf.statement(), index, at) else { return Ok(()) };
-    if let Body::Provider(_, manifest) = leaf.statement().body() {
+    let body = leaf.statement().body();
+    if let Body::Provider(_, manifest) = body
+        && row.is_between(body)
+    {
         let grant = policy::grant(t, &manifest.grant)?;
         row.ungranted = row.ungranted.or(coverage(grant.as_ref(), manifest).err());
     }
@@ -107,6 +110,15 @@ pub(super) fn open(c: &Connection, window: Window, page: &Page) -> Result<Vec<Tr
     collect(statement.query((window.from.0, window.until.0, at, transfer, signed(page.limit)))?)
 }
 
+pub(super) fn strayed(c: &Connection, window: Window, page: &Page) -> Result<Vec<TransferRow>, Failure> {
+    let (at, transfer) = after(page);
+    let mut statement = c.prepare_cached(
+        "SELECT data FROM transfers WHERE strays > 0 AND at >= ?1 AND at < ?2 AND (at, transfer) < (?3, ?4)
+         ORDER BY at DESC, transfer DESC LIMIT ?5",
+    )?;
+    collect(statement.query((window.from.0, window.until.0, at, transfer, signed(page.limit)))?)
+}
+
 pub(super) fn receipts(c: &Connection, window: Window, page: &Page) -> Result<Vec<TransferRow>, Failure> {
     let (at, transfer) = after(page);
     let mut statement = c.prepare_cached(
@@ -168,10 +180,11 @@ pub(super) fn alarms(c: &Connection, open_only: bool) -> Result<Vec<Alarm>, Fail
 fn put(t: &Transaction<'_>, row: &TransferRow) -> Result<(), Failure> {
     let data = serde_json::to_string(row).map_err(Failure::damaged)?;
     t.prepare_cached(
-        "INSERT INTO transfers (transfer, at, provider, consumer, state, verdict, receipt, receipt_at, data)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+        "INSERT INTO transfers (transfer, at, provider, consumer, state, verdict, receipt, receipt_at, data, strays)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          ON CONFLICT (transfer) DO UPDATE SET at = excluded.at, state = excluded.state, verdict = excluded.verdict,
-             receipt = excluded.receipt, receipt_at = excluded.receipt_at, data = excluded.data",
+             receipt = excluded.receipt, receipt_at = excluded.receipt_at, data = excluded.data,
+             strays = excluded.strays",
     )?
     .execute((
         row.transfer.as_str(),
@@ -183,6 +196,7 @@ fn put(t: &Transaction<'_>, row: &TransferRow) -> Result<(), Failure> {
         row.receipt_at.and(row.receipt.as_ref()).map(ReceiptId::as_str),
         row.receipt_at.map(|at| at.0),
         data,
+        signed(row.strays.len() as u64),
     ))?;
     Ok(())
 }
