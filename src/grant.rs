@@ -11,7 +11,7 @@ use posthouse_protocol::time::Timestamp;
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
-    /// Let a node take a resource; prints the grant's id
+    /// Let a node take a resource, or move the end of its grant; prints the grant's id
     Add(AddArgs),
     /// List all grants
     List(ConfigArg),
@@ -65,6 +65,13 @@ pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
                 screen.object(&grant);
             } else {
                 screen.line(&grant.id);
+            }
+            if let Some(before) = grant.until_before {
+                let (before, until) = (time(Some(before)), time(Some(grant.until)));
+                screen.note(screen.say(
+                    &format!("it stood already; it ended at {before} and now ends at {until}"),
+                    &format!("该授权已存在；原截止 {before}，现截止 {until}"),
+                ));
             }
             Ok(Done::Yes)
         }

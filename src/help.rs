@@ -168,7 +168,10 @@ const CHINESE: &[(&str, &str)] = &[
     ("Take an access back", "收回访问权限"),
     ("Found and look after a coordinator", "新建、运行和管理协调中心"),
     ("Give and withdraw grants", "发放与撤回授权"),
-    ("Let a node take a resource; prints the grant's id", "授权节点获取一项资源；输出授权编号"),
+    (
+        "Let a node take a resource, or move the end of its grant; prints the grant's id",
+        "授权节点获取一项资源，或调整其授权的截止时间；输出授权编号",
+    ),
     ("List all grants", "列出所有授权"),
     ("Withdraw a grant: what runs under it stops within seconds", "撤回授权：正在进行的交换数秒内停止"),
     ("Id of the grant", "授权编号"),

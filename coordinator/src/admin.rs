@@ -208,6 +208,10 @@ pub struct GrantRow {
     pub zone: Option<String>,
     #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked_at: Option<Timestamp>,
+    /// Answered to a grant that stood already: when it ended before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until_before: Option<Timestamp>,
 }
 
 /// The three-party balance of one day.

@@ -1,11 +1,13 @@
 //! 授权策略: grants, and each node's signed policy made from them.
 //! Each change raises the sequence of exactly the nodes it concerns, in the transaction that makes it; they
 //! are told at once where they are connected, and learn it from their next heartbeat where they are not.
+//! A consumer has one live grant for a resource: to give it again is to move its end, and what runs goes on.
 //! The providing node enforces; the centre afterwards checks what was handed over against the grant it names.
 
 use crate::Centre;
 use crate::admin::GrantRow;
 use crate::alarm;
+use crate::store::Granted;
 use crate::store::records::{GrantRecord, NodeRecord, PolicyMaterial};
 use posthouse_protocol::catalog::Sharing;
 use posthouse_protocol::centre::{CentreRequest, Profile};
@@ -78,10 +80,24 @@ impl Centre {
             created_at: now,
             revoked_at: None,
         };
-        let row = grant_row(&record)?;
-        self.store.add_grant(record).await?;
+        let (what, row) = match self.store.add_grant(record.clone()).await? {
+            Granted::Added => ("grant.add", grant_row(&record)?),
+            Granted::Moved { grant, until } => {
+                ("grant.renew", GrantRow { until_before: Some(until), ..grant_row(&grant)? })
+            }
+            Granted::Taken(known) => {
+                return Err(Problem::new(Code::GrantTaken)
+                    .with("consumer", known.consumer)
+                    .with("resource", known.resource)
+                    .with("grant", known.id)
+                    .with("until", known.until));
+            }
+        };
+        if row.until_before == Some(row.until) {
+            return Ok(row);
+        }
         let details = serde_json::to_string(&row).unwrap_or_default();
-        self.ledger.act("grant.add", who, &details).await?;
+        self.ledger.act(what, who, &details).await?;
         self.push(&[grant.consumer, grant.resource.node]);
         Ok(row)
     }
@@ -217,6 +233,38 @@ impl Centre {
     }
 }
 
+/// How a live grant stands to a new one for the same consumer and resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// Nothing differs but its life.
+    Same,
+    /// They hold in different zones.
+    Apart,
+    /// Where both hold, nobody could say which of them does.
+    InTheWay,
+}
+
+impl Beside {
+    pub(crate) fn of(known: &GrantRecord, new: &GrantRecord) -> Self {
+        let (Some(known), Some(new)) = (Grant::decode(&known.encoded), Grant::decode(&new.encoded)) else {
+            return Self::InTheWay;
+        };
+        if (Grant { id: new.id.clone(), from: new.from, until: new.until, ..known.clone() }) == new {
+            Self::Same
+        } else if known.zone.is_some() && new.zone.is_some() && known.zone != new.zone {
+            Self::Apart
+        } else {
+            Self::InTheWay
+        }
+    }
+}
+
+/// A grant as it is, but ending at another time. A transfer that runs under it goes on.
+pub(crate) fn ending_at(record: &GrantRecord, until: Timestamp) -> Option<GrantRecord> {
+    let grant = Grant { until, ..Grant::decode(&record.encoded)? };
+    Some(GrantRecord { until, encoded: grant.encode().into(), ..record.clone() })
+}
+
 /// Whether the grant that a manifest names covers it; the reason where it does not.
 pub(crate) fn coverage(grant: Option<&GrantRecord>, manifest: &Manifest) -> Result<(), String> {
     let no = |why: &str| Err(why.to_owned());
@@ -254,6 +302,7 @@ fn grant_row(record: &GrantRecord) -> Result<GrantRow, Problem> {
         filter: record.filter_text.clone(),
         zone: grant.zone,
         revoked_at: record.revoked_at,
+        until_before: None,
     })
 }
 

@@ -45,7 +45,8 @@ pub(crate) trait Store: Send + Sync {
     async fn set_profile(&self, node: &NodeId, profile: Profile) -> Result<(), Problem>;
 
     // policy
-    async fn add_grant(&self, grant: GrantRecord) -> Result<(), Problem>;
+    /// One live grant for a pair and a zone: the same again moves its end.
+    async fn add_grant(&self, grant: GrantRecord) -> Result<Granted, Problem>;
     async fn grants(&self) -> Result<Vec<GrantRecord>, Problem>;
     /// The grant as revoked; None = unknown or revoked before.
     async fn revoke_grant(&self, id: &GrantId, at: Timestamp) -> Result<Option<GrantRecord>, Problem>;
@@ -114,6 +115,19 @@ pub(crate) struct JoinRecord {
     pub(crate) statement_key: [u8; 32],
     pub(crate) profile: Profile,
     pub(crate) now: Timestamp,
+}
+
+/// What became of a grant that was to be added.
+#[derive(Debug, Clone)]
+pub(crate) enum Granted {
+    Added,
+    /// It stood already, and now ends when the new one would; before, it ended at `until`.
+    Moved {
+        grant: GrantRecord,
+        until: Timestamp,
+    },
+    /// This one is in the way: nothing was changed.
+    Taken(GrantRecord),
 }
 
 /// One heartbeat as it is kept.

@@ -164,6 +164,8 @@ codes! {
         "revoke it first to let another machine take its name", "如要换机器使用该名称，请先吊销";
     RateLimited = 6003, Failed, "too many attempts", "尝试次数过多",
         "wait a minute", "请等待一分钟";
+    GrantTaken = 6004, Usage, "{consumer} has a grant for {resource} already: {grant}, until {until}", "{consumer} 已有 {resource} 的授权：{grant}，有效至 {until}",
+        "with the same columns, rows and zone, `grant add` moves its end; for others, first `posthouse grant revoke {grant}`", "列、行条件和网络区域都相同时，`grant add` 会调整其截止时间；不同则先执行 `posthouse grant revoke {grant}`";
     InsideFailed = 9001, Failed, "something inside failed that should not", "发生了不应发生的内部错误",
         "keep the log and report it", "请保留日志并上报";
 }

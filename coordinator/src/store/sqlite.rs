@@ -9,7 +9,7 @@ mod transfers;
 use super::records::{
     AccessRecord, GrantRecord, Issued, Joining, NodeRecord, Page, PolicyMaterial, TokenRecord, Window,
 };
-use super::{Appended, JoinRecord, Report, Store, StoredLeaf};
+use super::{Appended, Granted, JoinRecord, Report, Store, StoredLeaf};
 use crate::alarm::Alarm;
 use crate::ledger::Leaf;
 use crate::reconcile::TransferRow;
@@ -168,7 +168,7 @@ impl Store for Sqlite {
         self.write(move |t| membership::set_profile(t, &node, &profile)).await
     }
 
-    async fn add_grant(&self, grant: GrantRecord) -> Result<(), Problem> {
+    async fn add_grant(&self, grant: GrantRecord) -> Result<Granted, Problem> {
         self.write(move |t| policy::add_grant(t, &grant)).await
     }
     async fn grants(&self) -> Result<Vec<GrantRecord>, Problem> {

@@ -1,12 +1,12 @@
 //! Grants reach the nodes they concern, signed, at once; and what may not be granted is not.
 
-use super::scene::{CONSUMER, Node, PROVIDER, Scene};
-use crate::admin::Request;
+use super::scene::{CONSUMER, DAY_MS, Node, PROVIDER, Scene};
+use crate::admin::{GrantRow, Request};
 use posthouse_protocol::catalog::{CatalogRef, Sharing};
 use posthouse_protocol::centre::{CentreAnswer, CentreRequest};
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::policy::{Freshness, Grant, Policy};
-use posthouse_protocol::problem::Code;
+use posthouse_protocol::problem::{Code, Lang};
 use posthouse_protocol::trust::TrustStore;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -132,6 +132,44 @@ async fn what_may_not_be_granted_is_refused() {
         let refused = scene.ask(Request::GrantAdd { consumer, resource, until, columns, filter, zone: None }).await;
         assert_eq!(refused.unwrap_err().code, Code::UsageInvalid);
     }
+}
+
+#[tokio::test]
+async fn a_grant_given_again_moves_its_end_and_another_for_the_same_pair_is_refused() {
+    let scene = Scene::start().await;
+    let (provider, _consumer) = (scene.joined(PROVIDER).await, scene.joined(CONSUMER).await);
+    let resource = format!("{PROVIDER}/person");
+    let id = scene.grant(&resource).await;
+    let before = policy(&provider).await;
+    let until = Grant::decode(&before.grants[0]).unwrap().until;
+    let add = async |until, columns: Option<&str>| {
+        let Request::GrantAdd { consumer, resource, .. } = scene.grant_request(&resource) else { panic!() };
+        let columns = columns.map(|column| vec![column.to_owned()]);
+        let request = Request::GrantAdd { consumer, resource, until, columns, filter: None, zone: None };
+        scene.ask(request).await.map(|answer| serde_json::from_value::<GrantRow>(answer.done).unwrap())
+    };
+    // Before it ends, so that what runs under it goes on.
+    let later = until.plus_ms(DAY_MS);
+    let renewed = add(later, None).await.unwrap();
+    assert_eq!((&renewed.id, renewed.until, renewed.until_before), (&id, later, Some(until)));
+    let after = policy(&provider).await;
+    let granted = Grant::decode(&after.grants[0]).unwrap();
+    assert_eq!((after.grants.len(), granted.id, granted.until), (1, id.clone(), later));
+    assert!(after.version() > before.version());
+    // The same once more changes nothing, and nobody is told of it.
+    assert_eq!(add(later, None).await.unwrap().until_before, Some(later));
+    assert_eq!(policy(&provider).await.version(), after.version());
+
+    let refused = add(later, Some("name")).await.unwrap_err();
+    assert_eq!(refused.code, Code::GrantTaken);
+    assert!(refused.hint(Lang::En).contains(&format!("grant revoke {id}")), "{}", refused.hint(Lang::En));
+    assert_eq!(policy(&provider).await.grants, after.grants);
+    scene.ask(Request::GrantRevoke { grant: id.clone() }).await.unwrap();
+    let other = add(later, Some("name")).await.unwrap();
+    assert_eq!((other.id != id, other.until_before), (true, None));
+    // One that has ended is in nobody's way.
+    scene.clock.go(3 * DAY_MS);
+    assert_eq!(add(later.plus_ms(3 * DAY_MS), None).await.unwrap().until_before, None);
 }
 
 #[tokio::test]

@@ -1,12 +1,32 @@
 //! Grants, and what one node's policy consists of.
 
+use super::super::Granted;
 use super::super::records::{GrantRecord, NodeRecord, PolicyMaterial};
 use super::{Failure, membership};
+use crate::policy::{Beside, ending_at};
 use posthouse_protocol::id::{GrantId, NodeId, ResourceId, ResourceRef};
 use posthouse_protocol::time::Timestamp;
 use rusqlite::{Connection, Row, Transaction};
 
-pub(super) fn add_grant(t: &Transaction<'_>, grant: &GrantRecord) -> Result<(), Failure> {
+pub(super) fn add_grant(t: &Transaction<'_>, grant: &GrantRecord) -> Result<Granted, Failure> {
+    let parties = [grant.consumer.clone(), grant.resource.node.clone()];
+    let mut same = None;
+    for known in live(t, grant)? {
+        match Beside::of(&known, grant) {
+            Beside::InTheWay => return Ok(Granted::Taken(known)),
+            Beside::Same => same = Some(known),
+            Beside::Apart => {}
+        }
+    }
+    if let Some(known) = same {
+        let moved = ending_at(&known, grant.until).ok_or_else(|| Failure::damaged("a grant cannot be read"))?;
+        if moved.until != known.until {
+            let row = (moved.id.as_str(), moved.until.0, &moved.encoded);
+            t.execute("UPDATE grants SET until = ?2, encoded = ?3 WHERE id = ?1", row)?;
+            bump(t, Some(&parties))?;
+        }
+        return Ok(Granted::Moved { grant: moved, until: known.until });
+    }
     t.execute(
         "INSERT INTO grants (id, consumer, provider, resource, until, encoded, filter_text, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -21,7 +41,18 @@ pub(super) fn add_grant(t: &Transaction<'_>, grant: &GrantRecord) -> Result<(), 
             grant.created_at.0,
         ),
     )?;
-    bump(t, Some(&[grant.consumer.clone(), grant.resource.node.clone()]))
+    bump(t, Some(&parties))?;
+    Ok(Granted::Added)
+}
+
+/// Grants for the same consumer and resource that hold when this one is made.
+fn live(t: &Transaction<'_>, grant: &GrantRecord) -> Result<Vec<GrantRecord>, Failure> {
+    let mut statement = t.prepare_cached(&format!(
+        "SELECT {GRANT} FROM grants WHERE consumer = ?1 AND provider = ?2 AND resource = ?3
+             AND revoked_at IS NULL AND until > ?4 ORDER BY created_at DESC, id"
+    ))?;
+    let (provider, resource) = (grant.resource.node.as_str(), grant.resource.resource.as_str());
+    collect(statement.query((grant.consumer.as_str(), provider, resource, grant.created_at.0))?)
 }
 
 pub(super) fn grants(c: &Connection) -> Result<Vec<GrantRecord>, Failure> {
@@ -50,7 +81,8 @@ pub(super) fn revoke_grant(t: &Transaction<'_>, id: &GrantId, at: Timestamp) -> 
 pub(super) fn material(c: &Connection, node: &NodeId) -> Result<Option<PolicyMaterial>, Failure> {
     let Some(own) = membership::node(c, node)? else { return Ok(None) };
     let mut statement = c.prepare_cached(&format!(
-        "SELECT {GRANT} FROM grants WHERE (consumer = ?1 OR provider = ?1) AND revoked_at IS NULL ORDER BY id"
+        "SELECT {GRANT} FROM grants WHERE (consumer = ?1 OR provider = ?1) AND revoked_at IS NULL
+         ORDER BY created_at DESC, id"
     ))?;
     let grants = collect(statement.query([node.as_str()])?)?;
     let mut statement = c.prepare_cached(ACQUAINTED)?;
