@@ -242,18 +242,18 @@ pub fn refused(problem: &Problem, statement: Option<&Statement>) -> Refused {
         cause: cause(problem),
         statement: statement.map(|statement| statement.bytes().to_vec()).unwrap_or_default().into(),
         temporary: problem.code == Code::Busy,
+        facts: Some(problem.told()).filter(|facts| !facts.is_empty()),
     }
 }
 
 /// The other side's ending as a problem of this side.
 pub fn problem_of(refused: &Refused, subject: &Subject) -> Problem {
-    let code = Code::from_number(refused.code).unwrap_or(Code::InsideFailed);
-    Problem::new(code)
-        .with("consumer", &subject.consumer)
-        .with("provider", subject.provider())
-        .with("resource", &subject.resource)
-        .with("peer", subject.provider())
-        .cause(&refused.cause)
+    refused.problem(&[
+        ("consumer", &subject.consumer),
+        ("provider", subject.provider()),
+        ("resource", &subject.resource),
+        ("peer", subject.provider()),
+    ])
 }
 
 /// Keeps the other side's refusal or failure, if it is one about this transfer; anything else is dropped.
@@ -317,10 +317,7 @@ pub fn check_landing(statement: &Statement, subject: &Subject, handed: &Statemen
 
 fn cause(problem: &Problem) -> String {
     let mut cause = problem.said();
-    if cause.len() > limits::REASON_BYTES_MAX {
-        let end = (0..=limits::REASON_BYTES_MAX).rev().find(|at| cause.is_char_boundary(*at)).unwrap_or(0);
-        cause.truncate(end);
-    }
+    cause.truncate(cause.floor_char_boundary(limits::REASON_BYTES_MAX));
     cause
 }
 

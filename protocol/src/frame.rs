@@ -17,6 +17,7 @@ pub use line::{FrameDecoder, FrameError};
 use crate::id::{GrantId, JobId, NodeId, ResourceId, TransferId};
 use crate::job::{Mode, Write};
 use crate::manifest::{Entry, LeftOut};
+use crate::problem::{Code, Problem};
 use crate::schema::Contract;
 use crate::watermark::Watermark;
 use minicbor::bytes::{ByteArray, ByteVec};
@@ -246,6 +247,18 @@ pub struct Refused {
     /// Whether trying the same again later may help (busy, paused) without anybody changing anything.
     #[n(3)]
     pub temporary: bool,
+    /// What the code's title is about in this case, by name, as `Problem::told` gives it.
+    #[n(4)]
+    pub facts: Option<Vec<(String, String)>>,
+}
+
+impl Refused {
+    /// What became of `problem` at the side that was told; what that one knows itself of it counts first.
+    pub fn problem(&self, known: &[(&str, &dyn std::fmt::Display)]) -> Problem {
+        let code = Code::from_number(self.code).unwrap_or(Code::InsideFailed);
+        let problem = known.iter().fold(Problem::new(code), |problem, (name, value)| problem.with(name, value));
+        problem.heard(&self.cause, self.facts.as_deref().unwrap_or_default())
+    }
 }
 
 /// A provider pushes: asks the consumer to take `resource` by its job that accepts `PROVIDER/job`.

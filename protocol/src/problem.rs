@@ -1,6 +1,9 @@
-//! The list of PH codes, and a problem as it travels to a person: code, facts, cause.
+//! The list of PH codes, and a problem as it travels to a person: code, facts, cause. What another node is told
+//! of it is in [`told`].
 //! Each code has a title and a hint in both languages here and a page in `docs/errors/PHnnnn.md`.
 //! Titles and hints are templates: `{name}` is replaced by the fact of that name.
+
+mod told;
 
 use std::fmt;
 
@@ -238,10 +241,6 @@ impl Problem {
             Lang::En => text.hint_en,
             Lang::Zh => text.hint_zh,
         })
-    }
-    /// What travels beside the code where only a text can: the cause, or what the title says of this case.
-    pub fn said(&self) -> String {
-        if self.cause.is_empty() && !self.facts.is_empty() { self.title(Lang::En) } else { self.cause.clone() }
     }
     /// A fact that is not known here (it did not travel with the code) shows as an ellipsis.
     fn fill(&self, template: &str) -> String {

@@ -80,13 +80,13 @@ impl Comparison {
     }
 
     fn refusal(&self, refused: &Refused) -> Problem {
-        let code = Code::from_number(refused.code).unwrap_or(Code::InsideFailed);
-        Problem::new(code)
-            .with("consumer", &self.ctx.name)
-            .with("provider", &self.resource.node)
-            .with("peer", &self.resource.node)
-            .with("resource", &self.resource)
-            .cause(&refused.cause)
+        let provider = &self.resource.node;
+        refused.problem(&[
+            ("consumer", &self.ctx.name),
+            ("provider", provider),
+            ("peer", provider),
+            ("resource", &self.resource),
+        ])
     }
 }
 

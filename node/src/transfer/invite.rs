@@ -56,9 +56,8 @@ async fn invite_once(ctx: &Arc<Context>, to: &NodeId, invite: &Invite) -> Result
     match frames::ask(connection.as_ref(), to, hello, &Frame::Invite(invite.clone()), INVITE_WITHIN).await? {
         Frame::Invited(Invited { transfer: Some(transfer), .. }) => Ok(transfer),
         Frame::Invited(Invited { refused: Some(refused), .. }) => {
-            let code = Code::from_number(refused.code).unwrap_or(Code::InsideFailed);
             let job = format!("{}/{}", ctx.name, invite.job);
-            Err(Problem::new(code).with("consumer", to).with("job", job).with("peer", to).cause(refused.cause))
+            Err(refused.problem(&[("consumer", to), ("job", &job), ("peer", to)]))
         }
         other => Err(Problem::new(Code::FrameInvalid)
             .with("peer", to)

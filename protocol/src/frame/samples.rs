@@ -8,7 +8,13 @@ pub(crate) fn samples() -> Vec<Frame> {
     let transfer = TransferId::from_random([1; 16]);
     let job = || JobId::parse("scans").unwrap();
     let resource = || ResourceId::parse("permits").unwrap();
-    let refused = || Refused { code: 3001, cause: "no grant".into(), statement: vec![1, 2].into(), temporary: false };
+    let refused = || Refused {
+        code: 3002,
+        cause: "no grant".into(),
+        statement: vec![1, 2].into(),
+        temporary: false,
+        facts: Some(vec![("until".into(), "2026-11-22T00:00:00Z".into())]),
+    };
     let entry = Entry {
         index: 7,
         name: "人口/a.pdf".into(),

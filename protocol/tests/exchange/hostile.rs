@@ -142,7 +142,8 @@ fn frame(rng: &mut Rng, files: &[FileSpec]) -> Frame {
         code: number(rng) as u16,
         reason: "x".repeat(number(rng) as usize % 3000),
     };
-    let ending = || Refused { code: 3001, cause: "no".into(), statement: ByteVec::from(vec![1]), temporary: true };
+    let ending =
+        || Refused { code: 3001, cause: "no".into(), statement: ByteVec::from(vec![1]), temporary: true, facts: None };
     match rng.below(24) {
         0 => Frame::Request(request()),
         1 => Frame::Offer(offer()),
