@@ -15,7 +15,7 @@ use crate::chunk::Subtrees;
 use crate::frame::{EntriesEnd, Frame, Handover, Offer, Omission, Refused, Request};
 use crate::id::NodeId;
 use crate::limits;
-use crate::manifest::{Entry, EntryKind, EntryList, EntryName, EntryTotals, LeftOut, LeftOuts};
+use crate::manifest::{Entry, EntryKind, EntryList, EntryName, EntryTotals, LeftOut, LeftOuts, follows};
 use crate::outgoing::{Beat, Outgoing, Pulse};
 use crate::problem::{Code, Problem};
 use crate::time::Timestamp;
@@ -81,6 +81,8 @@ pub struct Consumer {
     /// Entries below it are done with and forgotten.
     finished: u64,
     list: Option<EntryList>,
+    /// What a folder listed last: names ascend, so that none can come twice.
+    last: Vec<u8>,
     left_out: LeftOuts,
     refused_here: LeftOuts,
     end: Option<EntriesEnd>,
@@ -140,6 +142,7 @@ impl Consumer {
             listed: 0,
             finished: 0,
             list: Some(EntryList::default()),
+            last: Vec::new(),
             left_out: LeftOuts::default(),
             refused_here: LeftOuts::default(),
             end: None,
@@ -268,6 +271,13 @@ impl Consumer {
             return Err(self.invalid("more entries are listed than may be"));
         }
         self.check_entry(&entry)?;
+        if !matches!(entry.kind, EntryKind::Split(_)) {
+            if entry.index > 0 && !follows(&entry.name, &self.last) {
+                let name = String::from_utf8_lossy(&entry.name);
+                return Err(Problem::new(Code::ListedTwice).with("name", name).with("peer", &self.provider));
+            }
+            self.last.clone_from(&entry.name);
+        }
         let index = entry.index;
         let mut open = Open::new(entry).map_err(|e| self.invalid(e))?;
         // A root that comes with the listing of an empty entry or a link is checked where it is cheapest.
@@ -398,6 +408,10 @@ impl Consumer {
         let mut drops = None;
         if let Some(index) = omission.entry {
             match self.open.get_mut(&index) {
+                // Rows would be missing from the table, and nobody could say which.
+                Some(open) if matches!(open.entry.kind, EntryKind::Split(_)) => {
+                    return Err(self.mismatch(format_args!("it leaves out split {index}, which it listed")));
+                }
                 Some(open) if open.state == OpenState::Complete || open.entry.name != omission.what.name => {
                     return Err(self.invalid(format_args!("entry {index} cannot be left out any more")));
                 }

@@ -7,7 +7,7 @@ pub mod list;
 pub mod name;
 
 pub use list::{EntryList, EntryTotals, LeftOuts, files_b3_line};
-pub use name::{EntryName, NameError};
+pub use name::{EntryName, NameError, follows};
 
 use crate::catalog::CatalogRef;
 use crate::id::{GrantId, JobId, NodeId, ResourceRef, TransferId};

@@ -87,6 +87,8 @@ codes! {
         "exclude it in the resource's configuration", "请在资源配置中排除它";
     NameTaken = 2013, Failed, "`{name}` is taken at the destination", "目标处的 `{name}` 已被占用",
         "move away what stands there, or let the job replace it (`write = \"upsert\"`)", "请移走目标处的同名内容，或让任务覆盖它（`write = \"upsert\"`）";
+    ListedTwice = 2014, Failed, "`{name}` is listed twice or out of order", "`{name}` 重复列出或顺序有误",
+        "nothing was receipted; the providing node is at fault, compare the versions of both nodes", "未签回执；问题出在提供方节点，请比较两端版本";
     NoGrant = 3001, NotPermitted, "no grant lets {consumer} take {resource}", "没有授权允许 {consumer} 获取 {resource}",
         "the managing authority adds one with `posthouse grant add`", "请管理方用 `posthouse grant add` 添加授权";
     GrantExpired = 3002, NotPermitted, "the grant {grant} ended at {until}", "授权 {grant} 已于 {until} 到期",

@@ -4,7 +4,7 @@ use super::*;
 use posthouse_platform::disk::{Disk, Fault, FaultyDisk, RealDisk};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Write;
-use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
+use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut, follows};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
 use std::collections::BTreeMap;
@@ -568,6 +568,24 @@ fn a_sparse_file_keeps_its_content_and_its_holes() {
     land(&to, &entry, &vec![0; 200_000], true);
     to.publish(&entry).unwrap();
     assert_eq!(fs::read(at.target("dirty")).unwrap(), vec![0; 200_000]);
+}
+
+#[test]
+fn a_folder_is_listed_in_the_order_that_a_consumer_asks_for() {
+    let at = Scene::new();
+    for name in ["a/x", "a/b/c", "a.txt", "a-b", "!", "a b/z", "人口/甲", "-", "b/..x", "a/b.txt"] {
+        at.write(name, "x");
+    }
+    let all = FolderSource::open(&at.source("."), &FolderOptions::default()).unwrap();
+    let some = FolderOptions { include: vec!["**/c".to_owned(), "**/*.txt".to_owned()], ..FolderOptions::default() };
+    for (from, count) in [(all, 16), (FolderSource::open(&at.source("."), &some).unwrap(), 6)] {
+        let names = entry_names(&listed(&from, 0));
+        assert_eq!(names.len(), count, "{names:?}");
+        for two in names.windows(2) {
+            assert!(follows(two[1].as_bytes(), two[0].as_bytes()), "{two:?}");
+            assert!(!follows(two[0].as_bytes(), two[1].as_bytes()) && !follows(two[1].as_bytes(), two[1].as_bytes()));
+        }
+    }
 }
 
 #[test]

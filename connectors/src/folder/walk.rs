@@ -97,6 +97,8 @@ impl Level {
             bytes.extend_from_slice(leaf);
         }
         order.sort_unstable_by(|a, b| leaf_of(&bytes, *a).cmp(leaf_of(&bytes, *b)));
+        // A file system may give a name twice while others are renamed.
+        order.dedup_by(|a, b| leaf_of(&bytes, *a) == leaf_of(&bytes, *b));
         Ok(Self { name: name.to_vec(), handle: Some(handle), bytes, order, next: 0 })
     }
     fn next(&mut self) -> Option<Vec<u8>> {

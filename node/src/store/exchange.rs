@@ -123,7 +123,7 @@ pub fn landing_entry(
 }
 
 /// Writes an entry's row: what stands for the same name is replaced, with its chunks.
-/// `session` marks it as part of the listing that is being taken.
+/// `session` marks it as part of the listing that is being taken, in which a name has one place.
 pub fn put_landing_entry(
     at: &Connection,
     transfer: &TransferId,
@@ -134,10 +134,13 @@ pub fn put_landing_entry(
     let sql =
         "INSERT INTO landing_entry (transfer, name, position, entry, whole, session) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
         ON CONFLICT (transfer, name) DO UPDATE SET position = excluded.position, entry = excluded.entry,
-        whole = excluded.whole, session = excluded.session RETURNING id";
+        whole = excluded.whole, session = excluded.session
+        WHERE session <> excluded.session OR position = excluded.position RETURNING id";
     let whole = whole_number(whole);
     let values = params![transfer.as_str(), entry.name, signed(entry.index)?, codec::encode(entry), whole, session];
-    let id: i64 = cached(at, sql)?.query_row(values, |row| row.get(0)).map_err(failed)?;
+    let id: Option<i64> = cached(at, sql)?.query_row(values, |row| row.get(0)).optional().map_err(failed)?;
+    let twice = || Problem::new(Code::ListedTwice).with("name", String::from_utf8_lossy(&entry.name));
+    let id = id.ok_or_else(twice)?;
     if whole != 0 {
         run(at, "DELETE FROM landing_chunks WHERE entry = ?1", params![id])?;
     }

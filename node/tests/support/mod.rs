@@ -7,6 +7,7 @@ use posthouse_node::store::meta::{self, StoredPolicy};
 use posthouse_node::store::{Side, Store, Transfer, exchange, statements, transfers};
 use posthouse_node::transfer::{self, Outcome};
 use posthouse_platform::World;
+use posthouse_platform::endpoint::{self, Endpoint, Listen, TransportChoice};
 use posthouse_platform::identity::{Authority, Identity, TlsKey, write_statement_key};
 use posthouse_protocol::id::{GrantId, JobId, NodeId, ResourceRef, TransferId};
 use posthouse_protocol::policy::{Grant, Peer, Policy};
@@ -96,6 +97,15 @@ impl Scene {
     }
     pub(crate) async fn consumer_in(&self, world: World, rest: &str) -> Node {
         self.start(world, &self.consumer, rest).await
+    }
+
+    /// The provider's name and place on the network without a node: for what no node would say.
+    pub(crate) async fn provider_endpoint(&self) -> Arc<dyn Endpoint> {
+        let (_, config) = self.prepare(&World::real(), &self.provider, "").await;
+        let identity = Identity::load(&join::identity_folder(&config)).unwrap();
+        let choice = if self.transport == "tcp" { TransportChoice::Tcp } else { TransportChoice::Quic };
+        let listen = Listen { address: Some(format!("127.0.0.1:{}", self.provider.port)), choice, join: false };
+        endpoint::bind(World::real(), Some(Arc::new(identity)), listen).await.unwrap()
     }
 
     /// The consumer's configuration and identity on disk, for a process of its own.

@@ -4,6 +4,12 @@
 use crate::limits;
 use std::fmt;
 
+/// Whether a folder lists `name` after `last`: part by part, each by its bytes, and the folder itself (`.`) first.
+pub fn follows(name: &[u8], last: &[u8]) -> bool {
+    let between = |byte: &u8| *byte == b'/';
+    name != b"." && (last == b"." || last.split(between).lt(name.split(between)))
+}
+
 /// Relative path with `/` between components, as the raw bytes of the provider's file system.
 /// - 1 to `PATH_BYTES_MAX` bytes, each component 1 to `COMPONENT_BYTES_MAX`
 /// - no component is `.` or `..`, none is empty (so no leading, trailing or double `/`)
@@ -84,6 +90,16 @@ mod tests {
         }
         let name = EntryName::parse(b"\xff\xfe/x").unwrap();
         assert_eq!(name.components().collect::<Vec<_>>(), [&b"\xff\xfe"[..], b"x"]);
+    }
+
+    #[test]
+    fn a_folder_comes_before_what_is_in_it_and_that_before_what_follows_the_folder() {
+        let order = [".", "!", "-", "a", "a/b", "a/b/c", "a/b.txt", "a b", "a-b", "a.txt", "人口", "人口/甲"];
+        for (at, name) in order.iter().enumerate() {
+            for (other, last) in order.iter().enumerate() {
+                assert_eq!(follows(name.as_bytes(), last.as_bytes()), at > other, "{name} after {last}");
+            }
+        }
     }
 
     #[test]

@@ -5,10 +5,12 @@ use crate::scene::{FileSpec, Rng, consumer_name, offer, provider_name, request};
 use minicbor::bytes::ByteVec;
 use posthouse_protocol::chunk::ChunkHeader;
 use posthouse_protocol::consumer::{Consumer, ConsumerEvent, Have};
-use posthouse_protocol::frame::{Accept, EntriesEnd, Frame, Handover, Omission, Refused, Want};
+use posthouse_protocol::frame::{Accept, EntriesEnd, Frame, Handover, Offer, Omission, Refused, Want};
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut, SplitCounts};
+use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::{Provider, ProviderEvent};
+use posthouse_protocol::schema::Contract;
 use posthouse_protocol::time::Timestamp;
 
 pub(crate) fn attack(files: Vec<FileSpec>, seed: u64) {
@@ -40,6 +42,40 @@ pub(crate) fn attack(files: Vec<FileSpec>, seed: u64) {
     }
     consumer.handle_timeout(Timestamp(i64::MAX));
     provider.handle_timeout(Timestamp(i64::MAX));
+}
+
+#[test]
+fn a_name_that_comes_again_or_too_late_ends_it_by_that_name() {
+    for (names, ends) in
+        [(["a", "b"], None), (["b", "b"], Some("b")), (["b", "a"], Some("a")), (["a/b", "a"], Some("a"))]
+    {
+        let mut consumer = offered(offer());
+        let listed =
+            (0..).zip(names).map(|(index, name)| Entry { name: name.into(), ..entry(index, EntryKind::File, 0, true) });
+        let listed = consumer.handle_frame(Frame::Entries(listed.collect()), Timestamp(0));
+        let named =
+            |problem: Problem| (problem.code, problem.facts.into_iter().find(|(fact, _)| fact == "name").unwrap().1);
+        assert_eq!(listed.err().map(named), ends.map(|name| (Code::ListedTwice, name.to_owned())), "{names:?}");
+    }
+}
+
+#[test]
+fn a_split_is_never_left_out_of_its_table() {
+    let contract = Contract { items: Vec::new(), key: Vec::new() };
+    let mut consumer = offered(Offer { contract: Some(contract), ..offer() });
+    let split = entry(0, EntryKind::Split(SplitCounts::default()), 10, true);
+    let name = split.name.clone();
+    consumer.handle_frame(Frame::Entries(vec![split]), Timestamp(0)).unwrap();
+    let what = LeftOut { name, code: 2011, reason: "unreadable".into() };
+    let left_out = consumer.handle_frame(Frame::LeftOut(vec![Omission { entry: Some(0), what }]), Timestamp(0));
+    assert_eq!(left_out.unwrap_err().code, Code::Mismatch);
+}
+
+fn offered(offer: Offer) -> Consumer {
+    let mut consumer = Consumer::new(request(), provider_name(), Timestamp(0));
+    consumer.handle_frame(Frame::Offer(offer), Timestamp(0)).unwrap();
+    consumer.accept(2, limits::CREDIT_BYTES).unwrap();
+    consumer
 }
 
 fn opening(step: i64) -> Frame {

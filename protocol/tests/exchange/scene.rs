@@ -542,10 +542,10 @@ pub(crate) fn ferry(specs: Vec<FileSpec>, seed: u64) {
 impl Given {
     pub(crate) fn new(at: usize, spec: &FileSpec, rng: &mut Rng) -> Self {
         let (name, kind) = match spec.kind {
-            0 => (format!("d{at}"), EntryKind::Directory),
-            1 => (format!("l{at}"), EntryKind::Link(format!("../target {at}").into_bytes())),
-            2 => (format!("../bad {at}"), EntryKind::File),
-            _ => (format!("文件 {at}"), EntryKind::File),
+            0 => (format!("{at:04} d"), EntryKind::Directory),
+            1 => (format!("{at:04} l"), EntryKind::Link(format!("../target {at}").into_bytes())),
+            2 => (format!("{at:04}/../bad"), EntryKind::File),
+            _ => (format!("{at:04} 文件"), EntryKind::File),
         };
         let content = match &kind {
             EntryKind::File => content(spec.size, rng.next()),
