@@ -76,6 +76,9 @@ pub struct Read {
     pub from: Option<Watermark>,
     /// Observe and deep reconciliation: rows up to this.
     pub to: Option<Watermark>,
+    /// The plan's watermark is none of a row above this: it was dated ahead. The row is read all the same, and
+    /// again by each read until its day has come.
+    pub mark_max: Option<Watermark>,
 }
 
 /// What [`Source::begin`] found.

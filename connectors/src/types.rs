@@ -258,6 +258,11 @@ pub fn later(a: Option<Watermark>, b: Watermark) -> Watermark {
     }
 }
 
+/// Whether a mark is no later than `max`. Only times are dated ahead.
+pub fn is_within(mark: &Watermark, max: Option<&Watermark>) -> bool {
+    !matches!((mark, max), (Watermark::Timestamp(mark), Some(Watermark::Timestamp(max))) if mark > max)
+}
+
 /// Marks of different kinds come from a changed column: the newer kind then counts as larger.
 fn order(a: &Watermark, b: &Watermark) -> std::cmp::Ordering {
     match (a, b) {

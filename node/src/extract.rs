@@ -56,12 +56,9 @@ impl Extraction {
         now: Timestamp,
     ) -> Result<Self, Problem> {
         let mut source = connection.source(table)?;
-        let mut plan = source.begin(read)?;
-        // A row dated years ahead would put every later row behind the mark. It is read, and read again each time
-        // until its day has come.
-        if let Some(Watermark::Timestamp(us)) = &mut plan.watermark {
-            *us = (*us).min(now.0.saturating_add(LOCAL_AHEAD_MS).saturating_mul(1_000));
-        }
+        // A row dated years ahead would put every later row behind the mark.
+        let latest = now.0.saturating_add(LOCAL_AHEAD_MS).saturating_mul(1_000);
+        let plan = source.begin(&Read { mark_max: Some(Watermark::Timestamp(latest)), ..read.clone() })?;
         let refuse = |cause: String| Problem::new(Code::SourceFailed).with("resource", &table.resource).cause(cause);
         if plan.contract.items.len() > limits::COLUMNS_MAX {
             return Err(refuse(format!("it has more than {} columns", limits::COLUMNS_MAX)));

@@ -291,6 +291,36 @@ async fn increments_follow_the_watermark_and_deep_reconciliation_names_a_changed
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_dated_years_ahead_hides_no_row_that_comes_after_it() {
+    let scene = Scene::new("quic", &["residents"]);
+    let (source, target) = (scene.path("source/residents.db"), scene.path("target/residents.db"));
+    let db = rusqlite::Connection::open(&source).unwrap();
+    db.execute_batch(
+        "CREATE TABLE residents (id INTEGER PRIMARY KEY, name TEXT NOT NULL, changed TIMESTAMP NOT NULL);
+         INSERT INTO residents VALUES (1, 'before', datetime('now')), (2, 'ahead', '2999-01-01 00:00:00')",
+    )
+    .unwrap();
+    let provider = scene.provider(&offer_table(&scene)).await;
+    let consumer = scene.consumer(&take_table(&scene, "incremental", "upsert")).await;
+    assert_eq!(run(&consumer, "residents").await.state, State::Settled);
+    for (id, name) in [(3, "after"), (4, "later")] {
+        db.execute("INSERT INTO residents VALUES (?1, ?2, datetime('now'))", rusqlite::params![id, name]).unwrap();
+        assert_eq!(run(&consumer, "residents").await.state, State::Settled);
+    }
+    db.execute("UPDATE residents SET name = 'ahead still' WHERE id = 2", []).unwrap();
+    assert_eq!(run(&consumer, "residents").await.state, State::Settled);
+    let names = |path: &std::path::Path| -> Vec<String> {
+        let db = rusqlite::Connection::open(path).unwrap();
+        let mut statement = db.prepare("SELECT name FROM residents ORDER BY id").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    assert_eq!(names(&target), ["before", "ahead still", "after", "later"]);
+    let deep = reconcile::deep(consumer.context(), &"residents".parse().unwrap()).await.unwrap();
+    assert_eq!((deep.findings.len(), deep.differing), (0, 0), "{deep:?}");
+    drop(provider);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_lost_ends_in_one_signed_failure_and_its_successor_adopts_the_splits() {
     let scene = Scene::new("quic", &["residents"]);
     let source = scene.path("source/residents.db");

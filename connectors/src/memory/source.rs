@@ -87,7 +87,8 @@ impl Source for MemorySource {
             if !window.holds(&value) {
                 continue;
             }
-            if let Some(found) = types::watermark_of(&value).filter(|_| mark.is_some()) {
+            let found = types::watermark_of(&value).filter(|_| mark.is_some());
+            if let Some(found) = found.filter(|found| types::is_within(found, read.mark_max.as_ref())) {
                 upper = Some(types::later(upper, found));
             }
             splits.entry(number / split_rows).or_default().push(row.clone());

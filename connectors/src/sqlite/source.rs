@@ -59,7 +59,10 @@ impl Source for SqliteSource {
         let scope = self.scope(&connection, &origin, read)?;
         let window = self.window(&scope, read);
         let mark = match scope.watermark {
-            Some(position) => latest(&connection, &origin, &scope, position, &window).map_err(sql)?,
+            Some(position) => {
+                let found = latest(&connection, &origin, &scope, position, &window, read.mark_max.as_ref());
+                found.map_err(sql)?
+            }
             None => None,
         };
         let upper = read.to.clone().or(mark).or_else(|| read.from.clone());
@@ -284,6 +287,7 @@ fn latest(
     scope: &Scope,
     position: usize,
     window: &Window,
+    max: Option<&Watermark>,
 ) -> rusqlite::Result<Option<Watermark>> {
     let column = quote(&scope.names[position]);
     let (condition, bound) = match above(scope, window) {
@@ -297,7 +301,8 @@ fn latest(
     while let Some(row) = rows.next()? {
         // A value that is no mark makes a bad row later.
         let value = values::read(row.get_ref(0)?, scope.types[position], &mut scratch);
-        if let Some(found) = value.ok().as_ref().and_then(types::watermark_of) {
+        let found = value.ok().as_ref().and_then(types::watermark_of);
+        if let Some(found) = found.filter(|found| types::is_within(found, max)) {
             mark = Some(types::later(mark, found));
         }
     }

@@ -77,8 +77,8 @@ pub(super) async fn read_source(
         let read = Read {
             columns: permit.columns().map(<[String]>::to_vec),
             filter: permit.filter().cloned(),
-            from: None,
             to: watermark,
+            ..Read::default()
         };
         let mut extraction = Extraction::begin(context.connect(connection)?, spec, &read, context.world.clock.now())?;
         let contract = extraction.contract().clone();

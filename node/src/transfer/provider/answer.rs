@@ -208,7 +208,7 @@ async fn offer_anew(
                 columns: permit.columns().map(<[String]>::to_vec),
                 filter: permit.filter().cloned(),
                 from: request.watermark.clone().filter(|_| request.mode == Mode::Incremental),
-                to: None,
+                ..Default::default()
             };
             Some(Begun::take(ctx, connection, spec, read).await?)
         }
