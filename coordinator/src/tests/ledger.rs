@@ -6,6 +6,7 @@ use posthouse_protocol::centre::{CentreAnswer, CentreRequest, Proof};
 use posthouse_protocol::id::GrantId;
 use posthouse_protocol::job::State;
 use posthouse_protocol::ledger::{Checkpoint, Inclusion, LedgerKey, leaf_hash, verify_consistency, verify_inclusion};
+use posthouse_protocol::limits;
 use posthouse_protocol::problem::Code;
 use posthouse_protocol::reconciliation::{Party, Verdict};
 use posthouse_protocol::statement::{Body, Statement};
@@ -203,6 +204,24 @@ async fn a_statement_that_names_other_parties_is_told_by_name_and_makes_no_verdi
     );
     let subject = exchange.manifest.transfer.to_string();
     assert!(pair.scene.alarms().await.contains(&("contradiction".to_owned(), subject)));
+}
+
+#[tokio::test]
+async fn a_statement_dated_ahead_waits_until_its_time_has_come() {
+    let pair = pair().await;
+    let exchange = pair.exchange();
+    let ahead = pair.scene.world.clock.now().plus_ms(limits::CLOCK_SKEW_MS + 60_000);
+    let body = Body::Provider(chain(), Box::new(exchange.manifest.clone()));
+    let early = Statement::sign(body, &pair.provider.name, ahead, &pair.provider.signer).unwrap();
+    let submit = CentreRequest::Submit(vec![early.bytes().to_vec().into()]);
+    let before = pair.size().await;
+    // Not refused, which would be for ever.
+    assert_eq!(pair.provider.ask(submit).await.unwrap_err().code, Code::ClockWrong);
+    assert_eq!(pair.size().await, before);
+    pair.scene.clock.go(90_000);
+    let proofs = pair.provider.submit(&[&early]).await;
+    pair.check(&early, &proofs[0]);
+    assert_eq!(pair.size().await, before + 1);
 }
 
 #[tokio::test]
