@@ -343,6 +343,39 @@ async fn auto_takes_quic_where_udp_passes() {
 }
 
 #[tokio::test]
+async fn who_still_speaks_to_a_killed_process_is_told_so_by_the_next_one() {
+    let scene = Scene::new();
+    let identity = scene.issue("b.example", DAY);
+    let listen =
+        |address: &str| Listen { address: Some(address.to_owned()), choice: TransportChoice::Quic, join: false };
+    // A process of its own, which says nothing when it ends.
+    let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let first = bind(scene.world(), Some(identity.clone()), listen("127.0.0.1:0"));
+    let server = process.spawn(first).await.unwrap().unwrap();
+    let address = server.local_address().unwrap().to_string();
+    let client = scene.endpoint(Some("a.example"), None, TransportChoice::Quic).await;
+    let (dialled, accepted) = connect(&server, &client, TransportChoice::Quic).await;
+    let (mut channel, other) = joined(&dialled, &accepted).await;
+    tokio::task::spawn_blocking(move || process.shutdown_timeout(Duration::from_secs(5))).await.unwrap();
+    drop((server, accepted, other));
+    let _next = within(async {
+        loop {
+            match bind(scene.world(), Some(identity.clone()), listen(&address)).await {
+                Ok(next) => return next,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
+    .await;
+    assert!(!dialled.is_closed());
+    // It can be written to until the answer comes.
+    let _ = channel.writer.write_all(&[1; 5_000]).await;
+    let _ = channel.writer.flush().await;
+    let told = tokio::time::timeout(shared::IDLE / 3, dialled.closed()).await;
+    assert!(told.is_ok(), "the line would have idled out much later");
+}
+
+#[tokio::test]
 async fn nobody_listening_is_unreachable() {
     let scene = Scene::new();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
