@@ -571,6 +571,29 @@ fn a_sparse_file_keeps_its_content_and_its_holes() {
 }
 
 #[test]
+fn a_chunk_of_zeros_cuts_off_nothing_that_is_written_behind_it_meanwhile() {
+    const CHUNK: usize = 256 << 10;
+    let at = Scene::new();
+    let to = at.destination(Write::Upsert);
+    let both = std::sync::Barrier::new(2);
+    for round in 0..400 {
+        let name = format!("{round}");
+        let part = to.part(name.as_bytes(), false).unwrap();
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                both.wait();
+                part.write_at(0, &[0; CHUNK]).unwrap();
+            });
+            both.wait();
+            part.write_at(CHUNK as u64, &[7; CHUNK]).unwrap();
+        });
+        let mut content = vec![1; 2 * CHUNK];
+        assert_eq!(part.read_at(0, &mut content).unwrap(), 2 * CHUNK, "round {round}");
+        assert!(content[..CHUNK].iter().all(|b| *b == 0) && content[CHUNK..].iter().all(|b| *b == 7), "round {round}");
+    }
+}
+
+#[test]
 fn a_folder_is_listed_in_the_order_that_a_consumer_asks_for() {
     let at = Scene::new();
     for name in ["a/x", "a/b/c", "a.txt", "a-b", "!", "a b/z", "人口/甲", "-", "b/..x", "a/b.txt"] {

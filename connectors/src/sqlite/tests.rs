@@ -275,6 +275,34 @@ fn replacing_keeps_indexes_triggers_and_views_of_the_table() {
 }
 
 #[test]
+fn replacing_takes_no_row_of_a_table_that_refers_to_the_target() {
+    let bench = SqliteBench::new();
+    let contract = small();
+    land(&bench, &landing(1, Write::Replace, &contract), people(&contract, &[(1, "王", 1), (2, "李", 2)]));
+    bench.run(
+        "CREATE TABLE permits (id INTEGER PRIMARY KEY, holder INTEGER NOT NULL REFERENCES \"人口 base\" (id) ON DELETE CASCADE);
+         INSERT INTO permits VALUES (10, 1), (20, 2)",
+    );
+    land(
+        &bench,
+        &landing(2, Write::Replace, &contract),
+        people(&contract, &[(1, "赵", 3), (2, "李", 2), (3, "周", 3)]),
+    );
+    assert_eq!(bench.text("SELECT group_concat(id) FROM permits"), "10,20");
+    assert_eq!(bench.text("SELECT group_concat(name) FROM \"人口 base\""), "赵,李,周");
+    // Without the row that a permit refers to, all stays as it was.
+    let third = landing(3, Write::Replace, &contract);
+    let mut destination = bench.destination(&third).unwrap();
+    destination.prepare().unwrap();
+    destination.stage("a", [1; 32], &mut [Ok(people(&contract, &[(1, "赵", 3)]))].into_iter()).unwrap();
+    let refused = destination.publish().unwrap_err();
+    assert!(refused.code == Code::DestinationFailed && refused.cause.contains("foreign keys"), "{refused}");
+    drop(destination);
+    assert_eq!(bench.text("SELECT group_concat(id) FROM permits"), "10,20");
+    assert_eq!(bench.text("SELECT group_concat(name) FROM \"人口 base\""), "赵,李,周");
+}
+
+#[test]
 fn a_decimal_that_a_column_of_numbers_cannot_keep_is_refused_not_rounded() {
     let bench = SqliteBench::new();
     bench.run("CREATE TABLE \"人口 base\" (id INTEGER PRIMARY KEY, amount NUMERIC(38,4))");
