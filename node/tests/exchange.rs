@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end it where they fail")]
 
+#[path = "exchange/lines.rs"]
+mod lines;
 #[path = "exchange/listing.rs"]
 mod listing;
 mod support;
