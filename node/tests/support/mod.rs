@@ -119,8 +119,8 @@ impl Scene {
         for _ in 0..100 {
             match Node::start(world.clone(), config.clone()).await {
                 Ok(node) => return node,
-                // What was stopped a moment ago may still hold its port.
-                Err(problem) if problem.code == Code::ListenFailed => {
+                // What was stopped a moment ago may still hold its port and its socket.
+                Err(problem) if matches!(problem.code, Code::ListenFailed | Code::AlreadyRunning) => {
                     tokio::time::sleep(Duration::from_millis(100)).await
                 }
                 Err(problem) => panic!("{problem}"),
