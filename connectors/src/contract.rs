@@ -19,6 +19,10 @@ use std::path::PathBuf;
 pub(crate) trait Bench: Sized {
     /// Whether rows are known by their key: what upsert and mirror need.
     const KEYED: bool;
+    /// Whether a text may hold a character 0.
+    const HOLDS_NUL: bool = true;
+    /// Whether a table may have columns of its own, which landing leaves as they are.
+    const HAS_OWN_COLUMNS: bool = false;
     fn new() -> Self;
     fn destination(&self, landing: &Landing) -> Result<Box<dyn Destination>, Problem>;
     /// None where nothing can be read from such a place.
@@ -115,6 +119,7 @@ pub(crate) fn landing(number: u8, write: Write, contract: &Contract) -> Landing 
         table: "人口 base".to_owned(),
         write,
         contract: contract.clone(),
+        native: None,
         watermark_column: None,
         node_epoch: 1,
         work_dir: PathBuf::new(),

@@ -10,19 +10,22 @@ mod contract;
 pub mod folder;
 pub mod memory;
 pub mod parquet;
+pub mod postgres;
 pub mod registry;
 pub mod sqlite;
 pub mod types;
 
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::filter::Filter;
+use posthouse_protocol::format::{Format, Native};
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::job::Write;
 use posthouse_protocol::manifest::SplitCounts;
-use posthouse_protocol::problem::Problem;
+use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
 use posthouse_protocol::watermark::Watermark;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A kind of database or file store; one constant of it stands in `registry::CONNECTORS`.
 pub trait Connector: Sync {
@@ -33,6 +36,10 @@ pub trait Connector: Sync {
     /// Checks the connection's own keys (kind and name excluded); all mistakes at once, as (key, what is wrong, nearest key).
     fn check(&self, settings: &Settings) -> Vec<SettingError>;
     fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem>;
+    /// Forms of rows beside Arrow that its destinations take.
+    fn formats(&self) -> &'static [Format] {
+        &[]
+    }
 }
 
 /// The keys of a `[connection.X]` table as strings, numbers and booleans, without `kind`.
@@ -79,6 +86,8 @@ pub struct Read {
     /// The plan's watermark is none of a row above this: it was dated ahead. The row is read all the same, and
     /// again by each read until its day has come.
     pub mark_max: Option<Watermark>,
+    /// Forms beside Arrow in which rows may be handed out.
+    pub formats: Vec<Format>,
 }
 
 /// What [`Source::begin`] found.
@@ -90,6 +99,10 @@ pub struct Plan {
     /// Names are the bounds: the same bounds give the same name in a later transfer.
     pub splits: Vec<String>,
     pub rows_estimate: Option<u64>,
+    /// Set where rows come in an engine's own form, one of [`Read::formats`], and not as batches.
+    pub native: Option<Native>,
+    /// How long the snapshot may be held, where its connection says so.
+    pub snapshot_max: Option<Duration>,
 }
 
 /// A row that could not move, with why and what it was.
@@ -105,6 +118,11 @@ pub struct BadRow {
 /// Takes what a source reads. Batches have the contract's schema (`protocol::batch::arrow_schema`).
 pub trait Sink {
     fn batch(&mut self, batch: RecordBatch) -> Result<(), Problem>;
+    /// The next bytes of a split in the plan's native form, cut anywhere; its first and its last are the form's own.
+    fn raw(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+        let _ = bytes;
+        Err(Problem::new(Code::InsideFailed).cause("rows came in a form that was not asked for"))
+    }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem>;
 }
 
@@ -112,7 +130,7 @@ pub trait Sink {
 pub trait Source: Send {
     fn begin(&mut self, read: &Read) -> Result<Plan, Problem>;
     /// Reads one split of the plan to its end; a repeat gives the same rows. In the counts, `sent` is what
-    /// went into the sink as batches.
+    /// went into the sink as batches, or as raw bytes.
     fn read(&mut self, split: &str, sink: &mut dyn Sink) -> Result<SplitCounts, Problem>;
 }
 
@@ -124,6 +142,8 @@ pub struct Landing {
     pub table: String,
     pub write: Write,
     pub contract: Contract,
+    /// The form in which the rows come, where it is not Arrow's: one of the connector's [`Connector::formats`].
+    pub native: Option<Native>,
     /// Set for incremental jobs.
     pub watermark_column: Option<String>,
     pub node_epoch: u64,
@@ -135,6 +155,14 @@ pub struct Landing {
 pub struct SplitLanded {
     pub landed: u64,
     pub bad: Vec<BadRow>,
+}
+
+/// A split's bytes, which were checked to be what its form says.
+pub trait RawRows {
+    /// The next of them; none at the end.
+    fn next(&mut self) -> Result<Option<&[u8]>, Problem>;
+    /// Back to the first byte: a destination that has to look at single rows reads them again.
+    fn rewind(&mut self) -> Result<(), Problem>;
 }
 
 /// A split found in `posthouse_applied` when a transfer resumes.
@@ -174,6 +202,11 @@ pub trait Destination: Send {
         root: [u8; 32],
         batches: &mut dyn Iterator<Item = Result<RecordBatch, Problem>>,
     ) -> Result<SplitLanded, Problem>;
+    /// The same for a split in the landing's native form.
+    fn stage_raw(&mut self, split: &str, root: [u8; 32], rows: &mut dyn RawRows) -> Result<SplitLanded, Problem> {
+        let _ = (root, rows);
+        Err(Problem::new(Code::InsideFailed).cause(format!("split {split} came in a form that is not taken here")))
+    }
     /// Makes all staged rows visible in one transaction, and leaves the transfer's id there.
     fn publish(&mut self) -> Result<Published, Problem>;
     /// Drops what an abandoned transfer staged.

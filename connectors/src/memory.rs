@@ -131,6 +131,7 @@ impl From<Value<'_>> for OwnedValue {
             Value::Bytes(value) => Self::Bytes(value.to_vec()),
             Value::Date(value) => Self::Date(value),
             Value::Timestamp(value) => Self::Timestamp(value),
+            Value::Number(value) => Self::Number(value.to_owned()),
         }
     }
 }

@@ -176,7 +176,8 @@ pub fn passes(filter: &Filter, names: &[String], row: &[Value<'_>]) -> Result<bo
     }
 }
 
-fn compared(value: Value<'_>) -> Compared<'_> {
+/// A value as filters compare it.
+pub fn compared(value: Value<'_>) -> Compared<'_> {
     match value {
         Value::Null => Compared::Null,
         Value::Boolean(value) => Compared::Boolean(value),
@@ -187,6 +188,7 @@ fn compared(value: Value<'_>) -> Compared<'_> {
         Value::Bytes(_) => Compared::Opaque,
         Value::Date(value) => Compared::Date(value),
         Value::Timestamp(value) => Compared::Timestamp(value),
+        Value::Number(value) => Compared::Number(value),
     }
 }
 
@@ -220,6 +222,10 @@ impl Window {
     /// The lower bound, for an engine that can seek it.
     pub fn lower(&self) -> Option<&Watermark> {
         self.above.as_ref().map(|(mark, _)| mark)
+    }
+    /// Whether rows at the lower bound itself belong to it.
+    pub fn takes_lower(&self) -> bool {
+        self.above.as_ref().is_some_and(|(_, inclusive)| *inclusive)
     }
     /// Whether a row lies in it, by the value of its watermark column. A row without a mark always does:
     /// nothing tells when it changes, so it is read again each time.
@@ -290,6 +296,7 @@ pub fn type_name(r#type: ContractType) -> String {
         ContractType::Date => "date".to_owned(),
         ContractType::Timestamp => "timestamp".to_owned(),
         ContractType::Json => "json".to_owned(),
+        ContractType::Number => "number".to_owned(),
     }
 }
 

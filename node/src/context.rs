@@ -12,6 +12,7 @@ use crate::transfer::Transfers;
 use posthouse_connectors::{Connection, registry};
 use posthouse_platform::World;
 use posthouse_platform::pace::Pace;
+use posthouse_protocol::format::Format;
 use posthouse_protocol::id::{NodeId, ResourceRef};
 use posthouse_protocol::policy::Permit;
 use posthouse_protocol::problem::{Code, Problem};
@@ -108,6 +109,13 @@ impl Context {
             config.connections.get(name).ok_or_else(|| failed().cause("it is not in the configuration"))?;
         let connector = registry::find(kind).ok_or_else(|| failed().cause(format!("no connector of kind {kind}")))?;
         connector.connect(name, settings)
+    }
+
+    /// Forms of rows beside Arrow that a target takes.
+    pub fn formats(&self, target: &Target) -> &'static [Format] {
+        let Target::Table { connection, .. } = target else { return &[] };
+        let kind = self.config().connections.get(connection).map(|connection| connection.kind.clone());
+        kind.and_then(|kind| registry::find(&kind)).map_or(&[], |connector| connector.formats())
     }
 
     /// Where a target lands, as people name it.

@@ -5,6 +5,7 @@
 
 use arrow::record_batch::RecordBatch;
 use posthouse_connectors::{BadRow, Connection, Plan, Read, Sink, Source, TableSpec};
+use posthouse_protocol::format::Native;
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::SplitCounts;
 use posthouse_protocol::problem::{Code, Problem};
@@ -12,6 +13,7 @@ use posthouse_protocol::schema::Contract;
 use posthouse_protocol::time::Timestamp;
 use posthouse_protocol::watermark::Watermark;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// A snapshot under way. All calls block; one split at a time, so that the caller decides when to go on.
 pub struct Extraction {
@@ -44,6 +46,8 @@ impl Proposed {
 /// Takes what one split holds.
 pub trait SplitSink {
     fn batch(&mut self, batch: &Batch) -> Result<(), Problem>;
+    /// The next bytes of a split that comes in the extraction's native form.
+    fn raw(&mut self, bytes: &[u8]) -> Result<(), Problem>;
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem>;
 }
 
@@ -80,6 +84,16 @@ impl Extraction {
         &self.plan.contract
     }
 
+    /// Set where splits come in an engine's own form and not as batches.
+    pub fn native(&self) -> Option<&Native> {
+        self.plan.native.as_ref()
+    }
+
+    /// How long the snapshot may be held, where its connection says so.
+    pub fn snapshot_max(&self) -> Option<Duration> {
+        self.plan.snapshot_max
+    }
+
     pub fn proposed(&self) -> Proposed {
         Proposed(self.plan.watermark.clone())
     }
@@ -101,11 +115,13 @@ impl Extraction {
     pub fn read_next(&mut self, sink: &mut dyn SplitSink) -> Option<Result<SplitCounts, Problem>> {
         let name = self.plan.splits.get(self.next)?;
         self.next += 1;
+        let native = self.plan.native.is_some();
         let mut through = Through { sink, sent: 0, quarantined: 0 };
         Some(self.source.read(name, &mut through).and_then(|counts| {
             // A connector that miscounts would make both parties sign wrong numbers.
             let balanced = counts.read == counts.sent + counts.filtered + counts.quarantined
-                && counts.sent == through.sent
+                // Raw rows are counted where they are digested.
+                && (native || counts.sent == through.sent)
                 && counts.quarantined == through.quarantined;
             if balanced {
                 Ok(counts)
@@ -130,6 +146,9 @@ impl Sink for Through<'_> {
     fn batch(&mut self, batch: RecordBatch) -> Result<(), Problem> {
         self.sent += batch.num_rows() as u64;
         self.sink.batch(&Batch(batch))
+    }
+    fn raw(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+        self.sink.raw(bytes)
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
         self.quarantined += 1;

@@ -1,6 +1,6 @@
 //! 封装: writes a table's rows down as splits, and makes the manifest once everything is sealed.
 //! A [`SealedSplit`] is a file in the provider's spool that was synced before anyone hears of it: an Arrow
-//! IPC stream whose bytes follow from its rows alone. Files of a folder are sealed where they lie.
+//! IPC stream whose bytes follow from its rows alone, or the rows in an engine's own form as they came. Files of a folder are sealed where they lie.
 //! A [`SealedManifest`] comes only from a provider machine that has sealed every entry; `settle` signs it.
 
 use crate::extract::{Batch, Extraction, SplitSink};
@@ -9,10 +9,12 @@ use posthouse_connectors::BadRow;
 use posthouse_platform::disk::{Disk, is_full};
 use posthouse_protocol::batch::BatchWriter;
 use posthouse_protocol::digest::{BucketDigest, Digester, RowDigest};
+use posthouse_protocol::format::Native;
 use posthouse_protocol::frame::{Offer, Request};
 use posthouse_protocol::id::{NodeId, ResourceRef, TransferId};
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind, Manifest, SplitCounts};
+use posthouse_protocol::pgcopy::Walker;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::Provider;
 use posthouse_protocol::schema::Contract;
@@ -96,7 +98,8 @@ impl Spool {
     ) -> Option<Result<Sealed, Problem>> {
         let name = extraction.peek()?.to_owned();
         let path = self.path(position);
-        let mut writer = match SplitWriter::create(self, path, extraction.contract(), digest_key) {
+        let (contract, native) = (extraction.contract(), extraction.native());
+        let mut writer = match SplitWriter::create(self, path, contract, native, digest_key) {
             Ok(writer) => writer,
             Err(problem) => return Some(Err(problem)),
         };
@@ -207,16 +210,26 @@ pub(crate) fn storage(path: &Path, error: &io::Error) -> Problem {
 struct SplitWriter {
     path: PathBuf,
     spool: Spool,
-    rows: BatchWriter<Hashed>,
-    contract: Contract,
-    digester: Digester,
+    rows: Rows,
     digest: RowDigest,
     buckets: BucketDigest,
     bad: Vec<BadRow>,
 }
 
+/// A split's rows on their way into its file, in the form they travel in.
+enum Rows {
+    Arrow { writer: BatchWriter<Hashed>, contract: Contract, digester: Digester },
+    Raw { file: Hashed, walker: Walker },
+}
+
 impl SplitWriter {
-    fn create(spool: &Spool, path: PathBuf, contract: &Contract, digest_key: [u8; 32]) -> Result<Self, Problem> {
+    fn create(
+        spool: &Spool,
+        path: PathBuf,
+        contract: &Contract,
+        native: Option<&Native>,
+        digest_key: [u8; 32],
+    ) -> Result<Self, Problem> {
         let file = File::create(&path).map_err(|e| storage(&path, &e))?;
         let hashed = Hashed {
             file: BufWriter::with_capacity(WRITE_BYTES, file),
@@ -225,22 +238,28 @@ impl SplitWriter {
             path: path.clone(),
             disk: spool.disk.clone(),
         };
-        Ok(Self {
-            rows: BatchWriter::new(hashed, contract)?,
-            digester: Digester::new(digest_key),
-            path,
-            spool: spool.clone(),
-            contract: contract.clone(),
-            digest: RowDigest::default(),
-            buckets: BucketDigest::new(),
-            bad: Vec::new(),
-        })
+        let rows = match native {
+            None => Rows::Arrow {
+                writer: BatchWriter::new(hashed, contract)?,
+                contract: contract.clone(),
+                digester: Digester::new(digest_key),
+            },
+            Some(native) => Rows::Raw { file: hashed, walker: Walker::new(&native.shape(contract)?, digest_key) },
+        };
+        let (digest, buckets) = (RowDigest::default(), BucketDigest::new());
+        Ok(Self { rows, path, spool: spool.clone(), digest, buckets, bad: Vec::new() })
     }
 
     /// Syncs the split, then its name.
     fn finish(self, name: String, position: u64, counts: SplitCounts) -> Result<Sealed, Problem> {
-        let Self { path, spool, rows, digest, buckets, bad, .. } = self;
-        let mut hashed = rows.finish()?;
+        let Self { path, spool, rows, digest, buckets, bad } = self;
+        let mut hashed = match rows {
+            Rows::Arrow { writer, .. } => writer.finish()?,
+            Rows::Raw { file, walker } => {
+                walker.finish()?;
+                file
+            }
+        };
         let sync = |hashed: &mut Hashed| -> io::Result<()> {
             hashed.file.flush()?;
             spool.disk.sync_file(hashed.file.get_ref().as_fd(), &path)?;
@@ -258,13 +277,25 @@ impl SplitWriter {
 
 impl SplitSink for SplitWriter {
     fn batch(&mut self, batch: &Batch) -> Result<(), Problem> {
-        let rows = posthouse_protocol::batch::Batch::new(&self.contract, batch.rows().clone())?;
-        let Self { digester, digest, buckets, .. } = self;
+        let Self { rows: Rows::Arrow { writer, contract, digester }, digest, buckets, .. } = self else {
+            return Err(Problem::new(Code::InsideFailed).cause("rows came as batches where raw ones were announced"));
+        };
+        let rows = posthouse_protocol::batch::Batch::new(contract, batch.rows().clone())?;
         digester.each(&rows, |row| {
             digest.add(&row.hash);
             buckets.add(row.bucket, &row.hash);
         })?;
-        Ok(self.rows.write(&rows)?)
+        Ok(writer.write(&rows)?)
+    }
+    fn raw(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+        let Self { path, rows: Rows::Raw { file, walker }, digest, buckets, .. } = self else {
+            return Err(Problem::new(Code::InsideFailed).cause("raw rows came where batches were announced"));
+        };
+        walker.feed(bytes, &mut |row| {
+            digest.add(&row.hash);
+            buckets.add(row.bucket, &row.hash);
+        })?;
+        file.write_all(bytes).map_err(|e| storage(path, &e))
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
         self.bad.push(row);

@@ -11,7 +11,7 @@ mod table;
 pub use lookup::Answer;
 pub use progress::Progress;
 pub use staged::{HandedOver, SplitTotals, Staged};
-pub use table::TableStage;
+pub use table::{RowForm, TableStage};
 
 use crate::store::exchange::Whole;
 use posthouse_connectors::folder::{FolderDestination, Part};

@@ -10,7 +10,7 @@ mod provider;
 mod spooling;
 mod wire;
 
-pub(crate) use consumer::open_destination;
+pub(crate) use consumer::{OfferedRows, open_destination};
 pub use consumer::{Outcome, recover, run_consumer, sweep};
 pub(crate) use invite::ask;
 pub use invite::push;

@@ -10,7 +10,7 @@ pub mod token;
 pub mod verify;
 
 pub use authority::{Authority, Issued};
-pub use secret::{pem, read_secret, read_statement_key, write_public, write_secret, write_statement_key};
+pub use secret::{pem, read_public, read_secret, read_statement_key, write_public, write_secret, write_statement_key};
 pub use token::JoinToken;
 
 use crate::random::Random;

@@ -9,6 +9,7 @@ pub mod stream;
 pub use builder::BatchBuilder;
 pub use stream::{BatchReader, BatchWriter};
 
+use crate::number::Number;
 use crate::problem::{Code, Problem};
 use crate::schema::{Contract, ContractType};
 use arrow::array::{
@@ -27,7 +28,7 @@ pub fn arrow_type(r#type: ContractType) -> DataType {
         ContractType::Integer => DataType::Int64,
         ContractType::Decimal { precision, scale } => DataType::Decimal128(precision, scale),
         ContractType::Float => DataType::Float64,
-        ContractType::Text | ContractType::Char | ContractType::Json => DataType::Utf8,
+        ContractType::Text | ContractType::Char | ContractType::Json | ContractType::Number => DataType::Utf8,
         ContractType::Bytes => DataType::Binary,
         ContractType::Date => DataType::Date32,
         ContractType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
@@ -118,6 +119,7 @@ pub enum Column {
     Date(Date32Array),
     Timestamp(TimestampMicrosecondArray),
     Json(StringArray),
+    Number(StringArray),
 }
 
 /// One value of a row, borrowed.
@@ -133,6 +135,8 @@ pub enum Value<'a> {
     Bytes(&'a [u8]),
     Date(i32),
     Timestamp(i64),
+    /// In the one form that [`crate::number`] describes.
+    Number(&'a str),
 }
 
 impl Batch {
@@ -155,6 +159,11 @@ impl Batch {
                 if values.iter().any(too_long) {
                     return Err(wrong(format!("has a value of more than {precision} digits")));
                 }
+            }
+            if let Column::Number(values) = &column
+                && !values.iter().flatten().all(|text| Number::parse(text).is_some())
+            {
+                return Err(wrong("has text that is no number in its one form".to_owned()));
             }
             columns.push(column);
         }
@@ -228,12 +237,13 @@ pub fn json_row<'a>(values: impl Iterator<Item = (&'a str, Value<'a>)>) -> Strin
             Value::Float(number) if number.is_finite() => {
                 let _ = write!(out, "{number:?}");
             }
+            Value::Number(text) if matches!(Number::parse(text), Some(Number::Finite(_))) => out.push_str(text),
             Value::Bytes(bytes) => {
                 out.push_str("{\"hex\":\"");
                 out.push_str(&hex::encode(bytes));
                 out.push_str("\"}");
             }
-            Value::Text(text) => json_text(text, &mut out),
+            Value::Text(text) | Value::Number(text) => json_text(text, &mut out),
             Value::Float(_) | Value::Date(_) | Value::Timestamp(_) => json_text(&value.to_string(), &mut out),
         }
     }
@@ -264,6 +274,7 @@ impl Column {
             ContractType::Date => Self::Date(of(array)?),
             ContractType::Timestamp => Self::Timestamp(of(array)?),
             ContractType::Json => Self::Json(of(array)?),
+            ContractType::Number => Self::Number(of(array)?),
         })
     }
     /// The value at a row below the column's length.
@@ -282,6 +293,7 @@ impl Column {
             Self::Bytes(array) => at!(array, Value::Bytes),
             Self::Date(array) => at!(array, Value::Date),
             Self::Timestamp(array) => at!(array, Value::Timestamp),
+            Self::Number(array) => at!(array, Value::Number),
         }
     }
 }
@@ -311,7 +323,7 @@ impl std::fmt::Display for Value<'_> {
             Self::Integer(value) => write!(f, "{value}"),
             Self::Decimal(unscaled, scale) => write_decimal(f, *unscaled, *scale),
             Self::Float(value) => write!(f, "{value:?}"),
-            Self::Text(value) => f.write_str(value),
+            Self::Text(value) | Self::Number(value) => f.write_str(value),
             Self::Bytes(value) => f.write_str(&hex::encode(value)),
             Self::Date(days) => match date_of(*days) {
                 Some(date) => write!(f, "{date}"),

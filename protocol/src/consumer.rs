@@ -12,6 +12,7 @@ pub use chunks::{Expected, Verdict};
 pub use open::Have;
 
 use crate::chunk::Subtrees;
+use crate::format::Format;
 use crate::frame::{EntriesEnd, Frame, Handover, Offer, Omission, Refused, Request};
 use crate::id::NodeId;
 use crate::limits;
@@ -252,6 +253,18 @@ impl Consumer {
         }
         if offer.data_channels == 0 || offer.data_channels > limits::DATA_CHANNELS_MAX {
             return Err(self.invalid("the offer has no channels, or too many"));
+        }
+        if let Some(native) = &offer.native {
+            let items = offer.contract.as_ref().map_or(0, |contract| contract.items.len());
+            if native.columns.len() != items
+                || native.columns.iter().any(|column| column.len() > limits::NATIVE_BYTES_MAX)
+            {
+                return Err(self.invalid("the offer's columns in the engine's own form are not those of its contract"));
+            }
+            let asked = self.request.as_ref().and_then(|request| request.formats.clone()).unwrap_or_default();
+            // A ferry's consumer has asked for nothing: it takes what it knows.
+            let asked = if self.solicited { Format::known(&asked) } else { Format::ALL.to_vec() };
+            native.format(&asked)?;
         }
         self.stage = Stage::Offered;
         self.offer = Some(offer.clone());

@@ -28,6 +28,7 @@ pub fn digest_key(resource: &ResourceRef, contract: &Contract, epoch: u64) -> [u
 pub struct Digester {
     key: [u8; 32],
     row: Vec<u8>,
+    canonicalizer: json::Canonicalizer,
 }
 
 /// One row as [`Digester::each`] gives it.
@@ -40,7 +41,7 @@ pub struct RowHash {
 
 impl Digester {
     pub fn new(key: [u8; 32]) -> Self {
-        Self { key, row: Vec::new() }
+        Self { key, row: Vec::new(), canonicalizer: json::Canonicalizer::default() }
     }
     /// Adds the rows of a batch.
     pub fn rows(&mut self, batch: &Batch, into: &mut RowDigest) -> Result<(), BatchError> {
@@ -73,7 +74,7 @@ impl Digester {
         self.row.clear();
         self.row.push(encoding::ROW);
         for index in 0..batch.columns().len() {
-            encoding::encode(batch, index, row, &mut self.row)?;
+            encoding::encode(batch, index, row, &mut self.canonicalizer, &mut self.row)?;
         }
         Ok(*blake3::keyed_hash(&self.key, &self.row).as_bytes())
     }
@@ -81,7 +82,7 @@ impl Digester {
         self.row.clear();
         self.row.push(encoding::KEY);
         for index in batch.key() {
-            encoding::encode(batch, *index, row, &mut self.row)?;
+            encoding::encode(batch, *index, row, &mut self.canonicalizer, &mut self.row)?;
         }
         Ok(bucket_of(blake3::keyed_hash(&self.key, &self.row).as_bytes()))
     }
@@ -201,7 +202,7 @@ impl Default for BucketDigest {
 }
 
 /// The first two bytes of a hash, little-endian, modulo the number of buckets.
-fn bucket_of(hash: &[u8; 32]) -> u16 {
+pub(crate) fn bucket_of(hash: &[u8; 32]) -> u16 {
     u16::from_le_bytes([hash[0], hash[1]]) % BUCKETS as u16
 }
 

@@ -307,7 +307,7 @@ fn check_column(contract: &Contract, column: &str, literals: &[Literal]) -> Resu
             (item.r#type, literal),
             (ContractType::Boolean, Literal::Boolean(_))
                 | (
-                    ContractType::Integer | ContractType::Decimal { .. } | ContractType::Float,
+                    ContractType::Integer | ContractType::Decimal { .. } | ContractType::Number | ContractType::Float,
                     Literal::Integer(_) | Literal::Decimal(_)
                 )
                 | (ContractType::Text | ContractType::Char, Literal::Text(_))

@@ -14,6 +14,7 @@ pub(crate) mod samples;
 
 pub use line::{FrameDecoder, FrameError};
 
+use crate::format::Native;
 use crate::id::{GrantId, JobId, NodeId, ResourceId, TransferId};
 use crate::job::{Mode, Write};
 use crate::manifest::{Entry, LeftOut};
@@ -146,6 +147,9 @@ pub struct Request {
     /// Set when the consumer has already committed and only the statements are to be exchanged.
     #[n(9)]
     pub committed: bool,
+    /// Forms of rows that this side takes beside Arrow, by name; see [`crate::format::Format`].
+    #[n(10)]
+    pub formats: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -180,6 +184,9 @@ pub struct Offer {
     /// mark come again, and the consumer tells by it which ones.
     #[n(11)]
     pub watermark_column: Option<String>,
+    /// Of a table: its rows travel in this form, one of the request's, instead of Arrow.
+    #[n(12)]
+    pub native: Option<Native>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

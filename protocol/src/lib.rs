@@ -6,7 +6,8 @@
 //!
 //! A tour, in the order of a transfer:
 //! - [`id`], [`time`], [`limits`], [`problem`]: names, instants, bounds and error codes.
-//! - [`catalog`], [`schema`], [`batch`], [`watermark`], [`digest`]: what data is.
+//! - [`catalog`], [`schema`], [`number`], [`batch`], [`watermark`], [`digest`]: what data is.
+//! - [`format`], [`pgcopy`]: rows in an engine's own form, PostgreSQL's binary COPY, with the same digest.
 //! - [`policy`], [`filter`]: who may have it; [`policy::Permit`] is the proof.
 //! - [`job`], [`frame`], [`chunk`], [`manifest`], [`provider`], [`consumer`]: the exchange.
 //! - [`cose`], [`statement`], [`receipt`], [`trust`], [`ledger`], [`reconciliation`]: the evidence.
@@ -24,13 +25,16 @@ pub mod consumer;
 pub mod cose;
 pub mod digest;
 pub mod filter;
+pub mod format;
 pub mod frame;
 pub mod id;
 pub mod job;
 pub mod ledger;
 pub mod limits;
 pub mod manifest;
+pub mod number;
 mod outgoing;
+pub mod pgcopy;
 pub mod policy;
 pub mod problem;
 pub mod provider;

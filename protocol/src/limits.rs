@@ -79,9 +79,20 @@ pub const STREAM_BATCH_ROWS_MAX: usize = 1 << 17;
 /// A batch as it is read back: the bytes of one that was not full and of one more row.
 pub const STREAM_BATCH_BYTES_MAX: usize = BATCH_BYTES + VALUE_BYTES_MAX + (16 << 20);
 pub const SPLIT_META_BYTES_MAX: usize = 4 << 20;
+/// Forms of rows in a request.
+pub const FORMATS_MAX: usize = 8;
 /// Rows of a split, the unit of landing.
 pub const SPLIT_ROWS: u64 = 65_536;
 pub const VALUE_BYTES_MAX: usize = 1 << 30;
+/// A native type as text, and how deep types stand in it.
+pub const NATIVE_BYTES_MAX: usize = 8 << 10;
+pub const NATIVE_DEPTH_MAX: usize = 8;
+/// A tuple of binary COPY: PostgreSQL itself makes no larger one.
+pub const TUPLE_BYTES_MAX: usize = 1 << 30;
+/// A tuple that is kept whole while it is hashed; a larger one is hashed as it passes.
+pub const TUPLE_HELD_BYTES_MAX: usize = 1 << 20;
+/// A value that must be whole to be hashed (char, json, what is made into text), and a text that is made.
+pub const VALUE_HELD_BYTES_MAX: usize = 64 << 20;
 /// Buckets of a table's standing digest.
 pub const BUCKETS: usize = 4096;
 /// One grant in a policy.
@@ -112,5 +123,7 @@ const _: () = {
     assert!(LEFT_OUT_LISTED_BYTES_MAX < STATEMENT_BYTES_MAX / 2);
     assert!(WANT_RANGES_MAX * 11 + 32 <= FRAME_FILL_BYTES);
     assert!(NESTING_MAX <= NESTING_SIGNED_MAX);
+    assert!(TUPLE_BYTES_MAX <= VALUE_BYTES_MAX && VALUE_HELD_BYTES_MAX < TUPLE_BYTES_MAX);
+    assert!(TUPLE_HELD_BYTES_MAX < VALUE_HELD_BYTES_MAX);
     assert!(BATCH_ROWS as u64 <= SPLIT_ROWS && BATCH_ROWS <= STREAM_BATCH_ROWS_MAX);
 };

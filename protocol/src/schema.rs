@@ -38,6 +38,9 @@ pub enum ContractType {
     Timestamp,
     #[n(9)]
     Json,
+    /// exact decimal of any length, NaN and ±Infinity, as the text of [`crate::number`]
+    #[n(10)]
+    Number,
 }
 
 /// One item (信息项) of a contract, in column order.

@@ -138,4 +138,4 @@ fn read(path: &str) -> String {
 }
 
 const SOURCES: &[&str] =
-    &["frame.rs", "manifest.rs", "schema.rs", "catalog.rs", "centre.rs", "statement.rs", "policy.rs"];
+    &["frame.rs", "format.rs", "manifest.rs", "schema.rs", "catalog.rs", "centre.rs", "statement.rs", "policy.rs"];

@@ -43,6 +43,18 @@ def json_canonical(value):
     return "{" + ",".join(json_canonical(k) + ":" + json_canonical(v) for k, v in members) + "}"
 
 
+def encode_number(text):
+    special = {"NaN": b"\x09", "Infinity": b"\x06", "-Infinity": b"\x07"}
+    if text in special:
+        return special[text]
+    sign, digits, exponent = Decimal(text).as_tuple()
+    unscaled, scale = decimal_normal(int("".join(map(str, digits))), -exponent)
+    if unscaled < 10**38 and -128 <= scale <= 127:
+        return b"\x02" + (-unscaled if sign else unscaled).to_bytes(16, "little", signed=True) + struct.pack("<b", scale)
+    digits = str(unscaled).encode()
+    return b"\x08" + struct.pack("<BiI", sign, scale, len(digits)) + digits
+
+
 def encode(kind, value):
     if value is None:
         return b"\x00"
@@ -57,6 +69,8 @@ def encode(kind, value):
     if isinstance(kind, dict):
         unscaled, scale = decimal_normal(int(value), kind["decimal"]["scale"])
         return b"\x02" + unscaled.to_bytes(16, "little", signed=True) + struct.pack("<b", scale)
+    if kind == "number":
+        return encode_number(value)
     if kind == "float":
         number = struct.unpack(">d", bytes.fromhex(value))[0]
         if number != number:
@@ -129,6 +143,10 @@ CASES = [
          [["x", 1], ["x", 2], ["y", 1], ["", 0]]),
     case("no key and a row twice", [item("a", "text"), item("n", {"decimal": {"precision": 38, "scale": 0}})], [],
          [["same", "1"], ["same", "1"], ["other", "-99999999999999999999999999999999999999"], [None, None]]),
+    case("numbers of any length", [item("id", "integer"), item("n", "number")], ["n"],
+         [[1, "125"], [2, "-12.5"], [3, "0"], [4, "9" * 38], [5, "-" + "9" * 39], [6, "1" + "0" * 128],
+          [7, "1" + "0" * 129], [8, "0." + "0" * 126 + "1"], [9, "0." + "0" * 127 + "1"], [10, "NaN"], [11, "Infinity"],
+          [12, "-Infinity"], [13, "12345678901234567890.12345678901234567890123456789"], [14, None]]),
     case("no rows", [item("a", "text")], [], []),
 ]
 

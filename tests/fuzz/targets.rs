@@ -3,16 +3,19 @@
 //! Adding a parser: a function here, its line in [`TARGETS`], a file in `fuzz_targets/`, a folder in `corpus/`.
 
 use posthouse_platform::identity::JoinToken;
-use posthouse_protocol::batch::BatchReader;
+use posthouse_protocol::batch::{Batch, BatchReader};
 use posthouse_protocol::chunk::{CHUNK_HEADER_BYTES, ChunkHeader};
 use posthouse_protocol::codec;
 use posthouse_protocol::cose::{self, KeyId, Keys, PublicKey};
+use posthouse_protocol::digest::{Digester, RowHash};
 use posthouse_protocol::filter::Filter;
 use posthouse_protocol::frame::{Frame, FrameDecoder};
 use posthouse_protocol::id::{GrantId, JobId, NodeId, ReceiptId, ResourceId, ResourceRef, TransferId};
 use posthouse_protocol::ledger::{Checkpoint, Inclusion, LedgerKey};
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryName, Manifest};
+use posthouse_protocol::pgcopy::decode::Decoded;
+use posthouse_protocol::pgcopy::{CopyError, Decoder, NativeType, Shape, Walker, complete_prefix, render};
 use posthouse_protocol::policy::{Freshness, Grant, Policy};
 use posthouse_protocol::receipt::{Receipt, TrustStore};
 use posthouse_protocol::schema::{Contract, ContractType, Item};
@@ -38,6 +41,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("coordinator_config", coordinator_config),
     ("entry_name", entry_name),
     ("split", split),
+    ("native_type", native_type),
+    ("copy_stream", copy_stream),
+    ("copy_value", copy_value),
 ];
 
 /// A channel's bytes, fed in two pieces; what was decoded is encoded and decoded again.
@@ -219,6 +225,99 @@ pub fn split(data: &[u8]) {
         assert_eq!(batch.record().num_columns(), contract.items.len());
     }
 }
+
+/// A type's text has one way to be written.
+pub fn native_type(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(native) = text.parse::<NativeType>() {
+        assert_eq!(native.to_string(), text);
+        let _ = native.contract_type();
+    }
+}
+
+/// A binary COPY: in two slices it means what it means in one, and its rows have the hashes of its batches.
+pub fn copy_stream(data: &[u8]) {
+    let natives = COPY_NATIVES.map(|native| native.parse::<NativeType>());
+    let Ok(natives) = natives.into_iter().collect::<Result<Vec<_>, _>>() else { return };
+    let item = |native: &NativeType| Item {
+        name: native.to_string(),
+        r#type: native.contract_type(),
+        nullable: true,
+        comment: None,
+    };
+    let contract = Contract { items: natives.iter().map(item).collect(), key: vec!["int4".to_owned()] };
+    let Ok(shape) = Shape::new(&contract, &natives) else { return };
+    let walk = |pieces: [&[u8]; 2]| -> Result<Vec<RowHash>, CopyError> {
+        let (mut rows, mut walker) = (Vec::new(), Walker::new(&shape, [7; 32]));
+        for piece in pieces {
+            walker.feed(piece, &mut |row| rows.push(row))?;
+        }
+        walker.finish().map(|_| rows)
+    };
+    let (first, rest) = data.split_at(data.len() / 2);
+    let walked = walk([data, &[]]);
+    assert_eq!(walked.is_ok(), walk([first, rest]).is_ok());
+    let _ = complete_prefix(data, natives.len(), 3);
+    let (mut hashed, mut bad) = (Vec::new(), 0);
+    let mut take = |decoded: Decoded| {
+        match decoded {
+            Decoded::Bad(_) => bad += 1,
+            Decoded::Batch(record) => {
+                let batch = Batch::new(&contract, record)?;
+                Digester::new([7; 32]).each(&batch, |row| hashed.push(row.hash))?;
+            }
+        }
+        Ok(())
+    };
+    let mut decoder = Decoder::new(&shape);
+    let decoded = decoder.feed(first, &mut take).and_then(|()| decoder.feed(rest, &mut take));
+    let decoded = decoded.and_then(|()| decoder.finish(&mut take));
+    if let Ok(walked) = walked {
+        assert!(decoded.is_ok() && bad == 0, "{decoded:?}");
+        assert_eq!(walked.iter().map(|row| row.hash).collect::<Vec<_>>(), hashed);
+    }
+}
+
+/// A value of one of these types as text.
+pub fn copy_value(data: &[u8]) {
+    let Some((which, value)) = data.split_first() else { return };
+    let Ok(native) = COPY_VALUES[usize::from(*which) % COPY_VALUES.len()].parse::<NativeType>() else { return };
+    let mut out = String::new();
+    if render(&native, value, &mut out).is_ok() {
+        assert!(out.len() <= limits::VALUE_HELD_BYTES_MAX);
+    }
+}
+
+const COPY_NATIVES: [&str; 10] =
+    ["int4", "text", "numeric(10,2)", "numeric", "jsonb", "int4[]", "bpchar(4)", "timestamptz", "bool", "bytea"];
+
+/// An input of `copy_value` begins with the place of its type here.
+const COPY_VALUES: [&str; 24] = [
+    "interval",
+    "timetz",
+    "inet",
+    "cidr",
+    "path",
+    "polygon",
+    "circle",
+    "tsvector",
+    "tsquery",
+    "varbit",
+    "numeric",
+    "jsonpath",
+    "text[]",
+    "box[]",
+    "float8[]",
+    "float4[]",
+    "range<numeric>",
+    "range<text>",
+    "multirange<int4>",
+    "composite<int4,text>",
+    "composite<composite<int4,text>,bool>[]",
+    "timestamptz",
+    "money",
+    "\"char\"",
+];
 
 /// A key for everybody, so that what follows the signature's check is reached by what it signed.
 struct OneKey;

@@ -3,6 +3,7 @@
 use super::item;
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::batch::{BatchBuilder, Value, power_of_ten};
+use posthouse_protocol::number;
 use posthouse_protocol::schema::{Contract, ContractType};
 
 /// Numbers that the seed decides (SplitMix64).
@@ -49,7 +50,7 @@ pub(crate) fn contract(random: &mut Random) -> Contract {
 }
 
 fn any_type(random: &mut Random) -> ContractType {
-    match random.below(10) {
+    match random.below(11) {
         0 => ContractType::Boolean,
         1 => ContractType::Integer,
         2 => {
@@ -62,6 +63,7 @@ fn any_type(random: &mut Random) -> ContractType {
         6 => ContractType::Bytes,
         7 => ContractType::Date,
         8 => ContractType::Timestamp,
+        9 => ContractType::Number,
         _ => ContractType::Json,
     }
 }
@@ -95,6 +97,7 @@ pub(crate) fn rows(contract: &Contract, count: usize, random: &mut Random) -> Re
                         number => number,
                     }),
                     ContractType::Text | ContractType::Char | ContractType::Json => Value::Text(&texts[index]),
+                    ContractType::Number => Value::Number(&texts[index]),
                     ContractType::Bytes => Value::Bytes(&bytes[index]),
                     ContractType::Date => Value::Date(random.below(3_650_000) as i32 - 719_000),
                     ContractType::Timestamp => {
@@ -119,6 +122,18 @@ fn text(r#type: ContractType, random: &mut Random) -> String {
             2 => format!("{}.{}", random.next() as i64, random.below(1_000_000)),
             _ => "[true , false ]".to_owned(),
         },
+        ContractType::Number => number(random),
         _ => text,
     }
+}
+
+fn number(random: &mut Random) -> String {
+    if random.below(20) == 0 {
+        return ["NaN", "Infinity", "-Infinity"][random.below(3) as usize].to_owned();
+    }
+    let mut text = format!("{}", random.next() as i64 >> random.below(64));
+    (0..random.below(4)).for_each(|_| text.push_str(&random.next().to_string()));
+    text.push('.');
+    (0..random.below(3)).for_each(|_| text.push_str(&random.next().to_string()));
+    number::canonical(&text).unwrap().into_owned()
 }

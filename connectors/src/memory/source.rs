@@ -101,6 +101,8 @@ impl Source for MemorySource {
             watermark: read.to.clone().or(upper).or_else(|| read.from.clone()),
             splits: splits.keys().map(|block| name(*block)).collect(),
             rows_estimate: Some(rows),
+            native: None,
+            snapshot_max: None,
         };
         self.snapshot = Some(Snapshot {
             splits: splits.into_iter().map(|(block, rows)| (name(block), rows)).collect(),

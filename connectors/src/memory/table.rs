@@ -3,6 +3,7 @@
 
 use crate::{Applied, BadRow};
 use posthouse_protocol::batch::Value;
+use posthouse_protocol::number::Number;
 use posthouse_protocol::schema::{Contract, ContractType};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub enum OwnedValue {
     Bytes(Vec<u8>),
     Date(i32),
     Timestamp(i64),
+    /// In the one form of `protocol::number`.
+    Number(String),
 }
 
 /// Values in the order of the contract's items.
@@ -37,6 +40,7 @@ impl OwnedValue {
             Self::Bytes(value) => Value::Bytes(value),
             Self::Date(value) => Value::Date(*value),
             Self::Timestamp(value) => Value::Timestamp(*value),
+            Self::Number(value) => Value::Number(value),
         }
     }
 }
@@ -131,6 +135,7 @@ fn fits(r#type: ContractType, value: &OwnedValue) -> bool {
         | (ContractType::Date, OwnedValue::Date(_))
         | (ContractType::Timestamp, OwnedValue::Timestamp(_)) => true,
         (ContractType::Decimal { scale, .. }, OwnedValue::Decimal(_, found)) => scale == *found,
+        (ContractType::Number, OwnedValue::Number(text)) => Number::parse(text).is_some(),
         _ => false,
     }
 }

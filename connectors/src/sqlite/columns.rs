@@ -79,6 +79,8 @@ pub(super) fn contract_type(declared: &str) -> Option<ContractType> {
         return None;
     } else if has("JSON") {
         ContractType::Json
+    } else if base == NUMBER {
+        ContractType::Number
     } else if has("BOOL") {
         ContractType::Boolean
     } else if has("DEC") || has("NUMERIC") || has("MONEY") || word("NUMBER") {
@@ -134,6 +136,7 @@ pub(super) fn declared(r#type: ContractType) -> String {
         ContractType::Date => "DATE".to_owned(),
         ContractType::Timestamp => "TIMESTAMP".to_owned(),
         ContractType::Json => "JSON_TEXT".to_owned(),
+        ContractType::Number => NUMBER.to_owned(),
     }
 }
 
@@ -147,7 +150,7 @@ fn carries(wanted: ContractType, found: &str) -> bool {
         (ContractType::Text | ContractType::Char, ContractType::Text | ContractType::Char)
         | (ContractType::Boolean, ContractType::Integer)
         | (ContractType::Decimal { .. } | ContractType::Date | ContractType::Timestamp, ContractType::Text)
-        | (ContractType::Json, ContractType::Text) => true,
+        | (ContractType::Json | ContractType::Number, ContractType::Text) => true,
         (wanted, found) => wanted == found,
     }
 }
@@ -254,6 +257,8 @@ pub(super) fn infer(
 pub(super) const EXACT_DIGITS: u8 = 15;
 /// Digits behind the point of a decimal column that declares none.
 const SCALE_DEFAULT: i8 = 10;
+/// Declares a number of any length: by its name SQLite keeps it as text, every digit.
+const NUMBER: &str = "NUMBER_TEXT";
 const HIDDEN_OF_VIRTUAL_TABLE: i64 = 1;
 
 #[cfg(test)]
@@ -293,13 +298,16 @@ mod tests {
         use ContractType::*;
         let decimals = [(15, 2), (16, 2), (38, 38), (38, -5), (1, 0)];
         let decimals = decimals.map(|(precision, scale)| Decimal { precision, scale });
-        for r#type in [Boolean, Integer, Float, Text, Char, Bytes, Date, Timestamp, Json].into_iter().chain(decimals) {
+        for r#type in
+            [Boolean, Integer, Float, Text, Char, Bytes, Date, Timestamp, Json, Number].into_iter().chain(decimals)
+        {
             let declared = declared(r#type);
             assert_eq!(contract_type(&declared), Some(r#type), "{declared}");
             assert!(carries(r#type, &declared));
         }
         assert_eq!(affinity("DECIMAL_TEXT(38,2)"), Affinity::Text);
         assert_eq!(affinity("JSON_TEXT"), Affinity::Text);
+        assert_eq!(affinity(NUMBER), Affinity::Text);
     }
 
     #[test]

@@ -85,6 +85,8 @@ impl Source for SqliteSource {
             watermark: upper,
             splits: splits.iter().map(|(name, _)| name.clone()).collect(),
             rows_estimate: Some(rows_estimate),
+            native: None,
+            snapshot_max: None,
         };
         let rows = RowReader { scope, window, filter: read.filter.clone(), label: place.name };
         self.reading = Some(Reading { connection, splits: splits.into_iter().collect(), rows, sql });

@@ -4,6 +4,7 @@
 use super::columns::{Affinity, EXACT_DIGITS};
 use crate::types;
 use posthouse_protocol::batch::{Value, json_row, power_of_ten};
+use posthouse_protocol::number::Number;
 use posthouse_protocol::schema::ContractType;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
@@ -40,6 +41,10 @@ pub(super) fn read<'r>(
         (ValueRef::Blob(bytes), ContractType::Bytes) => Some(Value::Bytes(bytes)),
         (ValueRef::Text(bytes), ContractType::Date) => types::parse_date(text(bytes)?).map(Value::Date),
         (ValueRef::Text(bytes), ContractType::Timestamp) => types::parse_timestamp(text(bytes)?).map(Value::Timestamp),
+        (ValueRef::Text(bytes), ContractType::Number) => {
+            let text = text(bytes)?;
+            Number::parse(text).map(|_| Value::Number(text))
+        }
         _ => None,
     };
     value.ok_or(match r#type {
@@ -52,6 +57,7 @@ pub(super) fn read<'r>(
         ContractType::Date => "it is not a date of the form YYYY-MM-DD",
         ContractType::Timestamp => "it is not a time of the form YYYY-MM-DD HH:MM:SS",
         ContractType::Json => "it is not JSON with one meaning",
+        ContractType::Number => "it is not a number in its one form, as `-12.5`",
     })
 }
 
@@ -96,7 +102,7 @@ pub(super) fn write<'v>(
         Value::Integer(value) => ValueRef::Integer(value),
         Value::Float(value) if value.is_nan() => return Err("SQLite has no NaN"),
         Value::Float(value) => ValueRef::Real(value),
-        Value::Text(value) => ValueRef::Text(value.as_bytes()),
+        Value::Text(value) | Value::Number(value) => ValueRef::Text(value.as_bytes()),
         Value::Bytes(value) => ValueRef::Blob(value),
         Value::Date(days) => {
             if !types::write_date(days, scratch) {

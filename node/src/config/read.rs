@@ -309,11 +309,17 @@ fn connection(table: &Table<'_>, base: &Path) -> Option<ConnectionConfig> {
     for key in ["path", "password_file", "ca_file"] {
         if let Some(serde_json::Value::String(path)) = settings.get_mut(key)
             && path != ":memory:"
+            && !(key == "password_file" && is_kept_elsewhere(path))
         {
             *path = base.join(&*path).to_string_lossy().into_owned();
         }
     }
     ok.then_some(ConnectionConfig { kind, settings })
+}
+
+/// Secrets that systemd or the environment hands over are names, not paths.
+fn is_kept_elsewhere(secret: &str) -> bool {
+    secret.starts_with("credential:") || secret.starts_with("env:")
 }
 
 pub(super) fn bad_name(name: &str) -> bool {
@@ -336,7 +342,7 @@ fn is_credit_code(code: &str) -> bool {
 
 const FOLDER: &str = "folder";
 /// Kinds that the design names and later versions bring.
-const LATER_KINDS: &[&str] = &["postgres", "mysql", "sqlserver", "odbc", "s3"];
+const LATER_KINDS: &[&str] = &["mysql", "sqlserver", "odbc", "s3"];
 /// Without I, O, S, V, Z.
 const CREDIT_ALPHABET: &[u8; 31] = b"0123456789ABCDEFGHJKLMNPQRTUWXY";
 

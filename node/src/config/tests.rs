@@ -74,7 +74,7 @@ fn keys_of_features_that_do_not_exist_yet_are_refused_and_not_ignored() {
             "[[resource]]\nid = \"r\"\nfolder = \"/x\"\n[resource.exchange]\nbatch = \"pch\"\n",
             "`resource.exchange` is not available",
         ),
-        ("[connection.a]\nkind = \"postgres\"\nurl = \"postgres://x\"\n", "kind = \"postgres\" is not available"),
+        ("[connection.a]\nkind = \"mysql\"\nurl = \"mysql://x\"\n", "kind = \"mysql\" is not available"),
     ];
     for (text, expected) in cases {
         let found = only(text);

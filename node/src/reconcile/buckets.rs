@@ -8,7 +8,7 @@ use posthouse_connectors::{BadRow, Sink};
 use posthouse_protocol::batch;
 use posthouse_protocol::digest::{BucketDigest, Digester};
 use posthouse_protocol::limits::BUCKETS;
-use posthouse_protocol::problem::Problem;
+use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::reconciliation::Difference;
 use posthouse_protocol::schema::Contract;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +64,9 @@ impl Sink for Bucketing {
 impl SplitSink for Bucketing {
     fn batch(&mut self, batch: &Batch) -> Result<(), Problem> {
         self.add(batch.rows().clone())
+    }
+    fn raw(&mut self, _: &[u8]) -> Result<(), Problem> {
+        Err(Problem::new(Code::InsideFailed).cause("rows were read in a form that was not asked for"))
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
         Sink::bad_row(self, row)

@@ -9,11 +9,12 @@ use crate::extract::Extraction;
 use crate::stage::{Place, Stage};
 use crate::store::exchange::Standing;
 use crate::store::{Side, Transfer};
-use crate::transfer::{blocking, open_destination};
+use crate::transfer::{OfferedRows, blocking, open_destination};
 use posthouse_connectors::Read;
 use posthouse_protocol::digest::{BucketDigest, digest_key};
 use posthouse_protocol::id::TransferId;
-use posthouse_protocol::job::Mode;
+use posthouse_protocol::job::{Mode, Write};
+use posthouse_protocol::manifest::Counts;
 use posthouse_protocol::policy::Permit;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
@@ -22,16 +23,23 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The digest of the target right after a publish, to tell later whose copy left its receipt.
+/// A table that was replaced whole is what was staged; any other is read.
 pub(crate) async fn consumer_standing(
     ctx: &Arc<Context>,
     row: &Transfer,
     stage: &Arc<Stage>,
+    landed: &Counts,
 ) -> Result<Option<Standing>, Problem> {
     let (stage, transfer) = (stage.clone(), row.id.clone());
+    let replaced = (row.write == Write::Replace).then_some(landed.rows_landed);
     let watermark = row.watermark_to.clone().filter(|_| row.mode == Mode::Incremental);
     blocking(&ctx.world, move || {
         let Place::Table(table) = stage.place() else { return Ok(None) };
         let contract = table.contract().clone();
+        if let Some(buckets) = replaced.and_then(|rows| table.staged(rows)) {
+            let (contract_sha256, buckets) = (contract.sha256(), buckets.to_bytes());
+            return Ok(Some(Standing { contract_sha256, buckets, transfer }));
+        }
         let mut rows = Bucketing::new(table.digest_key(), contract.clone(), BTreeSet::new(), 0);
         match table.destination().read_standing(watermark.as_ref(), &mut rows) {
             Ok(_) => {
@@ -105,7 +113,8 @@ impl Comparison {
             let now = ctx.world.clock.now();
             let (name, peer) = (job.name.clone(), resource.node.clone());
             let row = Transfer::planned(id, Side::Consumer, name, peer, resource.clone(), job.mode, job.write, now);
-            let mut destination = open_destination(&ctx, &row, target, &contract, mark)?;
+            let rows = OfferedRows::new(contract.clone(), None, mark);
+            let mut destination = open_destination(&ctx, &row, target, &rows)?;
             let key = digest_key(&resource, &contract, DIGEST_EPOCH);
             let mut rows = Bucketing::new(key, contract, wanted, QUESTIONS_MAX * KEYS_BYTES_MAX);
             destination.read_standing(watermark.as_ref(), &mut rows)?;

@@ -2,16 +2,17 @@
 
 use crate::seal::storage;
 use crate::store::exchange::StagedSplit;
-use posthouse_connectors::{BadRow, Destination};
+use posthouse_connectors::{BadRow, Destination, RawRows, SplitLanded};
 use posthouse_platform::disk::Disk;
 use posthouse_protocol::batch::BatchReader;
-use posthouse_protocol::digest::{Digester, RowDigest};
+use posthouse_protocol::digest::{BucketDigest, Digester};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::manifest::{Entry, EntryKind};
+use posthouse_protocol::pgcopy::{Shape, Walker};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -22,9 +23,18 @@ pub struct TableStage {
     dir: PathBuf,
     root: PathBuf,
     disk: Arc<dyn Disk>,
-    contract: Contract,
-    digest_key: [u8; 32],
+    form: RowForm,
     destination: Mutex<Box<dyn Destination>>,
+    /// Rows that this process has staged, by the buckets of their keys.
+    staged: Mutex<BucketDigest>,
+}
+
+/// What a transfer's rows are, how they travel, and how they are digested.
+pub struct RowForm {
+    pub contract: Contract,
+    /// Set where splits come in an engine's own form.
+    pub shape: Option<Shape>,
+    pub digest_key: [u8; 32],
 }
 
 impl TableStage {
@@ -33,21 +43,26 @@ impl TableStage {
         root: &Path,
         transfer: &TransferId,
         disk: Arc<dyn Disk>,
-        contract: Contract,
-        digest_key: [u8; 32],
+        form: RowForm,
         destination: Box<dyn Destination>,
     ) -> Result<Self, Problem> {
         let dir = root.join(transfer.as_str());
         std::fs::create_dir_all(&dir).and_then(|()| disk.sync_folder(root)).map_err(|e| storage(&dir, &e))?;
         let root = root.to_owned();
-        Ok(Self { dir, root, disk, contract, digest_key, destination: Mutex::new(destination) })
+        let (destination, staged) = (Mutex::new(destination), Mutex::default());
+        Ok(Self { dir, root, disk, form, destination, staged })
     }
 
     pub fn contract(&self) -> &Contract {
-        &self.contract
+        &self.form.contract
     }
     pub fn digest_key(&self) -> [u8; 32] {
-        self.digest_key
+        self.form.digest_key
+    }
+    /// The rows of all splits by bucket, where this process has staged every one of so many.
+    pub fn staged(&self, rows: u64) -> Option<BucketDigest> {
+        let staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        (staged.total().count == rows).then(|| staged.clone())
     }
     pub fn destination(&self) -> MutexGuard<'_, Box<dyn Destination>> {
         self.destination.lock().unwrap_or_else(PoisonError::into_inner)
@@ -60,18 +75,15 @@ impl TableStage {
         };
         let path = self.path(&entry.name);
         let file = File::open(&path).map_err(|e| storage(&path, &e))?;
-        let mut digester = Digester::new(self.digest_key);
-        let mut digest = RowDigest::default();
-        let reader = BatchReader::new(BufReader::with_capacity(READ_BYTES, file), entry.size, &self.contract)?;
-        let mut batches = reader.map(|batch| {
-            let batch = batch?;
-            digester.rows(&batch, &mut digest)?;
-            Ok(batch.record().clone())
-        });
-        let landed = self.destination().stage(name, *root, &mut batches)?;
-        // A split that was staged before is not read by the destination again; its digest still is.
-        batches.try_for_each(|batch: Result<_, Problem>| batch.map(|_| ()))?;
-        drop(batches);
+        let (landed, buckets) = match &self.form.shape {
+            None => self.stage_batches(name, *root, file, entry.size)?,
+            Some(shape) => {
+                let mut split = RawSplit::new(file, path, shape.clone(), self.digest_key());
+                let landed = self.destination().stage_raw(name, *root, &mut split)?;
+                (landed, split.finish()?)
+            }
+        };
+        let digest = buckets.total();
         let quarantined = landed.bad.len() as u64;
         let EntryKind::Split(counts) = &entry.kind else { return Err(Problem::new(Code::FrameInvalid)) };
         if counts.sent != digest.count || landed.landed + quarantined != digest.count {
@@ -80,7 +92,30 @@ impl TableStage {
                 counts.sent, digest.count, landed.landed
             )));
         }
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).merge(&buckets);
         Ok((StagedSplit { landed: landed.landed, quarantined, digest }, landed.bad))
+    }
+
+    fn stage_batches(
+        &self,
+        name: &str,
+        root: [u8; 32],
+        file: File,
+        size: u64,
+    ) -> Result<(SplitLanded, BucketDigest), Problem> {
+        let mut digester = Digester::new(self.digest_key());
+        let mut buckets = BucketDigest::new();
+        let reader = BatchReader::new(BufReader::with_capacity(READ_BYTES, file), size, self.contract())?;
+        let mut batches = reader.map(|batch| {
+            let batch = batch?;
+            digester.buckets(&batch, &mut buckets)?;
+            Ok(batch.record().clone())
+        });
+        let landed = self.destination().stage(name, root, &mut batches)?;
+        // A split that was staged before is not read by the destination again; its digest still is.
+        batches.try_for_each(|batch: Result<_, Problem>| batch.map(|_| ()))?;
+        drop(batches);
+        Ok((landed, buckets))
     }
 
     /// Names of splits may hold any character; their files are named by hash.
@@ -125,6 +160,58 @@ impl TableStage {
     }
     pub(super) fn free_bytes(&self) -> Result<u64, Problem> {
         self.disk.free_bytes(&self.dir).map_err(|e| storage(&self.dir, &e))
+    }
+}
+
+/// A split's file in an engine's own form. Its rows are digested as they pass the first time; a destination
+/// is given no byte that was not looked at before.
+struct RawSplit {
+    file: File,
+    path: PathBuf,
+    buffer: Vec<u8>,
+    shape: Shape,
+    key: [u8; 32],
+    /// None once it has seen the whole split.
+    walker: Option<Walker>,
+    buckets: BucketDigest,
+}
+
+impl RawSplit {
+    fn new(file: File, path: PathBuf, shape: Shape, key: [u8; 32]) -> Self {
+        let walker = Some(Walker::new(&shape, key));
+        Self { file, path, buffer: vec![0; READ_BYTES], shape, key, walker, buckets: BucketDigest::new() }
+    }
+    /// What all its rows are, also those that the destination did not ask for.
+    fn finish(mut self) -> Result<BucketDigest, Problem> {
+        while self.walker.is_some() {
+            self.next()?;
+        }
+        Ok(self.buckets)
+    }
+}
+
+impl RawRows for RawSplit {
+    fn next(&mut self) -> Result<Option<&[u8]>, Problem> {
+        let read = self.file.read(&mut self.buffer).map_err(|e| storage(&self.path, &e))?;
+        let bytes = self.buffer.get(..read).unwrap_or_default();
+        if let Some(mut walker) = self.walker.take() {
+            if read == 0 {
+                walker.finish()?;
+            } else {
+                let buckets = &mut self.buckets;
+                walker.feed(bytes, &mut |row| buckets.add(row.bucket, &row.hash))?;
+                self.walker = Some(walker);
+            }
+        }
+        Ok((read > 0).then_some(bytes))
+    }
+    fn rewind(&mut self) -> Result<(), Problem> {
+        self.file.rewind().map_err(|e| storage(&self.path, &e))?;
+        if self.walker.is_some() {
+            self.walker = Some(Walker::new(&self.shape, self.key));
+            self.buckets = BucketDigest::new();
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ mod session;
 mod settling;
 mod sweep;
 
-pub(crate) use destination::open_destination;
+pub(crate) use destination::{OfferedRows, open_destination};
 
 use crate::context::Context;
 use crate::store::{Side, Transfer, transfers};

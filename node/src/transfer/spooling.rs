@@ -9,6 +9,7 @@ use crate::seal::{Sealed, SealedSplit, Spool};
 use crate::store::{Side, exchange};
 use posthouse_connectors::{Read, TableSpec};
 use posthouse_protocol::digest::BucketDigest;
+use posthouse_protocol::format::Native;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
@@ -55,6 +56,9 @@ impl Begun {
     }
     pub(crate) fn contract(&self) -> &Contract {
         self.extraction.contract()
+    }
+    pub(crate) fn native(&self) -> Option<&Native> {
+        self.extraction.native()
     }
     pub(crate) fn proposed(&self) -> Proposed {
         self.extraction.proposed()
@@ -136,6 +140,7 @@ impl Spooling {
         digest_key: [u8; 32],
     ) -> Result<(), Problem> {
         let began = ctx.world.clock.monotonic();
+        let most = extraction.snapshot_max().unwrap_or(SNAPSHOT_MAX);
         let lost = |cause: String| Err(Problem::new(Code::SnapshotLost).cause(cause));
         let mut bytes = 0;
         let mut all = BucketDigest::new();
@@ -144,11 +149,11 @@ impl Spooling {
                 return Err(Problem::new(Code::Cancelled));
             }
             let taken = ctx.world.clock.monotonic().saturating_sub(began);
-            if taken > SNAPSHOT_MAX && extraction.peek().is_some() {
+            if taken > most && extraction.peek().is_some() {
                 return lost(format!(
                     "it was held for {} min, at most {} are allowed",
                     taken.as_secs() / 60,
-                    SNAPSHOT_MAX.as_secs() / 60
+                    most.as_secs() / 60
                 ));
             }
             let spool_max = ctx.config().node.spool_max.0;
@@ -184,5 +189,5 @@ impl Spooling {
     }
 }
 
-/// How long a snapshot may be held open in its database.
+/// How long a snapshot may be held open in its database, unless its connection says otherwise.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(30 * 60);

@@ -86,6 +86,7 @@ fn offer(transfer: TransferId) -> Offer {
         data_channels: 1,
         digest_key: [2; 32].into(),
         watermark_column: None,
+        native: None,
     }
 }
 

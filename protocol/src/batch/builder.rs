@@ -4,6 +4,7 @@
 
 use super::{BatchError, Value, arrow_schema, power_of_ten};
 use crate::limits::{BATCH_BYTES, BATCH_ROWS};
+use crate::number::Number;
 use crate::schema::{Contract, ContractType};
 use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int64Builder,
@@ -92,6 +93,7 @@ impl Building {
             | (Value::Bytes(_), ContractType::Bytes)
             | (Value::Date(_), ContractType::Date)
             | (Value::Timestamp(_), ContractType::Timestamp) => true,
+            (Value::Number(text), ContractType::Number) => Number::parse(text).is_some(),
             _ => false,
         };
         if fits {
@@ -111,7 +113,9 @@ impl Values {
                 Self::Decimal(Decimal128Builder::new().with_data_type(super::arrow_type(r#type)))
             }
             ContractType::Float => Self::Float(Float64Builder::new()),
-            ContractType::Text | ContractType::Char | ContractType::Json => Self::Text(StringBuilder::new()),
+            ContractType::Text | ContractType::Char | ContractType::Json | ContractType::Number => {
+                Self::Text(StringBuilder::new())
+            }
             ContractType::Bytes => Self::Bytes(BinaryBuilder::new()),
             ContractType::Date => Self::Date(Date32Builder::new()),
             ContractType::Timestamp => {
@@ -152,7 +156,7 @@ impl Values {
                 }
             },
             Self::Text(builder) => match value {
-                Value::Text(text) => {
+                Value::Text(text) | Value::Number(text) => {
                     builder.append_value(text);
                     4 + text.len()
                 }

@@ -178,7 +178,7 @@ impl Parts<'_> {
             ContractType::Decimal { .. } => {
                 Arc::new(Decimal128Array::try_new(self.numbers()?, nulls)?.with_data_type(arrow_type(r#type)))
             }
-            ContractType::Text | ContractType::Char | ContractType::Json => {
+            ContractType::Text | ContractType::Char | ContractType::Json | ContractType::Number => {
                 let (offsets, values) = self.offsets()?;
                 Arc::new(StringArray::try_new(offsets, values, nulls)?)
             }
@@ -300,7 +300,9 @@ fn same_type(r#type: ContractType, field: ipc::Field<'_>) -> bool {
         ContractType::Float => {
             field.type_as_floating_point().is_some_and(|float| float.precision() == ipc::Precision::DOUBLE)
         }
-        ContractType::Text | ContractType::Char | ContractType::Json => field.type_as_utf_8().is_some(),
+        ContractType::Text | ContractType::Char | ContractType::Json | ContractType::Number => {
+            field.type_as_utf_8().is_some()
+        }
         ContractType::Bytes => field.type_as_binary().is_some(),
         ContractType::Date => field.type_as_date().is_some_and(|date| date.unit() == ipc::DateUnit::DAY),
         ContractType::Timestamp => field.type_as_timestamp().is_some_and(|timestamp| {
@@ -330,7 +332,7 @@ mod tests {
         assert_eq!(batches.len(), 2);
         assert_eq!(batches[0].value(4, 0), Value::Text("𠮷田 䶮 㛃"));
         assert_eq!(batches[0].value(2, 0), Value::Decimal(-12_345, 2));
-        assert!((0..10).all(|column| batches[0].value(column, 1).is_null() == (column != 1)));
+        assert!((0..11).all(|column| batches[0].value(column, 1).is_null() == (column != 1)));
         assert_eq!(batches[1].rows(), 1);
     }
 
@@ -383,8 +385,9 @@ mod tests {
             Value::Date(-1),
             Value::Timestamp(i64::MAX),
             Value::Text("{}"),
+            Value::Number("-Infinity"),
         ];
-        let mut empty = [Value::Null; 10];
+        let mut empty = [Value::Null; 11];
         empty[1] = Value::Integer(7);
         builder.push(&full).unwrap();
         builder.push(&empty).unwrap();
@@ -406,6 +409,7 @@ mod tests {
             ContractType::Date,
             ContractType::Timestamp,
             ContractType::Json,
+            ContractType::Number,
         ];
         let item = |(index, r#type)| Item { name: format!("列{index}"), r#type, nullable: index != 1, comment: None };
         Contract { items: types.into_iter().enumerate().map(item).collect(), key: vec!["列1".to_owned()] }

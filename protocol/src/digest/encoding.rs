@@ -9,9 +9,13 @@
 //! | 3 | float; −0 is 0, NaN is 7ff8000000000000 | 8 bytes IEEE 754, little-endian |
 //! | 4 | text; char without trailing blanks (U+0020); bytes | length in 4 bytes little-endian, the bytes |
 //! | 5 | json in the canonical form of [`super::json`] | length in 4 bytes little-endian, the bytes |
-//! | 6, 7 | date or timestamp +infinity, −infinity: the largest and the smallest number of its Arrow type | nothing |
+//! | 6, 7 | date or timestamp +infinity, −infinity: the largest and the smallest number of its Arrow type; a number's Infinity, −Infinity | nothing |
+//! | 8 | number of more than 38 digits or a scale beyond 8 bits, without leading and trailing zeros (any other: tag 2) | 1 byte sign (1 where below zero); scale in 4 bytes, signed, little-endian; count of digits in 4 bytes little-endian; the digits in ASCII, the first first |
+//! | 9 | a number's NaN | nothing |
 
+use super::json::{Canonicalizer, JsonError};
 use crate::batch::{Batch, BatchError, Column, normal_decimal, normal_float};
+use crate::number::Number;
 use arrow::array::Array;
 
 /// First byte of what is hashed for a row, and for a key.
@@ -19,7 +23,13 @@ pub const ROW: u8 = b'R';
 pub const KEY: u8 = b'K';
 
 /// Appends one value.
-pub(super) fn encode(batch: &Batch, index: usize, row: usize, out: &mut Vec<u8>) -> Result<(), BatchError> {
+pub(super) fn encode(
+    batch: &Batch,
+    index: usize,
+    row: usize,
+    canonicalizer: &mut Canonicalizer,
+    out: &mut Vec<u8>,
+) -> Result<(), BatchError> {
     let Some(column) = batch.columns().get(index) else { return Ok(()) };
     macro_rules! value {
         ($array:expr) => {{
@@ -45,52 +55,91 @@ pub(super) fn encode(batch: &Batch, index: usize, row: usize, out: &mut Vec<u8>)
         },
         Column::Decimal(array, scale) => {
             let (unscaled, scale) = normal_decimal(value!(array), *scale);
-            out.push(DECIMAL);
-            out.extend_from_slice(&unscaled.to_le_bytes());
-            out.extend_from_slice(&scale.to_le_bytes());
+            decimal(unscaled, scale, out);
         }
-        Column::Float(array) => {
-            let number = normal_float(value!(array));
-            out.push(FLOAT);
-            out.extend_from_slice(&number.to_le_bytes());
-        }
+        Column::Number(array) => exact(value!(array), out),
+        Column::Float(array) => float(value!(array), out),
         Column::Text(array) => bytes(TEXT, value!(array).as_bytes(), out),
         Column::Char(array) => bytes(TEXT, value!(array).trim_end_matches(' ').as_bytes(), out),
         Column::Bytes(array) => bytes(TEXT, value!(array), out),
-        Column::Json(array) => {
-            let text = value!(array);
-            let start = out.len();
-            bytes(JSON, &[], out);
-            super::json::canonical(text, out).map_err(|e| BatchError::Column {
-                column: batch.record().schema().fields().get(index).map_or_else(String::new, |f| f.name().clone()),
-                what: format!("holds text that is not JSON: {e}"),
-            })?;
-            let length = (out.len() - start - 5) as u32;
-            if let Some(place) = out.get_mut(start + 1..start + 5) {
-                place.copy_from_slice(&length.to_le_bytes());
-            }
-        }
+        Column::Json(array) => json(value!(array), canonicalizer, out).map_err(|e| BatchError::Column {
+            column: batch.record().schema().fields().get(index).map_or_else(String::new, |f| f.name().clone()),
+            what: format!("holds text that is not JSON: {e}"),
+        })?,
     }
     Ok(())
 }
 
-fn number(value: i64, out: &mut Vec<u8>) {
-    out.push(NUMBER);
-    out.extend_from_slice(&value.to_le_bytes());
+pub(crate) fn number(value: i64, out: &mut Vec<u8>) {
+    let mut form = [NUMBER; 9];
+    form[1..].copy_from_slice(&value.to_le_bytes());
+    out.extend_from_slice(&form);
 }
 
-fn bytes(tag: u8, value: &[u8], out: &mut Vec<u8>) {
-    out.push(tag);
-    // Arrow's own offsets bound a value to 31 bits.
-    out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+/// A decimal without trailing zeros.
+pub(crate) fn decimal(unscaled: i128, scale: i8, out: &mut Vec<u8>) {
+    let mut form = [DECIMAL; 18];
+    form[1..17].copy_from_slice(&unscaled.to_le_bytes());
+    form[17..].copy_from_slice(&scale.to_le_bytes());
+    out.extend_from_slice(&form);
+}
+
+/// A number in its one form; nothing for text that is none, which a checked batch does not hold.
+pub(crate) fn exact(text: &str, out: &mut Vec<u8>) {
+    match Number::parse(text) {
+        Some(Number::Finite(value)) => match value.decimal() {
+            Some((unscaled, scale)) => decimal(unscaled, scale, out),
+            None => {
+                let (first, second, scale) = value.significant();
+                out.extend_from_slice(&[LONG, u8::from(value.negative)]);
+                out.extend_from_slice(&scale.to_le_bytes());
+                out.extend_from_slice(&((first.len() + second.len()) as u32).to_le_bytes());
+                out.extend_from_slice(first.as_bytes());
+                out.extend_from_slice(second.as_bytes());
+            }
+        },
+        Some(Number::Infinity) => out.push(INFINITY),
+        Some(Number::MinusInfinity) => out.push(MINUS_INFINITY),
+        Some(Number::NaN) => out.push(NOT_A_NUMBER),
+        None => {}
+    }
+}
+
+pub(crate) fn float(value: f64, out: &mut Vec<u8>) {
+    let mut form = [FLOAT; 9];
+    form[1..].copy_from_slice(&normal_float(value).to_le_bytes());
+    out.extend_from_slice(&form);
+}
+
+pub(crate) fn bytes(tag: u8, value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&head(tag, value.len()));
     out.extend_from_slice(value);
 }
 
-const NULL: u8 = 0;
+/// What stands before the bytes of a value: Arrow's own offsets bound it to 31 bits.
+pub(crate) fn head(tag: u8, length: usize) -> [u8; 5] {
+    let [a, b, c, d] = (length as u32).to_le_bytes();
+    [tag, a, b, c, d]
+}
+
+pub(crate) fn json(text: &str, canonicalizer: &mut Canonicalizer, out: &mut Vec<u8>) -> Result<(), JsonError> {
+    let start = out.len();
+    out.extend_from_slice(&head(JSON, 0));
+    canonicalizer.write(text, out)?;
+    let length = out.len() - start - 5;
+    if let Some(place) = out.get_mut(start..start + 5) {
+        place.copy_from_slice(&head(JSON, length));
+    }
+    Ok(())
+}
+
+pub(crate) const NULL: u8 = 0;
 const NUMBER: u8 = 1;
 const DECIMAL: u8 = 2;
 const FLOAT: u8 = 3;
-const TEXT: u8 = 4;
+pub(crate) const TEXT: u8 = 4;
 const JSON: u8 = 5;
-const INFINITY: u8 = 6;
-const MINUS_INFINITY: u8 = 7;
+pub(crate) const INFINITY: u8 = 6;
+pub(crate) const MINUS_INFINITY: u8 = 7;
+const LONG: u8 = 8;
+const NOT_A_NUMBER: u8 = 9;

@@ -13,16 +13,41 @@ pub struct JsonError {
 
 /// Appends the canonical form of one JSON text.
 pub fn canonical(text: &str, out: &mut Vec<u8>) -> Result<(), JsonError> {
-    let mut parser = Parser { text, at: 0 };
-    parser.blanks();
-    parser.value(out, 0)?;
-    parser.blanks();
-    if parser.at == text.len() { Ok(()) } else { parser.wrong("more follows the value") }
+    Canonicalizer::default().write(text, out)
+}
+
+/// Writes canonical forms, one after the other, and keeps its memory from one to the next.
+#[derive(Debug, Default)]
+pub struct Canonicalizer {
+    members: Vec<Member>,
+    unsorted: Vec<u8>,
+}
+
+/// A member of an object as it was written: its name from the quote on, and its end, in what is written.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    start: usize,
+    name_end: usize,
+    end: usize,
+}
+
+impl Canonicalizer {
+    /// Appends the canonical form of one JSON text.
+    pub fn write(&mut self, text: &str, out: &mut Vec<u8>) -> Result<(), JsonError> {
+        self.members.clear();
+        let mut parser = Parser { text, bytes: text.as_bytes(), at: 0, kept: self };
+        parser.blanks();
+        parser.value(out, 0)?;
+        parser.blanks();
+        if parser.at == text.len() { Ok(()) } else { parser.wrong("more follows the value") }
+    }
 }
 
 struct Parser<'a> {
     text: &'a str,
+    bytes: &'a [u8],
     at: usize,
+    kept: &'a mut Canonicalizer,
 }
 
 impl<'a> Parser<'a> {
@@ -33,11 +58,7 @@ impl<'a> Parser<'a> {
         match self.peek() {
             Some(b'{') => self.object(out, depth),
             Some(b'[') => self.array(out, depth),
-            Some(b'"') => {
-                let text = self.string()?;
-                write_string(&text, out);
-                Ok(())
-            }
+            Some(b'"') => self.string(out),
             Some(b'-' | b'0'..=b'9') => self.number(out),
             Some(b't') => self.word("true", out),
             Some(b'f') => self.word("false", out),
@@ -49,22 +70,32 @@ impl<'a> Parser<'a> {
     fn object(&mut self, out: &mut Vec<u8>, depth: usize) -> Result<(), JsonError> {
         self.at += 1;
         self.blanks();
-        let mut members: Vec<(String, Vec<u8>)> = Vec::new();
+        out.push(b'{');
+        let first = self.kept.members.len();
+        let mut ascending = true;
         if !self.take(b'}') {
             loop {
                 self.blanks();
                 if self.peek() != Some(b'"') {
                     return self.wrong("a member's name is missing");
                 }
-                let name = self.string()?;
+                let start = out.len();
+                self.string(out)?;
+                let name_end = out.len();
                 self.blanks();
                 if !self.take(b':') {
                     return self.wrong("a colon is missing");
                 }
                 self.blanks();
-                let mut value = Vec::new();
-                self.value(&mut value, depth + 1)?;
-                members.push((name, value));
+                out.push(b':');
+                self.value(out, depth + 1)?;
+                let member = Member { start, name_end, end: out.len() };
+                if self.kept.members.len() > first
+                    && let Some(before) = self.kept.members.last()
+                {
+                    ascending &= order(before, &member, out).is_lt();
+                }
+                self.kept.members.push(member);
                 self.blanks();
                 if self.take(b'}') {
                     break;
@@ -72,22 +103,35 @@ impl<'a> Parser<'a> {
                 if !self.take(b',') {
                     return self.wrong("a comma is missing");
                 }
+                out.push(b',');
             }
         }
-        members.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
-        if members.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
+        if !ascending {
+            self.sort(first, out)?;
+        }
+        self.kept.members.truncate(first);
+        out.push(b'}');
+        Ok(())
+    }
+
+    /// Writes the members from the `first` on again, in order.
+    fn sort(&mut self, first: usize, out: &mut Vec<u8>) -> Result<(), JsonError> {
+        let Canonicalizer { members, unsorted } = &mut *self.kept;
+        let members = members.get_mut(first..).unwrap_or_default();
+        let start = members.first().map_or(out.len(), |member| member.start);
+        members.sort_by(|a, b| order(a, b, out));
+        if members.windows(2).any(|pair| matches!(pair, [a, b] if order(a, b, out).is_eq())) {
             return self.wrong("a member stands twice in the object that ends");
         }
-        out.push(b'{');
-        for (index, (name, value)) in members.iter().enumerate() {
+        unsorted.clear();
+        unsorted.extend_from_slice(out.get(start..).unwrap_or_default());
+        out.truncate(start);
+        for (index, member) in members.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
-            write_string(name, out);
-            out.push(b':');
-            out.extend_from_slice(value);
+            out.extend_from_slice(unsorted.get(member.start - start..member.end - start).unwrap_or_default());
         }
-        out.push(b'}');
         Ok(())
     }
 
@@ -113,24 +157,25 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn string(&mut self) -> Result<String, JsonError> {
+    fn string(&mut self, out: &mut Vec<u8>) -> Result<(), JsonError> {
         self.at += 1;
-        let mut out = String::new();
+        out.push(b'"');
         loop {
-            let rest = self.text.get(self.at..).unwrap_or("");
-            let plain = rest.find(|c: char| c == '"' || c == '\\' || c < ' ').unwrap_or(rest.len());
-            out.push_str(rest.get(..plain).unwrap_or(""));
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len());
+            out.extend_from_slice(rest.get(..plain).unwrap_or_default());
             self.at += plain;
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(out);
+                    out.push(b'"');
+                    return Ok(());
                 }
                 Some(b'\\') => {
                     self.at += 1;
                     let escape = self.peek();
                     self.at += 1;
-                    out.push(match escape {
+                    let c = match escape {
                         Some(c @ (b'"' | b'\\' | b'/')) => char::from(c),
                         Some(b'b') => '\u{8}',
                         Some(b'f') => '\u{c}',
@@ -139,7 +184,8 @@ impl<'a> Parser<'a> {
                         Some(b't') => '\t',
                         Some(b'u') => self.unicode()?,
                         _ => return self.wrong("an escape is not known"),
-                    });
+                    };
+                    write_char(c, out);
                 }
                 Some(_) => return self.wrong("a control character stands in a string"),
                 None => return self.wrong("a string does not end"),
@@ -181,53 +227,72 @@ impl<'a> Parser<'a> {
     fn number(&mut self, out: &mut Vec<u8>) -> Result<(), JsonError> {
         let negative = self.take(b'-');
         let whole = self.digits();
-        if whole.is_empty() || (whole.len() > 1 && whole.starts_with('0')) {
+        if whole.is_empty() || (whole.len() > 1 && whole.starts_with(b"0")) {
             return self.wrong("a number is not well-formed");
         }
-        let fraction = if self.take(b'.') { Some(self.digits()) } else { None };
-        if fraction == Some("") {
-            return self.wrong("a number is not well-formed");
-        }
-        let mut exponent = 0i64;
-        if self.take(b'e') || self.take(b'E') {
-            let minus = self.take(b'-');
-            if !minus {
-                self.take(b'+');
+        let mut fraction: &[u8] = &[];
+        if self.take(b'.') {
+            fraction = self.digits();
+            if fraction.is_empty() {
+                return self.wrong("a number is not well-formed");
             }
-            let digits = self.digits();
-            if digits.is_empty() || digits.trim_start_matches('0').len() > EXPONENT_DIGITS_MAX {
-                return self.wrong("a number's exponent is not within bounds");
-            }
-            let size: i64 = digits.parse().unwrap_or(0);
-            exponent = if minus { -size } else { size };
         }
-        let fraction = fraction.unwrap_or("");
-        let digits = [whole, fraction].concat();
-        let significant = digits.trim_end_matches('0');
-        exponent += (digits.len() - significant.len()) as i64 - fraction.len() as i64;
-        let significant = significant.trim_start_matches('0');
-        if significant.is_empty() {
+        let mut exponent = if matches!(self.peek(), Some(b'e' | b'E')) { self.exponent()? } else { 0 };
+        exponent -= fraction.len() as i64;
+        // Zeros that end the digits become a power of ten, zeros that begin them mean nothing.
+        let mut whole = whole;
+        let zeros = |digits: &[u8]| digits.iter().rev().take_while(|digit| **digit == b'0').count();
+        let trailing = zeros(fraction);
+        exponent += trailing as i64;
+        fraction = fraction.get(..fraction.len() - trailing).unwrap_or_default();
+        if fraction.is_empty() {
+            let trailing = zeros(whole);
+            exponent += trailing as i64;
+            whole = whole.get(..whole.len() - trailing).unwrap_or_default();
+        } else if whole == b"0" {
+            whole = &[];
+            let leading = fraction.iter().take_while(|digit| **digit == b'0').count();
+            fraction = fraction.get(leading..).unwrap_or_default();
+        }
+        if whole.is_empty() && fraction.is_empty() {
             out.push(b'0');
             return Ok(());
         }
         if negative {
             out.push(b'-');
         }
-        out.extend_from_slice(significant.as_bytes());
+        out.extend_from_slice(whole);
+        out.extend_from_slice(fraction);
         if exponent != 0 {
-            out.extend_from_slice(format!("e{exponent}").as_bytes());
+            out.push(b'e');
+            out.extend_from_slice(exponent.to_string().as_bytes());
         }
         Ok(())
     }
 
-    fn digits(&mut self) -> &'a str {
-        let rest = self.text.get(self.at..).unwrap_or("");
-        let length = rest.bytes().take_while(u8::is_ascii_digit).count();
+    fn exponent(&mut self) -> Result<i64, JsonError> {
+        self.at += 1;
+        let minus = self.take(b'-');
+        if !minus {
+            self.take(b'+');
+        }
+        let digits = self.digits();
+        let leading = digits.iter().take_while(|digit| **digit == b'0').count();
+        if digits.is_empty() || digits.len() - leading > EXPONENT_DIGITS_MAX {
+            return self.wrong("a number's exponent is not within bounds");
+        }
+        let size = digits.iter().fold(0, |size, digit| size * 10 + i64::from(digit - b'0'));
+        Ok(if minus { -size } else { size })
+    }
+
+    fn digits(&mut self) -> &'a [u8] {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         self.at += length;
-        rest.get(..length).unwrap_or("")
+        rest.get(..length).unwrap_or_default()
     }
     fn word(&mut self, word: &str, out: &mut Vec<u8>) -> Result<(), JsonError> {
-        if !self.text.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
+        if !self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(word.as_bytes())) {
             return self.wrong("a value is missing");
         }
         self.at += word.len();
@@ -245,29 +310,58 @@ impl<'a> Parser<'a> {
         found
     }
     fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+        self.bytes.get(self.at).copied()
     }
     fn wrong<T>(&self, what: &'static str) -> Result<T, JsonError> {
         Err(JsonError { what, at: self.at })
     }
 }
 
-fn write_string(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    for byte in text.bytes() {
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            0x09 => out.extend_from_slice(b"\\t"),
-            0x0a => out.extend_from_slice(b"\\n"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            0x0d => out.extend_from_slice(b"\\r"),
-            0..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            _ => out.push(byte),
-        }
+/// The order of two members' names by their UTF-16 units.
+fn order(a: &Member, b: &Member, out: &[u8]) -> std::cmp::Ordering {
+    let name = |member: &Member| out.get(member.start + 1..member.name_end - 1).unwrap_or_default();
+    let (a, b) = (name(a), name(b));
+    let plain = |name: &[u8]| name.iter().all(|byte| byte.is_ascii() && *byte != b'\\');
+    // Without escapes and beyond ASCII alone the written bytes have another order than what they mean.
+    if plain(a) && plain(b) { a.cmp(b) } else { units(a).cmp(&units(b)) }
+}
+
+/// The UTF-16 units of what is written in its canonical form.
+fn units(written: &[u8]) -> Vec<u16> {
+    let text = String::from_utf8_lossy(written);
+    let mut units = Vec::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        let c = match (c, if c == '\\' { chars.next() } else { None }) {
+            ('\\', Some('b')) => '\u{8}',
+            ('\\', Some('t')) => '\t',
+            ('\\', Some('n')) => '\n',
+            ('\\', Some('f')) => '\u{c}',
+            ('\\', Some('r')) => '\r',
+            ('\\', Some('u')) => {
+                let code = chars.by_ref().take(4).fold(0, |code, digit| code * 16 + digit.to_digit(16).unwrap_or(0));
+                char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+            }
+            ('\\', Some(escaped)) => escaped,
+            (c, _) => c,
+        };
+        units.extend_from_slice(c.encode_utf16(&mut [0; 2]));
     }
-    out.push(b'"');
+    units
+}
+
+fn write_char(c: char, out: &mut Vec<u8>) {
+    match c {
+        '"' => out.extend_from_slice(b"\\\""),
+        '\\' => out.extend_from_slice(b"\\\\"),
+        '\u{8}' => out.extend_from_slice(b"\\b"),
+        '\t' => out.extend_from_slice(b"\\t"),
+        '\n' => out.extend_from_slice(b"\\n"),
+        '\u{c}' => out.extend_from_slice(b"\\f"),
+        '\r' => out.extend_from_slice(b"\\r"),
+        '\0'..' ' => out.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes()),
+        _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
 }
 
 const DEPTH_MAX: usize = 128;
@@ -287,6 +381,9 @@ mod tests {
             ("0.10e-3", "1e-4"),
             ("12345678901234567890.123", "12345678901234567890123e-3"),
             (r#""\u00e9\ud842\udfb7\/\u001f\n""#, "\"é𠮷/\\u001f\\n\""),
+            (r#"{"\n":1,"\t":2,"a\"b":3,"a!b":4}"#, r#"{"\t":2,"\n":1,"a!b":4,"a\"b":3}"#),
+            (r#"{"b":{"d":1,"c":2},"a":{"z":[{"y":1,"x":2}]}}"#, r#"{"a":{"z":[{"x":2,"y":1}]},"b":{"c":2,"d":1}}"#),
+            ("[0.00, 0.0120e2, 10.10, 1e0]", "[0,12e-1,101e-1,1]"),
             // U+FB33 sorts after U+1F600 by UTF-16 units, before it by code points.
             ("{\"\u{fb33}\":1,\"😀\":2,\"\":3}", "{\"\":3,\"😀\":2,\"\u{fb33}\":1}"),
         ] {

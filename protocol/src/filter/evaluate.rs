@@ -2,6 +2,7 @@
 //! Numbers are compared exactly, text by its bytes; values of different kinds are never compared but refused.
 
 use super::{Comparison, Filter, Literal};
+use crate::number::{self, Number};
 use std::cmp::Ordering;
 
 /// One value of a row.
@@ -18,6 +19,8 @@ pub enum Value<'a> {
     Date(i32),
     /// µs UTC
     Timestamp(i64),
+    /// In the one form that [`crate::number`] describes.
+    Number(&'a str),
     /// A value of a kind that filters cannot compare, as bytes and json; only whether it is null is known.
     Opaque,
 }
@@ -116,6 +119,8 @@ fn compare(column: &str, value: Value<'_>, literal: &Literal) -> Result<Option<O
                 _ => return Err(incomparable(column, literal)),
             }
         }
+        (Value::Number(a), Literal::Integer(b)) => compare_numbers(a, &b.to_string()),
+        (Value::Number(a), Literal::Decimal(b)) => compare_numbers(a, b),
         // A float is what it is in binary; the literal is taken as the nearest one, as databases do.
         (Value::Float(a), Literal::Integer(b)) => a.partial_cmp(&(*b as f64)),
         (Value::Float(a), Literal::Decimal(b)) => match b.parse::<f64>() {
@@ -125,6 +130,11 @@ fn compare(column: &str, value: Value<'_>, literal: &Literal) -> Result<Option<O
         _ => return Err(incomparable(column, literal)),
     };
     Ok(Some(order))
+}
+
+fn compare_numbers(a: &str, b: &str) -> Order {
+    let b = number::canonical(b)?;
+    Number::parse(a)?.compare(&Number::parse(&b)?)
 }
 
 fn incomparable(column: &str, literal: &Literal) -> EvaluateError {

@@ -39,6 +39,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             consumer_epoch: 2,
             succeeds: None,
             committed: false,
+            formats: Some(vec!["pg-copy/1".into()]),
         }),
         Frame::Offer(Offer {
             transfer: transfer.clone(),
@@ -53,6 +54,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             data_channels: 2,
             digest_key: [5; 32].into(),
             watermark_column: Some("updated_at".into()),
+            native: Some(Native { format: "pg-copy/1".into(), columns: vec!["int8".into()] }),
         }),
         Frame::Accept(Accept { data_channels: 2, credit: 32 << 20 }),
         Frame::Entries(vec![entry.clone()]),

@@ -602,6 +602,7 @@ pub(crate) fn request() -> Request {
         consumer_epoch: 1,
         succeeds: None,
         committed: false,
+        formats: None,
     }
 }
 
@@ -619,6 +620,7 @@ pub(crate) fn offer() -> Offer {
         data_channels: 3,
         digest_key: [4; 32].into(),
         watermark_column: None,
+        native: None,
     }
 }
 

@@ -192,6 +192,31 @@ fn a_filter_is_checked_against_the_contract() {
 }
 
 #[test]
+fn numbers_of_any_length_are_compared_exactly() {
+    let long = format!("1{}.0000000000000000000000000000000000000001", "0".repeat(60));
+    let passes = |text: &str, value: &str| {
+        let filter = Filter::parse(text).unwrap();
+        filter.evaluate(&|name| (name == "n").then_some(Value::Number(value))).unwrap()
+    };
+    for (text, value, expected) in [
+        ("n = 12.50", "12.5", true),
+        ("n < 0.1", "0.09999999999999999999999999999999999999999999", true),
+        ("n > 9223372036854775807", long.as_str(), true),
+        ("n BETWEEN -1 AND 1", "-1.0000000000000000000000000000000000000000001", false),
+        ("n IN (0, 3.0)", "3", true),
+        ("n > 0", "Infinity", true),
+        ("n > 0", "NaN", false),
+        ("n <> 0", "NaN", true),
+    ] {
+        assert_eq!(passes(text, value), Some(expected), "{text} of {value}");
+    }
+    let item = Item { name: "n".to_owned(), r#type: ContractType::Number, nullable: true, comment: None };
+    let contract = Contract { items: vec![item], key: Vec::new() };
+    assert_eq!(Filter::parse("n = 1 OR n = 1.5").unwrap().check(&contract), Ok(()));
+    assert!(Filter::parse("n = '1'").unwrap().check(&contract).is_err());
+}
+
+#[test]
 fn a_wrong_text_is_refused_at_its_place() {
     for (text, at, what) in [
         ("", 1, "expected a column's name, found the end"),

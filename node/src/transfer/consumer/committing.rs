@@ -1,7 +1,7 @@
 //! From staged to stated: commits what is staged and states it, in the session that staged it or in a later
 //! process; and says when what is staged may be given up instead.
 
-use super::destination::{open_destination, open_stage};
+use super::destination::{OfferedRows, open_destination, open_stage};
 use super::load;
 use super::run::Run;
 use super::session::Ended;
@@ -43,7 +43,7 @@ pub(super) async fn commit(
     };
     let committed = staged.commit(stage, &work).await?;
     crate::crash_point!("committed");
-    let standing = reconcile::consumer_standing(ctx, row, stage).await?;
+    let standing = reconcile::consumer_standing(ctx, row, stage, committed.counts()).await?;
     let statement = settle::state_landing(ctx, row, committed, provider, standing).await?;
     crate::crash_point!("stated");
     Ok(statement)
@@ -75,7 +75,7 @@ pub(super) async fn commit_staged(run: &mut Run, job: &Job) -> Result<Option<End
 /// statement would come a second time with the next run, so a table has to say itself that they were not.
 /// Files are landed by name: what stands of them is found by the next run.
 pub(super) async fn may_drop_staged(run: &Run, offer: Option<Offer>, problem: Option<&Problem>) -> bool {
-    let Some((contract, mark)) = offer.and_then(|offer| Some((offer.contract?, offer.watermark_column))) else {
+    let Some(rows) = offer.and_then(|offer| Some(OfferedRows::of(&offer, offer.contract.as_ref()?))) else {
         return true;
     };
     if problem.is_some_and(may_pass) {
@@ -84,7 +84,7 @@ pub(super) async fn may_drop_staged(run: &Run, offer: Option<Offer>, problem: Op
     let Some(target) = run.job().ok().and_then(|job| job.into) else { return false };
     let (ctx, row) = (run.ctx.clone(), run.row.clone());
     let world = ctx.world.clone();
-    let published = blocking(&world, move || open_destination(&ctx, &row, &target, &contract, mark)?.published());
+    let published = blocking(&world, move || open_destination(&ctx, &row, &target, &rows)?.published());
     matches!(published.await, Ok(None))
 }
 

@@ -3,11 +3,12 @@
 use super::committing::may_pass;
 use crate::config::{Job, Target};
 use crate::context::Context;
-use crate::stage::{Place, Stage, TableStage};
+use crate::stage::{Place, RowForm, Stage, TableStage};
 use crate::store::Transfer;
 use crate::transfer::blocking;
 use posthouse_connectors::folder::FolderDestination;
 use posthouse_connectors::{Destination, Landing, parquet};
+use posthouse_protocol::format::Native;
 use posthouse_protocol::frame::Offer;
 use posthouse_protocol::job::{Mode, Write};
 use posthouse_protocol::problem::{Code, Problem};
@@ -30,18 +31,18 @@ pub(super) async fn open_stage(
                 Place::Folder(FolderDestination::open(path, row.write, &row.id, ctx.world.disk.clone())?)
             }
             (Target::Table { .. } | Target::Parquet { .. }, Some(contract)) => {
-                let mark = offer.watermark_column.clone();
-                let mut destination = open_destination(&ctx, &row, target, contract, mark.clone())?;
-                let ready = can_tell_overlap(&row, target, contract, mark.as_deref());
+                let rows = OfferedRows::of(&offer, contract);
+                let mut destination = open_destination(&ctx, &row, target, &rows)?;
+                let ready = can_tell_overlap(&row, target, &rows);
                 if let Err(problem) = ready.and_then(|()| destination.prepare())
                     && (may_pass(&problem) || destination.published()?.is_none())
                 {
                     // What was published stands, whatever became of the table since.
                     return Err(problem);
                 }
-                let key = offer.digest_key.into();
-                let disk = ctx.world.disk.clone();
-                Place::Table(TableStage::open(&ctx.staging(), &row.id, disk, contract.clone(), key, destination)?)
+                let shape = rows.native.as_ref().map(|native| native.shape(contract)).transpose()?;
+                let form = RowForm { contract: contract.clone(), shape, digest_key: offer.digest_key.into() };
+                Place::Table(TableStage::open(&ctx.staging(), &row.id, ctx.world.disk.clone(), form, destination)?)
             }
             (_, contract) => {
                 let (is, lands) = if contract.is_some() { ("a table", "files") } else { ("a folder", "a table") };
@@ -57,9 +58,9 @@ pub(super) async fn open_stage(
 
 /// An incremental run reads rows around the last mark again. Where nothing would tell which ones stand already,
 /// they would be doubled.
-fn can_tell_overlap(row: &Transfer, target: &Target, contract: &Contract, mark: Option<&str>) -> Result<(), Problem> {
-    let by_key = !contract.key.is_empty() && !matches!(target, Target::Parquet { .. });
-    let by_mark = mark.is_some_and(|mark| contract.position(mark).is_some());
+fn can_tell_overlap(row: &Transfer, target: &Target, rows: &OfferedRows) -> Result<(), Problem> {
+    let by_key = !rows.contract.key.is_empty() && !matches!(target, Target::Parquet { .. });
+    let by_mark = rows.mark.is_some();
     if row.mode != Mode::Incremental || row.write != Write::Append || by_key || by_mark {
         return Ok(());
     }
@@ -70,22 +71,41 @@ fn can_tell_overlap(row: &Transfer, target: &Target, contract: &Contract, mark: 
         .cause(cause))
 }
 
-/// The table that a job lands in, for one transfer; `mark` is the watermark column of an incremental one. Blocks.
+/// What a provider says of the rows that it gives.
+#[derive(Debug, Clone)]
+pub(crate) struct OfferedRows {
+    contract: Contract,
+    /// The engine's own form that they come in, where it is not Arrow's.
+    native: Option<Native>,
+    /// The watermark column of an incremental transfer, where it is among the contract's.
+    mark: Option<String>,
+}
+
+impl OfferedRows {
+    pub(super) fn of(offer: &Offer, contract: &Contract) -> Self {
+        Self::new(contract.clone(), offer.native.clone(), offer.watermark_column.clone())
+    }
+    pub(crate) fn new(contract: Contract, native: Option<Native>, mark: Option<String>) -> Self {
+        let mark = mark.filter(|mark| contract.position(mark).is_some());
+        Self { contract, native, mark }
+    }
+}
+
+/// The table that a job lands in, for one transfer. Blocks.
 pub(crate) fn open_destination(
     ctx: &Context,
     row: &Transfer,
     target: &Target,
-    contract: &Contract,
-    mark: Option<String>,
+    rows: &OfferedRows,
 ) -> Result<Box<dyn Destination>, Problem> {
-    let mark = mark.filter(|mark| contract.position(mark).is_some());
     let landing = |table: String| Landing {
         transfer: row.id.clone(),
         job: row.job.clone(),
         table,
         write: row.write,
-        contract: contract.clone(),
-        watermark_column: mark.clone(),
+        contract: rows.contract.clone(),
+        native: rows.native.clone(),
+        watermark_column: rows.mark.clone(),
         node_epoch: ctx.epoch,
         work_dir: ctx.staging().join(row.id.as_str()),
     };

@@ -194,7 +194,14 @@ impl Run {
             consumer_epoch: self.ctx.epoch,
             succeeds: row.succeeds.clone(),
             committed,
+            formats: self.formats(),
         }
+    }
+
+    /// What the place that the job lands in takes beside Arrow.
+    fn formats(&self) -> Option<Vec<String>> {
+        let formats = self.ctx.formats(self.job().ok()?.into.as_ref()?);
+        (!formats.is_empty()).then(|| formats.iter().map(|format| format.name().to_owned()).collect())
     }
 
     pub(super) fn subject(&self) -> Subject {

@@ -1,7 +1,7 @@
 //! After a transfer was committed or has ended: both statements make the receipt, the provider is told of an
 //! ending, and what is needed no more is taken away.
 
-use super::destination::open_destination;
+use super::destination::{OfferedRows, open_destination};
 use super::run::{Line, Run, connect};
 use super::session::{Ended, arrived};
 use crate::config::Target;
@@ -203,7 +203,7 @@ pub(super) async fn discard(run: &Run) {
                 ctx.store.write_now(|tx| exchange::forget_landing(tx, &row.id))
             }
             (Some(target), Some(contract)) => {
-                open_destination(&ctx, &row, target, contract, offer.watermark_column.clone())?.discard()
+                open_destination(&ctx, &row, target, &OfferedRows::of(&offer, contract))?.discard()
             }
             _ => Ok(()),
         }

@@ -18,6 +18,7 @@ use crate::transfer::{Answering, Registered, blocking};
 use posthouse_connectors::folder::FolderSource;
 use posthouse_platform::endpoint::Writer;
 use posthouse_protocol::digest::digest_key;
+use posthouse_protocol::format::Format;
 use posthouse_protocol::frame::{Offer, Request};
 use posthouse_protocol::job::{Mode, State};
 use posthouse_protocol::limits;
@@ -188,7 +189,13 @@ impl Given {
 
 /// A transfer asked for again is the same but for the consumer's epoch and how far it has come.
 fn same_request(known: &Request, now: &Request) -> bool {
-    let now = Request { consumer_epoch: known.consumer_epoch, committed: known.committed, ..now.clone() };
+    let now = Request {
+        consumer_epoch: known.consumer_epoch,
+        committed: known.committed,
+        // A newer program may take more; what was offered is one of those before.
+        formats: known.formats.clone(),
+        ..now.clone()
+    };
     *known == now
 }
 
@@ -208,6 +215,7 @@ async fn offer_anew(
                 columns: permit.columns().map(<[String]>::to_vec),
                 filter: permit.filter().cloned(),
                 from: request.watermark.clone().filter(|_| request.mode == Mode::Incremental),
+                formats: Format::known(request.formats.as_deref().unwrap_or_default()),
                 ..Default::default()
             };
             Some(Begun::take(ctx, connection, spec, read).await?)
@@ -238,6 +246,7 @@ async fn offer_anew(
             Origin::Table { spec, .. } if request.mode == Mode::Incremental => spec.watermark.clone(),
             _ => None,
         },
+        native: begun.as_ref().and_then(|begun| begun.native().cloned()),
     };
     let now = ctx.world.clock.now();
     row.state = State::Offered;

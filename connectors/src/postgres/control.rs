@@ -1,0 +1,310 @@
+//! The two tables beside a target: `posthouse_applied` says which splits are staged and whether a transfer is
+//! published, `posthouse_quarantine` keeps rows that the target refused. What they say of a split or of a
+//! transfer is committed together with the rows that it is about.
+
+use super::catalog::{TableName, literal};
+use super::place::Fail;
+use super::place::Place;
+use super::wire::{Client, WireError};
+use crate::{Applied, BadRow, Published, SplitLanded};
+use posthouse_protocol::problem::{Code, Problem};
+
+/// A refused row, with what the server says of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Refused {
+    pub(super) key: String,
+    pub(super) reason: String,
+    pub(super) original: String,
+    pub(super) sqlstate: Option<String>,
+    pub(super) constraint: Option<String>,
+    pub(super) column: Option<String>,
+}
+
+impl Refused {
+    /// One that a statement was refused for.
+    pub(super) fn by(error: &WireError, key: String, original: String) -> Self {
+        let WireError::Server(said) = error else {
+            return Self { key, original, reason: error.to_string(), ..Self::default() };
+        };
+        let detail = said.detail.as_deref().map(|detail| format!("; {detail}")).unwrap_or_default();
+        Self {
+            key,
+            original,
+            reason: format!("{}{detail}", said.message),
+            sqlstate: Some(said.sqlstate.clone()),
+            constraint: said.constraint.clone(),
+            column: said.column.clone(),
+        }
+    }
+    pub(super) fn row(&self) -> BadRow {
+        BadRow { key: self.key.clone(), reason: self.reason.clone(), original: self.original.clone() }
+    }
+}
+
+pub(super) fn names(place: &Place) -> [TableName; 2] {
+    [place.own("applied"), place.own("quarantine")]
+}
+
+/// The statements that make both, and their index.
+pub(super) fn create(place: &Place) -> Vec<String> {
+    let [applied, quarantine] = names(place);
+    vec![
+        format!(
+            "CREATE TABLE {applied} (
+  transfer text NOT NULL,
+  split text NOT NULL,
+  root bytea,
+  landed bigint NOT NULL,
+  quarantined bigint NOT NULL,
+  node_epoch bigint NOT NULL,
+  job text NOT NULL,
+  target text NOT NULL,
+  published text,
+  at timestamp with time zone NOT NULL DEFAULT pg_catalog.now(),
+  PRIMARY KEY (transfer, split)
+)"
+        ),
+        format!(
+            "CREATE TABLE {quarantine} (
+  transfer text NOT NULL,
+  job text NOT NULL,
+  target text NOT NULL,
+  split text NOT NULL,
+  number bigint NOT NULL,
+  key text NOT NULL,
+  reason text NOT NULL,
+  sqlstate text,
+  constraint_name text,
+  column_name text,
+  original text NOT NULL,
+  at timestamp with time zone NOT NULL DEFAULT pg_catalog.now(),
+  PRIMARY KEY (transfer, split, number)
+)"
+        ),
+    ]
+}
+
+/// Whether both stand there.
+pub(super) fn exist(client: &mut Client, place: &Place) -> Result<bool, WireError> {
+    for name in names(place) {
+        if !is_there(client, &name)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+pub(super) fn is_there(client: &mut Client, name: &TableName) -> Result<bool, WireError> {
+    let sql = "SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = $1 AND c.relname = $2";
+    count(client, sql, &[Some(&name.schema), Some(&name.table)]).map(|found| found > 0)
+}
+
+/// The number that a statement of one row and column gives; NULL is none.
+pub(super) fn count(client: &mut Client, sql: &str, params: &[Option<&str>]) -> Result<u64, WireError> {
+    match client.query(sql, params)?.first() {
+        Some(row) if row.optional(0).is_some() => row.number(0),
+        _ => Ok(0),
+    }
+}
+
+/// Splits of this transfer that are staged.
+pub(super) fn applied(client: &mut Client, place: &Place) -> Result<Vec<Applied>, WireError> {
+    let [applied, _] = names(place);
+    let sql = format!(
+        "SELECT split, pg_catalog.encode(root, 'hex'), landed, quarantined FROM {applied}
+         WHERE transfer = $1 AND published IS NULL ORDER BY split"
+    );
+    let rows = client.query(&sql, &[Some(place.transfer())])?;
+    let row = |row: &super::wire::Row| {
+        let mut root = [0; 32];
+        hex::decode_to_slice(row.text(1)?, &mut root)
+            .map_err(|_| WireError::Protocol("posthouse_applied holds a root of another length".to_owned()))?;
+        Ok(Applied { split: row.text(0)?.to_owned(), root, landed: row.number(2)?, quarantined: row.number(3)? })
+    };
+    rows.iter().map(row).collect()
+}
+
+/// What publishing this transfer did, where it was done.
+pub(super) fn published(client: &mut Client, place: &Place) -> Result<Option<Published>, WireError> {
+    let [applied, _] = names(place);
+    let sql = format!("SELECT published FROM {applied} WHERE transfer = $1 AND published IS NOT NULL");
+    let rows = client.query(&sql, &[Some(place.transfer())])?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let parsed = serde_json::from_str(row.text(0)?);
+    parsed.map(Some).map_err(|e| WireError::Protocol(format!("posthouse_applied holds no outcome: {e}")))
+}
+
+/// Refuses to write for a copy of this node that was started before another one.
+pub(super) fn check_epoch(client: &mut Client, place: &Place) -> Result<(), Fail> {
+    let [applied, _] = names(place);
+    let sql = format!("SELECT max(node_epoch) FROM {applied} WHERE transfer = $1");
+    let epoch = count(client, &sql, &[Some(place.transfer())])?;
+    if epoch > place.landing.node_epoch {
+        let cause =
+            format!("the transfer was continued under epoch {epoch}, this is epoch {}", place.landing.node_epoch);
+        return Err(Problem::new(Code::Fenced).cause(cause).into());
+    }
+    Ok(())
+}
+
+/// Another job that lands in the same table.
+pub(super) fn other_job(client: &mut Client, place: &Place) -> Result<Option<String>, WireError> {
+    let [applied, _] = names(place);
+    let sql = format!("SELECT min(job) FROM {applied} WHERE target = $1 AND job <> $2");
+    let target = place.target.to_string();
+    let rows = client.query(&sql, &[Some(target.as_str()), Some(place.landing.job.as_str())])?;
+    Ok(rows.first().and_then(|row| row.optional(0)).map(str::to_owned))
+}
+
+/// Says that a split is staged, and keeps what was refused of it.
+pub(super) fn note(
+    client: &mut Client,
+    place: &Place,
+    split: &str,
+    root: [u8; 32],
+    landed: u64,
+    bad: &[Refused],
+) -> Result<(), WireError> {
+    keep(client, place, split, bad)?;
+    let outcome = Outcome { split, root: Some(root), landed, quarantined: bad.len() as u64, published: None };
+    outcome.write(client, place)
+}
+
+/// Says that the transfer is published, and nothing else of it.
+pub(super) fn leave(client: &mut Client, place: &Place, result: &Published, bad: &[Refused]) -> Result<(), WireError> {
+    keep(client, place, "", bad)?;
+    forget(client, place, 0)?;
+    let text = serde_json::to_string(result).unwrap_or_default();
+    let (landed, quarantined) = (result.rows, result.quarantined);
+    Outcome { split: "", root: None, landed, quarantined, published: Some(&text) }.write(client, place)
+}
+
+/// Forgets a transfer that is given up, its refused rows too.
+pub(super) fn discard(client: &mut Client, place: &Place) -> Result<(), WireError> {
+    forget(client, place, 0)?;
+    forget(client, place, 1)
+}
+
+fn forget(client: &mut Client, place: &Place, table: usize) -> Result<(), WireError> {
+    let Some(name) = names(place).into_iter().nth(table) else { return Ok(()) };
+    client.execute(&format!("DELETE FROM {name} WHERE transfer = $1"), &[Some(place.transfer())]).map(|_| ())
+}
+
+struct Outcome<'a> {
+    split: &'a str,
+    root: Option<[u8; 32]>,
+    landed: u64,
+    quarantined: u64,
+    published: Option<&'a str>,
+}
+
+impl Outcome<'_> {
+    fn write(&self, client: &mut Client, place: &Place) -> Result<(), WireError> {
+        let [applied, _] = names(place);
+        let sql = format!(
+            "INSERT INTO {applied} (transfer, split, root, landed, quarantined, node_epoch, job, target, published)
+             VALUES ($1, $2, pg_catalog.decode($3, 'hex'), $4::bigint, $5::bigint, $6::bigint, $7, $8, $9)"
+        );
+        let root = self.root.map(hex::encode);
+        let numbers = [self.landed, self.quarantined, place.landing.node_epoch].map(|number| number.to_string());
+        let [landed, quarantined, epoch] = &numbers;
+        let (job, target) = (place.landing.job.as_str(), place.target.to_string());
+        let params = [
+            Some(place.transfer()),
+            Some(self.split),
+            root.as_deref(),
+            Some(landed),
+            Some(quarantined),
+            Some(epoch),
+            Some(job),
+            Some(&target),
+            self.published,
+        ];
+        client.execute(&sql, &params).map(|_| ())
+    }
+}
+
+/// Rows of all staged splits of the transfer.
+pub(super) fn staged(client: &mut Client, place: &Place) -> Result<u64, WireError> {
+    let [applied, _] = names(place);
+    let sql = format!("SELECT sum(landed) FROM {applied} WHERE transfer = $1 AND published IS NULL");
+    count(client, &sql, &[Some(place.transfer())])
+}
+
+/// What a split's staging gave, if it was staged before.
+pub(super) fn landed(client: &mut Client, place: &Place, split: &str) -> Result<Option<SplitLanded>, WireError> {
+    let [applied, quarantine] = names(place);
+    let params = [Some(place.transfer()), Some(split)];
+    let sql = format!("SELECT landed FROM {applied} WHERE transfer = $1 AND split = $2 AND published IS NULL");
+    let rows = client.query(&sql, &params)?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let landed = row.number(0)?;
+    let sql =
+        format!("SELECT key, reason, original FROM {quarantine} WHERE transfer = $1 AND split = $2 ORDER BY number");
+    let bad = client.query(&sql, &params)?;
+    let bad_row = |row: &super::wire::Row| {
+        let text = |column| row.text(column).map(str::to_owned);
+        Ok(BadRow { key: text(0)?, reason: text(1)?, original: text(2)? })
+    };
+    Ok(Some(SplitLanded { landed, bad: bad.iter().map(bad_row).collect::<Result<_, WireError>>()? }))
+}
+
+fn keep(client: &mut Client, place: &Place, split: &str, bad: &[Refused]) -> Result<(), WireError> {
+    if bad.is_empty() {
+        return Ok(());
+    }
+    let [_, quarantine] = names(place);
+    let (job, target) = (place.landing.job.as_str(), place.target.to_string());
+    let mut copy = client.copy_in(&format!(
+        "COPY {quarantine} (transfer, job, target, split, number, key, reason, original, sqlstate, constraint_name,
+         column_name) FROM STDIN"
+    ))?;
+    let mut line = String::new();
+    for (number, row) in bad.iter().enumerate() {
+        line.clear();
+        for text in [place.transfer(), job, &target, split] {
+            copy_text(text, &mut line);
+            line.push('\t');
+        }
+        line.push_str(&number.to_string());
+        for text in [&row.key, &row.reason, &row.original] {
+            line.push('\t');
+            copy_text(text, &mut line);
+        }
+        for text in [&row.sqlstate, &row.constraint, &row.column] {
+            line.push('\t');
+            match text {
+                Some(text) => copy_text(text, &mut line),
+                None => line.push_str("\\N"),
+            }
+        }
+        line.push('\n');
+        copy.write(line.as_bytes())?;
+    }
+    copy.finish().map(|_| ())
+}
+
+/// A text in a line of COPY's text form; a zero byte, which no text here may hold, as a picture of it.
+fn copy_text(text: &str, out: &mut String) {
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\t' => out.push_str("\\t"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\0' => out.push('\u{2400}'),
+            c => out.push(c),
+        }
+    }
+}
+
+/// Takes a lock that ends with the transaction.
+pub(super) fn lock(client: &mut Client, of: &str) -> Result<(), WireError> {
+    client.batch(&format!("SELECT pg_catalog.pg_advisory_xact_lock({})", Place::lock(of)))
+}
+
+/// Names the transfer to the default of a staging table that was made beforehand.
+pub(super) fn name_transfer(client: &mut Client, place: &Place) -> Result<(), WireError> {
+    client.batch(&format!("SET LOCAL posthouse.transfer = {}", literal(place.transfer())))
+}

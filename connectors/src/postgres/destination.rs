@@ -1,0 +1,317 @@
+//! Lands one transfer in one table. `prepare` makes or checks what is needed, `stage` takes splits, `publish`
+//! makes them visible. Each call is one transaction, so that dropping the destination at any point leaves a state
+//! from which the same transfer goes on; a connection that was lost is opened again with the next call, which
+//! reads what became of the last one.
+
+use super::catalog::{Kind, Relation};
+use super::place::{Fail, Place};
+use super::settings::Settings;
+use super::staging::Staging;
+use super::wire::{Client, WireError};
+use super::{Faults, control, ddl, fields, publish, replace, staging, standing};
+use crate::{Applied, Destination, Landing, Published, RawRows, Sink, SplitLanded};
+use arrow::record_batch::RecordBatch;
+use posthouse_protocol::job::Write;
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::watermark::Watermark;
+
+pub(super) struct PgDestination {
+    faults: Faults,
+    settings: Settings,
+    place: Place,
+    client: Option<Client>,
+}
+
+impl PgDestination {
+    pub(super) fn new(faults: Faults, settings: Settings, landing: &Landing) -> Result<Self, Problem> {
+        let place = Place::new(landing, settings.control_schema.as_deref())?;
+        Ok(Self { faults, settings, place, client: None })
+    }
+
+    /// Runs `work` as one transaction, which nobody else of this transfer is in the middle of.
+    fn transact<T>(&mut self, work: impl FnOnce(&mut Client, &Place) -> Result<T, Fail>) -> Result<T, Problem> {
+        let mut client = self.begin(BEGIN)?;
+        let place = &self.place;
+        let result = control::lock(&mut client, place.transfer())
+            .map_err(Fail::Wire)
+            .and_then(|()| work(&mut client, place))
+            .and_then(|result| client.batch("COMMIT").map(|()| result).map_err(Fail::Wire));
+        self.end(client, result)
+    }
+
+    /// A client with an open transaction. Nothing was done yet, so that a connection that was lost in the
+    /// meantime is opened again without a word.
+    fn begin(&mut self, begin: &str) -> Result<Client, Problem> {
+        if let Some(mut client) = self.client.take()
+            && !client.is_broken()
+        {
+            match client.batch(begin) {
+                Ok(()) => return Ok(client),
+                Err(error) if error.is_lost() => {}
+                Err(error) => return Err(self.faults.write(&self.place.landing.table, error)),
+            }
+        }
+        let mut client = Client::connect(&self.settings).map_err(|e| self.faults.connection(e))?;
+        client.batch(begin).map_err(|e| self.faults.write(&self.place.landing.table, e))?;
+        Ok(client)
+    }
+
+    /// Keeps the client for the next call, if it is good for one.
+    fn end<T>(&mut self, mut client: Client, result: Result<T, Fail>) -> Result<T, Problem> {
+        let table = &self.place.landing.table;
+        match result {
+            Ok(result) => {
+                self.client = Some(client);
+                Ok(result)
+            }
+            Err(fail) => {
+                if !client.is_broken() && client.batch("ROLLBACK").is_ok() {
+                    self.client = Some(client);
+                }
+                Err(match fail {
+                    Fail::Wire(error) => self.faults.write(table, error),
+                    Fail::Problem(problem) => problem,
+                })
+            }
+        }
+    }
+
+    fn stage_with(
+        &mut self,
+        split: &str,
+        root: [u8; 32],
+        take: impl FnOnce(&mut Client, &Place, &Staging) -> Result<(u64, Vec<control::Refused>), Fail>,
+    ) -> Result<SplitLanded, Problem> {
+        self.transact(|client, place| {
+            control::check_epoch(client, place)?;
+            if let Some(before) = control::landed(client, place, split)? {
+                return Ok(before);
+            }
+            let staging = Staging::find(client, place)?.ok_or_else(|| {
+                let cause = "nothing is prepared for this transfer, or it is published already";
+                Problem::new(Code::DestinationFailed).with("target", &place.landing.table).cause(cause)
+            })?;
+            client.batch("SET LOCAL search_path TO DEFAULT")?;
+            if staging.premade {
+                control::name_transfer(client, place)?;
+            }
+            let (landed, refused) = take(client, place, &staging)?;
+            control::note(client, place, split, root, landed, &refused)?;
+            Ok(SplitLanded { landed, bad: refused.iter().map(control::Refused::row).collect() })
+        })
+    }
+}
+
+impl Destination for PgDestination {
+    fn prepare(&mut self) -> Result<(), Problem> {
+        self.transact(|client, place| {
+            control::lock(client, &place.control)?;
+            let target = examine(client, place)?;
+            prepare_control(client, place)?;
+            control::check_epoch(client, place)?;
+            check_alone(client, place)?;
+            if control::published(client, place)?.is_none() {
+                Staging::prepare(client, place, target.as_ref())?;
+            }
+            Ok(())
+        })
+    }
+
+    fn applied(&mut self) -> Result<Vec<Applied>, Problem> {
+        self.transact(|client, place| {
+            Ok(if control::exist(client, place)? { control::applied(client, place)? } else { Vec::new() })
+        })
+    }
+
+    fn published(&mut self) -> Result<Option<Published>, Problem> {
+        self.transact(|client, place| {
+            Ok(if control::exist(client, place)? { control::published(client, place)? } else { None })
+        })
+    }
+
+    fn stage(
+        &mut self,
+        split: &str,
+        root: [u8; 32],
+        batches: &mut dyn Iterator<Item = Result<RecordBatch, Problem>>,
+    ) -> Result<SplitLanded, Problem> {
+        self.stage_with(split, root, |client, place, staging| staging.take_batches(client, place, batches))
+    }
+
+    fn stage_raw(&mut self, split: &str, root: [u8; 32], rows: &mut dyn RawRows) -> Result<SplitLanded, Problem> {
+        self.stage_with(split, root, |client, place, staging| {
+            let natives = place.natives.as_deref().ok_or_else(|| {
+                Problem::new(Code::InsideFailed).cause(format!("split {split} came in a form that was not asked for"))
+            })?;
+            staging.take_raw(client, place, natives, rows)
+        })
+    }
+
+    fn publish(&mut self) -> Result<Published, Problem> {
+        let outcome = self.transact(|client, place| {
+            // Transfers into one table come one after the other.
+            control::lock(client, &place.target.to_string())?;
+            control::check_epoch(client, place)?;
+            if let Some(before) = control::published(client, place)? {
+                return Ok(before);
+            }
+            let target = examine(client, place)?;
+            publish::publish(client, place, target)
+        });
+        match outcome {
+            // It may be the answer that was lost, and not the commit.
+            Err(problem) if problem.code == Code::ConnectionFailed => match self.published() {
+                Ok(Some(published)) => Ok(published),
+                _ => Err(problem),
+            },
+            outcome => outcome,
+        }
+    }
+
+    fn discard(&mut self) -> Result<(), Problem> {
+        self.transact(|client, place| {
+            if let Some(staging) = Staging::find(client, place)? {
+                staging.drop(client)?;
+            }
+            if control::exist(client, place)? && control::published(client, place)?.is_none() {
+                control::discard(client, place)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn read_standing(&mut self, to: Option<&Watermark>, sink: &mut dyn Sink) -> Result<u64, Problem> {
+        let mut client = self.begin(BEGIN_READING)?;
+        let read =
+            Relation::find(&mut client, &self.place.target).map_err(Fail::Wire).and_then(|target| match target {
+                Some(target) => standing::read(&mut client, &self.place, &target, to, sink),
+                None => Ok(0),
+            });
+        let read = read.and_then(|rows| client.batch("COMMIT").map(|()| rows).map_err(Fail::Wire));
+        self.end(client, read)
+    }
+
+    fn dry_run(&mut self) -> Result<Vec<String>, Problem> {
+        let mut client = self.begin(BEGIN_READING)?;
+        let lines = dry_run(&mut client, &self.place);
+        let lines = lines.and_then(|lines| client.batch("COMMIT").map(|()| lines).map_err(Fail::Wire));
+        self.end(client, lines)
+    }
+}
+
+/// What stands in the way of landing here; the target as it stands, if it does.
+fn examine(client: &mut Client, place: &Place) -> Result<Option<Relation>, Fail> {
+    let landing = &place.landing;
+    if matches!(landing.write, Write::Upsert | Write::Mirror) && landing.contract.key.is_empty() {
+        return Err(Problem::new(Code::KeyMissing).with("table", &landing.table).with("write", landing.write).into());
+    }
+    let Some(target) = Relation::find(client, &place.target)? else { return Ok(None) };
+    let refused =
+        |cause: &str| Fail::Problem(Problem::new(Code::DestinationFailed).with("target", &landing.table).cause(cause));
+    match target.kind {
+        Kind::Table | Kind::Partitioned => {}
+        Kind::View | Kind::Materialised => return Err(refused("it is a view")),
+        // Its rows and what is recorded of them would not be one commit.
+        Kind::Foreign => return Err(refused("its rows lie in another database")),
+    }
+    let hidden = "SELECT CASE WHEN pg_catalog.row_security_active($1::pg_catalog.oid) THEN 1 ELSE 0 END";
+    if client.version() >= 90_500 && control::count(client, hidden, &[Some(&target.oid.to_string())])? > 0 {
+        return Err(refused("its row security hides rows from this account"));
+    }
+    fields::check_drift(&landing.contract, place.natives.as_deref(), &target)?;
+    Ok(Some(target))
+}
+
+/// Rows without a key are told apart by their contents only: those of another job could not be.
+fn check_alone(client: &mut Client, place: &Place) -> Result<(), Fail> {
+    let landing = &place.landing;
+    if landing.write != Write::Append || !landing.contract.key.is_empty() || landing.watermark_column.is_none() {
+        return Ok(());
+    }
+    match control::other_job(client, place)? {
+        None => Ok(()),
+        Some(job) => {
+            let cause = format!("the job `{job}` lands there too, and without a key equal rows of both are one");
+            let problem = Problem::new(Code::KeyMissing).with("table", &landing.table).with("write", landing.write);
+            Err(problem.cause(cause).into())
+        }
+    }
+}
+
+fn prepare_control(client: &mut Client, place: &Place) -> Result<(), Fail> {
+    if control::exist(client, place)? {
+        return Ok(());
+    }
+    let right = |error: WireError| match error.sqlstate() {
+        Some("42501") => Fail::Problem(staging::no_right(place)),
+        _ => Fail::Wire(error),
+    };
+    if place.control != place.target.schema {
+        let make = format!("CREATE SCHEMA IF NOT EXISTS {}", super::catalog::quote(&place.control));
+        let known = "SELECT count(*) FROM pg_catalog.pg_namespace n WHERE n.nspname = $1";
+        if control::count(client, known, &[Some(&place.control)])? == 0 {
+            client.batch(&make).map_err(right)?;
+        }
+    }
+    for (name, create) in control::names(place).iter().zip(control::create(place)) {
+        if !control::is_there(client, name)? {
+            client.batch(&create).map_err(right)?;
+        }
+    }
+    Ok(())
+}
+
+/// What `prepare` and `publish` would do, in lines.
+fn dry_run(client: &mut Client, place: &Place) -> Result<Vec<String>, Fail> {
+    let landing = &place.landing;
+    let version = client.version();
+    let mut lines = Vec::new();
+    let target = examine(client, place)?;
+    match &target {
+        None => {
+            let columns = ddl::final_columns(place, version);
+            let key: Vec<String> = ddl::primary_key(&landing.contract.key).into_iter().collect();
+            lines.push(ddl::create_table(&place.target, &columns, &key));
+            lines.extend(ddl::comments(&place.target, &columns));
+        }
+        Some(target) => {
+            let rows = control::count(client, &format!("SELECT count(*) FROM {}", target.name), &[])?;
+            lines.push(format!("table {} stands with {rows} rows, its columns are the resource's", target.name));
+        }
+    }
+    let key = landing.contract.key.join(", ");
+    lines.push(match (landing.write, landing.contract.key.is_empty()) {
+        (Write::Append, false) => format!("append: rows whose key ({key}) is there already change nothing"),
+        (Write::Append, true) if landing.watermark_column.is_some() => {
+            "append: a row that is there already, equal in all columns, is not added again".to_owned()
+        }
+        (Write::Append, true) => "append: every row is added".to_owned(),
+        (Write::Upsert, _) => format!("upsert: rows are added or changed by their key ({key}), none is deleted"),
+        (Write::Mirror, _) => {
+            format!("mirror: rows are added, changed or deleted by their key ({key}); over 10 % is never deleted by itself")
+        }
+        (Write::Replace, _) => match &target {
+            None => "replace: the table is filled beside its place, and takes its name in one transaction".to_owned(),
+            Some(target) => {
+                let obstacles = replace::obstacles(client, target)?;
+                if obstacles.is_empty() {
+                    "replace: nothing depends on the table: a new one with its columns, constraints, indexes, rights and \
+                     comments is filled beside it and takes its name in one transaction"
+                        .to_owned()
+                } else {
+                    let why = obstacles.join("; ");
+                    format!(
+                        "replace: all rows give way to the new ones in one transaction, by DELETE and INSERT; the table \
+                         itself stays, for {why}"
+                    )
+                }
+            }
+        },
+    });
+    Ok(lines)
+}
+
+/// Whatever the account's own settings say.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+/// One snapshot, and nothing changes.
+const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";

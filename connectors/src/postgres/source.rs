@@ -1,0 +1,386 @@
+//! Reads a table, a view or a query within one snapshot, split by split. A split of a table is a range of its
+//! blocks: the same range of the same rows gives the same bytes, whoever asks again. Rows leave as the server
+//! wrote them where the taker asked for that form and nothing has to be looked at; otherwise in batches.
+
+use super::catalog::{Column, Kind, Relation, TableName, quote, quoted};
+use super::wire::{Client, Copied, WireError};
+use super::{Faults, batches};
+use crate::types::{self, Window};
+use crate::{Plan, Read, Sink, Source, TableSpec};
+use posthouse_protocol::batch::check_contract;
+use posthouse_protocol::filter::Filter;
+use posthouse_protocol::format::{Format, Native};
+use posthouse_protocol::manifest::SplitCounts;
+use posthouse_protocol::pgcopy::Shape;
+use posthouse_protocol::pgcopy::native::{NativeType, Plain};
+use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::schema::{Contract, ContractType, Item};
+use posthouse_protocol::watermark::Watermark;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub(super) struct PgSource {
+    faults: Faults,
+    client: Client,
+    spec: TableSpec,
+    snapshot_max: Duration,
+    reading: Option<Reading>,
+}
+
+/// What was begun.
+struct Reading {
+    /// The statement that reads each split of the plan.
+    splits: BTreeMap<String, String>,
+    form: Form,
+}
+
+/// How rows leave.
+enum Form {
+    Raw,
+    Batches(Box<batches::Reader>),
+}
+
+impl PgSource {
+    pub(super) fn new(faults: Faults, client: Client, spec: &TableSpec, snapshot_max: Duration) -> Self {
+        Self { faults, client, spec: spec.clone(), snapshot_max, reading: None }
+    }
+
+    fn failed(&self, cause: impl std::fmt::Display) -> Problem {
+        Problem::new(Code::SourceFailed).with("resource", &self.spec.resource).cause(cause)
+    }
+    fn sql(&self, error: WireError) -> Problem {
+        self.faults.read(&self.spec.resource, error)
+    }
+
+    /// What the resource names, as a relation of the catalogue.
+    fn relation(&mut self) -> Result<Relation, Problem> {
+        let name = match (&self.spec.query, &self.spec.table) {
+            (Some(query), _) => {
+                // A query's columns are asked of the catalogue like any other relation's.
+                let view = format!("SET search_path = \"$user\", public; CREATE TEMP VIEW {QUERY} AS {query}");
+                let pinned = "SET search_path = pg_catalog";
+                self.client.batch(&view).and_then(|()| self.client.batch(pinned)).map_err(|e| self.sql(e))?;
+                let schema = "SELECT nspname FROM pg_catalog.pg_namespace WHERE oid = pg_catalog.pg_my_temp_schema()";
+                let rows = self.client.query(schema, &[]).map_err(|e| self.sql(e))?;
+                let schema = rows.first().and_then(|row| row.optional(0)).unwrap_or_default().to_owned();
+                TableName { schema, table: QUERY.to_owned() }
+            }
+            (None, Some(table)) => TableName::parse(table)
+                .ok_or_else(|| self.failed(format!("`{table}` is no table's name: write `schema.table`")))?,
+            (None, None) => return Err(self.failed("it names no table")),
+        };
+        self.client.batch(BEGIN).map_err(|e| self.sql(e))?;
+        let found = Relation::find(&mut self.client, &name).map_err(|e| self.sql(e))?;
+        found.ok_or_else(|| self.failed(format!("there is no table {name}, or the account may not see it")))
+    }
+
+    fn scope(&mut self, relation: &Relation, read: &Read) -> Result<Scope, Problem> {
+        let names = match &read.columns {
+            Some(columns) => columns.clone(),
+            None => relation.columns.iter().map(|column| column.name.clone()).collect(),
+        };
+        let key = if self.spec.key.is_empty() { &relation.primary } else { &self.spec.key };
+        if let Some(name) = key.iter().find(|name| relation.column(name).is_none()) {
+            return Err(self.failed(format!("there is no key column `{name}`")));
+        }
+        // A grant without the key's columns hands over rows that have none.
+        let key = if key.iter().all(|name| names.contains(name)) { key.clone() } else { Vec::new() };
+        let mut items = Vec::with_capacity(names.len());
+        let mut natives = Vec::with_capacity(names.len());
+        for name in &names {
+            let column = self.column(relation, name)?;
+            let native = movable(column)?;
+            let nullable = !column.not_null && !key.contains(name);
+            let comment = column.comment.clone();
+            items.push(Item { name: name.clone(), r#type: native.contract_type(), nullable, comment });
+            natives.push(native);
+        }
+        let contract = Contract { items, key };
+        check_contract(&contract).map_err(|e| self.failed(e))?;
+        if !contract.key.is_empty() && !relation.keeps_unique(&contract.key) {
+            self.check_key(relation, &contract.key)?;
+        }
+        Ok(Scope { contract, natives })
+    }
+
+    fn column<'r>(&self, relation: &'r Relation, name: &str) -> Result<&'r Column, Problem> {
+        relation.column(name).ok_or_else(|| self.failed(format!("there is no column `{name}`")))
+    }
+
+    /// Where the engine itself does not keep the key unique, the rows are looked at: two rows of one key cannot both land.
+    fn check_key(&mut self, relation: &Relation, key: &[String]) -> Result<(), Problem> {
+        let list = quoted(key.iter().map(String::as_str));
+        let twice =
+            format!("SELECT {list} FROM {} GROUP BY {list} HAVING pg_catalog.count(*) > 1 LIMIT 1", relation.name);
+        let rows = self.client.query(&twice, &[]).map_err(|e| self.sql(e))?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let values = (0..key.len()).map(|index| row.optional(index).unwrap_or("NULL")).collect::<Vec<_>>().join(", ");
+        Err(self.failed(format!("the key is not unique: two rows have ({list}) = ({values})")))
+    }
+
+    /// The rows of this run as an SQL condition; the bounds are bound, never written into it.
+    fn window(&mut self, relation: &Relation, contract: &Contract, read: &Read) -> Result<Rows, Problem> {
+        let Some(name) = self.spec.watermark.clone() else { return Ok(Rows::default()) };
+        let column = self.column(relation, &name)?;
+        let native = movable(column)?;
+        let r#type = native.contract_type();
+        let Some(cast) = mark_type(&native).filter(|_| types::can_be_watermark(r#type)) else {
+            let problem = Problem::new(Code::TypeUnsupported).with("column", &name);
+            return Err(problem.with("type", &column.declared).cause("a watermark has an order"));
+        };
+        let unique = contract.key == [name.clone()];
+        let window = Window::above(read.from.as_ref(), read.to.as_ref(), self.spec.late_ms, unique);
+        let collate = if r#type == ContractType::Text { " COLLATE \"C\"" } else { "" };
+        let mark = format!("{}{collate}", quote(&name));
+        let mut bounds = Vec::new();
+        for (setting, bound, operator) in [
+            ("posthouse.above", window.lower(), if window.takes_lower() { ">=" } else { ">" }),
+            ("posthouse.to", read.to.as_ref(), "<="),
+        ] {
+            let Some(text) = bound.and_then(|bound| bound_text(bound, r#type)) else { continue };
+            let set = "SELECT pg_catalog.set_config($1, $2, true)";
+            self.client.query(set, &[Some(setting), Some(&text)]).map_err(|e| self.sql(e))?;
+            bounds.push(format!("{mark} {operator} pg_catalog.current_setting('{setting}')::{cast}"));
+        }
+        let condition = match bounds.is_empty() {
+            true => None,
+            false => Some(format!("({} IS NULL OR ({}))", quote(&name), bounds.join(" AND "))),
+        };
+        let upper = self.latest(relation, &mark, r#type, cast, condition.as_deref(), read.mark_max.as_ref())?;
+        Ok(Rows { condition, suffix: if window.is_everything() { String::new() } else { window.name() }, upper })
+    }
+
+    /// The largest mark in the snapshot, of the rows of this run; none of a row that is dated ahead.
+    fn latest(
+        &mut self,
+        relation: &Relation,
+        mark: &str,
+        r#type: ContractType,
+        cast: &str,
+        condition: Option<&str>,
+        most: Option<&Watermark>,
+    ) -> Result<Option<Watermark>, Problem> {
+        // Dates before our era and infinities move, but no run begins at them.
+        let (select, finite) = match r#type {
+            ContractType::Timestamp | ContractType::Date => (
+                format!("pg_catalog.to_char(pg_catalog.max({mark}), 'YYYY-MM-DD HH24:MI:SS.US')"),
+                format!(" AND {mark} >= '0001-01-01' AND pg_catalog.isfinite({mark})"),
+            ),
+            _ => (format!("pg_catalog.max({mark})"), String::new()),
+        };
+        let condition = condition.unwrap_or("true");
+        let most = most.and_then(|most| bound_text(most, r#type));
+        let ahead = most.as_ref().map_or(String::new(), |_| format!(" AND {mark} <= $1::{cast}"));
+        let sql = format!("SELECT {select} FROM {} WHERE {condition}{finite}{ahead}", relation.name);
+        let bound: Vec<_> = most.iter().map(|most| Some(most.as_str())).collect();
+        let rows = self.client.query(&sql, &bound).map_err(|e| self.sql(e))?;
+        let Some(text) = rows.first().and_then(|row| row.optional(0)) else { return Ok(None) };
+        let read = match r#type {
+            ContractType::Integer => text.parse().ok().map(Watermark::Integer),
+            ContractType::Timestamp | ContractType::Date => types::parse_timestamp(text).map(Watermark::Timestamp),
+            _ => Some(Watermark::Text(text.to_owned())),
+        };
+        read.map(Some).ok_or_else(|| self.failed(format!("the latest mark `{text}` cannot be read")))
+    }
+
+    /// The planner's estimate of what a statement gives.
+    fn estimate(&mut self, select: &str) -> Result<Option<u64>, Problem> {
+        let rows = self.client.query(&format!("EXPLAIN (FORMAT JSON) {select}"), &[]).map_err(|e| self.sql(e))?;
+        let text = rows.iter().filter_map(|row| row.optional(0)).collect::<String>();
+        let plan: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+        let rows = plan.as_ref().and_then(|plan| plan.pointer("/0/Plan/Plan Rows"));
+        Ok(rows.and_then(serde_json::Value::as_f64).map(|rows| rows as u64))
+    }
+
+    /// Splits with the statement of each: ranges of blocks, or everything at once where there are none, or few rows.
+    fn splits(&mut self, relation: &Relation, wide: &Contract, rows: &Rows) -> Result<(Splits, Option<u64>), Problem> {
+        let columns = quoted(wide.items.iter().map(|item| item.name.as_str()));
+        let condition = rows.condition.as_deref().unwrap_or("true");
+        let select = format!("SELECT {columns} FROM {} WHERE {condition}", relation.name);
+        let estimate = match rows.condition {
+            None if relation.rows.is_some() && relation.kind == Kind::Table => relation.rows,
+            _ => self.estimate(&select)?,
+        };
+        let suffix = if rows.suffix.is_empty() { String::new() } else { format!(" {}", rows.suffix) };
+        let heap = matches!(relation.kind, Kind::Table | Kind::Partitioned | Kind::Materialised);
+        if heap && relation.blocks == 0 {
+            return Ok((Vec::new(), Some(0)));
+        }
+        let ranges = heap
+            // Before 14 each range would be found by reading the whole table.
+            && self.client.version() >= 140_000
+            && relation.blocks > SPLIT_BLOCKS;
+        let few = rows.condition.is_some() && estimate.is_some_and(|rows| rows <= ROWS_AT_ONCE);
+        if !ranges || few {
+            return Ok((vec![(format!("all{suffix}"), select)], estimate));
+        }
+        let mut splits = Vec::new();
+        let mut first = 0;
+        while first < relation.blocks {
+            let next = first + SPLIT_BLOCKS;
+            // The last has no end: every row lies in one of them, whatever the size was when it was asked.
+            let (name, end) = match next < relation.blocks {
+                true => (format!("blocks {first}-{}", next - 1), format!(" AND ctid < '({next},0)'")),
+                false => (format!("blocks {first}-"), String::new()),
+            };
+            splits.push((format!("{name}{suffix}"), format!("{select} AND ctid >= '({first},0)'{end}")));
+            first = next;
+        }
+        Ok((splits, estimate))
+    }
+}
+
+type Splits = Vec<(String, String)>;
+
+/// The columns that are read.
+struct Scope {
+    contract: Contract,
+    natives: Vec<NativeType>,
+}
+
+/// The rows that are read.
+#[derive(Default)]
+struct Rows {
+    condition: Option<String>,
+    /// For the splits' names: the same window gives the same text.
+    suffix: String,
+    upper: Option<Watermark>,
+}
+
+impl Source for PgSource {
+    fn begin(&mut self, read: &Read) -> Result<Plan, Problem> {
+        self.reading = None;
+        let relation = self.relation()?;
+        let scope = self.scope(&relation, read)?;
+        let rows = self.window(&relation, &scope.contract, read)?;
+        let shape = Shape::new(&scope.contract, &scope.natives).map_err(|e| self.failed(e))?;
+        let contract = scope.contract.clone();
+        let (form, wide, native) = match &read.filter {
+            None if self.may_stay_raw(&relation, &scope, read) => {
+                let columns = scope.natives.iter().map(ToString::to_string).collect();
+                (Form::Raw, contract.clone(), Some(Native::new(Format::PgCopy, columns)))
+            }
+            filter => {
+                let reader = self.reader(&relation, &scope, shape, filter.clone())?;
+                let wide = reader.wide().clone();
+                (Form::Batches(Box::new(reader)), wide, None)
+            }
+        };
+        let (splits, rows_estimate) = self.splits(&relation, &wide, &rows)?;
+        let names = splits.iter().map(|(name, _)| name.clone()).collect();
+        self.reading = Some(Reading { splits: splits.into_iter().collect(), form });
+        let snapshot_max = Some(self.snapshot_max);
+        Ok(Plan { contract, watermark: rows.upper, splits: names, rows_estimate, native, snapshot_max })
+    }
+
+    fn read(&mut self, split: &str, sink: &mut dyn Sink) -> Result<SplitCounts, Problem> {
+        let (faults, resource) = (self.faults.clone(), self.spec.resource.clone());
+        let failed = |cause: String| Problem::new(Code::SourceFailed).with("resource", &resource).cause(cause);
+        let Some(reading) = &mut self.reading else { return Err(failed("nothing was begun".to_owned())) };
+        let select =
+            reading.splits.get(split).ok_or_else(|| failed(format!("the plan has no split `{split}`")))?.clone();
+        let lost = |e: WireError| faults.read(&resource, e);
+        let copy = format!("COPY ({select}) TO STDOUT (FORMAT binary)");
+        let mut out = self.client.copy_out(&copy).map_err(lost)?;
+        let mut bytes = Vec::with_capacity(READ_BYTES * 2);
+        let mut counts = SplitCounts::default();
+        loop {
+            bytes.clear();
+            let copied = out.fill(&mut bytes, READ_BYTES).map_err(lost)?;
+            match &mut reading.form {
+                Form::Raw => sink.raw(&bytes)?,
+                Form::Batches(reader) => reader.feed(&bytes, sink)?,
+            }
+            if let Copied::End(rows) = copied {
+                match &mut reading.form {
+                    Form::Raw => (counts.read, counts.sent) = (rows, rows),
+                    Form::Batches(reader) => counts = reader.finish(rows, sink)?,
+                }
+                return Ok(counts);
+            }
+        }
+    }
+}
+
+impl PgSource {
+    /// Whether nothing in the rows has to be looked at before they leave.
+    fn may_stay_raw(&self, relation: &Relation, scope: &Scope, read: &Read) -> bool {
+        // A NULL in a key that the engine does not forbid would be a bad row.
+        let kept = |item: &Item| item.nullable || relation.column(&item.name).is_some_and(|column| column.not_null);
+        read.formats.contains(&Format::PgCopy) && scope.contract.items.iter().all(kept)
+    }
+
+    /// Takes rows apart; the filter's own columns are read along and left out of what is handed over.
+    fn reader(
+        &self,
+        relation: &Relation,
+        scope: &Scope,
+        shape: Shape,
+        filter: Option<Filter>,
+    ) -> Result<batches::Reader, Problem> {
+        let Some(filter) = filter else { return Ok(batches::Reader::new(shape, None)) };
+        let refused = |e: &dyn std::fmt::Display| {
+            Problem::new(Code::FilterUnsupported).with("resource", &self.spec.resource).cause(e)
+        };
+        let mut wide = Contract { key: Vec::new(), ..scope.contract.clone() };
+        let mut natives = scope.natives.clone();
+        for column in &relation.columns {
+            let name = &column.name;
+            let Some(native) = column
+                .native
+                .clone()
+                .filter(|_| filter.columns().contains(&name.as_str()) && wide.position(name).is_none())
+            else {
+                continue;
+            };
+            let r#type = native.contract_type();
+            wide.items.push(Item { name: name.clone(), r#type, nullable: true, comment: None });
+            natives.push(native);
+        }
+        filter.check(&wide).map_err(|e| refused(&e))?;
+        let shape = Shape::new(&wide, &natives).map_err(|e| refused(&e))?;
+        Ok(batches::Reader::new(shape, Some((filter, scope.contract.clone()))))
+    }
+}
+
+fn movable(column: &Column) -> Result<NativeType, Problem> {
+    column
+        .native
+        .clone()
+        .ok_or_else(|| Problem::new(Code::TypeUnsupported).with("column", &column.name).with("type", &column.declared))
+}
+
+/// The engine's type that a bound is cast to; none for a type without an order of its own.
+fn mark_type(native: &NativeType) -> Option<&'static str> {
+    Some(match native {
+        NativeType::Plain(Plain::Timestamp) => "timestamp",
+        NativeType::Plain(Plain::Timestamptz) => "timestamptz",
+        NativeType::Plain(Plain::Date) => "date",
+        NativeType::Plain(Plain::Int2 | Plain::Int4 | Plain::Int8 | Plain::Oid) => "bigint",
+        NativeType::Plain(Plain::Text | Plain::Name) | NativeType::Varchar(_) => "text",
+        _ => return None,
+    })
+}
+
+/// A bound as the engine reads it; none where it has no such form, and everything is read.
+fn bound_text(bound: &Watermark, r#type: ContractType) -> Option<String> {
+    match (bound, r#type) {
+        (Watermark::Integer(value), ContractType::Integer) => Some(value.to_string()),
+        (Watermark::Text(text), ContractType::Text) => Some(text.clone()).filter(|text| !text.contains('\0')),
+        (Watermark::Timestamp(us), ContractType::Timestamp | ContractType::Date) => {
+            let mut text = String::new();
+            types::write_timestamp(*us, &mut text).then_some(text)
+        }
+        _ => None,
+    }
+}
+
+/// One snapshot; and policies on rows are an error here, where they would silently leave rows out.
+const BEGIN: &str = "SET row_security = off; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+const QUERY: &str = "posthouse_query";
+/// 32 MiB of a table: small enough that sending and landing begin at once, large enough that a statement's cost
+/// does not show.
+const SPLIT_BLOCKS: u64 = 4096;
+/// An incremental run of fewer rows is read in one statement, by an index if there is one.
+const ROWS_AT_ONCE: u64 = 250_000;
+const READ_BYTES: usize = 256 << 10;

@@ -1,0 +1,212 @@
+//! Hashes tuples as they lie: each value is written in the form of [`crate::digest::encoding`] straight from its
+//! field, so that a row has the hash that it has as part of an Arrow batch of its contract. This is the busiest
+//! loop of a transfer between two PostgreSQL databases; what can be known of a column beforehand, is.
+
+use super::numeric::Numeric;
+use super::shape::{Column, Form, Shape};
+use super::{CopyError, Fault, date, fixed, text, timestamp};
+use crate::digest::encoding::{self, INFINITY, KEY, MINUS_INFINITY, NULL, ROW, TEXT};
+use crate::digest::json::Canonicalizer;
+use crate::digest::{RowHash, bucket_of};
+use crate::limits::VALUE_HELD_BYTES_MAX;
+
+/// Hashes tuples of one shape under one key.
+pub struct RowHasher {
+    pub(super) columns: Vec<Column>,
+    key_columns: Vec<usize>,
+    pub(super) key: [u8; 32],
+    /// The row that is being hashed, in its canonical form, and where in it each column of the key begins and ends.
+    row: Vec<u8>,
+    places: Vec<(usize, usize)>,
+    key_form: Vec<u8>,
+    scratch: Scratch,
+}
+
+/// What values are made in, kept from one to the next.
+#[derive(Default)]
+pub(super) struct Scratch {
+    rendered: String,
+    canonicalizer: Canonicalizer,
+}
+
+/// What a place in a stream, looked at as a tuple, turned out to be.
+pub(super) enum Step {
+    /// A tuple of so many bytes.
+    Whole(usize),
+    /// The beginning of one.
+    More,
+    /// The beginning of one that is too large to be kept.
+    Large,
+}
+
+impl RowHasher {
+    pub fn new(shape: &Shape, key: [u8; 32]) -> Self {
+        Self {
+            columns: shape.columns.clone(),
+            key_columns: shape.key.clone(),
+            key,
+            row: Vec::new(),
+            places: vec![(0, 0); shape.columns.len()],
+            key_form: Vec::new(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// The hash of the tuple that these bytes begin with, and how long it is. A row that cannot be carried is a
+    /// [`CopyError::Value`], after which the next may follow.
+    pub fn row(&mut self, row: u64, bytes: &[u8]) -> Result<(RowHash, usize), CopyError> {
+        match self.tuple(row, bytes, usize::MAX)? {
+            Step::Whole(length) => Ok((self.hash(row), length)),
+            Step::More | Step::Large => Err(CopyError::Stream { what: "a tuple is cut off", rows: row }),
+        }
+    }
+
+    /// Writes the row's canonical form, ready for [`Self::hash`], where the tuple is whole and no value is larger.
+    pub(super) fn tuple(&mut self, row: u64, bytes: &[u8], large: usize) -> Result<Step, CopyError> {
+        let stream = |what| Err(CopyError::Stream { what, rows: row });
+        let Some((count, mut rest)) = bytes.split_first_chunk::<2>() else { return Ok(Step::More) };
+        if usize::from(u16::from_be_bytes(*count)) != self.columns.len() {
+            return stream("a tuple has another number of fields");
+        }
+        let out = &mut self.row;
+        out.clear();
+        out.push(ROW);
+        for (column, place) in self.columns.iter().zip(&mut self.places) {
+            let Some((length, after)) = rest.split_first_chunk::<4>() else { return Ok(Step::More) };
+            let start = out.len();
+            match usize::try_from(i32::from_be_bytes(*length)) {
+                Ok(length) => {
+                    if length > large {
+                        return Ok(Step::Large);
+                    }
+                    let Some((value, after)) = after.split_at_checked(length) else { return Ok(Step::More) };
+                    if let Err(fault) = encode(column, value, out, &mut self.scratch) {
+                        return Err(column.error(row, fault));
+                    }
+                    rest = after;
+                }
+                Err(_) => {
+                    if let Some(error) = column.null_error(row, *length) {
+                        return Err(error);
+                    }
+                    out.push(NULL);
+                    rest = after;
+                }
+            }
+            *place = (start, out.len());
+        }
+        Ok(Step::Whole(bytes.len() - rest.len()))
+    }
+
+    /// The hash of the row that was written.
+    pub(super) fn hash(&mut self, row: u64) -> RowHash {
+        let hash = *blake3::keyed_hash(&self.key, &self.row).as_bytes();
+        if self.key_columns.is_empty() {
+            return RowHash { row: row as usize, bucket: bucket_of(&hash), hash };
+        }
+        self.key_form.clear();
+        self.key_form.push(KEY);
+        for index in &self.key_columns {
+            if let Some((from, to)) = self.places.get(*index)
+                && let Some(form) = self.row.get(*from..*to)
+            {
+                self.key_form.extend_from_slice(form);
+            }
+        }
+        let bucket = bucket_of(blake3::keyed_hash(&self.key, &self.key_form).as_bytes());
+        RowHash { row: row as usize, bucket, hash }
+    }
+
+    pub(super) fn key_columns(&self) -> &[usize] {
+        &self.key_columns
+    }
+}
+
+impl Column {
+    #[cold]
+    pub(super) fn error(&self, row: u64, fault: Fault) -> CopyError {
+        CopyError::Value { row, column: self.name.clone(), fault }
+    }
+    /// What is wrong with a field of this length below zero, if anything.
+    pub(super) fn null_error(&self, row: u64, length: [u8; 4]) -> Option<CopyError> {
+        match i32::from_be_bytes(length) {
+            -1 if self.nullable => None,
+            -1 => Some(self.error(row, "is NULL where the contract allows none".into())),
+            _ => Some(CopyError::Stream { what: "a field has a length below zero", rows: row }),
+        }
+    }
+}
+
+/// Appends the canonical form of one value.
+#[inline]
+pub(super) fn encode(column: &Column, value: &[u8], out: &mut Vec<u8>, scratch: &mut Scratch) -> Result<(), Fault> {
+    match column.form {
+        Form::Bool => encoding::number(i64::from(boolean(value)?), out),
+        Form::Int2 => encoding::number(i64::from(i16::from_be_bytes(fixed(value)?)), out),
+        Form::Int4 => encoding::number(i64::from(i32::from_be_bytes(fixed(value)?)), out),
+        Form::Int8 => encoding::number(i64::from_be_bytes(fixed(value)?), out),
+        Form::Oid => encoding::number(i64::from(u32::from_be_bytes(fixed(value)?)), out),
+        Form::Float4 => encoding::float(f64::from(f32::from_be_bytes(fixed(value)?)), out),
+        Form::Float8 => encoding::float(f64::from_be_bytes(fixed(value)?), out),
+        Form::Date => match date(i32::from_be_bytes(fixed(value)?))? {
+            i32::MAX => out.push(INFINITY),
+            i32::MIN => out.push(MINUS_INFINITY),
+            days => encoding::number(i64::from(days), out),
+        },
+        Form::Timestamp => match timestamp(i64::from_be_bytes(fixed(value)?))? {
+            i64::MAX => out.push(INFINITY),
+            i64::MIN => out.push(MINUS_INFINITY),
+            us => encoding::number(us, out),
+        },
+        Form::Decimal { precision, scale } => {
+            let (unscaled, scale) = Numeric::parse(value)?.decimal(precision, scale)?;
+            encoding::decimal(unscaled, scale, out);
+        }
+        Form::Text => encoding::bytes(TEXT, text(value)?.as_bytes(), out),
+        Form::Bytes => encoding::bytes(TEXT, value, out),
+        Form::Bpchar => encoding::bytes(TEXT, held(text(value)?)?.trim_end_matches(' ').as_bytes(), out),
+        Form::Json | Form::Jsonb => {
+            let text = held(json(column.form, value)?)?;
+            encoding::json(text, &mut scratch.canonicalizer, out).map_err(not_json)?;
+        }
+        Form::Number => {
+            scratch.rendered.clear();
+            Numeric::parse(value)?.canonical(&mut scratch.rendered)?;
+            encoding::exact(&scratch.rendered, out);
+        }
+        Form::Rendered => {
+            scratch.rendered.clear();
+            super::render(&column.native, value, &mut scratch.rendered)?;
+            encoding::bytes(TEXT, scratch.rendered.as_bytes(), out);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn boolean(value: &[u8]) -> Result<bool, Fault> {
+    match value {
+        [0] => Ok(false),
+        [1] => Ok(true),
+        _ => Err("is neither true nor false".into()),
+    }
+}
+
+/// The text of a json, or of a jsonb behind its version.
+pub(super) fn json(form: Form, value: &[u8]) -> Result<&str, Fault> {
+    match (form, value) {
+        (Form::Jsonb, [1, rest @ ..]) => text(rest),
+        (Form::Jsonb, _) => Err("is jsonb of an unknown version".into()),
+        _ => text(value),
+    }
+}
+
+pub(super) fn not_json(error: crate::digest::json::JsonError) -> Fault {
+    format!("holds text that is not JSON with one meaning: {error}").into()
+}
+
+/// A value that has to be whole to be hashed; a larger one is refused wherever it is met.
+pub(super) fn held(text: &str) -> Result<&str, Fault> {
+    if text.len() > VALUE_HELD_BYTES_MAX { Err(TOO_LARGE.into()) } else { Ok(text) }
+}
+
+pub(super) const TOO_LARGE: &str = "is larger than 64 MiB, the most for its type";
