@@ -30,7 +30,6 @@ def dlt(table, schema):
         table=table,
         schema="public",
         backend="pyarrow",
-        chunk_size=100_000,
     )
     pipeline = dlt.pipeline(
         pipeline_name="bench",

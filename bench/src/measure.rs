@@ -169,13 +169,16 @@ fn machine_ticks() -> anyhow::Result<u64> {
 
 /// The most memory that the subject's processes had together, looked at until `ended` closes.
 fn sample(server: Option<u32>, ended: &Receiver<()>) -> u64 {
+    let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let own = program(std::process::id());
     let mut peak = 0;
     loop {
         if let Ok(processes) = Processes::now() {
             let of_server = server.map(|pid| processes.family(pid)).unwrap_or_default();
+            // A child that has not yet become its own program still shows the memory of this one.
+            let subject = processes.subject(&of_server).into_iter().filter(|pid| program(*pid) != own);
             // Proportional: a page that forks share counts once, not in each of them.
-            let sizes = processes.subject(&of_server).into_iter();
-            peak = peak.max(sizes.filter_map(|pid| kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:")).sum());
+            peak = peak.max(subject.filter_map(|pid| kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:")).sum());
         }
         if ended.recv_timeout(SAMPLE_EVERY) != Err(RecvTimeoutError::Timeout) {
             return peak;

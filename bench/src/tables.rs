@@ -72,7 +72,7 @@ fn case(
             bytes,
             rows: Some(rows),
             runs: Vec::new(),
-            note: format!("{version}: {}", subject.note()),
+            note: format!("{version}; {}", subject.note()),
         });
     }
     let mut turns: Vec<usize> = (0..subjects.len()).collect();

@@ -89,7 +89,8 @@ impl Subject {
             Self::Sling => sling().and_then(|sling| {
                 let home = server.scratch().map_err(|error| error.to_string())?;
                 let mut command = Command::new(sling);
-                first_line(quiet(&mut command, home.path()).arg("--version"))
+                let line = first_line(quiet(&mut command, home.path()).arg("--version"))?;
+                Ok(line.replace("Version:", self.name()))
             }),
             Self::Adbc | Self::Dlt => first_line(Command::new(python()).arg(LAND).args(["version", self.name()])),
         }
@@ -205,14 +206,15 @@ fn posthouse_knows_postgres(server: &Server, program: Option<&Path>) -> Result<S
         std::fs::write(
             &config,
             format!(
-                "[node]\nname = \"probe.bench.example\"\ndata_dir = \"{}\"\n\n[connection.db]\nkind = \"postgres\"\nurl = \"{url}\"\n",
+                "[node]\nname = \"probe.bench.example\"\ndata_dir = \"{}\"\n\n[coordinator]\naddress = \"127.0.0.1:1\"\n\n[connection.db]\nkind = \"postgres\"\nurl = \"{url}\"\n",
                 data.display()
             ),
         )?;
         let checked = Command::new(program).args(["--lang", "en", "check"]).arg(&config).output()?;
         if !checked.status.success() {
-            let said = String::from_utf8_lossy(&checked.stderr).trim().replace('\n', " ");
-            return Ok(Err(format!("this program does not take `kind = \"postgres\"`: {said}")));
+            let said = String::from_utf8_lossy(&checked.stderr).replace(&config.display().to_string(), "node.toml");
+            let words: Vec<&str> = said.split_whitespace().collect();
+            return Ok(Err(format!("this program does not take `kind = \"postgres\"`: {}", words.join(" "))));
         }
         let version = Command::new(program).arg("--version").output()?;
         Ok(Ok(String::from_utf8_lossy(&version.stdout).trim().to_owned()))
