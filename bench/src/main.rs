@@ -1,15 +1,18 @@
 //! `bench SUITE`: workloads side by side with peers, in one run, interleaved.
 //! Each run's content is checked; the CPU of all processes of both ends is counted, and so is the CPU that
-//! anything else used meanwhile, so that a disturbed run is seen. Results: JSON, and a Markdown table.
+//! anything else used meanwhile, so that a disturbed run is seen. Results: JSON, a Markdown table and a plot.
 //!
-//! The suite that exists is `smoke`: small cases that show in a minute whether a build still performs.
+//! `smoke`: small cases that show in a minute whether a build still performs.
+//! `tables`: a large table from database to database, beside the tools that do the same.
 
 mod measure;
+mod plot;
 mod report;
 mod site;
 mod smoke;
+mod tables;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,28 +20,50 @@ use std::process::Command;
 /// Measure posthouse beside its peers
 #[derive(Parser)]
 struct Cli {
-    /// Which suite: smoke
+    /// Which suite: smoke, tables
     suite: String,
     /// Only this case; may be given several times
     #[arg(long = "case", value_name = "NAME")]
     cases: Vec<String>,
+    /// Only this subject; may be given several times (tables)
+    #[arg(long = "subject", value_name = "NAME")]
+    subjects: Vec<String>,
+    /// Another number of rows than the case's; the case is then named by it (tables)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    rows: Option<u64>,
     /// Counted runs of each subject, interleaved
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
+    /// Keep the database server's data below this folder meanwhile (tables)
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Also write the result as JSON into this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Also write JSON and a Markdown table into this folder
+    /// Also write JSON, a Markdown table and an SVG plot into this folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let program = build()?;
     let suite = match cli.suite.as_str() {
-        "smoke" => smoke::run(&program, &cli.cases, cli.runs)?,
-        other => bail!("there is no suite `{other}`; there is: smoke"),
+        "smoke" => {
+            let only_tables = cli.subjects.is_empty() && cli.rows.is_none() && cli.data.is_none();
+            ensure!(only_tables, "--subject, --rows and --data belong to the suite tables");
+            smoke::run(&build()?, &cli.cases, cli.runs)?
+        }
+        "tables" => tables::run(
+            build,
+            &tables::Options {
+                cases: &cli.cases,
+                subjects: &cli.subjects,
+                rows: cli.rows,
+                runs: cli.runs,
+                data: cli.data.as_deref(),
+            },
+        )?,
+        other => bail!("there is no suite `{other}`; there is: smoke, tables"),
     };
     let json = serde_json::to_string_pretty(&suite)?;
     if let Some(file) = &cli.json {
@@ -47,10 +72,12 @@ fn main() -> anyhow::Result<()> {
     let markdown = report::markdown(&suite);
     if let Some(folder) = &cli.out {
         std::fs::create_dir_all(folder)?;
-        std::fs::write(folder.join(format!("{}.json", suite.suite)), &json)?;
-        std::fs::write(folder.join(format!("{}.md", suite.suite)), &markdown)?;
+        for (ending, content) in [("json", &json), ("md", &markdown), ("svg", &plot::svg(&suite))] {
+            std::fs::write(folder.join(format!("{}.{ending}", suite.suite)), content)?;
+        }
     }
     println!("{markdown}");
+    ensure!(!suite.failed.iter().any(|failure| failure.subject == "posthouse"), "posthouse failed");
     Ok(())
 }
 

@@ -1,15 +1,29 @@
-//! The result of a suite, as JSON and as a table.
+//! The result of a suite, as JSON and as a table. Medians stand in the table; every run stands beside them,
+//! and one during which something else used the machine is marked.
 
 use crate::measure::Run;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 #[derive(Debug, Serialize)]
 pub struct Suite {
     pub suite: String,
     pub machine: Machine,
+    /// What the subjects share beside the machine: a server and its settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setting: Option<String>,
     pub cases: Vec<Case>,
     /// Subjects that are not installed.
     pub missing: Vec<String>,
+    /// Why, by subject.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing_because: BTreeMap<String, String>,
+    /// Subjects that ended with an error or landed something else; their earlier runs stay in `cases`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<Failure>,
+    /// The subject that others are set in relation to.
+    #[serde(skip)]
+    pub base: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -31,6 +45,49 @@ pub struct Case {
     pub note: String,
 }
 
+#[derive(Debug, Serialize)]
+pub struct Failure {
+    pub case: String,
+    pub subject: String,
+    pub reason: String,
+}
+
+impl Suite {
+    pub fn new(suite: &str, machine: Machine) -> Self {
+        Self {
+            suite: suite.to_owned(),
+            machine,
+            setting: None,
+            cases: Vec::new(),
+            missing: Vec::new(),
+            missing_because: BTreeMap::new(),
+            failed: Vec::new(),
+            base: None,
+        }
+    }
+
+    pub fn lacks(&mut self, subject: &str, reason: String) {
+        self.missing.push(subject.to_owned());
+        self.missing_because.insert(subject.to_owned(), reason);
+    }
+
+    /// The figures of the same case that `case` is set in relation to.
+    fn base_of(&self, case: &Case) -> Option<&Case> {
+        self.cases.iter().find(|other| other.case == case.case && Some(other.subject.as_str()) == self.base)
+    }
+
+    /// Whether something else used a good part of the machine during a run.
+    pub fn disturbed(&self, run: &Run) -> bool {
+        run.other_cpu_seconds > DISTURBED * run.seconds * self.machine.cores as f64
+    }
+}
+
+impl Case {
+    pub fn median(&self, of: impl Fn(&Run) -> f64) -> f64 {
+        median(self.runs.iter().map(of))
+    }
+}
+
 pub fn machine() -> Machine {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
@@ -49,34 +106,82 @@ pub fn machine() -> Machine {
     }
 }
 
-/// A table with medians; the spread stands in the JSON.
 pub fn markdown(suite: &Suite) -> String {
+    let machine = &suite.machine;
     let mut out = format!(
-        "{}: {} cores, {:.0} GiB, Linux {}, {}\n\n| case | subject | seconds | MB/s | CPU s | other CPU s | peak MiB | note |\n|---|---|---|---|---|---|---|---|\n",
+        "{}: {} cores, {:.0} GiB, Linux {}, {}\n",
         suite.suite,
-        suite.machine.cores,
-        suite.machine.memory_bytes as f64 / f64::from(1 << 30),
-        suite.machine.kernel,
-        suite.machine.cpu,
+        machine.cores,
+        machine.memory_bytes as f64 / f64::from(1 << 30),
+        machine.kernel,
+        machine.cpu,
     );
+    if let Some(setting) = &suite.setting {
+        out.push_str(&format!("{setting}\n"));
+    }
+    let relations = suite.base.map(|base| format!(" speed / {base} | CPU / {base} |")).unwrap_or_default();
+    let rules = if suite.base.is_some() { "---|---|" } else { "" };
+    out.push_str(&format!(
+        "\n| case | subject | s, median | s, each run | MB/s | rows/s |{relations} client CPU s | server CPU s | other CPU s | peak MiB | note |\n|---|---|---|---|---|---|{rules}---|---|---|---|---|\n"
+    ));
+    let mut disturbed = false;
     for case in &suite.cases {
-        let seconds = median(case.runs.iter().map(|run| run.seconds));
+        let seconds = case.median(|run| run.seconds).max(1e-9);
+        let each: Vec<String> = case
+            .runs
+            .iter()
+            .map(|run| {
+                disturbed |= suite.disturbed(run);
+                format!("{:.2}{}", run.seconds, if suite.disturbed(run) { "\\*" } else { "" })
+            })
+            .collect();
+        let rows = case.rows.map(|rows| format!("{:.0}", rows as f64 / seconds)).unwrap_or_default();
+        let relations = match (suite.base, suite.base_of(case)) {
+            (None, _) => String::new(),
+            (Some(_), None) => " – | – |".to_owned(),
+            (Some(_), Some(base)) => format!(
+                " {:.2} | {:.2} |",
+                base.median(|run| run.seconds) / seconds,
+                case.median(|run| run.cpu_seconds) / base.median(|run| run.cpu_seconds).max(1e-9)
+            ),
+        };
         out.push_str(&format!(
-            "| {} | {} | {:.2} | {:.0} | {:.2} | {:.2} | {:.0} | {} |\n",
+            "| {} | {} | {seconds:.2} | {} | {:.0} | {rows} |{relations} {:.2} | {:.2} | {:.2} | {} | {} |\n",
             case.case,
             case.subject,
-            seconds,
-            case.bytes as f64 / 1e6 / seconds.max(1e-9),
-            median(case.runs.iter().map(|run| run.cpu_seconds)),
-            median(case.runs.iter().map(|run| run.other_cpu_seconds)),
-            median(case.runs.iter().map(|run| run.peak_rss_bytes as f64)) / f64::from(1 << 20),
-            case.note,
+            each.join(" "),
+            case.bytes as f64 / 1e6 / seconds,
+            case.median(|run| run.client_cpu_seconds),
+            case.median(|run| run.server_cpu_seconds),
+            case.median(|run| run.other_cpu_seconds),
+            peak(case),
+            case.note.replace('|', "\\|"),
         ));
     }
+    if disturbed {
+        out.push_str(&format!("\n\\* disturbed: something else used over {:.0}% of the machine\n", DISTURBED * 100.0));
+    }
     for name in &suite.missing {
-        out.push_str(&format!("\nmissing: {name}\n"));
+        let reason = suite.missing_because.get(name).map(|reason| format!(" ({reason})")).unwrap_or_default();
+        out.push_str(&format!("\nmissing: {name}{reason}\n"));
+    }
+    for failure in &suite.failed {
+        out.push_str(&format!("\nfailed: {} in {}: {}\n", failure.subject, failure.case, failure.reason));
     }
     out
+}
+
+/// One figure, or provider's and consumer's.
+fn peak(case: &Case) -> String {
+    let mib = |of: fn(&Run) -> Option<u64>| {
+        let known = case.runs.iter().filter_map(of).map(|bytes| bytes as f64 / f64::from(1 << 20));
+        let middle = median(known);
+        if middle.is_nan() { None } else { Some(format!("{middle:.0}")) }
+    };
+    match (mib(|run| run.provider_peak_rss_bytes), mib(|run| run.consumer_peak_rss_bytes)) {
+        (Some(provider), Some(consumer)) => format!("{provider} + {consumer}"),
+        _ => mib(|run| Some(run.peak_rss_bytes)).unwrap_or_default(),
+    }
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -86,5 +191,63 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
         0 => f64::NAN,
         n if n % 2 == 1 => values[n / 2],
         n => (values[n / 2 - 1] + values[n / 2]) / 2.0,
+    }
+}
+
+/// Share of the machine's CPU time that others may have before a run counts as disturbed: the kernel's own
+/// threads, which write the data out, are among the others.
+const DISTURBED: f64 = 0.1;
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A suite of two subjects, the second run of the slower one disturbed.
+    pub fn suite() -> Suite {
+        let run = |seconds: f64, other: f64| Run {
+            seconds,
+            cpu_seconds: seconds * 1.5,
+            client_cpu_seconds: seconds * 0.5,
+            server_cpu_seconds: seconds,
+            other_cpu_seconds: other,
+            peak_rss_bytes: 8 << 20,
+            provider_peak_rss_bytes: None,
+            consumer_peak_rss_bytes: None,
+        };
+        let case = |subject: &str, runs: Vec<Run>| Case {
+            case: "pg-pg-register-5m".to_owned(),
+            subject: subject.to_owned(),
+            bytes: 1_000_000_000,
+            rows: Some(5_000_000),
+            runs,
+            note: "a | b".to_owned(),
+        };
+        let machine = Machine { cores: 2, memory_bytes: 24 << 30, kernel: "6.1".to_owned(), cpu: "a CPU".to_owned() };
+        Suite {
+            base: Some("copy-binary"),
+            cases: vec![
+                case("copy-binary", vec![run(10.0, 0.0), run(11.0, 0.0), run(9.0, 0.0)]),
+                case("peer <x>", vec![run(20.0, 0.1), run(40.0, 10.0), run(21.0, 0.0)]),
+            ],
+            ..Suite::new("tables", machine)
+        }
+    }
+
+    #[test]
+    fn a_median_is_that_of_all_runs_and_a_disturbed_run_is_marked() {
+        let text = markdown(&suite());
+        assert!(text.contains("| peer <x> | 21.00 | 20.00 40.00\\* 21.00 | 48 | 238095 | 0.48 | 2.10 |"), "{text}");
+        assert!(text.contains("| copy-binary | 10.00 | 10.00 11.00 9.00 | 100 | 500000 | 1.00 | 1.00 |"), "{text}");
+        assert!(text.contains("a \\| b") && text.contains("disturbed"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_subject_is_named_with_its_reason() {
+        let mut suite = suite();
+        suite.lacks("sling", "not installed".to_owned());
+        assert!(markdown(&suite).contains("missing: sling (not installed)"));
+        let json = serde_json::to_value(&suite).expect("JSON");
+        assert_eq!(json["missing"], serde_json::json!(["sling"]));
+        assert!(json.get("failed").is_none() && json.get("base").is_none());
     }
 }

@@ -74,6 +74,7 @@ impl Site {
         Ok(serde_json::from_str(last)?)
     }
 
+    /// The coordinator, the provider and the consumer, in this order.
     pub fn pids(&self) -> Vec<u32> {
         self.daemons.iter().map(Child::id).collect()
     }
@@ -120,7 +121,7 @@ impl Drop for Site {
 }
 
 /// Ports free for UDP and TCP alike at this moment.
-fn ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+pub fn ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     let mut kept = Vec::new();
     let mut found = [0; N];
     for slot in &mut found {
