@@ -141,8 +141,7 @@ mod tests {
             assert_eq!(bytes, copied.len() as u64, "{}", table.name);
 
             server.renew(TARGET).expect("a target");
-            let run = Subject::CopyBinary.carry(&server, table, None).expect("a run");
-            assert!(run.server_cpu_seconds > 0.0 && run.peak_rss_bytes > 0, "{run:?}");
+            Subject::CopyBinary.carry(&server, table, None).expect("a run");
             let content = table.content("public");
             let expected = server.ask(SOURCE, &content).expect("the source");
             assert_eq!(server.ask(TARGET, &content).expect("the target"), expected);
