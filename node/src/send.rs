@@ -3,6 +3,8 @@
 //! meanwhile is read again under a higher revision, never sent torn. Nothing here is durable; all of it can
 //! be repeated at will. What may be sent at all was decided by the [`Permit`] before this room is entered.
 
+mod line;
+
 use crate::context::Context;
 use crate::seal::{Spool, storage};
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use posthouse_protocol::chunk::{self, ChunkHeader, Layout, Subtrees};
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::SendChunk;
+pub use line::Line;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -74,8 +77,8 @@ impl Supply {
         Self { source, open: Mutex::default() }
     }
 
-    /// Reads some chunks of one entry; stops at the first that cannot be read.
-    pub fn read(&self, entry: &Entry, stat: Option<FileStat>, chunks: &[SendChunk]) -> Vec<Read> {
+    /// Reads some chunks of one entry, and packs them where that is said; stops at the first that cannot be read.
+    pub fn read(&self, entry: &Entry, stat: Option<FileStat>, chunks: &[SendChunk], packs: bool) -> Vec<Read> {
         let (index, revision) = (entry.index, entry.revision);
         let failed = |problem: Problem| match problem.code {
             Code::FileChanged => Read::Changed { entry: index, revision },
@@ -87,7 +90,7 @@ impl Supply {
         };
         let mut read = Vec::with_capacity(chunks.len());
         for chunk in chunks {
-            match reading.chunk(chunk.chunk) {
+            match reading.chunk(chunk.chunk, packs) {
                 Ok(packed) => read.push(Read::Packed(packed)),
                 Err(problem) => {
                     read.push(failed(problem));
@@ -156,11 +159,11 @@ impl Supply {
 }
 
 impl Reading {
-    fn chunk(&self, chunk: u32) -> Result<Packed, Problem> {
+    fn chunk(&self, chunk: u32, packs: bool) -> Result<Packed, Problem> {
         let (content, value) = self.value(chunk)?;
         self.unchanged()?;
         let bytes = content.len() as u32;
-        let body = chunk::pack(content);
+        let body = if packs { chunk::pack(content) } else { content };
         let header = ChunkHeader {
             entry: self.entry.index,
             revision: self.entry.revision,
@@ -212,6 +215,7 @@ pub async fn run_channel(
     mut writer: Writer,
     queue: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Vec<Packed>>>>,
     sent: mpsc::UnboundedSender<Result<Sent, Problem>>,
+    line: Arc<Line>,
     peer: String,
 ) {
     let mut buffer = Vec::new();
@@ -219,6 +223,7 @@ pub async fn run_channel(
         let next = queue.lock().await.recv().await;
         let Some(chunks) = next else { break };
         let mut count = Sent::default();
+        line.write_began();
         ctx.pace.take(chunks.iter().map(|one| u64::from(one.header.wire_bytes)).sum()).await;
         let write = async {
             buffer.clear();
@@ -243,6 +248,7 @@ pub async fn run_channel(
             writer.flush().await
         };
         let done = write.await.map_err(|e| Problem::new(Code::PeerUnreachable).with("peer", &peer).cause(e));
+        line.write_ended(count.bytes, count.wire_bytes);
         let over = done.is_err();
         // A transfer that is over does not count any more.
         if sent.send(done.map(|()| count)).is_err() || over {

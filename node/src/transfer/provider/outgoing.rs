@@ -8,7 +8,7 @@ pub(super) use reads::ReadDone;
 
 use super::lost;
 use crate::context::Context;
-use crate::send::{self, Packed, Sent, Supply};
+use crate::send::{self, Line, Packed, Sent, Supply};
 use crate::store::exchange;
 use posthouse_connectors::folder::{FileStat, left_out};
 use posthouse_platform::endpoint::Writer;
@@ -48,6 +48,7 @@ struct Lanes {
     queued: Arc<Mutex<mpsc::UnboundedReceiver<Vec<Packed>>>>,
     sent: mpsc::UnboundedReceiver<Result<Sent, Problem>>,
     sent_in: mpsc::UnboundedSender<Result<Sent, Problem>>,
+    line: Arc<Line>,
 }
 
 struct Sending {
@@ -70,6 +71,7 @@ impl Outgoing {
     pub(super) fn new(ctx: &Arc<Context>, consumer: &NodeId, resource: &ResourceId, supply: Supply) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
         let (sent_in, sent) = mpsc::unbounded_channel();
+        let line = Arc::new(Line::new(ctx.world.clock.clone()));
         Self {
             ctx: ctx.clone(),
             consumer: consumer.clone(),
@@ -82,7 +84,7 @@ impl Outgoing {
             files_sent: 0,
             reads: Reads::new(),
             unsent_bytes: 0,
-            lanes: Lanes { open: 0, queue, queued: Arc::new(Mutex::new(queued)), sent, sent_in },
+            lanes: Lanes { open: 0, queue, queued: Arc::new(Mutex::new(queued)), sent, sent_in, line },
         }
     }
 
@@ -123,8 +125,8 @@ impl Outgoing {
             return;
         }
         self.lanes.open += 1;
-        let (queued, sent) = (self.lanes.queued.clone(), self.lanes.sent_in.clone());
-        tokio::spawn(send::run_channel(self.ctx.clone(), writer, queued, sent, self.consumer.to_string()));
+        let (queued, sent, line) = (self.lanes.queued.clone(), self.lanes.sent_in.clone(), self.lanes.line.clone());
+        tokio::spawn(send::run_channel(self.ctx.clone(), writer, queued, sent, line, self.consumer.to_string()));
     }
 
     /// So much content is on the line, or is not read after all.

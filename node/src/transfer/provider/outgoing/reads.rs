@@ -72,9 +72,10 @@ impl Outgoing {
             }
             self.reads.under_way += 1;
             self.unsent_bytes += bytes;
-            let supply = self.supply.clone();
+            let (supply, packs) = (self.supply.clone(), self.lanes.line.packs());
             self.reads.spawn(&self.ctx, move || {
-                let read = batch.iter().flat_map(|(entry, stat, chunks)| supply.read(entry, *stat, chunks)).collect();
+                let read = |(entry, stat, chunks): &(Entry, _, Vec<_>)| supply.read(entry, *stat, chunks, packs);
+                let read = batch.iter().flat_map(read).collect();
                 let asked = batch.into_iter().flat_map(|(_, _, chunks)| chunks).collect();
                 ReadDone::Chunks { asked, read }
             });
