@@ -5,12 +5,15 @@
 //! root is the evidence for content. The exact form is in [`encoding`] and in `vectors/row-digest.json`.
 
 pub mod encoding;
+pub(crate) mod forms;
 pub mod json;
+mod lanes;
 
 use crate::batch::{Batch, BatchError};
 use crate::id::ResourceRef;
 use crate::limits::BUCKETS;
 use crate::schema::Contract;
+use forms::Forms;
 
 /// The key of a resource's digests: both parties derive the same one, and another for another contract.
 pub fn digest_key(resource: &ResourceRef, contract: &Contract, epoch: u64) -> [u8; 32] {
@@ -26,8 +29,7 @@ pub fn digest_key(resource: &ResourceRef, contract: &Contract, epoch: u64) -> [u
 
 /// Digests rows of one contract under one key.
 pub struct Digester {
-    key: [u8; 32],
-    row: Vec<u8>,
+    forms: Forms,
     canonicalizer: json::Canonicalizer,
 }
 
@@ -41,17 +43,11 @@ pub struct RowHash {
 
 impl Digester {
     pub fn new(key: [u8; 32]) -> Self {
-        Self { key, row: Vec::new(), canonicalizer: json::Canonicalizer::default() }
+        Self { forms: Forms::new(key), canonicalizer: json::Canonicalizer::default() }
     }
     /// Adds the rows of a batch.
     pub fn rows(&mut self, batch: &Batch, into: &mut RowDigest) -> Result<(), BatchError> {
-        let mut sum = into.words();
-        for row in 0..batch.rows() {
-            let hash = self.hash(batch, row)?;
-            add(&mut sum, &words(&hash));
-        }
-        *into = RowDigest::from_words(sum, into.count.wrapping_add(batch.rows() as u64));
-        Ok(())
+        self.each(batch, |row| into.add(&row.hash))
     }
     /// Adds the rows of a batch to the buckets of their keys.
     pub fn buckets(&mut self, batch: &Batch, into: &mut BucketDigest) -> Result<(), BatchError> {
@@ -59,32 +55,35 @@ impl Digester {
     }
     /// Gives each row's hash with the bucket of its key.
     pub fn each(&mut self, batch: &Batch, mut take: impl FnMut(RowHash)) -> Result<(), BatchError> {
+        self.forms.clear();
         for row in 0..batch.rows() {
-            let hash = self.hash(batch, row)?;
-            let bucket = if batch.key().is_empty() { bucket_of(&hash) } else { self.key_bucket(batch, row)? };
-            take(RowHash { row, bucket, hash });
+            self.write(batch, row)?;
+            if self.forms.are_enough() {
+                self.forms.hash(&mut take);
+            }
         }
+        self.forms.hash(take);
         Ok(())
     }
     /// A row's name in a list of differences: its key, or its hash where there is no key.
     pub fn name(batch: &Batch, row: &RowHash) -> String {
         if batch.key().is_empty() { hex::encode(row.hash) } else { batch.key_text(row.row) }
     }
-    fn hash(&mut self, batch: &Batch, row: usize) -> Result<[u8; 32], BatchError> {
-        self.row.clear();
-        self.row.push(encoding::ROW);
+    fn write(&mut self, batch: &Batch, row: usize) -> Result<(), BatchError> {
+        let form = self.forms.bytes();
+        form.push(encoding::ROW);
         for index in 0..batch.columns().len() {
-            encoding::encode(batch, index, row, &mut self.canonicalizer, &mut self.row)?;
+            encoding::encode(batch, index, row, &mut self.canonicalizer, form)?;
         }
-        Ok(*blake3::keyed_hash(&self.key, &self.row).as_bytes())
-    }
-    fn key_bucket(&mut self, batch: &Batch, row: usize) -> Result<u16, BatchError> {
-        self.row.clear();
-        self.row.push(encoding::KEY);
-        for index in batch.key() {
-            encoding::encode(batch, *index, row, &mut self.canonicalizer, &mut self.row)?;
+        let end = form.len();
+        if !batch.key().is_empty() {
+            form.push(encoding::KEY);
+            for index in batch.key() {
+                encoding::encode(batch, *index, row, &mut self.canonicalizer, form)?;
+            }
         }
-        Ok(bucket_of(blake3::keyed_hash(&self.key, &self.row).as_bytes()))
+        self.forms.keep(row, end);
+        Ok(())
     }
 }
 

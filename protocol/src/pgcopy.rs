@@ -100,8 +100,9 @@ fn timestamp(us: i64) -> Result<i64, Fault> {
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Fault> {
-    std::str::from_utf8(bytes).map_err(|_| "has bytes that are no characters of UTF-8".into())
+    std::str::from_utf8(bytes).map_err(|_| NOT_UTF8.into())
 }
+const NOT_UTF8: &str = "has bytes that are no characters of UTF-8";
 
 /// A value of exactly so many bytes.
 fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Fault> {

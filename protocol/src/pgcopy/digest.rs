@@ -4,10 +4,11 @@
 
 use super::numeric::Numeric;
 use super::shape::{Column, Form, Shape};
-use super::{CopyError, Fault, date, fixed, text, timestamp};
+use super::{CopyError, Fault, NOT_UTF8, date, fixed, text, timestamp};
+use crate::digest::RowHash;
 use crate::digest::encoding::{self, INFINITY, KEY, MINUS_INFINITY, NULL, ROW, TEXT};
+use crate::digest::forms::Forms;
 use crate::digest::json::Canonicalizer;
-use crate::digest::{RowHash, bucket_of};
 use crate::limits::VALUE_HELD_BYTES_MAX;
 
 /// Hashes tuples of one shape under one key.
@@ -15,10 +16,10 @@ pub struct RowHasher {
     pub(super) columns: Vec<Column>,
     key_columns: Vec<usize>,
     pub(super) key: [u8; 32],
-    /// The row that is being hashed, in its canonical form, and where in it each column of the key begins and ends.
-    row: Vec<u8>,
+    forms: Forms,
+    texts: Texts,
+    /// Where in its form each column of the row begins and ends.
     places: Vec<(usize, usize)>,
-    key_form: Vec<u8>,
     scratch: Scratch,
 }
 
@@ -45,9 +46,9 @@ impl RowHasher {
             columns: shape.columns.clone(),
             key_columns: shape.key.clone(),
             key,
-            row: Vec::new(),
+            forms: Forms::new(key),
+            texts: Texts::default(),
             places: vec![(0, 0); shape.columns.len()],
-            key_form: Vec::new(),
             scratch: Scratch::default(),
         }
     }
@@ -55,23 +56,33 @@ impl RowHasher {
     /// The hash of the tuple that these bytes begin with, and how long it is. A row that cannot be carried is a
     /// [`CopyError::Value`], after which the next may follow.
     pub fn row(&mut self, row: u64, bytes: &[u8]) -> Result<(RowHash, usize), CopyError> {
-        match self.tuple(row, bytes, usize::MAX)? {
-            Step::Whole(length) => Ok((self.hash(row), length)),
-            Step::More | Step::Large => Err(CopyError::Stream { what: "a tuple is cut off", rows: row }),
-        }
+        let stream = || CopyError::Stream { what: "a tuple is cut off", rows: row };
+        let Step::Whole(length) = self.tuple(row, bytes, usize::MAX)? else { return Err(stream()) };
+        let mut found = None;
+        self.hash(&mut |hash| found = Some(hash))?;
+        found.map(|hash| (hash, length)).ok_or_else(stream)
     }
 
-    /// Writes the row's canonical form, ready for [`Self::hash`], where the tuple is whole and no value is larger.
+    /// Writes the row's canonical form, to be hashed by [`Self::hash`], where the tuple is whole and no value is
+    /// larger.
     pub(super) fn tuple(&mut self, row: u64, bytes: &[u8], large: usize) -> Result<Step, CopyError> {
+        let step = self.write(row, bytes, large);
+        if !matches!(step, Ok(Step::Whole(_))) {
+            self.forms.drop_begun();
+            self.texts.drop_row(row);
+        }
+        step
+    }
+
+    fn write(&mut self, row: u64, bytes: &[u8], large: usize) -> Result<Step, CopyError> {
         let stream = |what| Err(CopyError::Stream { what, rows: row });
         let Some((count, mut rest)) = bytes.split_first_chunk::<2>() else { return Ok(Step::More) };
         if usize::from(u16::from_be_bytes(*count)) != self.columns.len() {
             return stream("a tuple has another number of fields");
         }
-        let out = &mut self.row;
-        out.clear();
+        let out = self.forms.bytes();
         out.push(ROW);
-        for (column, place) in self.columns.iter().zip(&mut self.places) {
+        for (index, (column, place)) in self.columns.iter().zip(&mut self.places).enumerate() {
             let Some((length, after)) = rest.split_first_chunk::<4>() else { return Ok(Step::More) };
             let start = out.len();
             match usize::try_from(i32::from_be_bytes(*length)) {
@@ -80,7 +91,10 @@ impl RowHasher {
                         return Ok(Step::Large);
                     }
                     let Some((value, after)) = after.split_at_checked(length) else { return Ok(Step::More) };
-                    if let Err(fault) = encode(column, value, out, &mut self.scratch) {
+                    if column.form == Form::Text {
+                        self.texts.push(row, index, value);
+                        encoding::bytes(TEXT, value, out);
+                    } else if let Err(fault) = encode(column, value, out, &mut self.scratch) {
                         return Err(column.error(row, fault));
                     }
                     rest = after;
@@ -95,30 +109,73 @@ impl RowHasher {
             }
             *place = (start, out.len());
         }
+        let end = out.len();
+        if !self.key_columns.is_empty() {
+            out.push(KEY);
+            for index in &self.key_columns {
+                if let Some((from, to)) = self.places.get(*index) {
+                    out.extend_from_within(*from..*to);
+                }
+            }
+        }
+        self.forms.keep(row as usize, end);
         Ok(Step::Whole(bytes.len() - rest.len()))
     }
 
-    /// The hash of the row that was written.
-    pub(super) fn hash(&mut self, row: u64) -> RowHash {
-        let hash = *blake3::keyed_hash(&self.key, &self.row).as_bytes();
-        if self.key_columns.is_empty() {
-            return RowHash { row: row as usize, bucket: bucket_of(&hash), hash };
+    /// Whether it pays to hash what was written.
+    pub(super) fn has_enough(&self) -> bool {
+        self.forms.are_enough()
+    }
+
+    /// Gives the hashes of the rows that were written, in their order.
+    pub(super) fn hash(&mut self, into: &mut impl FnMut(RowHash)) -> Result<(), CopyError> {
+        if let Err((row, index)) = self.texts.check() {
+            self.forms.clear();
+            let column = self.columns.get(index);
+            let error = column.map(|column| column.error(row, NOT_UTF8.into()));
+            return Err(error.unwrap_or(CopyError::Stream { what: NOT_UTF8, rows: row }));
         }
-        self.key_form.clear();
-        self.key_form.push(KEY);
-        for index in &self.key_columns {
-            if let Some((from, to)) = self.places.get(*index)
-                && let Some(form) = self.row.get(*from..*to)
-            {
-                self.key_form.extend_from_slice(form);
-            }
-        }
-        let bucket = bucket_of(blake3::keyed_hash(&self.key, &self.key_form).as_bytes());
-        RowHash { row: row as usize, bucket, hash }
+        self.forms.hash(into);
+        Ok(())
     }
 
     pub(super) fn key_columns(&self) -> &[usize] {
         &self.key_columns
+    }
+}
+
+/// Texts that are not of ASCII alone, looked at together: one by one, that each is UTF-8 would take longer to find out
+/// than its hash.
+#[derive(Default)]
+struct Texts {
+    /// Each with a byte behind it that no character goes across.
+    bytes: Vec<u8>,
+    /// The row and the column of each, and where it ends.
+    ends: Vec<(u64, usize, usize)>,
+}
+
+impl Texts {
+    fn push(&mut self, row: u64, column: usize, text: &[u8]) {
+        if !text.is_ascii() {
+            self.bytes.extend_from_slice(text);
+            self.bytes.push(0);
+            self.ends.push((row, column, self.bytes.len()));
+        }
+    }
+    /// Forgets those of the row that came last.
+    fn drop_row(&mut self, row: u64) {
+        while self.ends.pop_if(|(of, ..)| *of == row).is_some() {}
+        self.bytes.truncate(self.ends.last().map_or(0, |(.., end)| *end));
+    }
+    /// Row and column of the first that is no UTF-8; forgets them all.
+    fn check(&mut self) -> Result<(), (u64, usize)> {
+        let wrong = simdutf8::basic::from_utf8(&self.bytes).is_err().then(|| {
+            let valid = std::str::from_utf8(&self.bytes).map_or_else(|e| e.valid_up_to(), str::len);
+            self.ends.iter().find(|(.., end)| *end > valid).map(|(row, column, _)| (*row, *column))
+        });
+        self.bytes.clear();
+        self.ends.clear();
+        wrong.flatten().map_or(Ok(()), Err)
     }
 }
 

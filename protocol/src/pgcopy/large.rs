@@ -5,7 +5,7 @@ use super::digest::{RowHasher, Scratch, TOO_LARGE, encode};
 use super::shape::{Column, Form};
 use super::utf8::Utf8;
 use super::walk::Part;
-use super::{CopyError, Fault};
+use super::{CopyError, Fault, NOT_UTF8};
 use crate::digest::encoding::{KEY, NULL, ROW, TEXT, head};
 use crate::digest::{RowHash, bucket_of};
 use crate::limits::VALUE_HELD_BYTES_MAX;
@@ -121,5 +121,3 @@ impl LargeRow {
         RowHash { row: row as usize, bucket: bucket_of(key.finalize().as_bytes()), hash }
     }
 }
-
-const NOT_UTF8: &str = "has bytes that are no characters of UTF-8";

@@ -24,7 +24,8 @@ impl Walker {
     }
     /// Takes the stream's next bytes and gives the hash of each row that ends in them. After an error it is of no use.
     pub fn feed(&mut self, bytes: &[u8], into: &mut impl FnMut(RowHash)) -> Result<(), CopyError> {
-        self.stream.feed(bytes, &mut Hashing { hasher: &mut self.hasher, large: &mut self.large, into })
+        self.stream.feed(bytes, &mut Hashing { hasher: &mut self.hasher, large: &mut self.large, into })?;
+        self.hasher.hash(into)
     }
     /// Rows so far.
     pub fn rows(&self) -> u64 {
@@ -326,8 +327,8 @@ impl<F: FnMut(RowHash)> Tuples for Hashing<'_, F> {
     #[inline]
     fn tuple(&mut self, row: u64, bytes: &[u8]) -> Result<Step, CopyError> {
         let step = self.hasher.tuple(row, bytes, TUPLE_HELD_BYTES_MAX)?;
-        if matches!(step, Step::Whole(_)) {
-            (self.into)(self.hasher.hash(row));
+        if self.hasher.has_enough() {
+            self.hasher.hash(self.into)?;
         }
         Ok(step)
     }
@@ -335,6 +336,7 @@ impl<F: FnMut(RowHash)> Tuples for Hashing<'_, F> {
         let large = self.large.get_or_insert_with(|| Box::new(LargeRow::new(self.hasher)));
         if let Some(hash) = large.part(self.hasher, row, part)? {
             *self.large = None;
+            self.hasher.hash(self.into)?;
             (self.into)(hash);
         }
         Ok(())
