@@ -5,6 +5,7 @@ use crate::check::{Checked, online, read};
 use crate::render::{Screen, size};
 use crate::{Done, Outcome};
 use posthouse_node::config::Config;
+use posthouse_node::script::Script;
 use posthouse_platform::World;
 use posthouse_protocol::problem::{Code, Exit, Problem};
 use std::os::unix::fs::MetadataExt;
@@ -15,6 +16,9 @@ pub(crate) struct Command {
     /// The node's configuration
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Print what the DBA of this connection's database runs, so that its account needs no right to create anything
+    #[arg(long, value_name = "CONNECTION")]
+    sql: Option<String>,
 }
 
 pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
@@ -26,6 +30,9 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
             return Err(Problem::new(Code::UsageInvalid).with("what", what));
         }
     };
+    if let Some(connection) = command.sql {
+        return print_script(&config, &connection, screen);
+    }
     let mut found = vec![
         ("configuration", "配置", Ok(command.config.display().to_string())),
         ("kernel", "内核", Ok(kernel())),
@@ -57,6 +64,23 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
         }
     }
     Ok(if sick { Done::Exit(Exit::Failed) } else { Done::Yes })
+}
+
+fn print_script(config: &Config, connection: &str, screen: &Screen) -> Outcome {
+    let Script { sql, unknown } = posthouse_node::script::script(config, connection)?;
+    if screen.json {
+        screen.object(&serde_json::json!({"sql": sql, "unknown": unknown}));
+    } else {
+        screen.line(sql.trim_end());
+    }
+    for job in &unknown {
+        let (en, zh) = (
+            format!("job {job} is not in it: which columns come is known once it has run, even in vain"),
+            format!("任务 {job} 未包含在内：至少运行一次（失败亦可）之后才知道会有哪些列"),
+        );
+        screen.note(screen.say(&en, &zh));
+    }
+    Ok(if unknown.is_empty() { Done::Yes } else { Done::Exit(Exit::Failed) })
 }
 
 /// The folder exists, is ours alone to read, and what is secret in it is 0600.

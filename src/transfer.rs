@@ -150,17 +150,14 @@ async fn show(config: &Path, id: TransferId, screen: &Screen) -> Outcome {
     }
     for statement in &shown.statements {
         let whose = if statement.own { screen.say("own", "本方") } else { screen.say("peer's", "对方") };
-        let proven = if statement.proven {
-            screen.say("proven", "已存证")
-        } else {
-            screen.say("not proven yet", "待存证")
+        // The centre proves a statement to the one that made it.
+        let proven = match (statement.proven, statement.own) {
+            (true, _) => screen.say("proven", "已存证"),
+            (false, true) => screen.say("not proven yet", "待存证"),
+            (false, false) => "",
         };
-        screen.line(format!(
-            "{} {whose} {} {} {proven}",
-            screen.say("statement", "陈述"),
-            statement.kind,
-            statement.at
-        ));
+        let line = format!("{} {whose} {} {} {proven}", screen.say("statement", "陈述"), statement.kind, statement.at);
+        screen.line(line.trim_end());
     }
     for row in &shown.quarantine {
         screen.line(format!("{} {}: {}", screen.say("quarantined", "问题数据"), row.key, row.reason));

@@ -40,6 +40,17 @@ pub trait Connector: Sync {
     fn formats(&self) -> &'static [Format] {
         &[]
     }
+    /// What an administrator of the database runs, so that the connection's account can read and land these with no
+    /// right to create anything. None where this kind has no accounts.
+    fn script(
+        &self,
+        _name: &str,
+        _settings: &Settings,
+        _reads: &[TableSpec],
+        _landings: &[Landing],
+    ) -> Result<Option<String>, Problem> {
+        Ok(None)
+    }
 }
 
 /// The keys of a `[connection.X]` table as strings, numbers and booleans, without `kind`.

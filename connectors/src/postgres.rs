@@ -51,6 +51,18 @@ impl Connector for Postgres {
     fn formats(&self) -> &'static [Format] {
         &[Format::PgCopy]
     }
+    fn script(
+        &self,
+        name: &str,
+        settings: &Settings,
+        reads: &[TableSpec],
+        landings: &[Landing],
+    ) -> Result<Option<String>, Problem> {
+        let settings = parse(name, settings)?;
+        let places = landings.iter().map(|landing| place::Place::new(landing, settings.control_schema.as_deref()));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        ddl::script(&settings.user, reads, &places).map(Some)
+    }
 }
 
 /// Each source and destination logs in by itself, so that their transactions are their own.
@@ -71,14 +83,6 @@ impl Connection for PgConnection {
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         Ok(Box::new(destination::PgDestination::new(self.faults.clone(), self.settings.clone(), landing)?))
     }
-}
-
-/// What a DBA runs, so that the connection's account can land there with no right to create anything: the target,
-/// a staging table for the job, the two tables beside it, and the rights on them.
-pub fn script(name: &str, settings: &Settings, landing: &Landing) -> Result<String, Problem> {
-    let settings = parse(name, settings)?;
-    let place = place::Place::new(landing, settings.control_schema.as_deref())?;
-    Ok(ddl::script(&place, &settings.user))
 }
 
 fn parse(name: &str, settings: &Settings) -> Result<settings::Settings, Problem> {

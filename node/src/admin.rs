@@ -256,8 +256,16 @@ impl Summary {
             started: row.started.unwrap_or(row.created),
             ended: row.ended,
             succeeds: row.succeeds.clone(),
-            problem: row.problem.clone(),
+            // What held it up on the way is over.
+            problem: row.problem.clone().filter(|_| row.state != State::Settled),
         }
+    }
+    /// What has moved so far of one that is under way.
+    fn moving(mut self, live: &Live) -> Self {
+        self.rows = self.rows.max(live.rows);
+        self.files = self.files.max(live.files);
+        self.bytes = self.bytes.max(live.bytes);
+        self
     }
 }
 
@@ -360,7 +368,8 @@ async fn summaries(context: &Context, filter: crate::store::transfers::Filter) -
             rows.iter()
                 .map(|row| {
                     let running = live.iter().find(|live| live.row.id == row.id).filter(|_| !row.state.is_final());
-                    Ok(Summary::of(running.map_or(row, |live| &live.row), proven(db, row)?, now))
+                    let summary = Summary::of(running.map_or(row, |live| &live.row), proven(db, row)?, now);
+                    Ok(running.into_iter().fold(summary, Summary::moving))
                 })
                 .collect()
         })

@@ -151,6 +151,7 @@ impl Node {
             let what = "name, data_dir, listen and transport change with a restart only";
             return Err(Problem::new(Code::UsageInvalid).with("what", what));
         }
+        self.context.pace.set(config.node.bandwidth.map(|bandwidth| bandwidth.0));
         self.context.config.send_replace(Arc::new(config));
         tracing::info!("Took the new configuration");
         Ok(())

@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod peers;
 pub mod report;
 pub mod schedule;
+pub mod script;
 pub mod store;
 
 // The rooms of the way of the data, and what runs a transfer through them.

@@ -63,8 +63,11 @@ impl Receiving {
         let expected = self.machine.lock().unwrap_or_else(PoisonError::into_inner).expect(&header)?;
         match expected {
             Expected::Take(layout) => {
-                let mut body = vec![0; header.wire_bytes as usize];
-                reader.read_exact(&mut body).await.map_err(|e| self.lost(e))?;
+                let mut body = Vec::with_capacity(header.wire_bytes as usize);
+                let read = reader.take(u64::from(header.wire_bytes)).read_to_end(&mut body).await;
+                if read.map_err(|e| self.lost(e))? < header.wire_bytes as usize {
+                    return Err(self.lost(io::Error::from(io::ErrorKind::UnexpectedEof)));
+                }
                 self.verify(header, layout, body, hashing).await;
             }
             Expected::Skip => {

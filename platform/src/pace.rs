@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub struct Pace {
-    bytes_per_second: Option<u64>,
+    bytes_per_second: Mutex<Option<u64>>,
     /// When all that was taken so far has passed at the given rate.
     passed: Mutex<Option<Instant>>,
 }
@@ -15,12 +15,20 @@ pub struct Pace {
 impl Pace {
     /// None: as fast as the line goes.
     pub fn new(bytes_per_second: Option<u64>) -> Self {
-        Self { bytes_per_second: bytes_per_second.map(|rate| rate.max(1)), passed: Mutex::default() }
+        let pace = Self { bytes_per_second: Mutex::default(), passed: Mutex::default() };
+        pace.set(bytes_per_second);
+        pace
+    }
+
+    /// From now on at this rate.
+    pub fn set(&self, bytes_per_second: Option<u64>) {
+        *self.bytes_per_second.lock().unwrap_or_else(PoisonError::into_inner) =
+            bytes_per_second.map(|rate| rate.max(1));
     }
 
     /// Returns when these bytes may be sent.
     pub async fn take(&self, bytes: u64) {
-        let Some(rate) = self.bytes_per_second else { return };
+        let Some(rate) = *self.bytes_per_second.lock().unwrap_or_else(PoisonError::into_inner) else { return };
         let cost = Duration::from_secs_f64(bytes as f64 / rate as f64);
         let start = {
             let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,6 +68,17 @@ mod tests {
         // 4 MiB at 1 MiB/s; the last piece is on its way when it is let go.
         let took = since.elapsed();
         assert!(took >= Duration::from_millis(3600) && took <= Duration::from_millis(4000), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_rate_counts_at_once() {
+        let pace = Pace::new(None);
+        pace.take(1 << 20).await;
+        pace.set(Some(1 << 20));
+        let since = Instant::now();
+        pace.take(1 << 20).await;
+        pace.take(1).await;
+        assert!(since.elapsed() >= Duration::from_millis(800), "{:?}", since.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

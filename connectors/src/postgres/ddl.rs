@@ -4,8 +4,10 @@
 use super::catalog::{TableName, literal, quote, quoted};
 use super::control;
 use super::place::Place;
+use crate::TableSpec;
 use posthouse_protocol::pgcopy::NativeType;
 use posthouse_protocol::pgcopy::native::Plain;
+use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::{Contract, ContractType, Item};
 
 /// A column that is to be made.
@@ -127,9 +129,40 @@ pub(super) fn final_columns(place: &Place, version: u32) -> Vec<Made> {
     made(contract, &natives, version)
 }
 
-/// What a DBA runs, so that `account` can land there with no right to create anything: the target, a staging
-/// table for the job, the two tables beside it, and the rights on them. It may be run again.
-pub(super) fn script(place: &Place, account: &str) -> String {
+/// What a DBA runs, so that an account can read these tables and land those with no right to create anything: the
+/// rights on what it reads; of each landing the target, a staging table for the job, the two tables beside it, and
+/// the rights on them.
+pub(super) fn script(account: &str, reads: &[TableSpec], places: &[Place]) -> Result<String, Problem> {
+    let account = quote(account);
+    let mut lines: Vec<String> = Vec::new();
+    let mut say = |line: String| {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    };
+    for read in reads {
+        match read.table.as_deref().map(|table| TableName::parse(table).ok_or(table)) {
+            Some(Ok(name)) => {
+                say(format!("GRANT USAGE ON SCHEMA {} TO {account};", quote(&name.schema)));
+                say(format!("GRANT SELECT ON {name} TO {account};"));
+            }
+            Some(Err(table)) => {
+                let cause = format!("`{table}` is no table's name: write `schema.table`");
+                return Err(Problem::new(Code::SourceFailed).with("resource", &read.resource).cause(cause));
+            }
+            None => say(format!(
+                "-- {} is a query: GRANT SELECT on each table it names. 该资源为查询，请对其涉及的每张表授予 SELECT。",
+                read.resource
+            )),
+        }
+    }
+    for place in places {
+        landing(place, &account).into_iter().for_each(|line| say(format!("{line};")));
+    }
+    Ok(lines.into_iter().map(|line| line + "\n").collect())
+}
+
+fn landing(place: &Place, account: &str) -> Vec<String> {
     let contract = &place.landing.contract;
     let columns = final_columns(place, NEWEST);
     let mut lines = vec![format!("CREATE SCHEMA IF NOT EXISTS {}", quote(&place.control))];
@@ -141,7 +174,6 @@ pub(super) fn script(place: &Place, account: &str) -> String {
     let own = format!("{TRANSFER} text NOT NULL DEFAULT pg_catalog.current_setting('posthouse.transfer')");
     lines.push(again(create_table(&staging, &columns, &[own])));
     lines.extend(control::create(place).into_iter().map(again));
-    let account = quote(account);
     let mut schemas = vec![&place.target.schema];
     if place.control != place.target.schema {
         schemas.push(&place.control);
@@ -151,7 +183,7 @@ pub(super) fn script(place: &Place, account: &str) -> String {
     for table in [&place.target, &staging, &applied, &quarantine] {
         lines.push(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {account}"));
     }
-    format!("{};\n", lines.join(";\n"))
+    lines
 }
 
 /// A script is read before it is run: types that an old server lacks are seen there.

@@ -215,7 +215,10 @@ fn an_account_without_the_right_to_create_lands_by_the_script() {
         bench.database
     ));
     bench.user = "trust".to_owned();
-    let script = |landing: &Landing| script("db", &bench.settings("trust"), landing).unwrap();
+    let script = |landing: &Landing| {
+        let landings = [landing.clone(), landing.clone()];
+        Postgres.script("db", &bench.settings("trust"), &[], &landings).unwrap().unwrap()
+    };
     let first = landing(1, Write::Replace, &contract);
     let problem = bench.destination(&first).unwrap().prepare().unwrap_err();
     assert!(
@@ -243,6 +246,24 @@ fn an_account_without_the_right_to_create_lands_by_the_script() {
     }
     let dry = bench.destination(&landing(9, Write::Replace, &contract)).unwrap().dry_run().unwrap().join("\n");
     assert!(dry.contains("belongs to the account owner"), "{dry}");
+}
+
+#[test]
+fn the_script_grants_what_is_read_and_nothing_else() {
+    let mut bench = PgBench::new();
+    bench.run(r#"CREATE SCHEMA "源"; CREATE TABLE "源"."Ta""b" (id bigint); INSERT INTO "源"."Ta""b" VALUES (1)"#);
+    bench.user = "trust".to_owned();
+    let named = spec(r#"源."Ta""b""#);
+    let query = TableSpec { table: None, query: Some("SELECT 1 AS id".to_owned()), ..named.clone() };
+    let reads = [named.clone(), named.clone(), query];
+    let made = Postgres.script("db", &bench.settings("trust"), &reads, &[]).unwrap().unwrap();
+    assert_eq!(made.lines().filter(|line| line.starts_with("GRANT ")).count(), 2, "{made}");
+    assert!(made.lines().any(|line| line.starts_with("-- node.example/suite is a query")), "{made}");
+    let begun = |bench: &PgBench| bench.source(&named).unwrap().begin(&Read::default()).map(|plan| plan.splits.len());
+    assert_eq!(begun(&bench).map_err(|problem| problem.code), Err(Code::SourceFailed));
+    bench.run(&made);
+    assert_eq!(begun(&bench).map_err(|problem| problem.code), Ok(1));
+    assert_eq!(bench.text("SELECT has_table_privilege('trust', '\"源\".\"Ta\"\"b\"', 'INSERT')"), "f");
 }
 
 /// Another transfer of the same job.

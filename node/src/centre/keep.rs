@@ -7,12 +7,14 @@ use crate::join;
 use crate::store::meta::{self, StoredPolicy};
 use crate::store::statements;
 use crate::store::transfers;
+use crate::transfer::Live;
 use posthouse_platform::endpoint::{Channel, Connection};
 use posthouse_platform::frames;
 use posthouse_platform::identity::{Identity, TlsKey};
 use posthouse_protocol::centre::{CentreAnswer, CentreRequest, Heartbeat, Progress, Renew};
 use posthouse_protocol::frame::{Frame, Hello, Purpose};
 use posthouse_protocol::id::JobId;
+use posthouse_protocol::job::State;
 use posthouse_protocol::policy::Refreshed;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
@@ -252,6 +254,7 @@ async fn report(
         })
         .await?;
     let (policy_epoch, policy_sequence) = context.authority.version();
+    let live = context.transfers.list();
     let lag_ms = waiting.1.map_or(0, |since| now.since_ms(since));
     Ok(Heartbeat {
         epoch: context.epoch,
@@ -263,13 +266,20 @@ async fn report(
         outbox: waiting.0,
         lag_seconds: u64::try_from(lag_ms / 1000).unwrap_or(0),
         certificate_expires: centre.identity().not_after(),
-        transfers: rows.iter().map(|row| progress(context, row)).collect(),
+        transfers: rows
+            .iter()
+            .map(|row| progress(context, row, live.iter().find(|live| live.row.id == row.id)))
+            .collect(),
         jobs: config.jobs.len() as u64,
-        last_error: context.last_error().map(|problem| (problem.code.number(), problem.to_string())),
+        last_error: context.last_error().map(|problem| (problem.code.number(), problem.said())),
     })
 }
 
-fn progress(context: &Context, row: &transfers::Transfer) -> Progress {
+/// `live` is the session that moves it, where one does.
+fn progress(context: &Context, row: &transfers::Transfer, live: Option<&Live>) -> Progress {
+    let live = live.filter(|_| !row.state.is_final());
+    // What held it up on the way is over.
+    let problem = row.problem.as_ref().filter(|_| row.state != State::Settled);
     Progress {
         transfer: row.id.clone(),
         job: row.job.clone(),
@@ -277,13 +287,13 @@ fn progress(context: &Context, row: &transfers::Transfer) -> Progress {
         consumer: row.consumer(&context.name).clone(),
         mode: row.mode,
         state: row.state,
-        rows: row.counts.rows_landed.max(row.counts.rows_sent),
-        files: row.counts.files,
-        bytes: row.counts.bytes,
-        bytes_total: row.counts.bytes,
+        rows: row.counts.rows_landed.max(row.counts.rows_sent).max(live.map_or(0, |live| live.rows)),
+        files: row.counts.files.max(live.map_or(0, |live| live.files)),
+        bytes: row.counts.bytes.max(live.map_or(0, |live| live.bytes)),
+        bytes_total: row.counts.bytes.max(live.map_or(0, |live| live.bytes_total)),
         started: row.started.unwrap_or(row.created),
-        code: row.problem.as_ref().map(|problem| problem.code.number()),
-        cause: row.problem.as_ref().map(Problem::said),
+        code: problem.map(|problem| problem.code.number()),
+        cause: problem.map(Problem::said),
     }
 }
 

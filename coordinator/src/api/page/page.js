@@ -190,6 +190,8 @@ const GOOD = ["up", "settled", "v_matched"];
 const WARN = ["stale", "paused", "v_pending", "refused", "cancelled"];
 const BAD = ["failed", "v_mismatched", "v_one_sided", "v_overdue", "v_ungranted"];
 const EVERY_MS = 10000;
+// A coordinator that takes longer for an answer is as good as away.
+const PATIENCE_MS = 8000;
 const SHOWN = 100;
 const KEEP = "posthouse-token";
 const SPEAK = "posthouse-language";
@@ -357,18 +359,20 @@ function paint() {
     ["state", "", (t) => [badge(t.state), null]],
     ["verdict", "", (t) => (t.verdict ? badge("v_" + t.verdict) : "–")],
     ["amount", "number", amount],
-    ["ended", "", (t) => (t.ended_at ? time(t.ended_at) : [say("running") + " " + time(t.started_at), null])],
+    ["ended", "when", (t) => (t.ended_at ? time(t.ended_at) : [say("running") + " " + time(t.started_at), null])],
   ], transfers.items, element("p", say("noTransfers"), "none"));
   show("transfers", list, ...(transfers.next ? [element("p", say("more"), "more")] : []));
 }
 
 function trouble(key) {
   at("trouble").hidden = !key;
+  at("trouble").dataset.key = key || "";
   at("trouble").textContent = key ? say(key) : "";
 }
 
 async function ask(path, token) {
-  const answer = await fetch("/api/v1" + path, { headers: { Authorization: "Bearer " + token }, cache: "no-store" });
+  const headers = { Authorization: "Bearer " + token };
+  const answer = await fetch("/api/v1" + path, { headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
   if (!answer.ok) throw Object.assign(new Error(path), { status: answer.status });
   return answer.json();
 }
@@ -423,6 +427,7 @@ at("leave").addEventListener("click", () => {
 at("language").addEventListener("click", () => {
   language = language === "zh" ? "en" : "zh";
   localStorage.setItem(SPEAK, language);
+  trouble(at("trouble").dataset.key);
   paint();
 });
 setInterval(() => { at("clock").textContent = time(new Date().toISOString()); }, 1000);
