@@ -101,6 +101,10 @@ const CHINESE: &[(&str, &str)] = &[
     ),
     ("Say what is wrong on this machine, and what to do about it", "检查本机存在的问题并给出处理办法"),
     ("The node's configuration", "节点的配置文件"),
+    (
+        "Print what the DBA of this connection's database runs, so that its account needs no right to create anything",
+        "输出由该连接的数据库管理员执行的脚本，使其账号无需任何创建权限",
+    ),
     ("Make, join and run a node", "生成配置、加入并运行节点"),
     ("Print or write a commented node.toml", "输出或写出带注释的 node.toml"),
     ("Write it to this file, which must not exist yet", "写到此文件；文件不得已存在"),
