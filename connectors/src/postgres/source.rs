@@ -225,24 +225,21 @@ impl PgSource {
         };
         let select = select(&rows.condition);
         let suffix = if rows.suffix.is_empty() { String::new() } else { format!(" {}", rows.suffix) };
-        let heap = matches!(relation.kind, Kind::Table | Kind::Partitioned | Kind::Materialised);
-        if heap && relation.blocks == 0 {
+        if relation.blocks == Some(0) {
             return Ok((Vec::new(), Some(0)));
         }
-        let ranges = heap
-            // Before 14 each range would be found by reading the whole table.
-            && self.client.version() >= 140_000
-            && relation.blocks > SPLIT_BLOCKS;
         let few = rows.condition.is_some() && estimate.is_some_and(|rows| rows <= ROWS_AT_ONCE);
-        if !ranges || few {
+        // Before 14 each range would be found by reading the whole table.
+        let ranges = !few && self.client.version() >= 140_000;
+        let Some(blocks) = relation.blocks.filter(|blocks| ranges && *blocks > SPLIT_BLOCKS) else {
             return Ok((vec![(format!("all{suffix}"), select)], estimate));
-        }
+        };
         let mut splits = Vec::new();
         let mut first = 0;
-        while first < relation.blocks {
+        while first < blocks {
             let next = first + SPLIT_BLOCKS;
             // The last has no end: every row lies in one of them, whatever the size was when it was asked.
-            let (name, end) = match next < relation.blocks {
+            let (name, end) = match next < blocks {
                 true => (format!("blocks {first}-{}", next - 1), format!(" AND ctid < '({next},0)'")),
                 false => (format!("blocks {first}-"), String::new()),
             };

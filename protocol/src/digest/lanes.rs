@@ -6,7 +6,11 @@
 use pulp::{Simd, WithSimd};
 
 /// BLAKE3 of each input under the key, in their order.
-pub(super) fn keyed_hashes<'a>(key: &[u8; 32], inputs: impl ExactSizeIterator<Item = &'a [u8]>, into: &mut Vec<[u8; 32]>) {
+pub(super) fn keyed_hashes<'a>(
+    key: &[u8; 32],
+    inputs: impl ExactSizeIterator<Item = &'a [u8]>,
+    into: &mut Vec<[u8; 32]>,
+) {
     into.clear();
     into.resize(inputs.len(), [0; 32]);
     pulp::Arch::new().dispatch(Work { key, inputs, into });
