@@ -92,6 +92,8 @@ pub struct Read {
     pub filter: Option<Filter>,
     /// Incremental: rows above this, widened backwards by `late_ms`.
     pub from: Option<Watermark>,
+    /// Incremental: the [`Plan::position`] of the last read that was landed and reached `from`, where it is known.
+    pub since: Option<String>,
     /// Observe and deep reconciliation: rows up to this.
     pub to: Option<Watermark>,
     /// The plan's watermark is none of a row above this: it was dated ahead. The row is read all the same, and
@@ -107,6 +109,9 @@ pub struct Plan {
     pub contract: Contract,
     /// Upper bound of what this read covers; becomes the next `from`.
     pub watermark: Option<Watermark>,
+    /// Where the snapshot stands, for sources that can tell which rows came into sight after it; in their own words.
+    /// Such a source reads those rows too, whatever their mark, and all rows where it is given none that holds.
+    pub position: Option<String>,
     /// Names are the bounds: the same bounds give the same name in a later transfer.
     pub splits: Vec<String>,
     pub rows_estimate: Option<u64>,

@@ -13,6 +13,7 @@ mod fields;
 mod merge;
 mod parts;
 mod place;
+mod position;
 mod publish;
 mod replace;
 mod settings;

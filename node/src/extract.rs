@@ -98,6 +98,11 @@ impl Extraction {
         Proposed(self.plan.watermark.clone())
     }
 
+    /// Where the snapshot stands, in its source's own words.
+    pub fn position(&self) -> Option<&str> {
+        self.plan.position.as_deref()
+    }
+
     pub fn splits(&self) -> &[String] {
         &self.plan.splits
     }

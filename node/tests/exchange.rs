@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end it where they fail")]
 
+#[path = "exchange/late.rs"]
+mod late;
 #[path = "exchange/lines.rs"]
 mod lines;
 #[path = "exchange/listing.rs"]

@@ -99,6 +99,7 @@ impl Source for MemorySource {
         let plan = Plan {
             contract: contract.clone(),
             watermark: read.to.clone().or(upper).or_else(|| read.from.clone()),
+            position: None,
             splits: splits.keys().map(|block| name(*block)).collect(),
             rows_estimate: Some(rows),
             native: None,

@@ -92,8 +92,9 @@ pub(super) struct Relation {
     pub(super) unique: Vec<Vec<String>>,
     /// The planner's estimate; none before the first analysis.
     pub(super) rows: Option<u64>,
-    /// Blocks of the largest heap below it (of itself, of its partitions, of what inherits from it).
-    pub(super) blocks: u64,
+    /// Blocks of the largest heap below it (of itself, of its partitions, of what inherits from it); none where rows
+    /// come from elsewhere too.
+    pub(super) blocks: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +139,7 @@ impl Relation {
             _ => Kind::Table,
         };
         let rows = row.optional(2).and_then(|rows| rows.parse::<f64>().ok()).filter(|rows| *rows >= 0.0);
-        let blocks = row.number(3)?;
+        let blocks = row.optional(3).map(|_| row.number(3)).transpose()?;
         let comment = row.optional(4).map(str::to_owned);
         let (primary, unique) = keys(client, oid)?;
         let columns = columns(client, oid)?;
@@ -320,10 +321,12 @@ const NAME_BYTES_MAX: usize = 63;
 const DEPTH_MAX: usize = 16;
 
 const RELATION: &str = "SELECT c.oid, c.relkind, c.reltuples,
-       (SELECT coalesce(max(pg_catalog.pg_relation_size(h.oid) / pg_catalog.current_setting('block_size')::bigint), 0)
+       (SELECT CASE WHEN pg_catalog.bool_and(h.kind IN ('r', 'p', 'm')) THEN coalesce(max(h.size), 0) END
         FROM (WITH RECURSIVE below(oid) AS (
                 SELECT c.oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below b ON i.inhparent = b.oid)
-              SELECT b.oid FROM below b JOIN pg_catalog.pg_class k ON k.oid = b.oid WHERE k.relkind IN ('r', 'm')) h),
+              SELECT k.relkind AS kind, CASE WHEN k.relkind IN ('r', 'm')
+                THEN pg_catalog.pg_relation_size(k.oid) / pg_catalog.current_setting('block_size')::bigint END AS size
+              FROM below b JOIN pg_catalog.pg_class k ON k.oid = b.oid) h),
        pg_catalog.obj_description(c.oid, 'pg_class')
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";

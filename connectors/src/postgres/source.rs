@@ -3,6 +3,7 @@
 //! wrote them where the taker asked for that form and nothing has to be looked at; otherwise in batches.
 
 use super::catalog::{Column, Kind, Relation, TableName, quote, quoted};
+use super::position::Here;
 use super::wire::{Client, Copied, WireError};
 use super::{Faults, batches};
 use crate::types::{self, Window};
@@ -128,8 +129,15 @@ impl PgSource {
             let problem = Problem::new(Code::TypeUnsupported).with("column", &name);
             return Err(problem.with("type", &column.declared).cause("a watermark has an order"));
         };
+        let here = match &read.to {
+            Some(_) => None,
+            None => Here::find(&mut self.client, relation).map_err(|e| self.sql(e))?,
+        };
+        let since = here.as_ref().and_then(|here| here.since(read.since.as_deref()?));
+        // Where nothing tells which rows came into sight since, all of them may have.
+        let from = read.from.as_ref().filter(|_| here.is_none() || since.is_some());
         let unique = contract.key == [name.clone()];
-        let window = Window::above(read.from.as_ref(), read.to.as_ref(), self.spec.late_ms, unique);
+        let window = Window::above(from, read.to.as_ref(), self.spec.late_ms, unique);
         let collate = if r#type == ContractType::Text { " COLLATE \"C\"" } else { "" };
         let mark = format!("{}{collate}", quote(&name));
         let mut bounds = Vec::new();
@@ -142,12 +150,23 @@ impl PgSource {
             self.client.query(set, &[Some(setting), Some(&text)]).map_err(|e| self.sql(e))?;
             bounds.push(format!("{mark} {operator} pg_catalog.current_setting('{setting}')::{cast}"));
         }
-        let condition = match bounds.is_empty() {
+        let by_mark = match bounds.is_empty() {
             true => None,
             false => Some(format!("({} IS NULL OR ({}))", quote(&name), bounds.join(" AND "))),
         };
-        let upper = self.latest(relation, &mark, r#type, cast, condition.as_deref(), read.mark_max.as_ref())?;
-        Ok(Rows { condition, suffix: if window.is_everything() { String::new() } else { window.name() }, upper })
+        // Rows below the window are older than the mark that was reached: they do not bear on the next.
+        let latest = self.latest(relation, &mark, r#type, cast, by_mark.as_deref(), read.mark_max.as_ref())?;
+        let upper = match (latest, &read.from) {
+            (Some(latest), Some(from)) => Some(types::later(Some(latest), from.clone())),
+            (latest, from) => latest.or_else(|| from.clone()),
+        };
+        let mut suffix = if window.is_everything() { String::new() } else { window.name() };
+        let mut condition = by_mark.clone();
+        if let (Some(by_mark), Some(since), Some(_)) = (&by_mark, &since, from) {
+            condition = Some(format!("({by_mark} OR {})", since.condition));
+            suffix = format!("{suffix} {}", since.name);
+        }
+        Ok(Rows { condition, by_mark, suffix, upper, position: here.map(|here| here.position.to_string()) })
     }
 
     /// The largest mark in the snapshot, of the rows of this run; none of a row that is dated ahead.
@@ -195,31 +214,32 @@ impl PgSource {
     /// Splits with the statement of each: ranges of blocks, or everything at once where there are none, or few rows.
     fn splits(&mut self, relation: &Relation, wide: &Contract, rows: &Rows) -> Result<(Splits, Option<u64>), Problem> {
         let columns = quoted(wide.items.iter().map(|item| item.name.as_str()));
-        let condition = rows.condition.as_deref().unwrap_or("true");
-        let select = format!("SELECT {columns} FROM {} WHERE {condition}", relation.name);
+        let select = |condition: &Option<String>| {
+            let condition = condition.as_deref().unwrap_or("true");
+            format!("SELECT {columns} FROM {} WHERE {condition}", relation.name)
+        };
         let estimate = match rows.condition {
             None if relation.rows.is_some() && relation.kind == Kind::Table => relation.rows,
-            _ => self.estimate(&select)?,
+            // The planner has no figures of transactions; rows that committed late are few beside the new ones.
+            _ => self.estimate(&select(&rows.by_mark))?,
         };
+        let select = select(&rows.condition);
         let suffix = if rows.suffix.is_empty() { String::new() } else { format!(" {}", rows.suffix) };
-        let heap = matches!(relation.kind, Kind::Table | Kind::Partitioned | Kind::Materialised);
-        if heap && relation.blocks == 0 {
+        if relation.blocks == Some(0) {
             return Ok((Vec::new(), Some(0)));
         }
-        let ranges = heap
-            // Before 14 each range would be found by reading the whole table.
-            && self.client.version() >= 140_000
-            && relation.blocks > SPLIT_BLOCKS;
         let few = rows.condition.is_some() && estimate.is_some_and(|rows| rows <= ROWS_AT_ONCE);
-        if !ranges || few {
+        // Before 14 each range would be found by reading the whole table.
+        let ranges = !few && self.client.version() >= 140_000;
+        let Some(blocks) = relation.blocks.filter(|blocks| ranges && *blocks > SPLIT_BLOCKS) else {
             return Ok((vec![(format!("all{suffix}"), select)], estimate));
-        }
+        };
         let mut splits = Vec::new();
         let mut first = 0;
-        while first < relation.blocks {
+        while first < blocks {
             let next = first + SPLIT_BLOCKS;
             // The last has no end: every row lies in one of them, whatever the size was when it was asked.
-            let (name, end) = match next < relation.blocks {
+            let (name, end) = match next < blocks {
                 true => (format!("blocks {first}-{}", next - 1), format!(" AND ctid < '({next},0)'")),
                 false => (format!("blocks {first}-"), String::new()),
             };
@@ -242,9 +262,12 @@ struct Scope {
 #[derive(Default)]
 struct Rows {
     condition: Option<String>,
-    /// For the splits' names: the same window gives the same text.
+    /// What the marks alone say of them.
+    by_mark: Option<String>,
+    /// For the splits' names: the same rows give the same text.
     suffix: String,
     upper: Option<Watermark>,
+    position: Option<String>,
 }
 
 impl Source for PgSource {
@@ -270,7 +293,8 @@ impl Source for PgSource {
         let names = splits.iter().map(|(name, _)| name.clone()).collect();
         self.reading = Some(Reading { splits: splits.into_iter().collect(), form });
         let snapshot_max = Some(self.snapshot_max);
-        Ok(Plan { contract, watermark: rows.upper, splits: names, rows_estimate, native, snapshot_max })
+        let (watermark, position) = (rows.upper, rows.position);
+        Ok(Plan { contract, watermark, position, splits: names, rows_estimate, native, snapshot_max })
     }
 
     fn read(&mut self, split: &str, sink: &mut dyn Sink) -> Result<SplitCounts, Problem> {

@@ -2,6 +2,7 @@
 //! look while a table is replaced, constraints and triggers that refuse rows, accounts that may only read and
 //! write rows, rows in the server's own form.
 
+mod incremental;
 mod native;
 mod refusing;
 mod replacing;

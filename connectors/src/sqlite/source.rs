@@ -83,6 +83,7 @@ impl Source for SqliteSource {
         let plan = Plan {
             contract: scope.contract.clone(),
             watermark: upper,
+            position: None,
             splits: splits.iter().map(|(name, _)| name.clone()).collect(),
             rows_estimate: Some(rows_estimate),
             native: None,

@@ -11,7 +11,7 @@ use posthouse_connectors::folder::{FileStat, Kind};
 use posthouse_protocol::codec;
 use posthouse_protocol::digest::RowDigest;
 use posthouse_protocol::frame::{Handover, Offer, Request};
-use posthouse_protocol::id::{JobId, NodeId, ResourceId, TransferId};
+use posthouse_protocol::id::{JobId, NodeId, ResourceId, ResourceRef, TransferId};
 use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
@@ -67,6 +67,8 @@ pub struct Offered {
     pub started: Timestamp,
     /// Tables: every split is in the spool.
     pub sealed: bool,
+    /// Tables: where the source's snapshot stood, for the transfer that follows this one.
+    pub position: Option<String>,
 }
 
 /// Chunks of one entry by their number, each with its value.
@@ -308,17 +310,38 @@ pub fn put_hashed(
 }
 
 pub fn offered(at: &Connection, transfer: &TransferId) -> Result<Option<Offered>, Problem> {
-    let sql = "SELECT consumer, request, offer, handover, started, sealed FROM offered WHERE transfer = ?1";
+    let sql = "SELECT consumer, request, offer, handover, started, sealed, position FROM offered WHERE transfer = ?1";
     cached(at, sql)?.query_row([transfer.as_str()], offered_row).optional().map_err(failed)?.transpose()
 }
 
 pub fn put_offered(at: &Connection, transfer: &TransferId, offered: &Offered) -> Result<(), Problem> {
-    let sql = "INSERT OR REPLACE INTO offered (transfer, consumer, request, offer, handover, started, sealed)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let sql = "INSERT OR REPLACE INTO offered (transfer, consumer, request, offer, handover, started, sealed, position)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let (request, offer) = (codec::encode(&offered.request), codec::encode(&offered.offer));
     let handover = offered.handover.as_ref().map(codec::encode);
-    let consumer = offered.consumer.as_str();
-    run(at, sql, params![transfer.as_str(), consumer, request, offer, handover, offered.started.0, offered.sealed])
+    let (consumer, started, sealed) = (offered.consumer.as_str(), offered.started.0, offered.sealed);
+    let position = &offered.position;
+    run(at, sql, params![transfer.as_str(), consumer, request, offer, handover, started, sealed, position])
+}
+
+/// Where the snapshot stood whose rows the consumer has landed and whose mark it has reached: of several with that
+/// mark the newest one's, since a quiet table's rows came with each. What was handed over and never receipted moves
+/// nothing. None where no such transfer is known here, or where its source had no position.
+pub fn landed_position(
+    at: &Connection,
+    consumer: &NodeId,
+    job: &JobId,
+    resource: &ResourceRef,
+    reached: &Watermark,
+) -> Result<Option<String>, Problem> {
+    // A run that found no mark leaves its consumer at the one it began from.
+    let sql = "SELECT o.position FROM transfers t JOIN offered o ON o.transfer = t.id
+        WHERE t.job = ?1 AND t.side = 'provider' AND t.peer = ?2 AND t.provider = ?3 AND t.resource = ?4
+        AND t.receipt IS NOT NULL AND coalesce(t.watermark_to, t.watermark_from) = ?5
+        ORDER BY t.created DESC, t.id DESC LIMIT 1";
+    let (node, resource) = (resource.node.as_str(), resource.resource.as_str());
+    let values = params![job.as_str(), consumer.as_str(), node, resource, json(reached)?];
+    cached(at, sql)?.query_row(values, |row| row.get(0)).optional().map_err(failed).map(Option::flatten)
 }
 
 pub fn set_handover(at: &Connection, transfer: &TransferId, handover: &Handover) -> Result<(), Problem> {
@@ -502,11 +525,12 @@ fn offered_row(row: &Row<'_>) -> rusqlite::Result<Result<Offered, Problem>> {
     let consumer: String = row.get(0)?;
     let (request, offer): (Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(2)?);
     let handover: Option<Vec<u8>> = row.get(3)?;
-    let (started, sealed) = (Timestamp(row.get(4)?), row.get(5)?);
+    let (started, sealed, position) = (Timestamp(row.get(4)?), row.get(5)?, row.get(6)?);
     let parsed = || -> Result<Offered, Problem> {
         let consumer = NodeId::parse(&consumer).map_err(damaged)?;
         let handover = handover.map(|blob| decode(&blob)).transpose()?;
-        Ok(Offered { consumer, request: decode(&request)?, offer: decode(&offer)?, handover, started, sealed })
+        let (request, offer) = (decode(&request)?, decode(&offer)?);
+        Ok(Offered { consumer, request, offer, handover, started, sealed, position })
     };
     Ok(parsed())
 }

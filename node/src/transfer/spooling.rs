@@ -63,6 +63,9 @@ impl Begun {
     pub(crate) fn proposed(&self) -> Proposed {
         self.extraction.proposed()
     }
+    pub(crate) fn position(&self) -> Option<&str> {
+        self.extraction.position()
+    }
 }
 
 impl Spooling {

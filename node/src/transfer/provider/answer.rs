@@ -24,6 +24,7 @@ use posthouse_protocol::job::{Mode, State};
 use posthouse_protocol::limits;
 use posthouse_protocol::policy::Permit;
 use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::watermark::Watermark;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -211,10 +212,16 @@ async fn offer_anew(
 ) -> Result<(), Problem> {
     let begun = match &resource.origin {
         Origin::Table { connection, spec } => {
+            let from = request.watermark.clone().filter(|_| request.mode == Mode::Incremental);
+            let since = match from.clone() {
+                Some(from) => landed_position(ctx, subject, from).await?,
+                None => None,
+            };
             let read = posthouse_connectors::Read {
                 columns: permit.columns().map(<[String]>::to_vec),
                 filter: permit.filter().cloned(),
-                from: request.watermark.clone().filter(|_| request.mode == Mode::Incremental),
+                from,
+                since,
                 formats: Format::known(request.formats.as_deref().unwrap_or_default()),
                 ..Default::default()
             };
@@ -259,6 +266,7 @@ async fn offer_anew(
         handover: None,
         started: now,
         sealed: false,
+        position: begun.as_ref().and_then(|begun| begun.position().map(str::to_owned)),
     };
     let planned = row.clone();
     ctx.store
@@ -275,4 +283,10 @@ async fn offer_anew(
         Spooling::start(ctx, &request.transfer, begun, digest_key)?;
     }
     Ok(())
+}
+
+/// Where the last snapshot stood that this consumer has landed and reached this mark with.
+async fn landed_position(ctx: &Context, subject: &Subject, reached: Watermark) -> Result<Option<String>, Problem> {
+    let Subject { consumer, job, resource, .. } = subject.clone();
+    ctx.store.read(move |db| exchange::landed_position(db, &consumer, &job, &resource, &reached)).await
 }
