@@ -386,7 +386,7 @@ fn consumer_process() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let config = Config::load(std::path::Path::new(&file)).unwrap();
-        let node = Node::start(World::real(), config).await.unwrap();
+        let node = started(World::real(), config).await;
         let id = plan(&node, &std::env::var("POSTHOUSE_TEST_JOB").unwrap()).await;
         println!("transfer {id}");
         finish(&node, id).await.unwrap();

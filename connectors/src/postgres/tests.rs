@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// A database of its own on the one server.
 struct PgBench {
+    server: &'static TestServer,
     database: String,
     user: String,
     control: Option<String>,
@@ -28,7 +29,7 @@ struct PgBench {
 
 impl PgBench {
     fn settings(&self, user: &str) -> crate::Settings {
-        let (folder, port) = TestServer::shared().socket();
+        let (folder, port) = self.server.socket();
         let port = if self.is_lost.load(Ordering::Relaxed) { 1 } else { port };
         let url = match user {
             OWNER => format!("postgres://{user}@/{}?host={}&port={port}", self.database, folder.display()),
@@ -36,6 +37,12 @@ impl PgBench {
         };
         let control = self.control.iter().map(|control| ("control_schema".to_owned(), control.as_str().into()));
         control.chain([("url".to_owned(), url.into())]).collect()
+    }
+    fn on(server: &'static TestServer) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let database = format!("bench_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        server.owner().batch(&format!("CREATE DATABASE {database}")).unwrap();
+        Self { server, database, user: OWNER.to_owned(), control: None, is_lost: AtomicBool::new(false) }
     }
     fn connection(&self) -> Box<dyn Connection> {
         Postgres.connect("db", &self.settings(&self.user)).unwrap()
@@ -66,10 +73,7 @@ impl Bench for PgBench {
     const HOLDS_NUL: bool = false;
     const HAS_OWN_COLUMNS: bool = true;
     fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let database = format!("bench_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        TestServer::shared().owner().batch(&format!("CREATE DATABASE {database}")).unwrap();
-        Self { database, user: OWNER.to_owned(), control: None, is_lost: AtomicBool::new(false) }
+        Self::on(TestServer::shared())
     }
     fn destination(&self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         self.connection().destination(landing)

@@ -116,17 +116,7 @@ impl Scene {
 
     async fn start(&self, world: World, party: &Party, rest: &str) -> Node {
         let (_, config) = self.prepare(&world, party, rest).await;
-        for _ in 0..100 {
-            match Node::start(world.clone(), config.clone()).await {
-                Ok(node) => return node,
-                // What was stopped a moment ago may still hold its port and its socket.
-                Err(problem) if matches!(problem.code, Code::ListenFailed | Code::AlreadyRunning) => {
-                    tokio::time::sleep(Duration::from_millis(100)).await
-                }
-                Err(problem) => panic!("{problem}"),
-            }
-        }
-        panic!("the port is never free")
+        started(world, config).await
     }
 
     async fn prepare(&self, world: &World, party: &Party, rest: &str) -> (PathBuf, Config) {
@@ -217,6 +207,20 @@ impl Scene {
         let (bytes, _) = self.policy(&self.provider, &[]);
         provider.context().authority.accept(&bytes).unwrap();
     }
+}
+
+/// A node, once what was stopped a moment ago has let go of its port and its socket.
+pub(crate) async fn started(world: World, config: Config) -> Node {
+    for _ in 0..100 {
+        match Node::start(world.clone(), config.clone()).await {
+            Ok(node) => return node,
+            Err(problem) if matches!(problem.code, Code::ListenFailed | Code::AlreadyRunning) => {
+                tokio::time::sleep(Duration::from_millis(100)).await
+            }
+            Err(problem) => panic!("{problem}"),
+        }
+    }
+    panic!("the port is never free")
 }
 
 pub(crate) fn name(text: &str) -> NodeId {

@@ -2,6 +2,22 @@
 
 use super::*;
 use crate::contract::read_all;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// A database on a server where nothing else is under way: a transaction anywhere in a cluster holds positions back.
+fn alone() -> (MutexGuard<'static, ()>, PgBench) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    static QUIET: OnceLock<TestServer> = OnceLock::new();
+    let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = QUIET.get_or_init(|| {
+        let server = TestServer::start();
+        let mut owner = server.owner();
+        owner.batch("ALTER SYSTEM SET autovacuum = off").unwrap();
+        owner.batch("SELECT pg_reload_conf()").unwrap();
+        server
+    });
+    (guard, PgBench::on(server))
+}
 
 /// Of a table `t (id, seen)`.
 fn marked() -> TableSpec {
@@ -40,7 +56,7 @@ const TEN_ROWS: &str =
 
 #[test]
 fn a_transaction_that_commits_after_the_next_run_is_read_by_the_run_after_that() {
-    let mut bench = PgBench::new();
+    let (_alone, mut bench) = alone();
     bench.run(&format!(
         "CREATE TABLE t (id int PRIMARY KEY, seen timestamptz NOT NULL); {TEN_ROWS}; GRANT SELECT ON t TO \"trust\""
     ));
@@ -95,7 +111,7 @@ fn a_transaction_that_commits_after_the_next_run_is_read_by_the_run_after_that()
 
 #[test]
 fn without_a_position_that_holds_all_rows_are_read() {
-    let bench = PgBench::new();
+    let (_alone, bench) = alone();
     bench.run(&format!(
         "CREATE TABLE t (id int PRIMARY KEY, seen timestamptz); {TEN_ROWS}; INSERT INTO t VALUES (20, NULL)"
     ));
@@ -125,7 +141,7 @@ fn without_a_position_that_holds_all_rows_are_read() {
 
 #[test]
 fn partitions_are_read_like_one_table_and_one_that_joined_them_is_read_whole() {
-    let bench = PgBench::new();
+    let (_alone, bench) = alone();
     bench.run(&format!(
         "CREATE TABLE t (id int, seen timestamptz) PARTITION BY RANGE (id);
          CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (6);
@@ -150,7 +166,7 @@ fn partitions_are_read_like_one_table_and_one_that_joined_them_is_read_whole() {
 
 #[test]
 fn what_has_no_transactions_of_its_own_is_read_by_its_marks_alone() {
-    let bench = PgBench::new();
+    let (_alone, bench) = alone();
     bench.run(&format!(
         "CREATE TABLE t (id int, seen timestamptz); {TEN_ROWS};
          CREATE VIEW seen_through AS SELECT * FROM t; CREATE MATERIALIZED VIEW kept AS SELECT * FROM t;
@@ -174,7 +190,7 @@ fn what_has_no_transactions_of_its_own_is_read_by_its_marks_alone() {
 
 #[test]
 fn a_split_has_the_same_name_only_where_its_rows_are_the_same() {
-    let bench = PgBench::new();
+    let (_alone, bench) = alone();
     bench.run(&format!("CREATE TABLE t (id int PRIMARY KEY, seen timestamptz); {TEN_ROWS}"));
     let first = read(&bench, &marked(), &Read::default());
     bench.run("INSERT INTO t VALUES (11, '2020-01-01')");
