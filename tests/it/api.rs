@@ -17,12 +17,17 @@ fn a_viewer_sees_who_is_up_what_moved_and_what_is_not_reconciled() {
     let viewer = token(&site, "viewer");
     let auditor = token(&site, "auditor");
 
+    // On a busy machine a beat of one second may be late once.
+    wait_for("both nodes are up", Duration::from_secs(30), || {
+        let (_, nodes) = get(&site, "/api/v1/nodes", Some(&viewer));
+        let list = nodes["items"].as_array().expect("nodes").clone();
+        [PROVIDER, CONSUMER].iter().all(|name| list.iter().any(|node| node["name"] == *name && node["state"] == "up"))
+    });
     let (status, nodes) = get(&site, "/api/v1/nodes", Some(&viewer));
     assert_eq!(status, 200, "{nodes}");
     let list = nodes["nodes"].as_array().or_else(|| nodes["items"].as_array()).expect("nodes").clone();
     for name in [PROVIDER, CONSUMER] {
         let node = list.iter().find(|node| node["name"] == name).expect("it is listed");
-        assert_eq!(node["state"], "up", "{node}");
         for field in ["last_report_at", "version", "certificate_expires_at", "disk_free_bytes", "lag_seconds"] {
             assert!(!node[field].is_null(), "{field}: {node}");
         }
