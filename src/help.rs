@@ -56,6 +56,16 @@ const CHINESE: &[(&str, &str)] = &[
     ("List the receipts of a running node, newest first", "列出正在运行的节点的回执，最新的在前"),
     ("Only this receipt or transfer", "只列此回执或此交换批次"),
     ("Show one receipt", "查看一份回执"),
+    ("Rows that were refused: list, show, resubmit", "问题数据：列出、查看、重新提交"),
+    (
+        "List the transfers that left rows in quarantine here, newest first",
+        "列出在本节点留有问题数据的交换批次，最新的在前",
+    ),
+    ("Show the rows of one transfer: key, reason, and what they were", "查看一个批次的问题数据：主键、原因和原始内容"),
+    (
+        "Run the job again from where the transfer began, so that its refused rows are read again",
+        "从该批次的起点重新运行任务，重新读取被拒绝的行",
+    ),
     ("Id of a receipt or of its transfer", "回执编号或其交换批次号"),
     (
         "Write a receipt with its parts and the trust it verifies with into a folder",

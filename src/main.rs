@@ -12,6 +12,7 @@ mod grant;
 mod help;
 mod job;
 mod node;
+mod quarantine;
 mod receipt;
 mod reconcile;
 mod render;
@@ -55,6 +56,9 @@ enum Command {
     /// What was and is under way: list, show, watch, cancel, retry
     #[command(subcommand)]
     Transfer(transfer::Verb),
+    /// Rows that were refused: list, show, resubmit
+    #[command(subcommand)]
+    Quarantine(quarantine::Verb),
     /// Balance a day between provider, consumer and coordinator, or compare a table row by row
     Reconcile(reconcile::Command),
     /// Count what a day or a month moved
@@ -107,6 +111,7 @@ async fn run(command: Command, screen: &Screen) -> Outcome {
         Command::Node(verb) => node::run(verb, screen).await,
         Command::Job(verb) => job::run(verb, screen).await,
         Command::Transfer(verb) => transfer::run(verb, screen).await,
+        Command::Quarantine(verb) => quarantine::run(verb, screen).await,
         Command::Reconcile(command) => reconcile::run(command, screen).await,
         Command::Statistics(command) => statistics::run(command, screen).await,
         Command::Coordinator(verb) => coordinator::run(verb, screen).await,

@@ -23,6 +23,8 @@ pub(crate) trait Bench: Sized {
     const HOLDS_NUL: bool = true;
     /// Whether a table may have columns of its own, which landing leaves as they are.
     const HAS_OWN_COLUMNS: bool = false;
+    /// Whether splits of one transfer may be staged beside each other.
+    const TAKES_SEVERAL: bool = false;
     fn new() -> Self;
     fn destination(&self, landing: &Landing) -> Result<Box<dyn Destination>, Problem>;
     /// None where nothing can be read from such a place.
@@ -40,6 +42,7 @@ macro_rules! suite {
             values_survive_the_round_trip,
             a_repeated_publish_changes_nothing,
             a_split_staged_twice_lands_once,
+            splits_staged_beside_each_other_land_once_each,
             an_empty_table_is_created,
             drift_is_refused_with_both_schemas_shown,
             a_refused_row_is_told_apart_from_a_lost_connection,

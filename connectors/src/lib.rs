@@ -115,8 +115,12 @@ pub struct Plan {
     /// Names are the bounds: the same bounds give the same name in a later transfer.
     pub splits: Vec<String>,
     pub rows_estimate: Option<u64>,
+    /// What the rows take at the source.
+    pub bytes_estimate: Option<u64>,
     /// Set where rows come in an engine's own form, one of [`Read::formats`], and not as batches.
     pub native: Option<Native>,
+    /// Why they do not, where such a form was asked for and the source has it.
+    pub apart: Option<String>,
     /// How long the snapshot may be held, where its connection says so.
     pub snapshot_max: Option<Duration>,
 }
@@ -223,8 +227,16 @@ pub trait Destination: Send {
         let _ = (root, rows);
         Err(Problem::new(Code::InsideFailed).cause(format!("split {split} came in a form that is not taken here")))
     }
+    /// One more of the same transfer, which stages other splits at the same time. None where one comes after the other.
+    fn beside(&self) -> Option<Box<dyn Destination>> {
+        None
+    }
     /// Makes all staged rows visible in one transaction, and leaves the transfer's id there.
     fn publish(&mut self) -> Result<Published, Problem>;
+    /// The rows of this transfer that the target refused on publishing.
+    fn refused(&mut self) -> Result<Vec<BadRow>, Problem> {
+        Ok(Vec::new())
+    }
     /// Drops what an abandoned transfer staged.
     fn discard(&mut self) -> Result<(), Problem>;
     /// Reads the standing table as the contract has it (deep reconciliation); rows in any order.

@@ -2,14 +2,17 @@
 //! Whoever may open the socket is the operator. Lists come as items; everything ends with `done` or a problem.
 
 mod answer;
+mod dry_run;
 mod evidence;
 mod jobs;
+mod quarantine;
 mod statistics;
 
 pub use answer::Desk;
 pub use statistics::{Figures, Named, Statistics};
 
 use crate::context::Context;
+use crate::store::quarantine::{ON_PUBLISHING, QuarantinedRow};
 use crate::store::{Side, Transfer, statements};
 use crate::transfer::Live;
 use posthouse_platform::endpoint::Transport;
@@ -67,6 +70,19 @@ pub enum Request {
     },
     /// Starts its job again. Done: [`Started`].
     TransferRetry {
+        transfer: TransferId,
+    },
+    /// Items: [`Quarantined`], newest first.
+    QuarantineList {
+        #[serde(default)]
+        job: Option<JobId>,
+    },
+    /// Items: [`QuarantineRow`].
+    QuarantineShow {
+        transfer: TransferId,
+    },
+    /// Runs its job from where the transfer had begun. Done: [`Started`].
+    QuarantineResubmit {
         transfer: TransferId,
     },
     /// Items: [`ReceiptShown`], newest first.
@@ -305,7 +321,45 @@ pub struct StatementRow {
 pub struct QuarantineRow {
     pub key: String,
     pub reason: String,
+    /// As the row was: a JSON object where it could be read.
     pub original: String,
+    /// None: it was refused on publishing.
+    pub split: Option<String>,
+    pub at: Timestamp,
+}
+
+impl From<QuarantinedRow> for QuarantineRow {
+    fn from(row: QuarantinedRow) -> Self {
+        let QuarantinedRow { id: _, split, key, reason, original, at } = row;
+        Self { key, reason, original, split: Some(split).filter(|split| split != ON_PUBLISHING), at }
+    }
+}
+
+/// A transfer that has left rows in quarantine at this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    pub transfer: TransferId,
+    pub job: JobId,
+    /// `provider` or `consumer`: which of the two this node was.
+    pub side: Side,
+    pub peer: NodeId,
+    pub resource: ResourceRef,
+    pub rows: u64,
+    pub at: Timestamp,
+}
+
+impl Quarantined {
+    fn of(row: &Transfer) -> Self {
+        Self {
+            transfer: row.id.clone(),
+            job: row.job.clone(),
+            side: row.side,
+            peer: row.peer.clone(),
+            resource: row.resource.clone(),
+            rows: 0,
+            at: row.ended.unwrap_or(row.created),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

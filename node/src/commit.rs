@@ -4,8 +4,8 @@
 //! cut short runs again over all entries and ends at the same. Only [`Committed`] leads to a statement.
 
 use crate::stage::{Place, Stage, Staged};
-use crate::store::Store;
 use crate::store::exchange::{self, LandedFile, LandingEntry, Whole};
+use crate::store::{Side, Store, quarantine};
 use posthouse_connectors::folder::{FileStat, FolderDestination, Kind, LandedBefore, Present};
 use posthouse_platform::World;
 use posthouse_protocol::id::{JobId, TransferId};
@@ -14,6 +14,7 @@ use posthouse_protocol::manifest::{Counts, Entry, EntryKind, LeftOut};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Proof;
 use posthouse_protocol::time::Timestamp;
+use rusqlite::Transaction;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -61,18 +62,27 @@ impl Staged {
             Place::Folder(_) => counts.rows_deleted = commit.publish_folder(stage).await?,
             Place::Table(_) => {
                 let stage = stage.clone();
-                let published = commit
+                let (published, refused) = commit
                     .blocking(move || match stage.place() {
                         Place::Table(table) => {
                             let mut destination = table.destination();
-                            match destination.published()? {
-                                Some(published) => Ok(published),
-                                None => destination.publish(),
-                            }
+                            let published = match destination.published()? {
+                                Some(published) => published,
+                                None => destination.publish()?,
+                            };
+                            let refused = if published.quarantined > 0 { destination.refused()? } else { Vec::new() };
+                            Ok((published, refused))
                         }
                         Place::Folder(_) => Err(Problem::new(Code::InsideFailed)),
                     })
                     .await?;
+                if !refused.is_empty() {
+                    let (id, now) = (commit.transfer.clone(), commit.world.clock.now());
+                    let keep = move |tx: &Transaction<'_>| {
+                        quarantine::put(tx, &id, Side::Consumer, quarantine::ON_PUBLISHING, &refused, now)
+                    };
+                    commit.store.write(keep).await?;
+                }
                 counts.rows_landed = published.rows;
                 counts.rows_quarantined += published.quarantined;
                 counts.rows_deleted = published.deleted;

@@ -10,6 +10,7 @@ mod resource;
 pub use job::{Job, Kind, Overlap, Schedule, Target};
 pub use resource::{Origin, Resource};
 
+use crate::schedule::Window;
 use posthouse_connectors::Settings;
 use posthouse_platform::endpoint::TransportChoice;
 use posthouse_platform::settings::{Mistakes, Size, load};
@@ -54,6 +55,8 @@ pub struct Node {
 #[derive(Debug, Clone)]
 pub struct ConnectionConfig {
     pub kind: String,
+    /// Outside it no transfer begins to read or to land there. Absent: at any time.
+    pub window: Option<Window>,
     pub settings: Settings,
 }
 

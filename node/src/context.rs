@@ -101,11 +101,22 @@ impl Context {
         Hand { name: &self.name, signer: &*self.signer, epoch: self.epoch, now: self.world.clock.now() }
     }
 
-    /// Opens a connection of the configuration by name. Blocks.
+    /// Whether a connection may be used at this time of the day.
+    pub fn in_window(&self, connection: &str) -> Result<(), Problem> {
+        let config = self.config();
+        let window = config.connections.get(connection).and_then(|found| found.window.as_ref());
+        match window.and_then(|window| window.opens(self.world.clock.now())) {
+            None => Ok(()),
+            Some(opens) => Err(Problem::new(Code::OutsideWindow).with("node", &self.name).with("until", opens)),
+        }
+    }
+
+    /// Opens a connection of the configuration by name, in its exchange window. Blocks.
     pub fn connect(&self, name: &str) -> Result<Box<dyn Connection>, Problem> {
+        self.in_window(name)?;
         let config = self.config();
         let failed = || Problem::new(Code::ConnectionFailed).with("connection", name);
-        let ConnectionConfig { kind, settings } =
+        let ConnectionConfig { kind, settings, window: _ } =
             config.connections.get(name).ok_or_else(|| failed().cause("it is not in the configuration"))?;
         let connector = registry::find(kind).ok_or_else(|| failed().cause(format!("no connector of kind {kind}")))?;
         connector.connect(name, settings)

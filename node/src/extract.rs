@@ -107,8 +107,8 @@ impl Extraction {
         &self.plan.splits
     }
 
-    pub fn rows_estimate(&self) -> Option<u64> {
-        self.plan.rows_estimate
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// The bounds of the split that [`Self::read_next`] reads next.

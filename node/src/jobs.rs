@@ -9,6 +9,7 @@ use crate::transfer::{self, Outcome};
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::job::{Mode, State};
 use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::watermark::Watermark;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -56,6 +57,26 @@ impl Run {
 
 /// Starts a run of `job`, or gives the one that is under way (true).
 pub async fn start(context: &Arc<Context>, job: &Job) -> Result<(Run, bool), Problem> {
+    start_with(context, job, From::Reached).await
+}
+
+/// The same, but an incremental run begins at this mark, or reads everything. Not for jobs that push.
+pub async fn start_from(context: &Arc<Context>, job: &Job, mark: Option<Watermark>) -> Result<(Run, bool), Problem> {
+    if let Kind::Push { to, .. } = &job.kind {
+        let what = format!("{to} lands what the job {} pushes; it says there where to begin", job.name);
+        return Err(Problem::new(Code::UsageInvalid).with("what", what));
+    }
+    start_with(context, job, From::Mark(mark)).await
+}
+
+/// Where an incremental run begins.
+enum From {
+    /// Where the last one had got to.
+    Reached,
+    Mark(Option<Watermark>),
+}
+
+async fn start_with(context: &Arc<Context>, job: &Job, from: From) -> Result<(Run, bool), Problem> {
     if context.drain.is_cancelled() {
         return Err(stopping());
     }
@@ -69,7 +90,7 @@ pub async fn start(context: &Arc<Context>, job: &Job) -> Result<(Run, bool), Pro
             if job.mode == Mode::Observe {
                 return Ok(spawn(context, &job.name, Begin::Observe));
             }
-            let transfer = plan(context, job).await?;
+            let transfer = plan(context, job, from).await?;
             Ok(spawn(context, &job.name, Begin::Take(transfer)))
         }
         Kind::Push { .. } => Ok(spawn(context, &job.name, Begin::Push(Box::new(job.clone())))),
@@ -126,7 +147,7 @@ async fn take_next(context: &Arc<Context>, job: &JobId) {
 }
 
 /// The open transfer of the job, or a new one.
-async fn plan(context: &Arc<Context>, job: &Job) -> Result<TransferId, Problem> {
+async fn plan(context: &Arc<Context>, job: &Job, from: From) -> Result<TransferId, Problem> {
     let Kind::Take { resource } = job.kind.clone() else {
         return Err(Problem::new(Code::UsageInvalid).with("what", "only a take is planned here"));
     };
@@ -148,7 +169,10 @@ async fn plan(context: &Arc<Context>, job: &Job) -> Result<TransferId, Problem> 
                 return Ok(open.id);
             }
             if row.mode == Mode::Incremental {
-                row.watermark_from = exchange::reached(tx, &row.job)?;
+                row.watermark_from = match from {
+                    From::Reached => exchange::reached(tx, &row.job)?,
+                    From::Mark(mark) => mark,
+                };
             }
             transfers::plan(tx, &row)?;
             Ok(row.id)

@@ -3,7 +3,10 @@
 //! Due times are remembered in the store before the run starts, so that a restart repeats none.
 
 mod clock;
+mod window;
+
 pub use clock::{Cron, Due, due, zone};
+pub use window::Window;
 
 use crate::config::{Job, Overlap};
 use crate::context::Context;

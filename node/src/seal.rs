@@ -43,6 +43,13 @@ pub struct SealedSplit {
     pub(crate) digest: RowDigest,
 }
 
+/// A split whose bytes are all in its file, and may still be lost with the power.
+pub struct Written {
+    sealed: Sealed,
+    file: File,
+    spool: Spool,
+}
+
 /// A split with what belongs beside it in the store.
 pub struct Sealed {
     pub split: SealedSplit,
@@ -50,6 +57,21 @@ pub struct Sealed {
     pub bad: Vec<BadRow>,
     /// The split's rows by the buckets of their keys.
     pub buckets: BucketDigest,
+}
+
+impl Written {
+    pub fn size(&self) -> u64 {
+        self.sealed.split.size
+    }
+
+    /// Syncs the split, then its name. The rows that could not move go to quarantine before anyone hears of it.
+    pub fn seal(self) -> Result<Sealed, Problem> {
+        let Self { sealed, file, spool } = self;
+        let path = spool.path(sealed.split.position);
+        let synced = spool.disk.sync_file(file.as_fd(), &path).and_then(|()| spool.disk.sync_folder(&spool.dir));
+        synced.map_err(|e| storage(&path, &e))?;
+        Ok(sealed)
+    }
 }
 
 impl SealedSplit {
@@ -88,14 +110,13 @@ impl Spool {
         self.dir.join(format!("{position:08}.split"))
     }
 
-    /// Extracts the next split and seals it; the rows that could not move go to quarantine before anyone
-    /// hears of the split. None once the extraction has no more.
-    pub fn seal_next(
+    /// Extracts the next split into its file. None once the extraction has no more.
+    pub fn write_next(
         &self,
         extraction: &mut Extraction,
         position: u64,
         digest_key: [u8; 32],
-    ) -> Option<Result<Sealed, Problem>> {
+    ) -> Option<Result<Written, Problem>> {
         let name = extraction.peek()?.to_owned();
         let path = self.path(position);
         let (contract, native) = (extraction.contract(), extraction.native());
@@ -250,28 +271,23 @@ impl SplitWriter {
         Ok(Self { rows, path, spool: spool.clone(), digest, buckets, bad: Vec::new() })
     }
 
-    /// Syncs the split, then its name.
-    fn finish(self, name: String, position: u64, counts: SplitCounts) -> Result<Sealed, Problem> {
+    fn finish(self, name: String, position: u64, counts: SplitCounts) -> Result<Written, Problem> {
         let Self { path, spool, rows, digest, buckets, bad } = self;
-        let mut hashed = match rows {
+        let hashed = match rows {
             Rows::Arrow { writer, .. } => writer.finish()?,
             Rows::Raw { file, walker } => {
                 walker.finish()?;
                 file
             }
         };
-        let sync = |hashed: &mut Hashed| -> io::Result<()> {
-            hashed.file.flush()?;
-            spool.disk.sync_file(hashed.file.get_ref().as_fd(), &path)?;
-            spool.disk.sync_folder(&spool.dir)
-        };
-        sync(&mut hashed).map_err(|e| storage(&path, &e))?;
         if digest.count != counts.sent {
             return Err(Problem::new(Code::InsideFailed)
                 .cause(format!("split {name}: {} rows digested, {} sent", digest.count, counts.sent)));
         }
         let root = *hashed.hasher.finalize().as_bytes();
-        Ok(Sealed { split: SealedSplit { name, position, root, size: hashed.size, counts, digest }, bad, buckets })
+        let file = hashed.file.into_inner().map_err(|e| storage(&path, e.error()))?;
+        let split = SealedSplit { name, position, root, size: hashed.size, counts, digest };
+        Ok(Written { sealed: Sealed { split, bad, buckets }, file, spool })
     }
 }
 

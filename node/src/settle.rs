@@ -113,8 +113,13 @@ pub async fn state_landing(
             {
                 exchange::set_reached(tx, &row.job, &row.id, watermark)?;
             }
-            if let Some(standing) = &standing {
-                exchange::put_standing(tx, Side::Consumer, &row.peer, &row.job, &row.resource.resource, standing)?;
+            // What an earlier transfer left says nothing of this one.
+            match &standing {
+                Some(standing) => {
+                    let resource = &row.resource.resource;
+                    exchange::put_standing(tx, Side::Consumer, &row.peer, &row.job, resource, standing)?;
+                }
+                None => exchange::forget_standing(tx, Side::Consumer, &row.peer, &row.job)?,
             }
             row.state = State::Committed;
             row.counts = *committed.counts();
@@ -241,7 +246,7 @@ pub fn refused(problem: &Problem, statement: Option<&Statement>) -> Refused {
         code: problem.code.number(),
         cause: cause(problem),
         statement: statement.map(|statement| statement.bytes().to_vec()).unwrap_or_default().into(),
-        temporary: problem.code == Code::Busy,
+        temporary: matches!(problem.code, Code::Busy | Code::OutsideWindow),
         facts: Some(problem.told()).filter(|facts| !facts.is_empty()),
     }
 }

@@ -6,6 +6,7 @@
 mod attachments;
 mod consumer;
 mod invite;
+pub(crate) mod planning;
 mod provider;
 mod spooling;
 mod wire;

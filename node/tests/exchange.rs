@@ -8,7 +8,13 @@ mod late;
 mod lines;
 #[path = "exchange/listing.rs"]
 mod listing;
+#[path = "exchange/planning.rs"]
+mod planning;
+#[path = "exchange/quarantine.rs"]
+mod quarantine;
 mod support;
+#[path = "exchange/window.rs"]
+mod window;
 
 use posthouse_node::daemon::Node;
 use posthouse_node::transfer;

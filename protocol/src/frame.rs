@@ -89,6 +89,11 @@ pub enum Frame {
     Centre(#[n(0)] crate::centre::CentreRequest),
     #[n(26)]
     CentreAnswer(#[n(0)] crate::centre::CentreAnswer),
+    /// A dry run: asks the provider what it would offer.
+    #[n(27)]
+    Plan(#[n(0)] PlanRequest),
+    #[n(28)]
+    PlanAnswer(#[n(0)] PlanAnswer),
 }
 
 /// What a channel is for.
@@ -364,5 +369,49 @@ pub struct KeysAnswer {
     #[n(1)]
     pub truncated: bool,
     #[n(2)]
+    pub refused: Option<Refused>,
+}
+
+/// As in a `Request` that would follow; nothing is stored and nothing moves.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PlanRequest {
+    #[n(0)]
+    pub job: JobId,
+    #[n(1)]
+    pub resource: ResourceId,
+    #[n(2)]
+    pub mode: Mode,
+    #[n(3)]
+    pub watermark: Option<Watermark>,
+    #[n(4)]
+    pub formats: Option<Vec<String>>,
+}
+
+/// What is offered for it at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct PlanAnswer {
+    /// None: a folder.
+    #[n(0)]
+    pub contract: Option<Contract>,
+    #[n(1)]
+    pub native: Option<Native>,
+    /// Splits of a table, files of a folder.
+    #[n(2)]
+    pub entries: u64,
+    /// Estimates, where the source has any.
+    #[n(3)]
+    pub rows: Option<u64>,
+    #[n(4)]
+    pub bytes: Option<u64>,
+    #[n(5)]
+    pub watermark_to: Option<Watermark>,
+    #[n(6)]
+    pub watermark_column: Option<String>,
+    /// Why the rows do not travel in a native form that was asked for.
+    #[n(7)]
+    pub apart: Option<String>,
+    #[n(8)]
     pub refused: Option<Refused>,
 }

@@ -89,6 +89,8 @@ codes! {
         "move away what stands there, or let the job replace it (`write = \"upsert\"`)", "请移走目标处的同名内容，或让任务覆盖它（`write = \"upsert\"`）";
     ListedTwice = 2014, Failed, "`{name}` is listed twice or out of order", "`{name}` 重复列出或顺序有误",
         "nothing was receipted; the providing node is at fault, compare the versions of both nodes", "未签回执；问题出在提供方节点，请比较两端版本";
+    OutsideWindow = 2015, Failed, "the exchange window of {node} opens at {until}", "{node} 的交换时段于 {until} 开始",
+        "it goes on by itself then; `window` of the connection sets the hours", "届时自动继续；时段由连接的 `window` 设定";
     NoGrant = 3001, NotPermitted, "no grant lets {consumer} take {resource}", "没有授权允许 {consumer} 获取 {resource}",
         "the managing authority adds one with `posthouse grant add`", "请管理方用 `posthouse grant add` 添加授权";
     GrantExpired = 3002, NotPermitted, "the grant {grant} ended at {until}", "授权 {grant} 已于 {until} 到期",

@@ -2,17 +2,10 @@
 //! finished chunks not sent again. 5 kills of each role ordinarily, 20 in the long run.
 
 use crate::exchange::{assert_settled, folder, make_table, table, table_print};
-use crate::support::{CONSUMER, PROVIDER, Site, compare_folders, long, posthouse, wait_for};
+use crate::support::{CONSUMER, PROVIDER, Role, Site, compare_folders, long, posthouse, wait_for};
 use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-#[derive(Clone, Copy, Debug)]
-enum Role {
-    Provider,
-    Consumer,
-    Coordinator,
-}
 
 fn kills() -> u64 {
     if long() { 20 } else { 5 }
@@ -63,7 +56,7 @@ fn folder_under_kills(role: Role) {
         }
         assert_eq!(compare_folders(source.path(), &site.dir().join("inbox")), "", "round {round}");
     }
-    assert_balanced(&site);
+    assert_balanced(&site, kills());
 }
 
 fn table_under_kills(role: Role) {
@@ -83,26 +76,34 @@ fn table_under_kills(role: Role) {
             .and_then(|db| db.execute("UPDATE person SET note = 'before' WHERE id = 1", []))
             .expect("the target changes");
     }
-    assert_balanced(&site);
+    assert_balanced(&site, kills());
 }
 
 /// Starts the job, kills one role at a moment that differs from round to round, starts it again and waits until
 /// the newest transfer of the job has settled. Gives the closing object of that transfer.
 fn one_killed_run(site: &mut Site, role: Role, job: &str, round: u64) -> Option<Value> {
+    one_struck_run(site, role, job, round, |site| {
+        site.daemon(role).kill();
+        std::thread::sleep(Duration::from_millis(200));
+        site.daemon(role).restart();
+    })
+}
+
+/// The same, whatever it is that strikes.
+pub(crate) fn one_struck_run(
+    site: &mut Site,
+    role: Role,
+    job: &str,
+    round: u64,
+    strike: impl FnOnce(&mut Site),
+) -> Option<Value> {
     let config = site.config(CONSUMER);
     let before = transfers(&config, job).len();
     posthouse(&["job", "run", "--config", &config, job]).ok();
     let noise = blake3::hash(format!("{role:?} {job} {round}").as_bytes());
     let delay = 30 + u64::from(noise.as_bytes()[0]) * 6;
     std::thread::sleep(Duration::from_millis(delay));
-    let daemon = match role {
-        Role::Provider => &mut site.provider,
-        Role::Consumer => &mut site.consumer,
-        Role::Coordinator => &mut site.coordinator,
-    };
-    daemon.kill();
-    std::thread::sleep(Duration::from_millis(200));
-    daemon.restart();
+    strike(site);
     let since = Instant::now();
     let mut last = None;
     while last.is_none() {
@@ -121,7 +122,7 @@ fn one_killed_run(site: &mut Site, role: Role, job: &str, round: u64) -> Option<
 }
 
 /// Transfers of a job, oldest first.
-fn transfers(config: &str, job: &str) -> Vec<Value> {
+pub(crate) fn transfers(config: &str, job: &str) -> Vec<Value> {
     let ran = posthouse(&["transfer", "list", "--config", config, "--json"]);
     let mut list: Vec<Value> = ran
         .stdout
@@ -135,12 +136,12 @@ fn transfers(config: &str, job: &str) -> Vec<Value> {
 }
 
 /// Everything has been reported, nothing differs, and every transfer that ended has one receipt or its endings.
-fn assert_balanced(site: &Site) {
+pub(crate) fn assert_balanced(site: &Site, matched: u64) {
     let centre = site.centre_config();
     wait_for("the balance is even", Duration::from_secs(90), || {
         let ran = posthouse(&["reconcile", "--config", &centre, "--json"]);
         let counts = &ran.json()["counts"];
-        ran.code == 0 && counts["pending"] == 0 && counts["matched"].as_u64().unwrap_or(0) >= kills()
+        ran.code == 0 && counts["pending"] == 0 && counts["matched"].as_u64().unwrap_or(0) >= matched
     });
     for node in [PROVIDER, CONSUMER] {
         let ran = posthouse(&["transfer", "list", "--config", &site.config(node), "--json"]).ok();

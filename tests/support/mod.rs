@@ -1,6 +1,9 @@
 //! Two nodes and a coordinator as real processes of the built program, in a temporary folder.
 //! Everything is done through the command line, as an operator would; nothing reaches inside.
 
+mod lossy;
+
+use lossy::LossyDisk;
 use serde_json::Value;
 use std::io::Read;
 use std::net::{TcpListener, UdpSocket};
@@ -179,6 +182,15 @@ pub(crate) struct Scene {
     pub(crate) grants: Vec<&'static str>,
     /// Words before each daemon's command line, such as `ip netns exec NAME`.
     pub(crate) prefix: Vec<String>,
+    /// Each role's data folder lies on a disk of its own that a power cut can strike.
+    pub(crate) lossy: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Provider,
+    Consumer,
+    Coordinator,
 }
 
 /// A coordinator, a provider and a consumer.
@@ -187,6 +199,8 @@ pub(crate) struct Site {
     pub(crate) provider: Daemon,
     pub(crate) consumer: Daemon,
     pub(crate) http: u16,
+    // After the daemons, and before the folder that they are mounted in.
+    disks: Vec<(Role, LossyDisk)>,
     folder: tempfile::TempDir,
 }
 
@@ -196,6 +210,9 @@ impl Site {
         let dir = folder.path().to_path_buf();
         let [centre, police, housing, http] = free_ports();
         let centre_dir = dir.join("centre");
+        let places = [(Role::Coordinator, "centre"), (Role::Provider, PROVIDER), (Role::Consumer, CONSUMER)];
+        let disks = places.into_iter().filter(|_| scene.lossy);
+        let disks: Vec<_> = disks.map(|(role, place)| (role, LossyDisk::mount(&dir.join(place)))).collect();
         posthouse(&[
             "coordinator",
             "init",
@@ -219,7 +236,8 @@ impl Site {
                 written = kept.join("\n").replacen("[coordinator]", &format!("[coordinator]\n{line}"), 1);
                 written.push('\n');
             }
-            std::fs::write(&config, written).expect("coordinator.toml is written");
+            let written = std::fs::write(&config, written).and_then(|()| std::fs::File::open(&config)?.sync_all());
+            written.expect("coordinator.toml is written");
         }
         let coordinator = Daemon::start(
             words(&["coordinator", "run", "--config", text(&config)]),
@@ -257,7 +275,7 @@ impl Site {
         };
         let provider = node(PROVIDER, police, &scene.provider_node, &scene.provider);
         let consumer = node(CONSUMER, housing, &scene.consumer_node, &scene.consumer);
-        let site = Self { coordinator, provider, consumer, http, folder };
+        let site = Self { coordinator, provider, consumer, http, disks, folder };
         for resource in &scene.grants {
             site.grant(resource);
         }
@@ -268,6 +286,23 @@ impl Site {
 
     pub(crate) fn dir(&self) -> &Path {
         self.folder.path()
+    }
+    pub(crate) fn daemon(&mut self, role: Role) -> &mut Daemon {
+        match role {
+            Role::Provider => &mut self.provider,
+            Role::Consumer => &mut self.consumer,
+            Role::Coordinator => &mut self.coordinator,
+        }
+    }
+    /// The power of one machine goes and comes again: what its disk had not synced may be gone.
+    pub(crate) fn cut_power(&mut self, role: Role, seed: u64) {
+        self.daemon(role).kill();
+        self.disk(role).cut(seed);
+        self.daemon(role).restart();
+    }
+    pub(crate) fn disk(&mut self, role: Role) -> &mut LossyDisk {
+        let disk = self.disks.iter_mut().find(|(of, _)| *of == role);
+        &mut disk.expect("the scene has lossy disks").1
     }
     pub(crate) fn centre_config(&self) -> String {
         text(&self.dir().join("centre/coordinator.toml")).to_owned()

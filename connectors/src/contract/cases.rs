@@ -1,7 +1,7 @@
 //! The cases of the suite, each a sentence that holds for every connector.
 
 use super::{Bench, digest, item, land, landing, people, read_all, small, spec, standing};
-use crate::{Landing, Read, types};
+use crate::{Destination, Landing, Read, types};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::batch::{BatchBuilder, Value};
 use posthouse_protocol::job::Write;
@@ -49,6 +49,31 @@ pub(crate) fn a_split_staged_twice_lands_once<B: Bench>() {
     assert_eq!(destination.applied().unwrap().len(), 1);
     assert_eq!(destination.publish().unwrap().rows, 1);
     assert_eq!(standing(&bench, &landing).count(), 1);
+}
+
+pub(crate) fn splits_staged_beside_each_other_land_once_each<B: Bench>() {
+    let bench = B::new();
+    let contract = Contract { key: vec![], ..small() };
+    let landing = landing(1, Write::Append, &contract);
+    let mut one = bench.destination(&landing).unwrap();
+    one.prepare().unwrap();
+    let beside = one.beside();
+    assert_eq!(beside.is_some(), B::TAKES_SEVERAL);
+    let Some(mut two) = beside else { return };
+    let stage = |destination: &mut dyn Destination, split: u8| {
+        let rows = [Ok(people(&contract, &[(i64::from(split), "王", 1), (i64::from(split), "李", 2)]))];
+        let landed = destination.stage(&format!("split {split}"), [split; 32], &mut rows.into_iter()).unwrap();
+        assert_eq!((landed.landed, landed.bad), (2, vec![]));
+    };
+    // Each goes through all of them, from either end: some are staged at once, and in the middle the same one is.
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..20).for_each(|split| stage(&mut *one, split)));
+        scope.spawn(|| (0..20).rev().for_each(|split| stage(&mut *two, split)));
+    });
+    assert_eq!(one.applied().unwrap().len(), 20);
+    assert_eq!(two.publish().unwrap().rows, 40);
+    assert_eq!(standing(&bench, &landing).count(), 40);
+    assert!(one.stage("late", [99; 32], &mut std::iter::empty()).is_err(), "it is published already");
 }
 
 pub(crate) fn an_empty_table_is_created<B: Bench>() {

@@ -102,7 +102,9 @@ impl Source for MemorySource {
             position: None,
             splits: splits.keys().map(|block| name(*block)).collect(),
             rows_estimate: Some(rows),
+            bytes_estimate: None,
             native: None,
+            apart: None,
             snapshot_max: None,
         };
         self.snapshot = Some(Snapshot {

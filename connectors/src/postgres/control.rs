@@ -234,20 +234,26 @@ pub(super) fn staged(client: &mut Client, place: &Place) -> Result<u64, WireErro
 
 /// What a split's staging gave, if it was staged before.
 pub(super) fn landed(client: &mut Client, place: &Place, split: &str) -> Result<Option<SplitLanded>, WireError> {
-    let [applied, quarantine] = names(place);
+    let [applied, _] = names(place);
     let params = [Some(place.transfer()), Some(split)];
     let sql = format!("SELECT landed FROM {applied} WHERE transfer = $1 AND split = $2 AND published IS NULL");
     let rows = client.query(&sql, &params)?;
     let Some(row) = rows.first() else { return Ok(None) };
     let landed = row.number(0)?;
+    Ok(Some(SplitLanded { landed, bad: quarantined(client, place, split)? }))
+}
+
+/// The refused rows of a split; of none, those that were refused on publishing.
+pub(super) fn quarantined(client: &mut Client, place: &Place, split: &str) -> Result<Vec<BadRow>, WireError> {
+    let [_, quarantine] = names(place);
     let sql =
         format!("SELECT key, reason, original FROM {quarantine} WHERE transfer = $1 AND split = $2 ORDER BY number");
-    let bad = client.query(&sql, &params)?;
+    let bad = client.query(&sql, &[Some(place.transfer()), Some(split)])?;
     let bad_row = |row: &super::wire::Row| {
         let text = |column| row.text(column).map(str::to_owned);
         Ok(BadRow { key: text(0)?, reason: text(1)?, original: text(2)? })
     };
-    Ok(Some(SplitLanded { landed, bad: bad.iter().map(bad_row).collect::<Result<_, WireError>>()? }))
+    bad.iter().map(bad_row).collect()
 }
 
 fn keep(client: &mut Client, place: &Place, split: &str, bad: &[Refused]) -> Result<(), WireError> {
@@ -302,6 +308,11 @@ fn copy_text(text: &str, out: &mut String) {
 /// Takes a lock that ends with the transaction.
 pub(super) fn lock(client: &mut Client, of: &str) -> Result<(), WireError> {
     client.batch(&format!("SELECT pg_catalog.pg_advisory_xact_lock({})", Place::lock(of)))
+}
+
+/// The same lock for those who may hold it together: only who takes it alone waits for them, and they for him.
+pub(super) fn lock_together(client: &mut Client, of: &str) -> Result<(), WireError> {
+    client.batch(&format!("SELECT pg_catalog.pg_advisory_xact_lock_shared({})", Place::lock(of)))
 }
 
 /// Names the transfer to the default of a staging table that was made beforehand.

@@ -9,7 +9,7 @@ use super::settings::Settings;
 use super::staging::Staging;
 use super::wire::{Client, WireError};
 use super::{Faults, control, ddl, fields, publish, replace, staging, standing};
-use crate::{Applied, Destination, Landing, Published, RawRows, Sink, SplitLanded};
+use crate::{Applied, BadRow, Destination, Landing, Published, RawRows, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
@@ -30,9 +30,17 @@ impl PgDestination {
 
     /// Runs `work` as one transaction, which nobody else of this transfer is in the middle of.
     fn transact<T>(&mut self, work: impl FnOnce(&mut Client, &Place) -> Result<T, Fail>) -> Result<T, Problem> {
+        self.transact_under(|client, place| control::lock(client, place.transfer()), work)
+    }
+
+    fn transact_under<T>(
+        &mut self,
+        lock: impl FnOnce(&mut Client, &Place) -> Result<(), WireError>,
+        work: impl FnOnce(&mut Client, &Place) -> Result<T, Fail>,
+    ) -> Result<T, Problem> {
         let mut client = self.begin(BEGIN)?;
         let place = &self.place;
-        let result = control::lock(&mut client, place.transfer())
+        let result = lock(&mut client, place)
             .map_err(Fail::Wire)
             .and_then(|()| work(&mut client, place))
             .and_then(|result| client.batch("COMMIT").map(|()| result).map_err(Fail::Wire));
@@ -82,15 +90,24 @@ impl PgDestination {
         root: [u8; 32],
         take: impl FnOnce(&mut Client, &Place, &Staging) -> Result<(u64, Vec<control::Refused>), Fail>,
     ) -> Result<SplitLanded, Problem> {
-        self.transact(|client, place| {
+        // Splits are staged beside each other, and each of them once.
+        let lock = |client: &mut Client, place: &Place| {
+            control::lock_together(client, place.transfer())?;
+            control::lock(client, &format!("{} {split}", place.transfer()))
+        };
+        self.transact_under(lock, |client, place| {
             control::check_epoch(client, place)?;
             if let Some(before) = control::landed(client, place, split)? {
                 return Ok(before);
             }
-            let staging = Staging::find(client, place)?.ok_or_else(|| {
+            let over = || {
                 let cause = "nothing is prepared for this transfer, or it is published already";
                 Problem::new(Code::DestinationFailed).with("target", &place.landing.table).cause(cause)
-            })?;
+            };
+            if control::published(client, place)?.is_some() {
+                return Err(over().into());
+            }
+            let staging = Staging::find(client, place)?.ok_or_else(over)?;
             client.batch("SET LOCAL search_path TO DEFAULT")?;
             if staging.premade {
                 control::name_transfer(client, place)?;
@@ -147,6 +164,11 @@ impl Destination for PgDestination {
         })
     }
 
+    fn beside(&self) -> Option<Box<dyn Destination>> {
+        let Self { faults, settings, place, client: _ } = self;
+        Some(Box::new(Self { faults: faults.clone(), settings: settings.clone(), place: place.clone(), client: None }))
+    }
+
     fn publish(&mut self) -> Result<Published, Problem> {
         let outcome = self.transact(|client, place| {
             // Transfers into one table come one after the other.
@@ -166,6 +188,10 @@ impl Destination for PgDestination {
             },
             outcome => outcome,
         }
+    }
+
+    fn refused(&mut self) -> Result<Vec<BadRow>, Problem> {
+        self.transact(|client, place| Ok(control::quarantined(client, place, "")?))
     }
 
     fn discard(&mut self) -> Result<(), Problem> {

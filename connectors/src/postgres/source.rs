@@ -278,13 +278,15 @@ impl Source for PgSource {
         let rows = self.window(&relation, &scope.contract, read)?;
         let shape = Shape::new(&scope.contract, &scope.natives).map_err(|e| self.failed(e))?;
         let contract = scope.contract.clone();
-        let (form, wide, native) = match &read.filter {
-            None if self.may_stay_raw(&relation, &scope, read) => {
+        let wanted = read.formats.contains(&Format::PgCopy);
+        let apart = if wanted { taken_apart(&relation, &scope, read) } else { None };
+        let (form, wide, native) = match &apart {
+            None if wanted => {
                 let columns = scope.natives.iter().map(ToString::to_string).collect();
                 (Form::Raw, contract.clone(), Some(Native::new(Format::PgCopy, columns)))
             }
-            filter => {
-                let reader = self.reader(&relation, &scope, shape, filter.clone())?;
+            _ => {
+                let reader = self.reader(&relation, &scope, shape, read.filter.clone())?;
                 let wide = reader.wide().clone();
                 (Form::Batches(Box::new(reader)), wide, None)
             }
@@ -293,8 +295,12 @@ impl Source for PgSource {
         let names = splits.iter().map(|(name, _)| name.clone()).collect();
         self.reading = Some(Reading { splits: splits.into_iter().collect(), form });
         let snapshot_max = Some(self.snapshot_max);
-        let (watermark, position) = (rows.upper, rows.position);
-        Ok(Plan { contract, watermark, position, splits: names, rows_estimate, native, snapshot_max })
+        let bytes_estimate = match (&rows.condition, relation.blocks, &self.spec.query) {
+            (None, Some(blocks), None) => Some(blocks * BLOCK_BYTES),
+            _ => None,
+        };
+        let (watermark, position, splits) = (rows.upper, rows.position, names);
+        Ok(Plan { contract, watermark, position, splits, rows_estimate, bytes_estimate, native, apart, snapshot_max })
     }
 
     fn read(&mut self, split: &str, sink: &mut dyn Sink) -> Result<SplitCounts, Problem> {
@@ -327,13 +333,6 @@ impl Source for PgSource {
 }
 
 impl PgSource {
-    /// Whether nothing in the rows has to be looked at before they leave.
-    fn may_stay_raw(&self, relation: &Relation, scope: &Scope, read: &Read) -> bool {
-        // A NULL in a key that the engine does not forbid would be a bad row.
-        let kept = |item: &Item| item.nullable || relation.column(&item.name).is_some_and(|column| column.not_null);
-        read.formats.contains(&Format::PgCopy) && scope.contract.items.iter().all(kept)
-    }
-
     /// Takes rows apart; the filter's own columns are read along and left out of what is handed over.
     fn reader(
         &self,
@@ -365,6 +364,17 @@ impl PgSource {
         let shape = Shape::new(&wide, &natives).map_err(|e| refused(&e))?;
         Ok(batches::Reader::new(shape, Some((filter, scope.contract.clone()))))
     }
+}
+
+/// What in the rows has to be looked at before they leave.
+fn taken_apart(relation: &Relation, scope: &Scope, read: &Read) -> Option<String> {
+    if read.filter.is_some() {
+        return Some("the grant's row filter is applied to each row".to_owned());
+    }
+    // A NULL in a key that the engine does not forbid would be a bad row.
+    let kept = |item: &Item| item.nullable || relation.column(&item.name).is_some_and(|column| column.not_null);
+    let open = scope.contract.items.iter().find(|item| !kept(item))?;
+    Some(format!("the key column `{}` may be NULL at the source", open.name))
 }
 
 fn movable(column: &Column) -> Result<NativeType, Problem> {
@@ -408,3 +418,5 @@ const SPLIT_BLOCKS: u64 = 4096;
 /// An incremental run of fewer rows is read in one statement, by an index if there is one.
 const ROWS_AT_ONCE: u64 = 250_000;
 const READ_BYTES: usize = 256 << 10;
+/// As nearly every server is built; an estimate only.
+const BLOCK_BYTES: u64 = 8192;

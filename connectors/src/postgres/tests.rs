@@ -72,6 +72,7 @@ impl Bench for PgBench {
     const KEYED: bool = true;
     const HOLDS_NUL: bool = false;
     const HAS_OWN_COLUMNS: bool = true;
+    const TAKES_SEVERAL: bool = true;
     fn new() -> Self {
         Self::on(TestServer::shared())
     }

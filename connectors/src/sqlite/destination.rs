@@ -5,7 +5,7 @@
 use super::source::RowReader;
 use super::staging::{self, Staging};
 use super::{Faults, columns, open, publish, quote};
-use crate::{Applied, Destination, Landing, Published, Sink, SplitLanded};
+use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
@@ -142,6 +142,12 @@ impl Destination for SqliteDestination {
             return Ok(None);
         }
         staging::published(connection, &landing).map_err(sql)
+    }
+
+    fn refused(&mut self) -> Result<Vec<BadRow>, Problem> {
+        let (landing, faults) = (self.landing.clone(), self.faults.clone());
+        let refused = staging::quarantined(self.connection()?, &landing, "");
+        refused.map_err(|e| faults.write(&landing.table, &e))
     }
 
     fn stage(

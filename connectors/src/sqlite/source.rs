@@ -86,7 +86,9 @@ impl Source for SqliteSource {
             position: None,
             splits: splits.iter().map(|(name, _)| name.clone()).collect(),
             rows_estimate: Some(rows_estimate),
+            bytes_estimate: None,
             native: None,
+            apart: None,
             snapshot_max: None,
         };
         let rows = RowReader { scope, window, filter: read.filter.clone(), label: place.name };

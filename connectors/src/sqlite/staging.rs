@@ -225,7 +225,8 @@ pub(super) fn keep_bad_rows(
     Ok(())
 }
 
-fn quarantined(connection: &Connection, landing: &Landing, split: &str) -> rusqlite::Result<Vec<BadRow>> {
+/// The refused rows of a split; of none, those that were refused on publishing.
+pub(super) fn quarantined(connection: &Connection, landing: &Landing, split: &str) -> rusqlite::Result<Vec<BadRow>> {
     let sql =
         "SELECT key, reason, original FROM posthouse_quarantine WHERE transfer = ?1 AND split = ?2 ORDER BY rowid";
     let mut statement = connection.prepare(sql)?;

@@ -1,11 +1,12 @@
 //! The desk: takes a question from the socket and gives its answer.
 
 use super::{
-    LeftOutRow, QuarantineRow, Request, Shown, StatementRow, Status, Summary, evidence, jobs, proven, statistics,
-    summaries,
+    LeftOutRow, QuarantineRow, Request, Shown, StatementRow, Status, Summary, dry_run, evidence, jobs, proven,
+    quarantine, statistics, summaries,
 };
 use crate::context::Context;
-use crate::store::{Side, quarantine, statements, transfers};
+use crate::store::quarantine::of_transfer;
+use crate::store::{Side, statements, transfers};
 use posthouse_platform::admin_socket::{Handler, Items};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::policy::Staleness;
@@ -29,7 +30,7 @@ impl Handler for Desk {
         match request {
             Request::Status => json(&status(context).await?),
             Request::JobList => jobs::list(context, items).await,
-            Request::JobRun { job, dry_run: true, .. } => jobs::dry_run(context, &job, items).await,
+            Request::JobRun { job, dry_run: true, .. } => dry_run::dry_run(context, &job, items).await,
             Request::JobRun { job, wait, .. } => jobs::run(context, &job, wait, items).await,
             Request::JobPause { job } => jobs::pause(context, &job).await,
             Request::JobResume { job } => jobs::resume(context, &job).await,
@@ -45,6 +46,9 @@ impl Handler for Desk {
             Request::TransferWatch { transfer } => jobs::watch(context, &transfer, items).await,
             Request::TransferCancel { transfer } => cancel(context, &transfer).await,
             Request::TransferRetry { transfer } => jobs::retry(context, &transfer).await,
+            Request::QuarantineList { job } => quarantine::list(context, job, items).await,
+            Request::QuarantineShow { transfer } => quarantine::show(context, &transfer, items).await,
+            Request::QuarantineResubmit { transfer } => quarantine::resubmit(context, &transfer).await,
             Request::ReceiptList => evidence::list(context, items).await,
             Request::ReceiptShow { id } => json(&evidence::show(context, &id).await?),
             Request::ReceiptExport { id } => evidence::export(context, &id, items).await,
@@ -117,7 +121,7 @@ async fn show(context: &Arc<Context>, transfer: &TransferId) -> Result<Shown, Pr
         .read(move |db| {
             let row = transfers::get(db, &id)?.ok_or_else(|| unknown(&id))?;
             let kept = statements::of_transfer(db, &id)?;
-            let bad = quarantine::of_transfer(db, &id, QUARANTINE_SHOWN)?;
+            let bad = of_transfer(db, &id, 0, QUARANTINE_SHOWN)?;
             let shown = live.filter(|_| !row.state.is_final()).map_or_else(|| row.clone(), |live| live.row);
             Ok(Shown {
                 summary: Summary::of(&shown, proven(db, &row)?, now),
@@ -134,10 +138,7 @@ async fn show(context: &Arc<Context>, transfer: &TransferId) -> Result<Shown, Pr
                         proven: kept.proven,
                     })
                     .collect(),
-                quarantine: bad
-                    .into_iter()
-                    .map(|row| QuarantineRow { key: row.key, reason: row.reason, original: row.original })
-                    .collect(),
+                quarantine: bad.into_iter().map(QuarantineRow::from).collect(),
                 left_out: omitted,
             })
         })

@@ -196,39 +196,6 @@ pub(super) async fn remove(context: &Arc<Context>, name: &JobId) -> Result<Value
     Ok(value!({ "job": name, "removed": true }))
 }
 
-/// What a run would do, as far as it can be told without asking the other side.
-pub(super) async fn dry_run(context: &Arc<Context>, name: &JobId, items: &mut Items) -> Result<Value, Problem> {
-    let job = find(context, name)?;
-    items
-        .send(&format!(
-            "{} {} {}",
-            kind(&job),
-            resource(&job),
-            job.into.as_ref().map(Context::target_text).unwrap_or_default()
-        ))
-        .await?;
-    let (consumer, resource) = match &job.kind {
-        Kind::Take { resource } => (context.name.clone(), resource.clone()),
-        Kind::Push { resource, to } => {
-            (to.clone(), posthouse_protocol::id::ResourceRef { node: context.name.clone(), resource: resource.clone() })
-        }
-        Kind::Accept { from, .. } => {
-            items.send(&format!("started by {from}; grants are checked when it pushes")).await?;
-            return Ok(value!({ "job": name, "possible": true }));
-        }
-    };
-    let permit = context.authority.permit(&consumer, &resource, None)?;
-    items.send(&format!("granted by {} until {}", permit.grant(), permit.until())).await?;
-    let peer = job.peer().clone();
-    let connection = context.pool.connection(&peer).await?;
-    items
-        .send(&format!("{peer} is reached at {} over {:?}", connection.remote_address(), connection.transport()))
-        .await?;
-    let free = context.disk_free().await;
-    items.send(&format!("{free} bytes are free in the data folder")).await?;
-    Ok(value!({ "job": name, "possible": true }))
-}
-
 async fn set(
     context: &Arc<Context>,
     name: &JobId,
@@ -245,7 +212,7 @@ async fn set(
         .await
 }
 
-fn find(context: &Context, name: &JobId) -> Result<Job, Problem> {
+pub(super) fn find(context: &Context, name: &JobId) -> Result<Job, Problem> {
     let config = context.config();
     config.jobs.get(name).cloned().ok_or_else(|| {
         let near = posthouse_platform::settings::nearest(name.as_str(), config.jobs.keys().map(JobId::as_str));
@@ -257,7 +224,7 @@ fn find(context: &Context, name: &JobId) -> Result<Job, Problem> {
     })
 }
 
-fn kind(job: &Job) -> &'static str {
+pub(super) fn kind(job: &Job) -> &'static str {
     match job.kind {
         Kind::Take { .. } => "take",
         Kind::Push { .. } => "push",
@@ -265,7 +232,7 @@ fn kind(job: &Job) -> &'static str {
     }
 }
 
-fn resource(job: &Job) -> String {
+pub(super) fn resource(job: &Job) -> String {
     match &job.kind {
         Kind::Take { resource } => resource.to_string(),
         Kind::Push { resource, .. } => resource.to_string(),

@@ -283,6 +283,7 @@ fn connections(root: &Table<'_>, base: &Path) -> BTreeMap<String, Option<Connect
 
 fn connection(table: &Table<'_>, base: &Path) -> Option<ConnectionConfig> {
     let kind: Option<String> = table.require("kind");
+    let window = table.parse("window", "时段");
     let mut settings = table.rest();
     let kind = kind?;
     let Some(connector) = registry::find(&kind) else {
@@ -314,7 +315,7 @@ fn connection(table: &Table<'_>, base: &Path) -> Option<ConnectionConfig> {
             *path = base.join(&*path).to_string_lossy().into_owned();
         }
     }
-    ok.then_some(ConnectionConfig { kind, settings })
+    ok.then_some(ConnectionConfig { kind, window, settings })
 }
 
 /// Secrets that systemd or the environment hands over are names, not paths.

@@ -254,3 +254,11 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         }
     }
 }
+
+#[test]
+fn a_connection_may_have_hours_of_its_own() {
+    let config = read("[connection.db]\nkind = \"sqlite\"\npath = \"a.db\"\nwindow = \"22:00-06:00\"\n").unwrap();
+    assert!(config.connections["db"].window.is_some());
+    let wrong = "[connection.db]\nkind = \"sqlite\"\npath = \"a.db\"\nwindow = \"at night\"\n";
+    assert!(only(wrong).starts_with("it is two times of the day"), "{}", only(wrong));
+}

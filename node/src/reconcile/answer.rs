@@ -59,7 +59,7 @@ pub(crate) async fn answer_keys(ctx: &Arc<Context>, peer: &NodeId, request: Keys
     let answer = async {
         let permit = permit(ctx, peer, &request.resource)?;
         let wanted: BTreeSet<u16> = request.buckets.iter().copied().filter(|b| usize::from(*b) < BUCKETS).collect();
-        let rows = read_source(ctx, &permit, request.watermark.clone(), wanted).await?;
+        let rows = read_source(ctx, &permit, request.watermark.clone(), wanted, u64::MAX).await?;
         let row = |(key, (bucket, hash)): (String, (u16, [u8; 32]))| RowKey { key, bucket, hash: hash.into() };
         let truncated = rows.kept.truncated;
         let keys = rows.kept.into_rows().into_iter().map(row).collect();

@@ -22,6 +22,8 @@ pub(super) struct Bucketing {
     digester: Digester,
     pub buckets: BucketDigest,
     pub kept: Kept,
+    /// Rows that may still come; one more ends the reading.
+    left: u64,
 }
 
 /// Rows of some buckets, as many as `most` bytes hold. What is too much goes by whole buckets, the last ones first:
@@ -37,11 +39,23 @@ pub(super) struct Kept {
 impl Bucketing {
     pub(super) fn new(key: [u8; 32], contract: Contract, wanted: BTreeSet<u16>, most: usize) -> Self {
         let kept = Kept { wanted, rows: BTreeMap::new(), bytes: 0, most, truncated: false };
-        Self { contract, digester: Digester::new(key), buckets: BucketDigest::new(), kept }
+        Self { contract, digester: Digester::new(key), buckets: BucketDigest::new(), kept, left: u64::MAX }
+    }
+    /// Reads no more rows than these.
+    pub(super) fn at_most(self, rows: u64) -> Self {
+        Self { left: rows.saturating_add(1), ..self }
+    }
+    /// Whether there were more rows than it may read.
+    pub(super) fn is_too_much(&self) -> bool {
+        self.left == 0
     }
 
     fn add(&mut self, rows: RecordBatch) -> Result<(), Problem> {
         let batch = batch::Batch::new(&self.contract, rows)?;
+        self.left = self.left.saturating_sub(batch.rows() as u64);
+        if self.is_too_much() {
+            return Err(Problem::new(Code::InsideFailed).cause("more rows than are worth reading"));
+        }
         let Self { digester, buckets, kept, .. } = self;
         digester.each(&batch, |row| {
             buckets.add(row.bucket, &row.hash);
@@ -189,5 +203,21 @@ mod tests {
         let named: Vec<u16> = found.iter().map(|(key, ..)| key.parse().unwrap()).collect();
         let wanted: Vec<u16> = (600..640).filter(|row| row % 16 < 5).collect();
         assert_eq!(named, wanted);
+    }
+    #[test]
+    fn a_table_with_more_rows_than_are_worth_reading_is_given_up() {
+        use arrow::array::{ArrayRef, Int64Array};
+        use posthouse_protocol::schema::{ContractType, Item};
+        let item = Item { name: "id".to_owned(), r#type: ContractType::Integer, nullable: false, comment: None };
+        let contract = Contract { items: vec![item], key: vec!["id".to_owned()] };
+        let rows = |numbers: Vec<i64>| {
+            let ids: ArrayRef = std::sync::Arc::new(Int64Array::from(numbers));
+            RecordBatch::try_new(batch::arrow_schema(&contract), vec![ids]).unwrap()
+        };
+        let mut few = Bucketing::new([1; 32], contract.clone(), BTreeSet::new(), 0).at_most(3);
+        Sink::batch(&mut few, rows(vec![1, 2])).unwrap();
+        Sink::batch(&mut few, rows(vec![3])).unwrap();
+        assert!(!few.is_too_much());
+        assert!(Sink::batch(&mut few, rows(vec![4])).is_err() && few.is_too_much());
     }
 }

@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The digest of the target right after a publish, to tell later whose copy left its receipt.
-/// A table that was replaced whole is what was staged; any other is read.
+/// A table that was replaced whole is what was staged; any other is read, unless it is large beside what was landed.
 pub(crate) async fn consumer_standing(
     ctx: &Arc<Context>,
     row: &Transfer,
@@ -31,7 +31,7 @@ pub(crate) async fn consumer_standing(
     landed: &Counts,
 ) -> Result<Option<Standing>, Problem> {
     let (stage, transfer) = (stage.clone(), row.id.clone());
-    let replaced = (row.write == Write::Replace).then_some(landed.rows_landed);
+    let (landed, replaced) = (*landed, (row.write == Write::Replace).then_some(landed.rows_landed));
     let watermark = row.watermark_to.clone().filter(|_| row.mode == Mode::Incremental);
     blocking(&ctx.world, move || {
         let Place::Table(table) = stage.place() else { return Ok(None) };
@@ -40,11 +40,13 @@ pub(crate) async fn consumer_standing(
             let (contract_sha256, buckets) = (contract.sha256(), buckets.to_bytes());
             return Ok(Some(Standing { contract_sha256, buckets, transfer }));
         }
-        let mut rows = Bucketing::new(table.digest_key(), contract.clone(), BTreeSet::new(), 0);
+        let rows = Bucketing::new(table.digest_key(), contract.clone(), BTreeSet::new(), 0);
+        let mut rows = rows.at_most(worth_reading(landed.rows_landed));
         match table.destination().read_standing(watermark.as_ref(), &mut rows) {
             Ok(_) => {
                 Ok(Some(Standing { contract_sha256: contract.sha256(), buckets: rows.buckets.to_bytes(), transfer }))
             }
+            Err(_) if rows.is_too_much() => Ok(None),
             Err(problem) => {
                 // The receipt does not depend on it: a later reconciliation only cannot say whose copy changed.
                 tracing::warn!(%transfer, %problem, "The standing digest could not be kept");
@@ -61,8 +63,25 @@ pub(crate) async fn provider_standing(
     permit: &Permit,
     watermark: Option<Watermark>,
 ) -> Result<(Contract, BucketDigest), Problem> {
-    let rows = read_source(ctx, permit, watermark, BTreeSet::new()).await?;
+    let rows = read_source(ctx, permit, watermark, BTreeSet::new(), u64::MAX).await?;
     Ok((rows.contract, rows.buckets))
+}
+
+/// The same after an incremental run, unless the source is large beside what was handed over.
+pub(crate) async fn provider_standing_after(
+    ctx: &Arc<Context>,
+    permit: &Permit,
+    watermark: Option<Watermark>,
+    rows_sent: u64,
+) -> Result<Option<(Contract, BucketDigest)>, Problem> {
+    let rows = read_source(ctx, permit, watermark, BTreeSet::new(), worth_reading(rows_sent)).await?;
+    Ok(Some(rows).filter(|rows| !rows.is_too_much()).map(|rows| (rows.contract, rows.buckets)))
+}
+
+/// So many rows are read beside so many that moved: a table that takes a few rows every minute is not read
+/// from end to end every minute.
+fn worth_reading(moved: u64) -> u64 {
+    moved.saturating_mul(STANDING_SHARE).max(STANDING_ROWS)
 }
 
 /// Reads a source through its grant, within one snapshot.
@@ -71,6 +90,7 @@ pub(super) async fn read_source(
     permit: &Permit,
     watermark: Option<Watermark>,
     wanted: BTreeSet<u16>,
+    at_most: u64,
 ) -> Result<Bucketing, Problem> {
     let (context, permit) = (ctx.clone(), permit.clone());
     blocking(&ctx.world, move || {
@@ -91,9 +111,12 @@ pub(super) async fn read_source(
         let mut extraction = Extraction::begin(context.connect(connection)?, spec, &read, context.world.clock.now())?;
         let contract = extraction.contract().clone();
         let key = digest_key(permit.resource(), &contract, DIGEST_EPOCH);
-        let mut rows = Bucketing::new(key, contract, wanted, KEYS_BYTES_MAX);
+        let mut rows = Bucketing::new(key, contract, wanted, KEYS_BYTES_MAX).at_most(at_most);
         while let Some(read) = extraction.read_next(&mut rows) {
-            read?;
+            match read {
+                Err(_) if rows.is_too_much() => break,
+                read => read?,
+            };
         }
         Ok(rows)
     })
@@ -123,3 +146,7 @@ impl Comparison {
         .await
     }
 }
+
+/// Rows of a standing table that are read for each that moved, and how many in any case.
+const STANDING_SHARE: u64 = 10;
+const STANDING_ROWS: u64 = 100_000;

@@ -16,7 +16,7 @@ use std::io::{self, BufReader, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// The node's own folder for splits on their way into a table, and the destination they go to.
 pub struct TableStage {
@@ -24,10 +24,14 @@ pub struct TableStage {
     root: PathBuf,
     disk: Arc<dyn Disk>,
     form: RowForm,
-    destination: Mutex<Box<dyn Destination>>,
+    destination: Hand,
+    /// More of them, where splits may be staged beside each other.
+    beside: Vec<Hand>,
     /// Rows that this process has staged, by the buckets of their keys.
     staged: Mutex<BucketDigest>,
 }
+
+type Hand = Mutex<Box<dyn Destination>>;
 
 /// What a transfer's rows are, how they travel, and how they are digested.
 pub struct RowForm {
@@ -49,8 +53,8 @@ impl TableStage {
         let dir = root.join(transfer.as_str());
         std::fs::create_dir_all(&dir).and_then(|()| disk.sync_folder(root)).map_err(|e| storage(&dir, &e))?;
         let root = root.to_owned();
-        let (destination, staged) = (Mutex::new(destination), Mutex::default());
-        Ok(Self { dir, root, disk, form, destination, staged })
+        let beside = (1..STAGED_AT_ONCE).map_while(|_| destination.beside()).map(Mutex::new).collect();
+        Ok(Self { dir, root, disk, form, destination: Mutex::new(destination), beside, staged: Mutex::default() })
     }
 
     pub fn contract(&self) -> &Contract {
@@ -67,6 +71,19 @@ impl TableStage {
     pub fn destination(&self) -> MutexGuard<'_, Box<dyn Destination>> {
         self.destination.lock().unwrap_or_else(PoisonError::into_inner)
     }
+    /// How many splits may be staged at once.
+    pub fn hands(&self) -> usize {
+        1 + self.beside.len()
+    }
+    /// The destination, or one beside it: whichever is free.
+    fn hand(&self) -> MutexGuard<'_, Box<dyn Destination>> {
+        let free = std::iter::once(&self.destination).chain(&self.beside).find_map(|hand| match hand.try_lock() {
+            Ok(free) => Some(free),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        free.unwrap_or_else(|| self.destination())
+    }
 
     /// Stages a split whose file is whole and durable; a repeat changes nothing and gives the same.
     pub fn stage(&self, entry: &Entry) -> Result<(StagedSplit, Vec<BadRow>), Problem> {
@@ -79,7 +96,7 @@ impl TableStage {
             None => self.stage_batches(name, *root, file, entry.size)?,
             Some(shape) => {
                 let mut split = RawSplit::new(file, path, shape.clone(), self.digest_key());
-                let landed = self.destination().stage_raw(name, *root, &mut split)?;
+                let landed = self.hand().stage_raw(name, *root, &mut split)?;
                 (landed, split.finish()?)
             }
         };
@@ -111,7 +128,7 @@ impl TableStage {
             digester.buckets(&batch, &mut buckets)?;
             Ok(batch.record().clone())
         });
-        let landed = self.destination().stage(name, root, &mut batches)?;
+        let landed = self.hand().stage(name, root, &mut batches)?;
         // A split that was staged before is not read by the destination again; its digest still is.
         batches.try_for_each(|batch: Result<_, Problem>| batch.map(|_| ()))?;
         drop(batches);
@@ -247,3 +264,5 @@ fn split_file(name: &[u8]) -> String {
 }
 
 const READ_BYTES: usize = 256 << 10;
+/// A server puts one split into a table on one processor; the destination may be a small machine with other work.
+const STAGED_AT_ONCE: usize = 2;

@@ -3,10 +3,10 @@
 //! Transfers' own rows, statements and the outbox are elsewhere in the store.
 
 use crate::seal::SealedSplit;
+use crate::store::transfers::side_text;
 use crate::store::{Side, failed};
 use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
-use posthouse_connectors::BadRow;
 use posthouse_connectors::folder::{FileStat, Kind};
 use posthouse_protocol::codec;
 use posthouse_protocol::digest::RowDigest;
@@ -405,6 +405,11 @@ pub fn standing(at: &Connection, side: Side, peer: &NodeId, job: &JobId) -> Resu
     Ok(Some(Standing { contract_sha256: fixed(&contract)?, buckets, transfer }))
 }
 
+pub fn forget_standing(at: &Connection, side: Side, peer: &NodeId, job: &JobId) -> Result<(), Problem> {
+    let sql = "DELETE FROM standing WHERE side = ?1 AND peer = ?2 AND job = ?3";
+    run(at, sql, params![side_text(side), peer.as_str(), job.as_str()])
+}
+
 pub fn put_standing(
     at: &Connection,
     side: Side,
@@ -418,29 +423,6 @@ pub fn put_standing(
     let key = (side_text(side), peer.as_str(), job.as_str(), resource.as_str());
     let (contract, buckets, transfer) = (standing.contract_sha256, &standing.buckets, standing.transfer.as_str());
     run(at, sql, params![key.0, key.1, key.2, key.3, contract, buckets, transfer])
-}
-
-/// Rows that could not move, kept with their reasons and what they were. A repeat for the same split replaces them.
-pub fn put_bad_rows(
-    at: &Connection,
-    transfer: &TransferId,
-    side: Side,
-    split: &str,
-    rows: &[BadRow],
-    now: Timestamp,
-) -> Result<(), Problem> {
-    let (id, side) = (transfer.as_str(), side_text(side));
-    run(at, "DELETE FROM quarantine WHERE transfer = ?1 AND side = ?2 AND split = ?3", params![id, side, split])?;
-    let sql =
-        "INSERT INTO quarantine (transfer, side, split, key, reason, original, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    rows.iter().try_for_each(|row| run(at, sql, params![id, side, split, row.key, row.reason, row.original, now.0]))
-}
-
-fn side_text(side: Side) -> &'static str {
-    match side {
-        Side::Provider => "provider",
-        Side::Consumer => "consumer",
-    }
 }
 
 /// The transfer that went on for one that failed.

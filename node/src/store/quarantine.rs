@@ -4,14 +4,17 @@
 use super::failed;
 use super::transfers::{Side, side_text};
 use posthouse_connectors::BadRow;
-use posthouse_protocol::id::TransferId;
-use posthouse_protocol::problem::Problem;
+use posthouse_protocol::id::{JobId, TransferId};
+use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, params};
+
+/// The split of what was refused on publishing.
+pub const ON_PUBLISHING: &str = "";
 
 /// Keeps the refused rows of one split; a repeat of the same split replaces what it said before.
 pub fn put(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     transfer: &TransferId,
     side: Side,
     split: &str,
@@ -37,27 +40,58 @@ pub fn put(
 }
 
 /// A quarantined row in a listing.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantinedRow {
+    pub id: i64,
+    pub split: String,
     pub key: String,
     pub reason: String,
     pub original: String,
     pub at: Timestamp,
 }
 
-pub fn of_transfer(db: &Connection, transfer: &TransferId, limit: u32) -> Result<Vec<QuarantinedRow>, Problem> {
+/// In the order in which they were refused, those behind `after` first.
+pub fn of_transfer(
+    db: &Connection,
+    transfer: &TransferId,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<QuarantinedRow>, Problem> {
     let mut statement = db
-        .prepare_cached("SELECT key, reason, original, at FROM quarantine WHERE transfer = ?1 ORDER BY id LIMIT ?2")
+        .prepare_cached(
+            "SELECT id, split, key, reason, original, at FROM quarantine WHERE transfer = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
+        )
         .map_err(failed)?;
     let rows = statement
-        .query_map(params![transfer.as_str(), limit], |row| {
+        .query_map(params![transfer.as_str(), after, limit], |row| {
             Ok(QuarantinedRow {
-                key: row.get(0)?,
-                reason: row.get(1)?,
-                original: row.get(2)?,
-                at: Timestamp(row.get(3)?),
+                id: row.get(0)?,
+                split: row.get(1)?,
+                key: row.get(2)?,
+                reason: row.get(3)?,
+                original: row.get(4)?,
+                at: Timestamp(row.get(5)?),
             })
         })
         .map_err(failed)?;
     rows.map(|row| row.map_err(failed)).collect()
+}
+
+/// Transfers with rows in quarantine here, newest first, with how many.
+pub fn transfers(db: &Connection, job: Option<&JobId>, limit: u32) -> Result<Vec<(TransferId, u64)>, Problem> {
+    let mut statement = db
+        .prepare_cached(
+            "SELECT q.transfer, count(*) FROM quarantine q JOIN transfers t ON t.id = q.transfer
+             WHERE ?1 IS NULL OR t.job = ?1 GROUP BY q.transfer ORDER BY max(q.id) DESC LIMIT ?2",
+        )
+        .map_err(failed)?;
+    let rows = statement
+        .query_map(params![job.map(JobId::as_str), limit], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))
+        .map_err(failed)?;
+    let read = |row: rusqlite::Result<(String, i64)>| {
+        let (id, count) = row.map_err(failed)?;
+        let id = TransferId::parse(&id).map_err(|e| Problem::new(Code::StoreDamaged).cause(e))?;
+        Ok((id, count.unsigned_abs()))
+    };
+    rows.map(read).collect()
 }

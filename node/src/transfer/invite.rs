@@ -2,7 +2,7 @@
 //! Also the other questions that one node asks another: digests and keys for a deep reconciliation.
 
 use super::consumer::Outcome;
-use super::own_hello;
+use super::{own_hello, planning};
 use crate::config::{Job, Kind};
 use crate::context::Context;
 use crate::reconcile;
@@ -107,6 +107,7 @@ pub(super) async fn serve_ask(
     let answer = match reader.next().await {
         Ok(Some(Frame::Invite(invite))) => Frame::Invited(invited(&ctx, &peer, invite).await),
         Ok(Some(Frame::Digest(request))) => Frame::DigestAnswer(reconcile::answer_digest(&ctx, &peer, request).await),
+        Ok(Some(Frame::Plan(request))) => Frame::PlanAnswer(planning::answer_plan(&ctx, &peer, request).await),
         Ok(Some(Frame::Keys(request))) => Frame::KeysAnswer(reconcile::answer_keys(&ctx, &peer, request).await),
         Ok(Some(other)) => return tracing::warn!(%peer, frame = other.name(), "A question was not understood"),
         Ok(None) => return,

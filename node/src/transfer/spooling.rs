@@ -5,8 +5,8 @@
 use super::blocking;
 use crate::context::Context;
 use crate::extract::{Extraction, Proposed};
-use crate::seal::{Sealed, SealedSplit, Spool};
-use crate::store::{Side, exchange};
+use crate::seal::{Sealed, SealedSplit, Spool, Written};
+use crate::store::{Side, exchange, quarantine};
 use posthouse_connectors::{Read, TableSpec};
 use posthouse_protocol::digest::BucketDigest;
 use posthouse_protocol::format::Native;
@@ -143,52 +143,73 @@ impl Spooling {
         digest_key: [u8; 32],
     ) -> Result<(), Problem> {
         let began = ctx.world.clock.monotonic();
-        let most = extraction.snapshot_max().unwrap_or(SNAPSHOT_MAX);
-        let lost = |cause: String| Err(Problem::new(Code::SnapshotLost).cause(cause));
         let mut bytes = 0;
         let mut all = BucketDigest::new();
+        let mut written = None;
         for position in 0.. {
-            if self.stop.is_cancelled() || ctx.drain.is_cancelled() {
-                return Err(Problem::new(Code::Cancelled));
-            }
-            let taken = ctx.world.clock.monotonic().saturating_sub(began);
-            if taken > most && extraction.peek().is_some() {
-                return lost(format!(
-                    "it was held for {} min, at most {} are allowed",
-                    taken.as_secs() / 60,
-                    most.as_secs() / 60
-                ));
-            }
-            let spool_max = ctx.config().node.spool_max.0;
-            if bytes > spool_max {
-                return lost(format!("its splits take {bytes} bytes, `spool_max` is {spool_max}"));
+            if let Err(problem) = self.may_go_on(ctx, &extraction, began, bytes) {
+                // A later transfer takes over what is sealed.
+                self.seal(ctx, transfer, written).await?;
+                return Err(problem);
             }
             let spool = self.spool.clone();
-            let (back, sealed) = blocking(&ctx.world, move || {
-                let sealed = spool.seal_next(&mut extraction, position, digest_key);
-                Ok((extraction, sealed))
-            })
-            .await?;
+            let next = blocking(&ctx.world, move || {
+                let next = spool.write_next(&mut extraction, position, digest_key);
+                Ok((extraction, next))
+            });
+            // While a split is read, the one before it is synced and recorded.
+            let (next, sealed) = tokio::join!(next, self.seal(ctx, transfer, written.take()));
+            if let Some(buckets) = sealed? {
+                all.merge(&buckets);
+            }
+            let (back, next) = next?;
             extraction = back;
-            let Sealed { split, bad, buckets } = match sealed {
-                None => break,
-                Some(Ok(sealed)) => sealed,
-                Some(Err(problem)) => return Err(problem),
-            };
-            bytes += split.size();
-            all.merge(&buckets);
-            let (id, row, at) = (transfer.clone(), split.clone(), ctx.world.clock.now());
-            ctx.store
-                .write(move |tx| {
-                    exchange::put_spooled(tx, &id, &row)?;
-                    exchange::put_bad_rows(tx, &id, Side::Provider, &row.name, &bad, at)
-                })
-                .await?;
-            self.splits.lock().unwrap_or_else(PoisonError::into_inner).push(split);
-            self.state.send_modify(|state| state.sealed += 1);
+            let Some(next) = next.transpose()? else { break };
+            bytes += next.size();
+            written = Some(next);
         }
         let id = transfer.clone();
         ctx.store.write(move |tx| exchange::set_spool_sealed(tx, &id, &all.to_bytes())).await
+    }
+
+    /// Why nothing more may be read, if so.
+    fn may_go_on(&self, ctx: &Context, extraction: &Extraction, began: Duration, bytes: u64) -> Result<(), Problem> {
+        if self.stop.is_cancelled() || ctx.drain.is_cancelled() {
+            return Err(Problem::new(Code::Cancelled));
+        }
+        let lost = |cause: String| Err(Problem::new(Code::SnapshotLost).cause(cause));
+        let most = extraction.snapshot_max().unwrap_or(SNAPSHOT_MAX);
+        let taken = ctx.world.clock.monotonic().saturating_sub(began);
+        if taken > most && extraction.peek().is_some() {
+            let (taken, most) = (taken.as_secs() / 60, most.as_secs() / 60);
+            return lost(format!("it was held for {taken} min, at most {most} are allowed"));
+        }
+        let spool_max = ctx.config().node.spool_max.0;
+        if bytes > spool_max {
+            return lost(format!("its splits take {bytes} bytes, `spool_max` is {spool_max}"));
+        }
+        Ok(())
+    }
+
+    /// Seals what was written, and lets it be known; gives its rows by bucket.
+    async fn seal(
+        &self,
+        ctx: &Arc<Context>,
+        transfer: &TransferId,
+        written: Option<Written>,
+    ) -> Result<Option<BucketDigest>, Problem> {
+        let Some(written) = written else { return Ok(None) };
+        let Sealed { split, bad, buckets } = blocking(&ctx.world, move || written.seal()).await?;
+        let (id, row, at) = (transfer.clone(), split.clone(), ctx.world.clock.now());
+        ctx.store
+            .write(move |tx| {
+                exchange::put_spooled(tx, &id, &row)?;
+                quarantine::put(tx, &id, Side::Provider, &row.name, &bad, at)
+            })
+            .await?;
+        self.splits.lock().unwrap_or_else(PoisonError::into_inner).push(split);
+        self.state.send_modify(|state| state.sealed += 1);
+        Ok(Some(buckets))
     }
 }
 

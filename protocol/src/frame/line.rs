@@ -63,6 +63,8 @@ impl Frame {
             Self::KeysAnswer(_) => "keys-answer",
             Self::Centre(_) => "centre",
             Self::CentreAnswer(_) => "centre-answer",
+            Self::Plan(_) => "plan",
+            Self::PlanAnswer(_) => "plan-answer",
         }
     }
     /// With its length in front, as it goes onto a channel.

@@ -92,5 +92,23 @@ pub(crate) fn samples() -> Vec<Frame> {
         }),
         Frame::Centre(CentreRequest::Policy),
         Frame::CentreAnswer(CentreAnswer::Policy(vec![1, 2, 3].into())),
+        Frame::Plan(PlanRequest {
+            job: job(),
+            resource: resource(),
+            mode: Mode::Incremental,
+            watermark: Some(Watermark::Integer(4)),
+            formats: Some(vec!["pg-copy/1".into()]),
+        }),
+        Frame::PlanAnswer(PlanAnswer {
+            contract: Some(Contract { items: Vec::new(), key: vec!["id".into()] }),
+            native: Some(Native { format: "pg-copy/1".into(), columns: vec!["int8".into()] }),
+            entries: 3,
+            rows: Some(1_000),
+            bytes: Some(1 << 20),
+            watermark_to: Some(Watermark::Integer(5)),
+            watermark_column: Some("updated_at".into()),
+            apart: Some("a row filter applies".into()),
+            refused: Some(refused()),
+        }),
     ]
 }

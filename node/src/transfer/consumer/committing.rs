@@ -90,5 +90,6 @@ pub(super) async fn may_drop_staged(run: &Run, offer: Option<Offer>, problem: Op
 
 /// Whether the same commit may well succeed later.
 pub(super) fn may_pass(problem: &Problem) -> bool {
-    matches!(problem.code, Code::ConnectionFailed | Code::StorageFailed | Code::DiskFull | Code::Busy)
+    let codes = [Code::ConnectionFailed, Code::StorageFailed, Code::DiskFull, Code::Busy, Code::OutsideWindow];
+    codes.contains(&problem.code)
 }

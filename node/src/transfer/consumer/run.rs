@@ -2,7 +2,7 @@
 
 use super::session::{self, Ended};
 use super::{committing, load, settling};
-use crate::config::Job;
+use crate::config::{Job, Target};
 use crate::context::Context;
 use crate::settle::{self, Subject};
 use crate::stage::Staged;
@@ -70,6 +70,7 @@ impl Run {
             }
             let before = self.registered.shown().row.bytes_sent;
             let ended = match self.attempt().await {
+                Err(problem) if problem.code == Code::OutsideWindow => Ok(Ended::Closed(problem)),
                 Err(problem) if !self.may_end(Some(&problem)).await? => Ok(Ended::Lost(problem)),
                 ended => ended,
             };
@@ -81,6 +82,12 @@ impl Run {
                 Ok(Ended::NoRoom(problem)) => {
                     self.pause(Some(problem)).await?;
                     if !self.wait_for_change(Some(NO_ROOM_LOOK)).await {
+                        return Ok(None);
+                    }
+                }
+                Ok(Ended::Closed(problem)) => {
+                    self.pause(Some(problem)).await?;
+                    if !self.wait_for_change(Some(WINDOW_LOOK)).await {
                         return Ok(None);
                     }
                 }
@@ -136,6 +143,9 @@ impl Run {
             return self.settle_only(statement).await;
         }
         let job = self.job()?;
+        if let Some(Target::Table { connection, .. }) = &job.into {
+            self.ctx.in_window(connection)?;
+        }
         if let Some(ended) = committing::commit_staged(self, &job).await? {
             return Ok(ended);
         }
@@ -333,6 +343,8 @@ fn invalid(peer: &NodeId, cause: &str) -> Problem {
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 const NO_ROOM_LOOK: Duration = Duration::from_secs(2);
+/// The configuration may change meanwhile.
+const WINDOW_LOOK: Duration = Duration::from_secs(5);
 const POLICY_WITHIN_MS: i64 = 5_000;
 const OFFER_WITHIN_MS: i64 = 86_400_000;
 const MOVE_WITHIN_MS: i64 = 7 * 86_400_000;

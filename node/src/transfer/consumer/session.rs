@@ -45,6 +45,8 @@ pub(super) enum Ended {
     /// Asked to stop, or the next step needs no waiting.
     Stopped,
     NoRoom(Problem),
+    /// Where it lands may not be used at this time of the day.
+    Closed(Problem),
     Lost(Problem),
 }
 

@@ -105,9 +105,12 @@ impl Session {
                 row.state = State::Settled;
                 row.ended = Some(now);
                 row.problem = None;
-                if let Some(standing) = &standing {
-                    let (peer, job, resource) = (&row.peer, &row.job, &row.resource.resource);
-                    exchange::put_standing(tx, Side::Provider, peer, job, resource, standing)?;
+                match &standing {
+                    Some(standing) => {
+                        let (peer, job, resource) = (&row.peer, &row.job, &row.resource.resource);
+                        exchange::put_standing(tx, Side::Provider, peer, job, resource, standing)?;
+                    }
+                    None => exchange::forget_standing(tx, Side::Provider, &row.peer, &row.job)?,
                 }
                 transfers::update(tx, &row).map(|_| ())
             })
@@ -125,7 +128,7 @@ impl Session {
     }
 
     /// The table's digest as it was handed over, to tell later whose copy left the receipt. What an incremental
-    /// run handed over is only a part: there the source is read again, beside whatever comes next.
+    /// run handed over is only a part: there the source is read again, beside whatever comes next, if that is worth it.
     async fn standing(&self, handed: &Statement) -> Result<Option<Standing>, Problem> {
         let (Some(given), Some(manifest)) = (&self.given, handed.manifest()) else { return Ok(None) };
         let Some(contract) = &given.offered.offer.contract else { return Ok(None) };
@@ -136,10 +139,11 @@ impl Session {
             return Ok(buckets.map(|buckets| Standing { contract_sha256, buckets, transfer }));
         }
         let (ctx, permit, row) = (self.ctx.clone(), given.permit.clone(), given.row.clone());
-        let watermark = manifest.watermark_to.clone();
+        let (watermark, rows_sent) = (manifest.watermark_to.clone(), manifest.counts.rows_sent);
         tokio::spawn(async move {
             let kept = async {
-                let (contract, buckets) = reconcile::provider_standing(&ctx, &permit, watermark).await?;
+                let read = reconcile::provider_standing_after(&ctx, &permit, watermark, rows_sent).await?;
+                let Some((contract, buckets)) = read else { return Ok(()) };
                 let standing = Standing { contract_sha256: contract.sha256(), buckets: buckets.to_bytes(), transfer };
                 ctx.store
                     .write(move |tx| {

@@ -78,6 +78,12 @@ impl Session {
                 self.machine.offer(offer)
             }
             Some(Err(problem)) if problem.code == Code::PeerUnreachable => Err(problem),
+            Some(Err(problem)) if problem.code == Code::OutsideWindow => {
+                // Nothing was read yet: it is asked for again until the window opens.
+                self.machine.refuse(settle::refused(&problem, None));
+                self.end_soon();
+                Ok(())
+            }
             Some(Err(problem)) => {
                 // As it stands in the store, where answering came so far.
                 let row = self.stored(&row.id).await?.0.unwrap_or(row);

@@ -4,7 +4,7 @@
 use super::{Done, Session};
 use crate::stage::{Place, Progress, Stage};
 use crate::store::exchange::{self, Whole};
-use crate::store::{Side, Store, transfers};
+use crate::store::{Side, Store, quarantine, transfers};
 use crate::transfer::steady;
 use posthouse_protocol::chunk::ChunkMeta;
 use posthouse_protocol::id::TransferId;
@@ -22,7 +22,8 @@ pub(super) struct Durable {
     flushing: bool,
     /// Splits that are whole and durable as files.
     to_stage: VecDeque<Entry>,
-    staging: bool,
+    /// How many of them are on their way into the destination's staging.
+    staging: usize,
 }
 
 impl Durable {
@@ -31,7 +32,7 @@ impl Durable {
         self.since.filter(|_| !self.flushing).map(|since| since.plus_ms(PROGRESS_MS))
     }
     pub(super) fn is_busy(&self) -> bool {
-        self.flushing || self.staging || !self.progress.is_empty() || !self.to_stage.is_empty()
+        self.flushing || self.staging > 0 || !self.progress.is_empty() || !self.to_stage.is_empty()
     }
 
     pub(super) fn wrote(&mut self, entry: &Entry, meta: &ChunkMeta, now: Timestamp) {
@@ -50,7 +51,7 @@ impl Durable {
     }
 
     pub(super) fn split_staged(&mut self) {
-        self.staging = false;
+        self.staging -= 1;
     }
 
     /// `idle`: nothing more comes, so there is nothing to wait for.
@@ -104,13 +105,17 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// A split whose file is whole goes into the destination's staging, one at a time.
+    /// Splits whose files are whole go into the destination's staging, as many at once as it takes.
     pub(super) fn stage_some(&mut self) {
-        let Some(stage) = self.stage().filter(|_| !self.durable.staging) else { return };
-        let Some(entry) = self.durable.to_stage.pop_front() else { return };
-        self.durable.staging = true;
-        let (store, id, now) = (self.ctx.store.clone(), self.run.row.id.clone(), self.ctx.world.clock.now());
-        self.spawn(Done::StagedSplit, move || stage_split(&store, &stage, &id, &entry, now));
+        let Some(stage) = self.stage() else { return };
+        let Place::Table(table) = stage.place() else { return };
+        while self.durable.staging < table.hands() {
+            let Some(entry) = self.durable.to_stage.pop_front() else { return };
+            self.durable.staging += 1;
+            let (store, id, now) = (self.ctx.store.clone(), self.run.row.id.clone(), self.ctx.world.clock.now());
+            let stage = stage.clone();
+            self.spawn(Done::StagedSplit, move || stage_split(&store, &stage, &id, &entry, now));
+        }
     }
 
     /// Makes durable whatever has arrived: the session is being left.
@@ -155,7 +160,7 @@ fn stage_split(store: &Store, stage: &Stage, id: &TransferId, entry: &Entry, now
     store.write_now(|tx| {
         exchange::set_split_staged(tx, id, &entry.name, &staged)?;
         let split = String::from_utf8_lossy(&entry.name);
-        exchange::put_bad_rows(tx, id, Side::Consumer, &split, &bad, now)
+        quarantine::put(tx, id, Side::Consumer, &split, &bad, now)
     })
 }
 
