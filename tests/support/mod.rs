@@ -1,6 +1,8 @@
 //! Two nodes and a coordinator as real processes of the built program, in a temporary folder.
 //! Everything is done through the command line, as an operator would; nothing reaches inside.
 
+pub(crate) mod postgres;
+
 use serde_json::Value;
 use std::io::Read;
 use std::net::{TcpListener, UdpSocket};

@@ -9,7 +9,7 @@ use super::settings::Settings;
 use super::staging::Staging;
 use super::wire::{Client, WireError};
 use super::{Faults, control, ddl, fields, publish, replace, staging, standing};
-use crate::{Applied, Destination, Landing, Published, RawRows, Sink, SplitLanded};
+use crate::{Applied, BadRow, Destination, Landing, Published, RawRows, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
@@ -147,7 +147,7 @@ impl Destination for PgDestination {
         })
     }
 
-    fn publish(&mut self) -> Result<Published, Problem> {
+    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
         let outcome = self.transact(|client, place| {
             // Transfers into one table come one after the other.
             control::lock(client, &place.target.to_string())?;
@@ -156,7 +156,7 @@ impl Destination for PgDestination {
                 return Ok(before);
             }
             let target = examine(client, place)?;
-            publish::publish(client, place, target)
+            publish::publish(client, place, target, refused_max)
         });
         match outcome {
             // It may be the answer that was lost, and not the commit.
@@ -166,6 +166,10 @@ impl Destination for PgDestination {
             },
             outcome => outcome,
         }
+    }
+
+    fn refused(&mut self) -> Result<Vec<BadRow>, Problem> {
+        self.transact(|client, place| Ok(control::refused(client, place, "")?))
     }
 
     fn discard(&mut self) -> Result<(), Problem> {

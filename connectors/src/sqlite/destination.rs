@@ -5,7 +5,7 @@
 use super::source::RowReader;
 use super::staging::{self, Staging};
 use super::{Faults, columns, open, publish, quote};
-use crate::{Applied, Destination, Landing, Published, Sink, SplitLanded};
+use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
@@ -161,7 +161,7 @@ impl Destination for SqliteDestination {
         Ok(result)
     }
 
-    fn publish(&mut self) -> Result<Published, Problem> {
+    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
         let (landing, faults) = (self.landing.clone(), self.faults.clone());
         let sql = |e: rusqlite::Error| faults.write(&landing.table, &e);
         self.connection()?;
@@ -171,9 +171,15 @@ impl Destination for SqliteDestination {
         if let Some(before) = staging::published(&tx, &landing).map_err(sql)? {
             return Ok(before);
         }
-        let published = publish::publish(&tx, &landing, &self.staging, &faults)?;
+        let published = publish::publish(&tx, &landing, &self.staging, refused_max, &faults)?;
         tx.commit().map_err(sql)?;
         Ok(published)
+    }
+
+    fn refused(&mut self) -> Result<Vec<BadRow>, Problem> {
+        let (landing, faults) = (self.landing.clone(), self.faults.clone());
+        let sql = |e: rusqlite::Error| faults.write(&landing.table, &e);
+        staging::quarantined(self.connection()?, &landing, "").map_err(sql)
     }
 
     fn discard(&mut self) -> Result<(), Problem> {

@@ -225,7 +225,7 @@ pub(super) fn keep_bad_rows(
     Ok(())
 }
 
-fn quarantined(connection: &Connection, landing: &Landing, split: &str) -> rusqlite::Result<Vec<BadRow>> {
+pub(super) fn quarantined(connection: &Connection, landing: &Landing, split: &str) -> rusqlite::Result<Vec<BadRow>> {
     let sql =
         "SELECT key, reason, original FROM posthouse_quarantine WHERE transfer = ?1 AND split = ?2 ORDER BY rowid";
     let mut statement = connection.prepare(sql)?;

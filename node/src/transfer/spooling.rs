@@ -173,6 +173,8 @@ impl Spooling {
             let Sealed { split, bad, buckets } = match sealed {
                 None => break,
                 Some(Ok(sealed)) => sealed,
+                // A snapshot ends with the connection that took it.
+                Some(Err(problem)) if problem.code == Code::ConnectionFailed => return lost(problem.cause),
                 Some(Err(problem)) => return Err(problem),
             };
             bytes += split.size();
