@@ -78,7 +78,7 @@ impl Kills {
                WITH (fillfactor = {});
              INSERT INTO parcels SELECT i, '户主 ' || i, i / 7.0, repeat(md5(i::text), 32) FROM generate_series(1, {}) i;
              CHECKPOINT",
-            if long() { 100 } else { 30 },
+            if long() { 100 } else { 10 },
             rows()
         ));
         let pair = Pair::start(source, destination, &[Job::new(JOB, "key = [\"id\"]", "full", write)], None);
@@ -113,6 +113,7 @@ impl Kills {
         let share = f64::from(noise.as_bytes()[0]) / 256.0;
         let delay = self.undisturbed.mul_f64(share);
         std::thread::sleep(delay);
+        let newest = self.pair.transfers(JOB).and_then(|list| list.into_iter().next()).unwrap_or_default();
         self.kill(victim);
         let (since, mut asked) = (Instant::now(), Instant::now());
         loop {
@@ -120,7 +121,12 @@ impl Kills {
             let new = list.iter().flatten().filter(|transfer| !before.contains(&id(transfer)));
             let new: Vec<&Value> = new.collect();
             if let Some(settled) = new.iter().find(|transfer| transfer["state"] == "settled") {
-                println!("{victim:?} {} round {round}: killed after {delay:?}, {} transfers", self.write, new.len());
+                println!(
+                    "{victim:?} {} round {round}: killed after {delay:?} while {}, {} transfers",
+                    self.write,
+                    newest["state"],
+                    new.len()
+                );
                 return (*settled).clone();
             }
             // A failed transfer may have its successor already.
@@ -190,9 +196,9 @@ impl Kills {
     }
 }
 
-/// Seven of them in a block in the long run, two of them otherwise: three splits.
+/// Seven of them in a block in the long run, one of them otherwise: three splits.
 fn rows() -> u64 {
-    if long() { 70_000 } else { 20_000 }
+    if long() { 70_000 } else { 10_000 }
 }
 
 fn id(transfer: &Value) -> String {

@@ -11,11 +11,11 @@ use std::time::Duration;
 fn an_account_with_rows_only_lands_in_tables_of_the_script() {
     let (source, destination) = (Postgres::start(&[]), Postgres::start(&[("log_statement", "ddl")]));
     source.psql(
-        "CREATE TABLE permits (id bigint PRIMARY KEY, holder text NOT NULL, area numeric(10,2), issued timestamp, plan jsonb)
+        "CREATE TABLE permits (id bigint PRIMARY KEY, holder text NOT NULL, area numeric(10,2), issued timestamp, plan text)
            WITH (fillfactor = 10);
          COMMENT ON COLUMN permits.holder IS '持证人';
          INSERT INTO permits SELECT i, '持证 ' || i, i / 3.0, timestamp '2026-01-01' + i * interval '1 s',
-           jsonb_build_object('plan', repeat(md5(i::text), 10)) FROM generate_series(1, 8000) i",
+           repeat(md5(i::text), 14) FROM generate_series(1, 5000) i",
     );
     destination.psql("CREATE ROLE exchange LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     let jobs = WRITES.map(|write| Job { name: write, ..Job::new("permits", "key = [\"id\"]", "full", write) });
@@ -37,7 +37,7 @@ fn an_account_with_rows_only_lands_in_tables_of_the_script() {
     for (number, write) in WRITES.into_iter().enumerate() {
         land(&pair, write, number);
         let end = pair.site.take(write);
-        assert_eq!((&end["state"], &end["rows"]), (&"settled".into(), &8_000.into()), "{end}");
+        assert_eq!((&end["state"], &end["rows"]), (&"settled".into(), &5_000.into()), "{end}");
         pair.assert_equal("permits");
 
         land(&pair, write, number + 10);

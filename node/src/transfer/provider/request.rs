@@ -7,7 +7,7 @@ use crate::settle::{self, Subject};
 use crate::store::exchange::{self, Offered};
 use crate::store::{Side, Transfer, transfers};
 use crate::transfer::{Answering, steady, until};
-use posthouse_protocol::frame::Request;
+use posthouse_protocol::frame::{Refused, Request};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::State;
 use posthouse_protocol::problem::{Code, Problem};
@@ -61,6 +61,7 @@ impl Session {
         }
         let mut row = row.unwrap_or_else(|| self.new_row(&request, &subject));
         row.transport = Some(self.caller.transport);
+        let follows = request.succeeds.is_some();
         let answer = Answer {
             ctx: self.ctx.clone(),
             caller: self.caller.clone(),
@@ -78,6 +79,12 @@ impl Session {
                 self.machine.offer(offer)
             }
             Some(Err(problem)) if problem.code == Code::PeerUnreachable => Err(problem),
+            Some(Err(problem)) if follows && problem.code == Code::ConnectionFailed => {
+                // What it follows was cut short by something that passes, such as a source that is started again.
+                self.machine.refuse(Refused { temporary: true, ..settle::refused(&problem, None) });
+                self.end_soon();
+                Ok(())
+            }
             Some(Err(problem)) => {
                 // As it stands in the store, where answering came so far.
                 let row = self.stored(&row.id).await?.0.unwrap_or(row);
