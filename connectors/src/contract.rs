@@ -55,6 +55,7 @@ macro_rules! suite {
             upserting_adds_and_changes_by_key,
             mirroring_deletes_what_is_gone_but_never_over_a_tenth,
             a_key_that_comes_twice_is_a_bad_row,
+            more_refused_rows_than_may_be_publish_nothing,
             a_dry_run_tells_and_changes_nothing,
             an_older_copy_of_the_node_is_fenced,
             tables_of_any_shape_land_as_they_are,

@@ -231,18 +231,31 @@ pub trait Destination: Send {
     fn beside(&self) -> Option<Box<dyn Destination>> {
         None
     }
-    /// Makes all staged rows visible in one transaction, and leaves the transfer's id there.
-    fn publish(&mut self) -> Result<Published, Problem>;
-    /// The rows of this transfer that the target refused on publishing.
-    fn refused(&mut self) -> Result<Vec<BadRow>, Problem> {
-        Ok(Vec::new())
+    /// Makes all staged rows visible in one transaction, and leaves the transfer's id there. Where the table refuses
+    /// more than `refused_max` of them, nothing is published: see [`too_many_refused`].
+    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem>;
+    /// The same, however many rows are refused.
+    fn publish(&mut self) -> Result<Published, Problem> {
+        self.publish_unless(None)
     }
+    /// The rows that publishing refused.
+    fn refused(&mut self) -> Result<Vec<BadRow>, Problem>;
     /// Drops what an abandoned transfer staged.
     fn discard(&mut self) -> Result<(), Problem>;
     /// Reads the standing table as the contract has it (deep reconciliation); rows in any order.
     fn read_standing(&mut self, to: Option<&Watermark>, sink: &mut dyn Sink) -> Result<u64, Problem>;
     /// `--dry-run`: what `prepare` and `publish` would create or change, as lines.
     fn dry_run(&mut self) -> Result<Vec<String>, Problem>;
+}
+
+/// More rows were refused than may be. With a limit of the job's the first of them says what kind of row that is;
+/// without one something else is wrong.
+fn too_many_refused(table: &str, rows: usize, first: Option<&BadRow>, refused_max: Option<u64>) -> Problem {
+    let problem = Problem::new(Code::RowsRefused).with("rows", rows).with("table", table);
+    match first.filter(|_| refused_max.is_some()) {
+        Some(BadRow { key, reason, .. }) => problem.cause(format!("{key}: {reason}")),
+        None => problem.cause("the target refuses so many rows that something else is wrong"),
+    }
 }
 
 /// Resolves a relative path in settings against the configuration file's folder.

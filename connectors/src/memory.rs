@@ -53,6 +53,8 @@ struct Inner {
     staging: BTreeMap<String, table::Staging>,
     published: BTreeMap<String, Published>,
     quarantine: Vec<BadRow>,
+    /// Of each transfer, what its publishing refused.
+    refused: BTreeMap<String, Vec<BadRow>>,
     split_rows: Option<u64>,
     lost: bool,
 }

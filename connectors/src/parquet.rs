@@ -12,7 +12,7 @@ mod overlap;
 mod tests;
 
 use crate::types::{self, Window};
-use crate::{Applied, Destination, Landing, Published, Sink, SplitLanded};
+use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use files::{Fault, Part};
 use posthouse_protocol::batch::Batch;
@@ -205,7 +205,8 @@ impl Destination for ParquetDestination {
         Ok(SplitLanded { landed, bad: Vec::new() })
     }
 
-    fn publish(&mut self) -> Result<Published, Problem> {
+    /// Files refuse no rows.
+    fn publish_unless(&mut self, _refused_max: Option<u64>) -> Result<Published, Problem> {
         let fault = |e| self.problem(e);
         if let Some(before) = self.note(&self.job)? {
             self.finish()?;
@@ -233,6 +234,10 @@ impl Destination for ParquetDestination {
         }
         self.finish()?;
         Ok(published)
+    }
+
+    fn refused(&mut self) -> Result<Vec<BadRow>, Problem> {
+        Ok(Vec::new())
     }
 
     fn discard(&mut self) -> Result<(), Problem> {

@@ -378,6 +378,9 @@ pub struct ReceiptShown {
     pub bytes: u64,
     pub refused: u64,
     pub quarantined: u64,
+    /// As this node's statement has them.
+    #[serde(default)]
+    pub counts: posthouse_protocol::manifest::Counts,
 }
 
 /// A piece of one file of an export; pieces of one name follow each other.

@@ -6,6 +6,7 @@
 use crate::stage::{Place, Stage, Staged};
 use crate::store::exchange::{self, LandedFile, LandingEntry, Whole};
 use crate::store::{Side, Store, quarantine};
+use posthouse_connectors::Published;
 use posthouse_connectors::folder::{FileStat, FolderDestination, Kind, LandedBefore, Present};
 use posthouse_platform::World;
 use posthouse_protocol::id::{JobId, TransferId};
@@ -14,7 +15,6 @@ use posthouse_protocol::manifest::{Counts, Entry, EntryKind, LeftOut};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Proof;
 use posthouse_protocol::time::Timestamp;
-use rusqlite::Transaction;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -50,6 +50,8 @@ pub struct Commit<'a> {
     pub job: &'a JobId,
     pub write: Write,
     pub proof: Proof,
+    /// More quarantined rows than these, the provider's too, and nothing is published.
+    pub quarantine_max: Option<u64>,
     /// The whole list: a mirror deletes nothing that may still be there.
     pub left_out: &'a [LeftOut],
 }
@@ -61,28 +63,8 @@ impl Staged {
         match stage.place() {
             Place::Folder(_) => counts.rows_deleted = commit.publish_folder(stage).await?,
             Place::Table(_) => {
-                let stage = stage.clone();
-                let (published, refused) = commit
-                    .blocking(move || match stage.place() {
-                        Place::Table(table) => {
-                            let mut destination = table.destination();
-                            let published = match destination.published()? {
-                                Some(published) => published,
-                                None => destination.publish()?,
-                            };
-                            let refused = if published.quarantined > 0 { destination.refused()? } else { Vec::new() };
-                            Ok((published, refused))
-                        }
-                        Place::Folder(_) => Err(Problem::new(Code::InsideFailed)),
-                    })
-                    .await?;
-                if !refused.is_empty() {
-                    let (id, now) = (commit.transfer.clone(), commit.world.clock.now());
-                    let keep = move |tx: &Transaction<'_>| {
-                        quarantine::put(tx, &id, Side::Consumer, quarantine::ON_PUBLISHING, &refused, now)
-                    };
-                    commit.store.write(keep).await?;
-                }
+                let before = counts.rows_read.saturating_sub(counts.rows_sent + counts.rows_filtered);
+                let published = commit.publish_table(stage, before + counts.rows_quarantined).await?;
                 counts.rows_landed = published.rows;
                 counts.rows_quarantined += published.quarantined;
                 counts.rows_deleted = published.deleted;
@@ -94,6 +76,32 @@ impl Staged {
 }
 
 impl Commit<'_> {
+    /// Rows that the table refuses are kept here too, as those are that were refused before.
+    async fn publish_table(&self, stage: &Arc<Stage>, quarantined: u64) -> Result<Published, Problem> {
+        let refused_max = self.quarantine_max.map(|max| max.saturating_sub(quarantined));
+        let stage = stage.clone();
+        let (published, refused) = self
+            .blocking(move || {
+                let Place::Table(table) = stage.place() else { return Err(Problem::new(Code::InsideFailed)) };
+                let mut destination = table.destination();
+                let published = match destination.published()? {
+                    Some(published) => published,
+                    None => destination.publish_unless(refused_max)?,
+                };
+                let refused = if published.quarantined > 0 { destination.refused()? } else { Vec::new() };
+                Ok((published, refused))
+            })
+            .await?;
+        if !refused.is_empty() {
+            let (transfer, now) = (self.transfer.clone(), self.world.clock.now());
+            let keep = move |at: &rusqlite::Transaction<'_>| {
+                quarantine::put(at, &transfer, Side::Consumer, quarantine::ON_PUBLISHING, &refused, now)
+            };
+            self.store.write(keep).await?;
+        }
+        Ok(published)
+    }
+
     /// Gives how many entries a mirror removed.
     async fn publish_folder(&self, stage: &Arc<Stage>) -> Result<u64, Problem> {
         let doomed = if self.write == Write::Mirror { self.plan_mirror(stage).await? } else { Vec::new() };

@@ -16,6 +16,7 @@ mod demo;
 mod exchange;
 mod install;
 mod parsers;
+mod postgres;
 mod power;
 mod readme;
 mod receipts;

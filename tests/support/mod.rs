@@ -2,6 +2,7 @@
 //! Everything is done through the command line, as an operator would; nothing reaches inside.
 
 mod lossy;
+pub(crate) mod postgres;
 
 use lossy::LossyDisk;
 use serde_json::Value;

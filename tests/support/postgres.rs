@@ -10,7 +10,9 @@ use std::time::Duration;
 /// A running server with one superuser `postgres` and one database `postgres`; gone when dropped.
 pub(crate) struct Postgres {
     folder: tempfile::TempDir,
-    server: Child,
+    /// None once it was stopped.
+    pub(crate) server: Option<Child>,
+    settings: Vec<(String, String)>,
 }
 
 impl Postgres {
@@ -27,31 +29,31 @@ impl Postgres {
             .output()
             .expect("initdb starts");
         assert!(made.status.success(), "{made:?}");
-        let log = std::fs::File::create(folder.path().join("log")).expect("its log");
-        let mut server = command("postgres");
-        server.arg("-D").arg(&data).arg("-k").arg(folder.path()).args(["-c", "listen_addresses="]);
         let quick = [("fsync", "off"), ("max_wal_size", "4GB"), ("shared_buffers", "64MB")];
-        for (name, value) in quick.iter().chain(settings) {
-            server.arg("-c").arg(format!("{name}={value}"));
-        }
-        let server = server.stdin(Stdio::null()).stdout(log.try_clone().expect("its log")).stderr(log).spawn();
-        let mut started = Self { folder, server: server.expect("postgres starts") };
-        for _ in 0..600 {
-            if command("pg_isready")
-                .arg("-q")
-                .arg("-h")
-                .arg(started.socket())
-                .status()
-                .is_ok_and(|status| status.success())
-            {
-                return started;
+        let settings = quick.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings: Vec<_> = settings.collect();
+        let mut started = Self { folder, server: None, settings };
+        assert!(started.launch(), "postgres does not start: {}", started.log());
+        started
+    }
+
+    /// Starts it on the data that it has, and waits until it answers; false where it ends instead.
+    pub(crate) fn launch(&mut self) -> bool {
+        let mut server = launch(self.folder.path(), &self.settings);
+        for _ in 0..1200 {
+            let mut ready = command("pg_isready");
+            let ready = ready.arg("-q").arg("-h").arg(self.socket()).status();
+            match server.try_wait() {
+                Ok(None) if ready.is_ok_and(|ready| ready.success()) => {
+                    self.server = Some(server);
+                    return true;
+                }
+                Ok(None) => std::thread::sleep(Duration::from_millis(50)),
+                _ => return false,
             }
-            if let Ok(Some(status)) = started.server.try_wait() {
-                panic!("postgres ended with {status}: {}", started.log());
-            }
-            std::thread::sleep(Duration::from_millis(50));
         }
-        panic!("postgres did not start: {}", started.log());
+        self.server = Some(server);
+        false
     }
 
     /// The folder of its socket: the host in a connection. What the server may write goes beside it.
@@ -105,15 +107,28 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         let stop =
             command("pg_ctl").args(["stop", "-m", "immediate", "-D"]).arg(self.folder.path().join("data")).output();
+        let Some(server) = &mut self.server else { return };
         if !stop.is_ok_and(|stop| stop.status.success()) {
-            let _ = self.server.kill();
+            let _ = server.kill();
         }
-        let _ = self.server.wait();
+        let _ = server.wait();
     }
 }
 
+/// The server itself, on the data in this folder.
+fn launch(folder: &Path, settings: &[(String, String)]) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("its log");
+    let mut server = command("postgres");
+    server.arg("-D").arg(folder.join("data")).arg("-k").arg(folder).args(["-c", "listen_addresses="]);
+    for (name, value) in settings {
+        server.arg("-c").arg(format!("{name}={value}"));
+    }
+    server.stdin(Stdio::null()).stdout(log.try_clone().expect("its log")).stderr(log);
+    server.spawn().expect("postgres starts")
+}
+
 /// One of the server's programs, as a user that the server accepts: never root.
-fn command(program: &str) -> Command {
+pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(binaries().join(program));
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").current_dir("/");
     if is_root() {

@@ -318,6 +318,28 @@ pub(crate) fn a_key_that_comes_twice_is_a_bad_row<B: Bench>() {
     }
 }
 
+pub(crate) fn more_refused_rows_than_may_be_publish_nothing<B: Bench>() {
+    let (bench, contract) = (B::new(), small());
+    if !B::KEYED {
+        return;
+    }
+    land(&bench, &landing(1, Write::Append, &contract), people(&contract, &[(1, "王", 1), (2, "李", 2)]));
+    let landing = landing(2, Write::Append, &contract);
+    let mut destination = bench.destination(&landing).unwrap();
+    destination.prepare().unwrap();
+    let others = people(&contract, &[(1, "赵", 1), (2, "钱", 2), (3, "孙", 3)]);
+    destination.stage("a", [1; 32], &mut [Ok(others)].into_iter()).unwrap();
+    let problem = destination.publish_unless(Some(1)).unwrap_err();
+    assert_eq!(problem.code, Code::RowsRefused, "{problem}");
+    assert!(problem.cause.contains("append changes nothing"), "{problem}");
+    assert_eq!(standing(&bench, &landing).count(), 2);
+    let published = destination.publish_unless(Some(2)).unwrap();
+    assert_eq!((published.rows, published.quarantined), (1, 2));
+    let mut refused: Vec<_> = destination.refused().unwrap().into_iter().map(|row| row.key).collect();
+    refused.sort();
+    assert_eq!(refused, ["1", "2"]);
+}
+
 pub(crate) fn a_dry_run_tells_and_changes_nothing<B: Bench>() {
     let bench = B::new();
     let contract = small();

@@ -4,7 +4,7 @@
 use super::table::{self, Staging, Table, key_of};
 use super::{MemoryDatabase, OwnedValue, Row};
 use crate::types::{self, Window};
-use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
+use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded, too_many_refused};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::batch::{Batch, BatchBuilder, Value, json_row};
 use posthouse_protocol::job::Write;
@@ -126,7 +126,7 @@ impl Destination for MemoryDestination {
         Ok(result)
     }
 
-    fn publish(&mut self) -> Result<Published, Problem> {
+    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
         let mut inner = self.database.here()?;
         if let Some(before) = inner.published.get(self.id()) {
             return Ok(before.clone());
@@ -136,11 +136,19 @@ impl Destination for MemoryDestination {
         let target = inner.tables.get(&self.landing.table).cloned();
         let mut table = target.unwrap_or_else(|| Table::new(self.landing.contract.clone()));
         let (published, bad) = land(&self.landing, &mut table, staging)?;
+        if refused_max.is_some_and(|max| published.quarantined > max) {
+            return Err(too_many_refused(&self.landing.table, bad.len(), bad.first(), refused_max));
+        }
         inner.tables.insert(self.landing.table.clone(), table);
-        inner.quarantine.extend(bad);
+        inner.quarantine.extend(bad.iter().cloned());
+        inner.refused.insert(self.id().to_owned(), bad);
         inner.staging.remove(self.id());
         inner.published.insert(self.id().to_owned(), published.clone());
         Ok(published)
+    }
+
+    fn refused(&mut self) -> Result<Vec<BadRow>, Problem> {
+        Ok(self.database.here()?.refused.get(self.id()).cloned().unwrap_or_default())
     }
 
     fn discard(&mut self) -> Result<(), Problem> {

@@ -235,25 +235,24 @@ pub(super) fn staged(client: &mut Client, place: &Place) -> Result<u64, WireErro
 /// What a split's staging gave, if it was staged before.
 pub(super) fn landed(client: &mut Client, place: &Place, split: &str) -> Result<Option<SplitLanded>, WireError> {
     let [applied, _] = names(place);
-    let params = [Some(place.transfer()), Some(split)];
     let sql = format!("SELECT landed FROM {applied} WHERE transfer = $1 AND split = $2 AND published IS NULL");
-    let rows = client.query(&sql, &params)?;
+    let rows = client.query(&sql, &[Some(place.transfer()), Some(split)])?;
     let Some(row) = rows.first() else { return Ok(None) };
     let landed = row.number(0)?;
-    Ok(Some(SplitLanded { landed, bad: quarantined(client, place, split)? }))
+    Ok(Some(SplitLanded { landed, bad: refused(client, place, split)? }))
 }
 
-/// The refused rows of a split; of none, those that were refused on publishing.
-pub(super) fn quarantined(client: &mut Client, place: &Place, split: &str) -> Result<Vec<BadRow>, WireError> {
+/// What was refused of a split, or by publishing.
+pub(super) fn refused(client: &mut Client, place: &Place, split: &str) -> Result<Vec<BadRow>, WireError> {
     let [_, quarantine] = names(place);
     let sql =
         format!("SELECT key, reason, original FROM {quarantine} WHERE transfer = $1 AND split = $2 ORDER BY number");
-    let bad = client.query(&sql, &[Some(place.transfer()), Some(split)])?;
+    let rows = client.query(&sql, &[Some(place.transfer()), Some(split)])?;
     let bad_row = |row: &super::wire::Row| {
         let text = |column| row.text(column).map(str::to_owned);
         Ok(BadRow { key: text(0)?, reason: text(1)?, original: text(2)? })
     };
-    bad.iter().map(bad_row).collect()
+    rows.iter().map(bad_row).collect()
 }
 
 fn keep(client: &mut Client, place: &Place, split: &str, bad: &[Refused]) -> Result<(), WireError> {

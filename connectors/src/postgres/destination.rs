@@ -169,7 +169,7 @@ impl Destination for PgDestination {
         Some(Box::new(Self { faults: faults.clone(), settings: settings.clone(), place: place.clone(), client: None }))
     }
 
-    fn publish(&mut self) -> Result<Published, Problem> {
+    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
         let outcome = self.transact(|client, place| {
             // Transfers into one table come one after the other.
             control::lock(client, &place.target.to_string())?;
@@ -178,7 +178,7 @@ impl Destination for PgDestination {
                 return Ok(before);
             }
             let target = examine(client, place)?;
-            publish::publish(client, place, target)
+            publish::publish(client, place, target, refused_max)
         });
         match outcome {
             // It may be the answer that was lost, and not the commit.
@@ -191,7 +191,7 @@ impl Destination for PgDestination {
     }
 
     fn refused(&mut self) -> Result<Vec<BadRow>, Problem> {
-        self.transact(|client, place| Ok(control::quarantined(client, place, "")?))
+        self.transact(|client, place| Ok(control::refused(client, place, "")?))
     }
 
     fn discard(&mut self) -> Result<(), Problem> {

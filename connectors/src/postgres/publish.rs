@@ -15,7 +15,12 @@ use crate::Published;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
 
-pub(super) fn publish(client: &mut Client, place: &Place, target: Option<Relation>) -> Result<Published, Fail> {
+pub(super) fn publish(
+    client: &mut Client,
+    place: &Place,
+    target: Option<Relation>,
+    refused_max: Option<u64>,
+) -> Result<Published, Fail> {
     let Some(staging) = Staging::find(client, place)? else {
         let cause = "nothing of this transfer is prepared here";
         return Err(Problem::new(Code::DestinationFailed).with("target", &place.landing.table).cause(cause).into());
@@ -23,7 +28,7 @@ pub(super) fn publish(client: &mut Client, place: &Place, target: Option<Relatio
     let staged = control::staged(client, place)?;
     // Triggers and checks of the table run as they do for its other users, and speak up at once.
     client.batch("SET LOCAL search_path TO DEFAULT; SET CONSTRAINTS ALL IMMEDIATE")?;
-    let sieve = Sieve::new(place, staging);
+    let sieve = Sieve::new(place, staging, refused_max);
     let Some(target) = target else { return become_target(client, place, sieve, staged) };
     let fields = Fields::of(&place.landing.contract, &sieve.staging.columns, &target);
     let mut run = Run { place, target, fields, sieve, staged, overlap: 0, took_staging: false };

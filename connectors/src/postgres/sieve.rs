@@ -8,7 +8,8 @@ use super::place::Fail;
 use super::place::Place;
 use super::staging::Staging;
 use super::wire::{Client, Row, WireError};
-use posthouse_protocol::problem::{Code, Problem};
+use crate::too_many_refused;
+use posthouse_protocol::problem::Problem;
 
 /// Runs `work`; where the database refuses what it does, all of it is taken back, and the refusal is told.
 pub(super) fn attempt<T>(
@@ -51,6 +52,8 @@ pub(super) struct Sieve<'a> {
     pub(super) place: &'a Place,
     pub(super) staging: Staging,
     pub(super) refused: Vec<Refused>,
+    /// More than these, and nothing is published.
+    refused_max: Option<u64>,
 }
 
 /// Staged rows, by where they lie.
@@ -87,8 +90,8 @@ fn each(places: &[String]) -> String {
 }
 
 impl<'a> Sieve<'a> {
-    pub(super) fn new(place: &'a Place, staging: Staging) -> Self {
-        Self { place, staging, refused: Vec::new() }
+    pub(super) fn new(place: &'a Place, staging: Staging, refused_max: Option<u64>) -> Self {
+        Self { place, staging, refused: Vec::new(), refused_max: refused_max.filter(|max| *max < BAD_ROWS_MAX as u64) }
     }
 
     /// Takes all staged rows over.
@@ -204,11 +207,6 @@ impl<'a> Sieve<'a> {
         places: &[String],
         refused: &dyn Fn(String, String) -> Refused,
     ) -> Result<(), Fail> {
-        if self.refused.len() + places.len() > BAD_ROWS_MAX {
-            let cause = "the target refuses so many rows that something else is wrong";
-            let problem = Problem::new(Code::RowsRefused).with("table", self.place.target.to_string()).cause(cause);
-            return Err(problem.with("rows", self.refused.len() + places.len()).into());
-        }
         let landing = &self.place.landing;
         let columns = landing.contract.items.iter().map(|item| format!("s.{}", quote(&item.name)));
         let columns = columns.collect::<Vec<_>>().join(", ");
@@ -225,8 +223,18 @@ impl<'a> Sieve<'a> {
                 self.refused.push(refused(self.key_text(&row)?, row.text(1)?.to_owned()));
             }
             client.batch(&format!("DELETE FROM {name} s WHERE {at}"))?;
+            self.check_limit()?;
         }
         Ok(())
+    }
+
+    fn check_limit(&self) -> Result<(), Problem> {
+        let rows = self.refused.len();
+        if rows as u64 <= self.refused_max.unwrap_or(BAD_ROWS_MAX as u64) {
+            return Ok(());
+        }
+        let first = self.refused.first().map(Refused::row);
+        Err(too_many_refused(&self.place.target.to_string(), rows, first.as_ref(), self.refused_max))
     }
 
     /// As `Batch::key_text` writes a key.

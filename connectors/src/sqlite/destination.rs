@@ -144,12 +144,6 @@ impl Destination for SqliteDestination {
         staging::published(connection, &landing).map_err(sql)
     }
 
-    fn refused(&mut self) -> Result<Vec<BadRow>, Problem> {
-        let (landing, faults) = (self.landing.clone(), self.faults.clone());
-        let refused = staging::quarantined(self.connection()?, &landing, "");
-        refused.map_err(|e| faults.write(&landing.table, &e))
-    }
-
     fn stage(
         &mut self,
         split: &str,
@@ -167,7 +161,7 @@ impl Destination for SqliteDestination {
         Ok(result)
     }
 
-    fn publish(&mut self) -> Result<Published, Problem> {
+    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
         let (landing, faults) = (self.landing.clone(), self.faults.clone());
         let sql = |e: rusqlite::Error| faults.write(&landing.table, &e);
         self.connection()?;
@@ -177,9 +171,15 @@ impl Destination for SqliteDestination {
         if let Some(before) = staging::published(&tx, &landing).map_err(sql)? {
             return Ok(before);
         }
-        let published = publish::publish(&tx, &landing, &self.staging, &faults)?;
+        let published = publish::publish(&tx, &landing, &self.staging, refused_max, &faults)?;
         tx.commit().map_err(sql)?;
         Ok(published)
+    }
+
+    fn refused(&mut self) -> Result<Vec<BadRow>, Problem> {
+        let (landing, faults) = (self.landing.clone(), self.faults.clone());
+        let sql = |e: rusqlite::Error| faults.write(&landing.table, &e);
+        staging::quarantined(self.connection()?, &landing, "").map_err(sql)
     }
 
     fn discard(&mut self) -> Result<(), Problem> {

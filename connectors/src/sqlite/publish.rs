@@ -4,7 +4,7 @@
 
 use super::staging::{self, Staging};
 use super::{Faults, quote, quoted};
-use crate::{BadRow, Landing, Published};
+use crate::{BadRow, Landing, Published, too_many_refused};
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
 use rusqlite::Transaction;
@@ -13,6 +13,7 @@ pub(super) fn publish(
     tx: &Transaction<'_>,
     landing: &Landing,
     staging: &Staging,
+    refused_max: Option<u64>,
     faults: &Faults,
 ) -> Result<Published, Problem> {
     let sql = |e: rusqlite::Error| faults.write(&landing.table, &e);
@@ -48,9 +49,9 @@ pub(super) fn publish(
             changed += run.insert(&run.update(), &mut bad).map_err(sql)?;
         }
     }
-    if bad.len() > BAD_ROWS_MAX {
-        let cause = "the target refuses so many rows that something else is wrong";
-        return Err(Problem::new(Code::RowsRefused).with("rows", bad.len()).with("table", &landing.table).cause(cause));
+    let limit = refused_max.filter(|max| *max < BAD_ROWS_MAX as u64);
+    if bad.len() as u64 > limit.unwrap_or(BAD_ROWS_MAX as u64) {
+        return Err(too_many_refused(&landing.table, bad.len(), bad.first(), limit));
     }
     let after = run.count(&run.target).map_err(sql)?;
     staging::keep_bad_rows(tx, landing, "", &bad).map_err(sql)?;

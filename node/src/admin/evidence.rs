@@ -179,6 +179,7 @@ fn shown(row: statements::ReceiptRow, transfer: &Transfer, this: &NodeId) -> Rec
         bytes: counts.bytes,
         refused: counts.refused,
         quarantined: transfer.quarantined(),
+        counts: *counts,
     }
 }
 

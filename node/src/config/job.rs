@@ -300,9 +300,10 @@ fn write(table: &Table<'_>, into: Option<&Target>, mode: Mode) -> Option<Write> 
         [("append", Write::Append), ("upsert", Write::Upsert), ("replace", Write::Replace), ("mirror", Write::Mirror)];
     let write = table.choice("write", &words).unwrap_or(default);
     let wrong = match (into, write, mode) {
-        (Some(Target::Table { .. }), Write::Mirror, _) => {
-            Some(("a table is not mirrored in this version; use replace", "本版本的库表不支持 mirror；请用 replace"))
-        }
+        (Some(Target::Table { .. }), Write::Mirror, Mode::Incremental) => Some((
+            "mirror deletes what the whole table no longer has, and an incremental run reads a part of it; use full",
+            "mirror 按整张库表删除已不存在的行，而增量只读取其中一部分；请用 full",
+        )),
         (Some(Target::Parquet { .. }), Write::Mirror | Write::Upsert, _) => {
             Some(("parquet files are appended or replaced", "parquet 只支持 append 或 replace"))
         }

@@ -164,7 +164,15 @@ impl Spooling {
             }
             let (back, next) = next?;
             extraction = back;
-            let Some(next) = next.transpose()? else { break };
+            let next = match next.transpose() {
+                Ok(None) => break,
+                Ok(Some(next)) => next,
+                // A snapshot ends with the connection that took it.
+                Err(problem) if problem.code == Code::ConnectionFailed => {
+                    return Err(Problem::new(Code::SnapshotLost).cause(problem.cause));
+                }
+                Err(problem) => return Err(problem),
+            };
             bytes += next.size();
             written = Some(next);
         }

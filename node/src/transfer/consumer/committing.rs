@@ -39,6 +39,7 @@ pub(super) async fn commit(
         job: &row.job,
         write: row.write,
         proof: job.proof,
+        quarantine_max: job.quarantine_max,
         left_out: &all_left_out,
     };
     let committed = staged.commit(stage, &work).await?;

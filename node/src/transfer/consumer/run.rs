@@ -236,10 +236,11 @@ impl Run {
 
     /// Whether it may end without a receipt. What was stated as landed never does. What is staged may stand
     /// already: it ends only where its destination says that it does not, and not for a problem of this node's
-    /// own that passes.
+    /// own that passes. Nor does it end where something has come and only the destination is away.
     pub(super) async fn may_end(&self, problem: Option<&Problem>) -> Result<bool, Problem> {
         let (id, name, signer) = (self.row.id.clone(), self.ctx.name.clone(), self.ctx.signer.clone());
-        let (ended, landed, staged, offer) = self
+        let is_away = problem.is_some_and(|problem| problem.code == Code::ConnectionFailed);
+        let (ended, landed, staged, waits, offer) = self
             .ctx
             .store
             .read(move |db| {
@@ -247,11 +248,12 @@ impl Run {
                 let ended = transfers::get(db, &id)?.is_some_and(|row| row.state.is_final());
                 let landed = statements::own(db, &id, "consumer", &key)?.is_some();
                 let staged = Staged::load(db, &id)?.is_some();
-                Ok((ended, landed, staged, exchange::landing_offer(db, &id)?))
+                let waits = is_away && !exchange::names_in_landing(db, &id)?.is_empty();
+                Ok((ended, landed, staged, waits, exchange::landing_offer(db, &id)?))
             })
             .await?;
         if ended || landed || !staged {
-            return Ok(ended || !landed);
+            return Ok(ended || !landed && !waits);
         }
         Ok(committing::may_drop_staged(self, offer, problem).await)
     }

@@ -7,7 +7,7 @@ use crate::settle::{self, Subject};
 use crate::store::exchange::{self, Offered};
 use crate::store::{Side, Transfer, transfers};
 use crate::transfer::{Answering, steady, until};
-use posthouse_protocol::frame::Request;
+use posthouse_protocol::frame::{Refused, Request};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::State;
 use posthouse_protocol::problem::{Code, Problem};
@@ -61,6 +61,7 @@ impl Session {
         }
         let mut row = row.unwrap_or_else(|| self.new_row(&request, &subject));
         row.transport = Some(self.caller.transport);
+        let follows = request.succeeds.is_some();
         let answer = Answer {
             ctx: self.ctx.clone(),
             caller: self.caller.clone(),
@@ -81,6 +82,12 @@ impl Session {
             Some(Err(problem)) if problem.code == Code::OutsideWindow => {
                 // Nothing was read yet: it is asked for again until the window opens.
                 self.machine.refuse(settle::refused(&problem, None));
+                self.end_soon();
+                Ok(())
+            }
+            Some(Err(problem)) if follows && problem.code == Code::ConnectionFailed => {
+                // What it follows was cut short by something that passes, such as a source that is started again.
+                self.machine.refuse(Refused { temporary: true, ..settle::refused(&problem, None) });
                 self.end_soon();
                 Ok(())
             }

@@ -25,7 +25,15 @@ pub(super) struct Accepted {
 
 impl Session<'_> {
     pub(super) async fn offered(&mut self, offer: Offer) -> Result<Option<Ended>, Problem> {
-        let stage = open_stage(&self.ctx, &self.run.row, self.job, &offer).await?;
+        let stage = match open_stage(&self.ctx, &self.run.row, self.job, &offer).await {
+            Ok(stage) => stage,
+            Err(problem) => {
+                // Which columns come is known: the DBA's script is made from it.
+                let (id, stored) = (self.run.row.id.clone(), offer);
+                self.ctx.store.write(move |tx| exchange::set_landing_offer(tx, &id, &stored)).await?;
+                return Err(problem);
+            }
+        };
         let (id, stored) = (self.run.row.id.clone(), offer.clone());
         self.base.state = State::Moving;
         self.base.problem = None;
