@@ -104,6 +104,7 @@ fn kind(node: &Node) -> FileType {
         Kind::Folder(_) => FileType::Directory,
         Kind::File(_) => FileType::RegularFile,
         Kind::Link(_) => FileType::Symlink,
+        Kind::Socket => FileType::Socket,
     }
 }
 
@@ -193,6 +194,24 @@ impl Filesystem for Mounted {
             Ok(_) => reply.error(Errno::EINVAL),
             Err(refused) => reply.error(errno(refused)),
         }
+    }
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
+        let kind = match mode & 0o170_000 {
+            0o140_000 => Kind::Socket,
+            0o100_000 => Kind::File(Content::default()),
+            _ => return reply.error(Errno::EPERM),
+        };
+        let made = self.model().make(parent.0, name, new(kind, mode & !umask, request));
+        self.enter(made, reply);
     }
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let folder = new(Kind::Folder(Default::default()), mode & !umask, request);

@@ -36,6 +36,7 @@ pub(crate) enum Kind {
     Folder(Names),
     File(Content),
     Link(PathBuf),
+    Socket,
 }
 
 /// A file's bytes as they are read, and as they are on the platter.
@@ -121,7 +122,7 @@ impl Model {
         match (&self.node(number)?.kind, is_folder) {
             (Kind::Folder(names), true) if !names.is_empty() => return Err(Refused::NotEmpty),
             (Kind::Folder(_), false) => return Err(Refused::IsFolder),
-            (Kind::File(_) | Kind::Link(_), true) => return Err(Refused::NoFolder),
+            (Kind::File(_) | Kind::Link(_) | Kind::Socket, true) => return Err(Refused::NoFolder),
             _ => {}
         }
         self.step(vec![Change::Take(folder, name.to_owned())]);
@@ -190,7 +191,7 @@ impl Model {
             match &mut node.kind {
                 Kind::Folder(names) => *names = self.durable.get(number).cloned().unwrap_or_default(),
                 Kind::File(content) => content.cut(random),
-                Kind::Link(_) => {}
+                Kind::Link(_) | Kind::Socket => {}
             }
         }
         self.forget_lost();
@@ -272,6 +273,7 @@ impl Node {
             Kind::Folder(_) => 4096,
             Kind::File(content) => content.now.len() as u64,
             Kind::Link(target) => Path::as_os_str(target).len() as u64,
+            Kind::Socket => 0,
         }
     }
 }
