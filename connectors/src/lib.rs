@@ -224,7 +224,7 @@ pub trait Destination: Send {
         Err(Problem::new(Code::InsideFailed).cause(format!("split {split} came in a form that is not taken here")))
     }
     /// Makes all staged rows visible in one transaction, and leaves the transfer's id there. Where the table refuses
-    /// more than `refused_max` of them, nothing is published: see [`too_many_refused`].
+    /// more than `refused_max` of them, nothing is published, and the problem is `RowsRefused`.
     fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem>;
     /// The same, however many rows are refused.
     fn publish(&mut self) -> Result<Published, Problem> {
