@@ -232,7 +232,7 @@ pub trait Destination: Send {
         None
     }
     /// Makes all staged rows visible in one transaction, and leaves the transfer's id there. Where the table refuses
-    /// more than `refused_max` of them, nothing is published: see [`too_many_refused`].
+    /// more than `refused_max` of them, nothing is published, and the problem is `RowsRefused`.
     fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem>;
     /// The same, however many rows are refused.
     fn publish(&mut self) -> Result<Published, Problem> {
