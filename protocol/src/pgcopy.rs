@@ -4,6 +4,7 @@
 //!
 //! - [`native`]: the types of columns as they are written in an offer; [`Shape`] pairs them with a contract.
 //! - [`walk`]: finds tuples in a stream in any slicing, and hashes each row in passing.
+//! - [`sift`]: the same row by row, and without those that cannot be carried.
 //! - [`decode`] and [`encode`]: between tuples and Arrow batches.
 //! - [`mod@render`]: a value of any of these types as the text that the server itself would write.
 //!
@@ -18,6 +19,7 @@ pub mod native;
 mod numeric;
 pub mod render;
 mod shape;
+pub mod sift;
 mod utf8;
 pub mod walk;
 
@@ -27,6 +29,7 @@ pub use encode::{Encoder, RowFault, encodable};
 pub use native::NativeType;
 pub use render::render;
 pub use shape::{Shape, ShapeError};
+pub use sift::{Sifted, Sifter};
 pub use walk::{Walker, complete_prefix};
 
 use crate::problem::{Code, Problem};
