@@ -118,25 +118,34 @@ impl Extraction {
 
     /// Reads the next split to its end into `sink`. None once all are read.
     pub fn read_next(&mut self, sink: &mut dyn SplitSink) -> Option<Result<SplitCounts, Problem>> {
-        let name = self.plan.splits.get(self.next)?;
+        let name = self.plan.splits.get(self.next)?.clone();
         self.next += 1;
+        Some(self.read(&name, sink))
+    }
+
+    /// Reads the split once more that was read last: the same rows.
+    pub fn read_again(&mut self, sink: &mut dyn SplitSink) -> Option<Result<SplitCounts, Problem>> {
+        let name = self.plan.splits.get(self.next.checked_sub(1)?)?.clone();
+        Some(self.read(&name, sink))
+    }
+
+    fn read(&mut self, name: &str, sink: &mut dyn SplitSink) -> Result<SplitCounts, Problem> {
         let native = self.plan.native.is_some();
         let mut through = Through { sink, sent: 0, quarantined: 0 };
-        Some(self.source.read(name, &mut through).and_then(|counts| {
-            // A connector that miscounts would make both parties sign wrong numbers.
-            let balanced = counts.read == counts.sent + counts.filtered + counts.quarantined
-                // Raw rows are counted where they are digested.
-                && (native || counts.sent == through.sent)
-                && counts.quarantined == through.quarantined;
-            if balanced {
-                Ok(counts)
-            } else {
-                Err(Problem::new(Code::InsideFailed).cause(format!(
-                    "split {name}: {counts:?} do not balance with {} rows and {} bad rows seen",
-                    through.sent, through.quarantined
-                )))
-            }
-        }))
+        let counts = self.source.read(name, &mut through)?;
+        // A connector that miscounts would make both parties sign wrong numbers.
+        let balanced = counts.read == counts.sent + counts.filtered + counts.quarantined
+            // Raw rows are counted where they are digested.
+            && (native || counts.sent == through.sent)
+            && counts.quarantined == through.quarantined;
+        if balanced {
+            Ok(counts)
+        } else {
+            Err(Problem::new(Code::InsideFailed).cause(format!(
+                "split {name}: {counts:?} do not balance with {} rows and {} bad rows seen",
+                through.sent, through.quarantined
+            )))
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 #![expect(clippy::panic, reason = "a test's helpers end it where they fail")]
 #![expect(clippy::disallowed_methods, reason = "these tests watch real processes on the real clock")]
 
+#[path = "../support/postgres.rs"]
+mod postgres;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -20,5 +22,6 @@ mod postgres;
 mod power;
 mod readme;
 mod receipts;
+mod schemas;
 mod service;
 mod tidy;

@@ -138,22 +138,23 @@ impl Rows {
         (self.rows, self.bytes) = (0, 0);
         RecordBatch::try_new(self.schema.clone(), arrays).map_err(inside)
     }
+}
 
-    fn original(&self, tuple: &[u8]) -> String {
-        let mut rest = tuple.get(2..).unwrap_or(&[]);
-        let mut fields = Vec::with_capacity(self.shape.columns.len());
-        for column in &self.shape.columns {
-            let Some((length, after)) = rest.split_first_chunk::<4>() else { break };
-            let value = usize::try_from(i32::from_be_bytes(*length)).ok().and_then(|length| after.get(..length));
-            rest = after.get(value.map_or(0, <[u8]>::len)..).unwrap_or(&[]);
-            fields.push((column.name.as_str(), value, value.and_then(|value| shown(column, value))));
-        }
-        json_row(fields.iter().map(|(name, value, text)| match (value, text) {
-            (None, _) => (*name, Value::Null),
-            (_, Some(text)) => (*name, Value::Text(text)),
-            (Some(value), None) => (*name, Value::Bytes(value)),
-        }))
+/// The fields of a tuple as a JSON object of texts.
+pub(super) fn original(shape: &Shape, tuple: &[u8]) -> String {
+    let mut rest = tuple.get(2..).unwrap_or(&[]);
+    let mut fields = Vec::with_capacity(shape.columns.len());
+    for column in &shape.columns {
+        let Some((length, after)) = rest.split_first_chunk::<4>() else { break };
+        let value = usize::try_from(i32::from_be_bytes(*length)).ok().and_then(|length| after.get(..length));
+        rest = after.get(value.map_or(0, <[u8]>::len)..).unwrap_or(&[]);
+        fields.push((column.name.as_str(), value, value.and_then(|value| shown(column, value))));
     }
+    json_row(fields.iter().map(|(name, value, text)| match (value, text) {
+        (None, _) => (*name, Value::Null),
+        (_, Some(text)) => (*name, Value::Text(text)),
+        (Some(value), None) => (*name, Value::Bytes(value)),
+    }))
 }
 
 /// A field as text, as far as a person looks at it.
@@ -177,7 +178,7 @@ impl<F: FnMut(Decoded) -> Result<(), Problem>> Tuples for Decoding<'_, F> {
         if let (Step::Whole(length), Some((index, fault))) = (&step, fault) {
             let name = self.rows.shape.columns.get(index).map_or("", |column| column.name.as_str());
             let reason = format!("the column `{name}` {fault}");
-            let original = self.rows.original(bytes.get(..*length).unwrap_or(&[]));
+            let original = original(&self.rows.shape, bytes.get(..*length).unwrap_or(&[]));
             (self.into)(Decoded::Bad(BadRow { row, reason, original }))?;
         }
         if self.rows.is_full() {

@@ -7,7 +7,9 @@ use super::{Lang, Problem};
 impl Problem {
     /// The facts that another node is told, few and short.
     pub fn told(&self) -> Vec<(String, String)> {
-        let tell = |(name, value): &&(String, String)| is_told(name) && without_paths(value) == *value;
+        // A column may be called anything, and is the first thing that the other side has to know.
+        let tell =
+            |(name, value): &&(String, String)| is_told(name) && (name == "column" || without_paths(value) == *value);
         let facts = self.facts.iter().filter(tell).take(FACTS_MAX);
         facts.map(|(name, value)| (name.clone(), cut(value, FACT_BYTES_MAX))).collect()
     }
@@ -124,6 +126,13 @@ mod tests {
         assert!(folder.told().is_empty());
         let source = Problem::new(Code::SourceFailed).with("resource", "/srv/scans").with("path", "/srv/scans");
         assert_eq!((source.told(), source.said().as_str()), (Vec::new(), "the source of … cannot be read"));
+    }
+
+    #[test]
+    fn a_column_is_named_whatever_its_name_looks_like() {
+        let here = Problem::new(Code::TypeUnsupported).with("column", "/* a").with("type", "xid");
+        let there = Problem::new(Code::TypeUnsupported).heard(&here.said(), &here.told());
+        assert_eq!(there.title(Lang::En), "the column `/* a` has a type that cannot move: xid");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use posthouse_protocol::batch::{Batch, BatchBuilder, Value};
 use posthouse_protocol::digest::{Digester, RowHash};
 use posthouse_protocol::pgcopy::decode::Decoded;
 use posthouse_protocol::pgcopy::{
-    BadRow, CopyError, Decoder, Encoder, HEADER, NativeType, RowHasher, Shape, TRAILER, Walker, complete_prefix, render,
+    BadRow, CopyError, Decoder, Encoder, HEADER, NativeType, RowHasher, Shape, Sifted, Sifter, TRAILER, Walker,
+    complete_prefix, render,
 };
 use posthouse_protocol::schema::{Contract, Item};
 use proptest::prelude::*;
@@ -166,6 +167,25 @@ fn a_row_that_cannot_be_carried_is_handed_out_and_the_others_stay() {
         bad[4].original,
         r#"{"c0":"7","c1":"5","c2":"2000-01-01 00:00:00","c3":{"hex":"ff61"},"c4":"{}","c5":"{}"}"#
     );
+    // A sifter hands out the same rows, and its others are a stream without them.
+    let (mut sifter, mut kept, mut hashes, mut sifted_out) =
+        (Sifter::new(&shape, KEY), HEADER.to_vec(), vec![], vec![]);
+    for slice in stream.chunks(7) {
+        let sifted = sifter.feed(slice, &mut |sifted| {
+            match sifted {
+                Sifted::Row(bytes, hash) => (kept.extend_from_slice(bytes), hashes.push(hash.hash)).0,
+                Sifted::Bad(row) => sifted_out.push(row),
+            }
+            Ok(())
+        });
+        sifted.unwrap();
+    }
+    assert_eq!(sifter.finish(), Ok(1 + 2 * faults.len() as u64));
+    assert_eq!(sifted_out, bad);
+    kept.extend_from_slice(&TRAILER);
+    let walked = walk(&shape, [kept.as_slice()].into_iter()).unwrap();
+    assert_eq!(walked.iter().map(|row| row.hash).collect::<Vec<_>>(), hashes);
+    assert_eq!(hashes.len(), 1 + faults.len());
     // The walker names the same row, and another hashing goes on behind it.
     let wrong = walk(&shape, stream.chunks(7)).unwrap_err();
     assert!(matches!(&wrong, CopyError::Value { row: 1, column, .. } if column == "c0"), "{wrong}");
