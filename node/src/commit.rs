@@ -4,8 +4,8 @@
 //! cut short runs again over all entries and ends at the same. Only [`Committed`] leads to a statement.
 
 use crate::stage::{Place, Stage, Staged};
-use crate::store::{Side, Store};
 use crate::store::exchange::{self, LandedFile, LandingEntry, Whole};
+use crate::store::{Side, Store};
 use posthouse_connectors::Published;
 use posthouse_connectors::folder::{FileStat, FolderDestination, Kind, LandedBefore, Present};
 use posthouse_platform::World;
