@@ -6,6 +6,7 @@
 //! - [`walk`]: finds tuples in a stream in any slicing, and hashes each row in passing.
 //! - [`sift`]: the same row by row, and without those that cannot be carried.
 //! - [`decode`] and [`encode`]: between tuples and Arrow batches.
+//! - [`rewrite`]: tuples for a table in which some of the columns are text.
 //! - [`mod@render`]: a value of any of these types as the text that the server itself would write.
 //!
 //! Whatever the bytes are, nothing here panics, and nothing is allocated for a length that was only declared.
@@ -18,6 +19,7 @@ mod large;
 pub mod native;
 mod numeric;
 pub mod render;
+pub mod rewrite;
 mod shape;
 pub mod sift;
 mod utf8;
@@ -28,6 +30,7 @@ pub use digest::RowHasher;
 pub use encode::{Encoder, RowFault, encodable};
 pub use native::NativeType;
 pub use render::render;
+pub use rewrite::Rewriter;
 pub use shape::{Shape, ShapeError};
 pub use sift::{Sifted, Sifter};
 pub use walk::{Walker, complete_prefix};

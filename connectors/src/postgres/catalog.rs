@@ -2,8 +2,10 @@
 //! Types are told in the grammar of [`NativeType`]; one that has no place in it is named, and refused by
 //! whoever wants to move its column.
 
+use super::ddl;
 use super::wire::{Client, WireError};
 use posthouse_protocol::pgcopy::NativeType;
+use posthouse_protocol::pgcopy::native::Plain;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -114,6 +116,9 @@ pub(super) struct Column {
     /// The type alone, without what bounds its values.
     pub(super) plain: String,
     pub(super) is_domain: bool,
+    /// What its values are cast to, where their binary form would name a type that only this database has: an array
+    /// of a domain says of its elements that they are one.
+    pub(super) read_as: Option<String>,
     /// Domains as what they are made of; none for a type that has no place in the grammar.
     pub(super) native: Option<NativeType>,
     pub(super) not_null: bool,
@@ -159,10 +164,32 @@ impl Relation {
     }
 }
 
+impl Column {
+    /// Whether values are rounded or cut when they come in, without a word.
+    pub(super) fn is_cut(&self) -> bool {
+        matches!(self.element(), Some(NativeType::Timed(..))) || self.has_fields()
+    }
+    /// Whether it is an interval of some fields only, `interval day to hour`, of which the grammar knows the digits at
+    /// most. A domain does not show which it has.
+    pub(super) fn has_fields(&self) -> bool {
+        let is_interval = self.element().and_then(NativeType::plain) == Some(Plain::Interval);
+        is_interval && (self.is_domain || self.declared.contains(' '))
+    }
+    /// Its type, or that of an array's elements.
+    fn element(&self) -> Option<&NativeType> {
+        match self.native.as_ref()? {
+            NativeType::Array(element) => Some(element),
+            native => Some(native),
+        }
+    }
+}
+
 /// The primary key, and all unique indexes without a condition, by their columns.
 fn keys(client: &mut Client, oid: u32) -> Result<(Vec<String>, Vec<Vec<String>>), WireError> {
     let (mut primary, mut unique) = (Vec::new(), Vec::new());
-    for row in client.query(KEYS, &[Some(&oid.to_string())])? {
+    for row in
+        client.query(&KEYS.replace("{columns}", ddl::key_columns(client.version())), &[Some(&oid.to_string())])?
+    {
         let names: Vec<String> = serde_json::from_str(row.text(1)?)
             .map_err(|_| WireError::Protocol("the catalogue lists an index in no known form".to_owned()))?;
         if row.flag(0)? {
@@ -189,10 +216,16 @@ fn columns(client: &mut Client, oid: u32) -> Result<Vec<Column>, WireError> {
     let mut columns = Vec::with_capacity(rows.len());
     for row in &rows {
         let (r#type, modifier) = (row.number(1)?, row.number(2)?);
+        let native = types.native(client, r#type, modifier, 0)?.and_then(|native| native.parse::<NativeType>().ok());
+        let read_as = match types.is_array_of_domain(client, r#type)? {
+            true => native.as_ref().and_then(|native| ddl::sql_type(native, client.version())),
+            false => None,
+        };
         columns.push(Column {
             name: row.text(0)?.to_owned(),
             declared: row.text(7)?.to_owned(),
-            native: types.native(client, r#type, modifier, 0)?.and_then(|native| native.parse().ok()),
+            native,
+            read_as,
             not_null: row.flag(3)?,
             generated: !row.text(4)?.is_empty(),
             plain: row.text(9)?.to_owned(),
@@ -226,6 +259,12 @@ struct Described {
     subtype: u64,
 }
 
+impl Described {
+    fn is_array(&self) -> bool {
+        self.element != 0 && self.name.starts_with('_')
+    }
+}
+
 impl Types {
     /// The text of a type in the grammar; none for one that has no place in it.
     fn native(
@@ -244,15 +283,31 @@ impl Types {
         Ok(match found.kind.as_str() {
             "d" => self.native(client, found.base, found.base_modifier, depth + 1)?,
             "e" => Some("enum".to_owned()),
-            "r" => inner(self.native(client, found.subtype, -1, depth + 1)?, "range<T>"),
-            "m" => inner(self.native(client, found.subtype, -1, depth + 1)?, "multirange<T>"),
-            "c" => self.composite(client, found.relation, depth)?,
-            "b" if found.element != 0 && found.name.starts_with('_') => {
-                inner(self.native(client, found.element, modifier, depth + 1)?, "T[]")
+            "r" | "m" => {
+                let around = if found.kind == "r" { "range<T>" } else { "multirange<T>" };
+                // The engine's own ranges of whole numbers and days have one form for equal ranges; others have not.
+                let bound = self.native(client, found.subtype, -1, depth + 1)?;
+                inner(bound.filter(|bound| system || !DISCRETE.contains(&bound.as_str())), around)
             }
+            "c" => self.composite(client, found.relation, depth)?,
+            "b" if found.is_array() => inner(self.native(client, found.element, modifier, depth + 1)?, "T[]"),
             "b" if system => Some(scalar(&found.name, modifier)),
             _ => None,
         })
+    }
+
+    /// Whether it is one, below any domains of its own.
+    fn is_array_of_domain(&mut self, client: &mut Client, oid: u64) -> Result<bool, WireError> {
+        let (mut oid, mut within_array) = (oid, false);
+        while let Some(found) = self.describe(client, oid)? {
+            match found.kind.as_str() {
+                "d" if within_array => return Ok(true),
+                "d" => oid = found.base,
+                "b" if !within_array && found.is_array() => (oid, within_array) = (found.element, true),
+                _ => break,
+            }
+        }
+        Ok(false)
     }
 
     fn composite(&mut self, client: &mut Client, relation: u64, depth: usize) -> Result<Option<String>, WireError> {
@@ -308,6 +363,9 @@ fn scalar(name: &str, modifier: i32) -> String {
             format!("numeric({},{scale})", (length >> 16) & 0xffff)
         }
         "varchar" | "bpchar" if length > 0 => format!("{name}({length})"),
+        "time" | "timetz" | "timestamp" | "timestamptz" if modifier >= 0 => format!("{name}({modifier})"),
+        // Its fields stand above the digits; all bits of these say that none are declared.
+        "interval" if modifier >= 0 && modifier & 0xffff != 0xffff => format!("{name}({})", modifier & 0xffff),
         "bit" | "varbit" if modifier > 0 => format!("{name}({modifier})"),
         "char" => "\"char\"".to_owned(),
         _ => name.to_owned(),
@@ -336,7 +394,11 @@ const KEYS: &str = "SELECT i.indisprimary, pg_catalog.json_agg(a.attname ORDER B
   CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY k(number, place)
   JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
   WHERE i.indrelid = $1::oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+    AND k.place <= {columns}
   GROUP BY i.indexrelid, i.indisprimary ORDER BY i.indisprimary DESC, i.indexrelid";
+
+/// Types with a next value, over which a range can be written in several ways.
+const DISCRETE: [&str; 3] = ["int4", "int8", "date"];
 
 const FIELDS: &str = "SELECT a.atttypid, a.atttypmod FROM pg_catalog.pg_attribute a
   WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
@@ -363,6 +425,9 @@ mod tests {
         assert_eq!(scalar("numeric", -1), "numeric");
         assert_eq!(scalar("varchar", 24), "varchar(20)");
         assert_eq!(scalar("bit", 8), "bit(8)");
-        assert_eq!(scalar("timestamptz", 3), "timestamptz");
+        assert_eq!(scalar("timestamptz", 3), "timestamptz(3)");
+        assert_eq!(scalar("timestamp", -1), "timestamp");
+        assert_eq!(scalar("interval", (0x7fff << 16) | 3), "interval(3)");
+        assert_eq!(scalar("interval", (6 << 16) | 0xffff), "interval");
     }
 }

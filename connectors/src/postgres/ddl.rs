@@ -38,14 +38,17 @@ pub(super) fn sql_type(native: &NativeType, version: u32) -> Option<String> {
         NativeType::Range(bound) => range(bound, "range").map(str::to_owned),
         NativeType::Multirange(bound) => range(bound, "multirange").and_then(|name| since(140_000, name.to_owned())),
         // In the binary form of an array stands the number of its element's type, which is the same everywhere
-        // for what comes with the engine only.
-        NativeType::Array(element) if **element == NativeType::Plain(Plain::Enum) => None,
+        // for what comes with the engine only. Arrays of arrays there are none, but of domains over arrays.
+        NativeType::Array(element) if matches!(**element, NativeType::Plain(Plain::Enum) | NativeType::Array(_)) => {
+            None
+        }
         NativeType::Array(element) => sql_type(element, version).map(|element| format!("{element}[]")),
         NativeType::Composite(_) => None,
         plain => Some(plain.to_string()),
     }
 }
 
+/// The engine's own range over a type.
 fn range(bound: &NativeType, kind: &str) -> Option<&'static str> {
     let NativeType::Plain(bound) = bound else {
         return match (bound, kind) {
@@ -87,6 +90,11 @@ pub(super) fn of_contract(r#type: ContractType) -> NativeType {
         ContractType::Timestamp => NativeType::Plain(Plain::Timestamp),
         ContractType::Json => NativeType::Plain(Plain::Jsonb),
     }
+}
+
+/// How many columns of an index `i` are its key: others are only carried along.
+pub(super) fn key_columns(version: u32) -> &'static str {
+    if version >= 110_000 { "i.indnkeyatts" } else { "i.indnatts" }
 }
 
 /// The columns of a contract with these types, one for each of its items.

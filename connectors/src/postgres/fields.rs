@@ -15,6 +15,8 @@ pub(super) struct Field {
     /// Quoted.
     pub(super) name: String,
     pub(super) is_key: bool,
+    /// Whether it can be given to a new row only: an identity that the table always makes.
+    is_fixed: bool,
     /// The staged value, as the target takes it.
     pub(super) value: String,
     /// Both sides for a comparison that tells any two values apart.
@@ -59,6 +61,15 @@ impl Fields {
     pub(super) fn beside_key(&self) -> impl Iterator<Item = &Field> {
         self.all.iter().filter(|field| !field.is_key)
     }
+    /// What may be set in a row that is there.
+    pub(super) fn changeable(&self) -> impl Iterator<Item = &Field> {
+        self.beside_key().filter(|field| !field.is_fixed)
+    }
+    /// Columns that may not, with what holds for `s` and `t` that differ in them.
+    pub(super) fn fixed(&self) -> impl Iterator<Item = (&str, String)> {
+        let fixed = self.beside_key().filter(|field| field.is_fixed);
+        fixed.map(|field| (field.name.as_str(), format!("{} IS DISTINCT FROM {}", field.here, field.there)))
+    }
     /// Rows of `s` and `t` with the same key.
     pub(super) fn same_key(&self) -> String {
         let same = |field: &Field| format!("t.{} = {}", field.name, field.value);
@@ -102,7 +113,8 @@ impl Field {
         };
         let (here, there) = compared(&name, &value, staged, target);
         let loss = if staged.declared == target.declared { None } else { loss(&source, staged, target) };
-        Self { name, is_key, value, here, there, loss, declared: target.declared.clone() }
+        let is_fixed = target.identity_always;
+        Self { name, is_key, is_fixed, value, here, there, loss, declared: target.declared.clone() }
     }
 }
 
@@ -120,7 +132,7 @@ fn family(column: &Column) -> Family {
     match &column.native {
         Some(NativeType::Varchar(_) | NativeType::Bpchar(_)) => Family::Text,
         Some(NativeType::Numeric(_)) => Family::Number,
-        Some(NativeType::Plain(plain)) => match plain {
+        Some(NativeType::Plain(plain) | NativeType::Timed(plain, _)) => match plain {
             Plain::Text | Plain::Name | Plain::Char => Family::Text,
             Plain::Int2 | Plain::Int4 | Plain::Int8 | Plain::Float4 | Plain::Float8 | Plain::Oid => Family::Number,
             Plain::Timestamp | Plain::Timestamptz => Family::Time,
@@ -141,7 +153,8 @@ fn compared(name: &str, value: &str, staged: &Column, target: &Column) -> (Strin
             (trimmed(&here), trimmed(value))
         }
         Some(NativeType::Numeric(_) | NativeType::Bit(_) | NativeType::Varbit(_)) => (here, value.to_owned()),
-        Some(NativeType::Plain(
+        Some(NativeType::Timed(Plain::Time | Plain::Timestamp | Plain::Timestamptz, _))
+        | Some(NativeType::Plain(
             Plain::Bool
             | Plain::Int2
             | Plain::Int4
@@ -188,16 +201,22 @@ fn loss(source: &str, staged: &Column, target: &Column) -> Option<String> {
             "CASE WHEN pg_catalog.abs({source}) BETWEEN 1.4012984643248171e-45 AND 3.4028234663852886e38
              THEN {source}::pg_catalog.float4::pg_catalog.float8 <> {source} ELSE false END"
         )),
-        // A precision of the parts of a second.
-        Some(NativeType::Plain(
-            Plain::Timestamp | Plain::Timestamptz | Plain::Time | Plain::Timetz | Plain::Interval,
-        )) if target.declared.contains('(') => Some(format!(
+        // A precision of the parts of a second, or the fields that an interval has.
+        Some(NativeType::Plain(base) | NativeType::Timed(base, _)) if target.is_cut() => Some(format!(
+            "({source}::pg_catalog.{0}::{1})::pg_catalog.text <> ({source}::pg_catalog.{0})::pg_catalog.text",
+            base.as_str(),
+            target.declared
+        )),
+        Some(NativeType::Array(_)) if target.is_cut() => Some(format!(
             "({source}::{0}::{1})::pg_catalog.text <> ({source}::{0})::pg_catalog.text",
             target.plain, target.declared
         )),
+        Some(NativeType::Array(element)) if matches!(**element, NativeType::Numeric(Some(_))) => {
+            Some(format!("{source}::{0}::{1} <> {source}::{0}", target.plain, target.declared))
+        }
         _ => None,
     }
-    .filter(|_| staged.native != target.native || target.declared.contains('('))
+    .filter(|_| staged.native != target.native || target.is_cut())
 }
 
 /// Refuses a target whose columns are not the contract's. Columns of its own that take NULL or have a default

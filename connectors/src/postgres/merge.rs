@@ -3,6 +3,7 @@
 
 use super::catalog::quote;
 use super::control;
+use super::ddl;
 use super::fields::Field;
 use super::place::Fail;
 use super::publish::Run;
@@ -55,12 +56,19 @@ impl Run<'_> {
     }
 
     pub(super) fn change_and_add(&mut self, client: &mut Client, is_unique: bool) -> Result<Counts, Fail> {
+        let fixed: Vec<(String, String)> =
+            self.fields.fixed().map(|(name, differ)| (name.to_owned(), differ)).collect();
+        for (name, differ) in fixed {
+            let reason = format!("its key is there with another {name}, which the table lets nobody change");
+            self.take_different(client, &differ, &reason)?;
+        }
         let (insert, absent, key) = (self.insert(), self.absent(), self.fields.key());
         let set = |value: &dyn Fn(&Field) -> String| {
-            let parts = self.fields.beside_key().map(|field| format!("{} = {}", field.name, value(field)));
+            let parts = self.fields.changeable().map(|field| format!("{} = {}", field.name, value(field)));
             parts.collect::<Vec<_>>().join(", ")
         };
-        let update = self.fields.differ().map(|differ| {
+        let differ = self.fields.differ().filter(|_| self.fields.changeable().next().is_some());
+        let update = differ.map(|differ| {
             let (set, same) = (set(&|field| field.value.clone()), self.fields.same_key());
             let (target, from) = (&self.target.name, self.staging());
             format!("UPDATE {target} t SET {set} FROM {from} s WHERE {same} AND {differ}")
@@ -119,6 +127,11 @@ impl Run<'_> {
     /// Appending never changes a row: where the key is there with other contents, the staged row is refused.
     fn take_contradictions(&mut self, client: &mut Client) -> Result<(), Fail> {
         let Some(differ) = self.fields.differ() else { return Ok(()) };
+        self.take_different(client, &differ, "its key is there with other contents, and append changes nothing")
+    }
+
+    /// Takes out staged rows whose key is there with a row that differs.
+    fn take_different(&mut self, client: &mut Client, differ: &str, reason: &str) -> Result<(), Fail> {
         let condition = format!(
             "s.ctid = ANY (ARRAY(SELECT s.ctid FROM {} s JOIN {} t ON {} WHERE {differ} AND {}))",
             self.staging(),
@@ -126,7 +139,6 @@ impl Run<'_> {
             self.fields.same_key(),
             self.own()
         );
-        let reason = "its key is there with other contents, and append changes nothing";
         self.sieve.take(client, &condition, reason).map(|_| ())
     }
 
@@ -191,7 +203,8 @@ impl Run<'_> {
         }
         let mut wanted = key.clone();
         wanted.sort();
-        let rows = client.query(UNIQUE, &[Some(&self.target.oid.to_string())])?;
+        let sql = UNIQUE.replace("{columns}", ddl::key_columns(client.version()));
+        let rows = client.query(&sql, &[Some(&self.target.oid.to_string())])?;
         for row in rows {
             let mut names: Vec<String> = serde_json::from_str(row.text(0)?)
                 .map_err(|e| WireError::Protocol(format!("the catalogue lists an index in no known form: {e}")))?;
@@ -238,5 +251,5 @@ FROM pg_catalog.pg_index i
 CROSS JOIN LATERAL pg_catalog.unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY k(number, place)
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
 WHERE i.indrelid = $1::pg_catalog.oid AND i.indisunique AND i.indimmediate AND i.indisvalid
-  AND i.indpred IS NULL AND i.indexprs IS NULL
+  AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= {columns}
 GROUP BY i.indexrelid";

@@ -111,8 +111,12 @@ impl PgSource {
     /// Where the engine itself does not keep the key unique, the rows are looked at: two rows of one key cannot both land.
     fn check_key(&mut self, relation: &Relation, key: &[String]) -> Result<(), Problem> {
         let list = quoted(key.iter().map(String::as_str));
-        let twice =
-            format!("SELECT {list} FROM {} GROUP BY {list} HAVING pg_catalog.count(*) > 1 LIMIT 1", relation.name);
+        // A row with a NULL in its key has none; it is a bad row by itself.
+        let present = key.iter().map(|name| format!("{} IS NOT NULL", quote(name))).collect::<Vec<_>>().join(" AND ");
+        let twice = format!(
+            "SELECT {list} FROM {} WHERE {present} GROUP BY {list} HAVING pg_catalog.count(*) > 1 LIMIT 1",
+            relation.name
+        );
         let rows = self.client.query(&twice, &[]).map_err(|e| self.sql(e))?;
         let Some(row) = rows.first() else { return Ok(()) };
         let values = (0..key.len()).map(|index| row.optional(index).unwrap_or("NULL")).collect::<Vec<_>>().join(", ");
@@ -213,7 +217,11 @@ impl PgSource {
 
     /// Splits with the statement of each: ranges of blocks, or everything at once where there are none, or few rows.
     fn splits(&mut self, relation: &Relation, wide: &Contract, rows: &Rows) -> Result<(Splits, Option<u64>), Problem> {
-        let columns = quoted(wide.items.iter().map(|item| item.name.as_str()));
+        let column = |item: &Item| {
+            let cast = relation.column(&item.name).and_then(|column| column.read_as.as_ref());
+            cast.map_or_else(|| quote(&item.name), |cast| format!("{}::{cast}", quote(&item.name)))
+        };
+        let columns = wide.items.iter().map(column).collect::<Vec<_>>().join(", ");
         let select = |condition: &Option<String>| {
             let condition = condition.as_deref().unwrap_or("true");
             format!("SELECT {columns} FROM {} WHERE {condition}", relation.name)
@@ -376,12 +384,13 @@ fn movable(column: &Column) -> Result<NativeType, Problem> {
 
 /// The engine's type that a bound is cast to; none for a type without an order of its own.
 fn mark_type(native: &NativeType) -> Option<&'static str> {
-    Some(match native {
-        NativeType::Plain(Plain::Timestamp) => "timestamp",
-        NativeType::Plain(Plain::Timestamptz) => "timestamptz",
-        NativeType::Plain(Plain::Date) => "date",
-        NativeType::Plain(Plain::Int2 | Plain::Int4 | Plain::Int8 | Plain::Oid) => "bigint",
-        NativeType::Plain(Plain::Text | Plain::Name) | NativeType::Varchar(_) => "text",
+    Some(match native.plain() {
+        Some(Plain::Timestamp) => "timestamp",
+        Some(Plain::Timestamptz) => "timestamptz",
+        Some(Plain::Date) => "date",
+        Some(Plain::Int2 | Plain::Int4 | Plain::Int8 | Plain::Oid) => "bigint",
+        Some(Plain::Text | Plain::Name) => "text",
+        None if matches!(native, NativeType::Varchar(_)) => "text",
         _ => return None,
     })
 }

@@ -20,7 +20,9 @@ use posthouse_protocol::batch::Batch;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::pgcopy::decode::Decoded;
 use posthouse_protocol::pgcopy::native::Plain;
-use posthouse_protocol::pgcopy::{Decoder, Encoder, HEADER, NativeType, Shape, TRAILER, complete_prefix, encodable};
+use posthouse_protocol::pgcopy::{
+    Decoder, Encoder, HEADER, NativeType, Rewriter, Shape, TRAILER, complete_prefix, encodable,
+};
 use posthouse_protocol::problem::{Code, Problem};
 
 #[derive(Debug, Clone)]
@@ -105,6 +107,8 @@ impl Staging {
         let mut load = Load { client, staging: self, landed: 0, refused: Vec::new() };
         if self.takes(natives) {
             load.pass_through(&shape, rows)?;
+        } else if let Some(rewriter) = self.rewriter(&shape, natives) {
+            load.rewrite(rewriter, &shape, rows)?;
         } else {
             load.recode(place, &shape, rows)?;
         }
@@ -139,6 +143,17 @@ impl Staging {
         self.columns.iter().zip(natives).all(|(column, native)| lies_alike(native, column))
     }
 
+    /// For tuples that lie here alike but for columns that are text here; none where there are others.
+    fn rewriter(&self, shape: &Shape, natives: &[NativeType]) -> Option<Rewriter> {
+        let is_text = |column: &Column| column.native == Some(NativeType::Plain(Plain::Text)) && !column.is_domain;
+        let as_text = |(column, native): (&Column, &NativeType)| match lies_alike(native, column) {
+            true => Some(false),
+            false => is_text(column).then_some(true),
+        };
+        let as_text = self.columns.iter().zip(natives).map(as_text).collect::<Option<Vec<bool>>>()?;
+        Rewriter::new(shape, as_text)
+    }
+
     fn copy(&self) -> String {
         let columns = quoted(self.columns.iter().map(|column| column.name.as_str()));
         format!("COPY {} ({columns}) FROM STDIN (FORMAT binary)", self.name)
@@ -166,7 +181,7 @@ impl Load<'_> {
     /// The split as it is; only where the server refuses it are its rows looked at.
     fn pass_through(&mut self, shape: &Shape, rows: &mut dyn RawRows) -> Result<(), Fail> {
         let sql = self.staging.copy();
-        let landed = attempt(self.client, WireError::is_refusal, |client| {
+        let landed = attempt(self.client, WireError::is_refusal_of_copied, |client| {
             let mut copy = client.copy_in(&sql)?;
             while let Some(piece) = rows.next()? {
                 copy.write(piece)?;
@@ -187,45 +202,33 @@ impl Load<'_> {
 
     /// A split of which rows are refused, window by window.
     fn sift(&mut self, shape: &Shape, rows: &mut dyn RawRows) -> Result<(), Fail> {
-        let width = shape.contract().items.len();
-        let mut window = Vec::new();
-        let mut header = HEADER.len();
-        let mut wanted = WINDOW_BYTES;
-        let mut is_end = false;
-        while !is_end {
-            match rows.next()? {
-                Some(piece) => {
-                    let skipped = header.min(piece.len());
-                    header -= skipped;
-                    window.extend_from_slice(piece.get(skipped..).unwrap_or_default());
+        windows(shape, rows, &mut |window, ends, first| {
+            let describe = |index: usize| describe(shape, tuple(window, &ends, index), first + index as u64);
+            self.tuples(&Tuples { bytes: window, ends: ends.clone(), describe: &describe })
+        })
+    }
+
+    /// A split of which some columns are text here.
+    fn rewrite(&mut self, mut rewriter: Rewriter, shape: &Shape, rows: &mut dyn RawRows) -> Result<(), Fail> {
+        windows(shape, rows, &mut |window, ends, first| {
+            let (mut bytes, mut written, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+            let describe = |index: usize| describe(shape, tuple(window, &ends, index), first + index as u64);
+            for index in 0..ends.len() {
+                match rewriter.row(tuple(window, &ends, index), &mut bytes) {
+                    Ok(()) => {
+                        written.push(bytes.len());
+                        numbers.push(index);
+                    }
+                    Err(fault) => {
+                        let (key, original) = describe(index);
+                        let (reason, column) = (fault.to_string(), Some(fault.column));
+                        self.refused.push(Refused { key, reason, original, column, ..Refused::default() });
+                    }
                 }
-                None => is_end = true,
             }
-            if window.len() < wanted && !is_end {
-                continue;
-            }
-            let mut ends = Vec::new();
-            loop {
-                let from = ends.last().copied().unwrap_or(0);
-                match complete_prefix(window.get(from..).unwrap_or_default(), width, 1).map_err(Problem::from)? {
-                    (0, _) | (_, 0) => break,
-                    (length, _) => ends.push(from + length),
-                }
-            }
-            let done = ends.last().copied().unwrap_or(0);
-            // A tuple that is larger than the window is waited for.
-            wanted = if done == 0 { window.len() + WINDOW_BYTES } else { WINDOW_BYTES };
-            let first = self.landed + self.refused.len() as u64;
-            let bounds = ends.clone();
-            let describe = |index: usize| {
-                let from = index.checked_sub(1).and_then(|before| bounds.get(before)).copied().unwrap_or(0);
-                let tuple = bounds.get(index).and_then(|to| window.get(from..*to)).unwrap_or_default();
-                describe(shape, tuple, first + index as u64)
-            };
-            self.tuples(&Tuples { bytes: &window, ends, describe: &describe })?;
-            window.drain(..done);
-        }
-        Ok(())
+            let describe = |index: usize| describe(numbers.get(index).copied().unwrap_or_default());
+            self.tuples(&Tuples { bytes: &bytes, ends: written, describe: &describe })
+        })
     }
 
     /// A split some of whose columns have no place here in their native form.
@@ -303,7 +306,7 @@ impl Load<'_> {
             let bound =
                 |index: usize| index.checked_sub(1).and_then(|index| tuples.ends.get(index)).copied().unwrap_or(0);
             let bytes = tuples.bytes.get(bound(first)..bound(end)).unwrap_or_default();
-            let landed = attempt(self.client, WireError::is_refusal, |client| {
+            let landed = attempt(self.client, WireError::is_refusal_of_copied, |client| {
                 let mut copy = client.copy_in(&sql)?;
                 copy.write(&HEADER)?;
                 copy.write(bytes)?;
@@ -324,6 +327,53 @@ impl Load<'_> {
         }
         Ok(())
     }
+}
+
+/// A split's tuples, many at a time: their bytes, where each of them ends, and the number of the first.
+type Window<'a> = dyn FnMut(&[u8], Vec<usize>, u64) -> Result<(), Fail> + 'a;
+
+fn windows(shape: &Shape, rows: &mut dyn RawRows, take: &mut Window<'_>) -> Result<(), Fail> {
+    let width = shape.contract().items.len();
+    let mut window = Vec::new();
+    let mut header = HEADER.len();
+    let mut wanted = WINDOW_BYTES;
+    let mut first = 0;
+    let mut is_end = false;
+    while !is_end {
+        match rows.next()? {
+            Some(piece) => {
+                let skipped = header.min(piece.len());
+                header -= skipped;
+                window.extend_from_slice(piece.get(skipped..).unwrap_or_default());
+            }
+            None => is_end = true,
+        }
+        if window.len() < wanted && !is_end {
+            continue;
+        }
+        let mut ends = Vec::new();
+        loop {
+            let from = ends.last().copied().unwrap_or(0);
+            match complete_prefix(window.get(from..).unwrap_or_default(), width, 1).map_err(Problem::from)? {
+                (0, _) | (_, 0) => break,
+                (length, _) => ends.push(from + length),
+            }
+        }
+        let done = ends.last().copied().unwrap_or(0);
+        // A tuple that is larger than the window is waited for.
+        wanted = if done == 0 { window.len() + WINDOW_BYTES } else { WINDOW_BYTES };
+        let count = ends.len() as u64;
+        take(&window, ends, first)?;
+        first += count;
+        window.drain(..done);
+    }
+    Ok(())
+}
+
+/// One of the tuples that end there.
+fn tuple<'a>(window: &'a [u8], ends: &[usize], index: usize) -> &'a [u8] {
+    let from = index.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
+    ends.get(index).and_then(|to| window.get(from..*to)).unwrap_or_default()
 }
 
 /// Key and original of one tuple.
@@ -353,10 +403,9 @@ fn describe(shape: &Shape, tuple: &[u8], number: u64) -> (String, String) {
 fn staged_natives(place: &Place, target: Option<&Relation>, version: u32) -> Vec<NativeType> {
     let items = &place.landing.contract.items;
     match &place.natives {
-        Some(natives) if natives.iter().all(|native| ddl::sql_type(native, version).is_some()) => natives.clone(),
         Some(natives) => {
             let choose = |(item, native): (&posthouse_protocol::schema::Item, &NativeType)| {
-                let stays = encodable(item.r#type, native) && ddl::sql_type(native, version).is_some();
+                let stays = ddl::sql_type(native, version).is_some();
                 if stays { native.clone() } else { ddl::of_contract(item.r#type) }
             };
             items.iter().zip(natives).map(choose).collect()
@@ -382,9 +431,9 @@ fn like(place: &Place, target: &Relation, version: u32) -> Option<Vec<String>> {
         let native = column.native.as_ref()?;
         let alike = match &place.natives {
             Some(natives) => natives.get(index).is_some_and(|native| lies_alike(native, column)),
-            None => encodable(item.r#type, native),
+            None => encodable(item.r#type, native) && !column.has_fields(),
         };
-        if !alike || rounds(column) {
+        if !alike {
             return None;
         }
     }
@@ -408,23 +457,18 @@ fn lies_alike(native: &NativeType, column: &Column) -> bool {
         (native, NativeType::Plain(Plain::Text) | NativeType::Varchar(None)) if text(native) => true,
         (native, found) => native == found && !by_number(found),
     };
-    alike && !rounds(column)
+    alike && column.read_as.is_none() && !column.has_fields()
 }
 
 /// Whether in the binary form there stands a number of a type that each database gives by itself.
 fn by_number(native: &NativeType) -> bool {
     match native {
-        NativeType::Array(element) => **element == NativeType::Plain(Plain::Enum) || by_number(element),
+        NativeType::Array(element) => {
+            matches!(**element, NativeType::Plain(Plain::Enum) | NativeType::Array(_)) || by_number(element)
+        }
         NativeType::Composite(_) => true,
         _ => false,
     }
-}
-
-/// A precision of the parts of a second, which COPY rounds to without a word.
-fn rounds(column: &Column) -> bool {
-    let of_time = [Plain::Time, Plain::Timetz, Plain::Timestamp, Plain::Timestamptz, Plain::Interval];
-    let is_time = |native: &NativeType| of_time.iter().any(|plain| *native == NativeType::Plain(*plain));
-    column.declared.contains('(') && column.native.as_ref().is_some_and(is_time)
 }
 
 /// Whether the account may make tables in a schema; also false where there is no such schema.

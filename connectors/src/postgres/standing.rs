@@ -129,7 +129,9 @@ fn up_to(target: &Relation, mark: &str, to: &Watermark) -> Result<String, Proble
                 return Err(problem.cause("its mark lies outside of the years that a time has here"));
             }
             match native {
-                Some(NativeType::Plain(Plain::Timestamptz)) => format!("{name} <= '{text}+00'::pg_catalog.timestamptz"),
+                Some(NativeType::Plain(Plain::Timestamptz) | NativeType::Timed(Plain::Timestamptz, _)) => {
+                    format!("{name} <= '{text}+00'::pg_catalog.timestamptz")
+                }
                 // A day counts as its first instant.
                 _ => format!("{name} <= '{text}'::pg_catalog.timestamp"),
             }

@@ -14,7 +14,7 @@ pub fn encodable(r#type: ContractType, native: &NativeType) -> bool {
     match (r#type, native) {
         (ContractType::Integer | ContractType::Decimal { .. } | ContractType::Number, N::Numeric(_)) => true,
         (ContractType::Text | ContractType::Char, N::Varchar(_) | N::Bpchar(_)) => true,
-        (r#type, N::Plain(plain)) => match plain {
+        (r#type, N::Plain(plain) | N::Timed(plain, _)) => match plain {
             Plain::Bool => r#type == ContractType::Boolean,
             Plain::Int2 | Plain::Int4 | Plain::Int8 | Plain::Oid => r#type == ContractType::Integer,
             Plain::Float4 | Plain::Float8 => r#type == ContractType::Float,
@@ -136,6 +136,9 @@ fn write(value: Value<'_>, native: &NativeType, json: &mut Json, out: &mut Vec<u
         }
         (Value::Float(value), _) => put(&value.to_be_bytes()),
         (Value::Date(days), _) => put(&date(days)?.to_be_bytes()),
+        (Value::Timestamp(us), N::Timed(_, digits)) if is_finer(us, *digits) => {
+            Err("holds a time with more digits of a second than the table's column".into())
+        }
         (Value::Timestamp(us), _) => put(&timestamp(us)?.to_be_bytes()),
         (Value::Bytes(bytes), _) => put(bytes),
         (Value::Text(value), N::Plain(Plain::Uuid)) => put(&uuid(value)?),
@@ -218,6 +221,12 @@ fn timestamp(us: i64) -> Result<i64, Fault> {
             .filter(|us| (TIMESTAMP_MIN..TIMESTAMP_END).contains(us))
             .ok_or_else(|| "holds a time beyond PostgreSQL's calendar".into()),
     }
+}
+
+/// Whether a finite time has more digits of a second than these.
+fn is_finer(us: i64, digits: u8) -> bool {
+    let step = 10i64.pow(6u32.saturating_sub(digits.into()));
+    !matches!(us, i64::MAX | i64::MIN) && us % step != 0
 }
 
 /// The sixteen bytes of `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, in the one form that reads back the same.

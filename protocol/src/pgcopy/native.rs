@@ -17,6 +17,8 @@ pub enum NativeType {
     Bpchar(Option<u32>),
     Bit(u32),
     Varbit(Option<u32>),
+    /// A time of any kind, or an interval, with so many digits of a second as are declared.
+    Timed(Plain, u8),
     /// Of any dimension.
     Array(Box<NativeType>),
     Range(Box<NativeType>),
@@ -54,7 +56,7 @@ impl NativeType {
     /// What the type means to a contract; where nothing else fits, the text that the server writes.
     pub fn contract_type(&self) -> ContractType {
         match self {
-            Self::Plain(plain) => match plain {
+            Self::Plain(plain) | Self::Timed(plain, _) => match plain {
                 Plain::Bool => ContractType::Boolean,
                 Plain::Int2 | Plain::Int4 | Plain::Int8 | Plain::Oid => ContractType::Integer,
                 Plain::Float4 | Plain::Float8 => ContractType::Float,
@@ -71,6 +73,13 @@ impl NativeType {
             Self::Numeric(None) => ContractType::Number,
             Self::Bpchar(_) => ContractType::Char,
             _ => ContractType::Text,
+        }
+    }
+    /// The type without parameters that this is, whatever precision it has.
+    pub fn plain(&self) -> Option<Plain> {
+        match self {
+            Self::Plain(plain) | Self::Timed(plain, _) => Some(*plain),
+            _ => None,
         }
     }
     /// Levels of types within types; a plain type has one.
@@ -105,6 +114,7 @@ impl fmt::Display for NativeType {
             Self::Bpchar(size) => sized(f, "bpchar", *size),
             Self::Bit(size) => sized(f, "bit", Some(*size)),
             Self::Varbit(size) => sized(f, "varbit", *size),
+            Self::Timed(plain, digits) => write!(f, "{}({digits})", plain.as_str()),
             Self::Array(element) => write!(f, "{element}[]"),
             Self::Range(bound) => write!(f, "range<{bound}>"),
             Self::Multirange(bound) => write!(f, "multirange<{bound}>"),
@@ -168,7 +178,19 @@ impl<'a> Parser<'a> {
                 self.expect(">")?;
                 NativeType::Composite(fields)
             }
-            word => NativeType::Plain(Plain::ALL.iter().copied().find(|plain| plain.as_str() == word)?),
+            word => {
+                let plain = Plain::ALL.iter().copied().find(|plain| plain.as_str() == word)?;
+                match plain {
+                    Plain::Time | Plain::Timetz | Plain::Timestamp | Plain::Timestamptz | Plain::Interval
+                        if self.take("(") =>
+                    {
+                        let digits = self.number(0, SECOND_DIGITS_MAX)?;
+                        self.expect(")")?;
+                        NativeType::Timed(plain, digits as u8)
+                    }
+                    plain => NativeType::Plain(plain),
+                }
+            }
         };
         let mut left = depth;
         while self.take("[]") {
@@ -218,6 +240,8 @@ impl<'a> Parser<'a> {
 
 const CHARS_MAX: i32 = 10_485_760;
 const BITS_MAX: i32 = 83_886_080;
+/// A server of PostgreSQL's family counts in microseconds.
+const SECOND_DIGITS_MAX: i32 = 6;
 const SHOWN_CHARS: usize = 80;
 
 #[cfg(test)]
@@ -243,6 +267,9 @@ mod tests {
             "composite<text,numeric(3,1),box[]>",
             "composite<composite<composite<composite<composite<composite<composite<int4>>>>>>>",
             "range<composite<int4>>[]",
+            "timestamp(0)",
+            "timestamptz(6)[]",
+            "interval(3)",
         ];
         for text in plain.chain(others.map(str::to_owned)) {
             assert_eq!(text.parse::<NativeType>().map(|native| native.to_string()), Ok(text));
@@ -278,6 +305,9 @@ mod tests {
             "char",
             "int4[][][][][][][][]",
             "domain<int4>",
+            "timestamp(7)",
+            "timestamp()",
+            "date(3)",
             deep.as_str(),
             wide.as_str(),
         ] {

@@ -31,7 +31,7 @@ pub fn render(native: &NativeType, value: &[u8], out: &mut String) -> Result<(),
 /// Appends a value as it stands within another.
 fn element(native: &NativeType, value: &[u8], out: &mut String) -> Result<(), Fault> {
     match native {
-        NativeType::Plain(native) => plain(*native, value, out)?,
+        NativeType::Plain(native) | NativeType::Timed(native, _) => plain(*native, value, out)?,
         NativeType::Numeric(_) => Numeric::parse(value)?.shown(out)?,
         NativeType::Varchar(_) | NativeType::Bpchar(_) => out.push_str(text(value)?),
         NativeType::Bit(_) | NativeType::Varbit(_) => bits(value, out)?,

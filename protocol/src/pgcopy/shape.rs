@@ -87,7 +87,7 @@ impl Form {
             (_, ContractType::Number) => Self::Number,
             (NativeType::Bpchar(_), _) => Self::Bpchar,
             (NativeType::Varchar(_), _) => Self::Text,
-            (NativeType::Plain(plain), _) => match plain {
+            (NativeType::Plain(plain) | NativeType::Timed(plain, _), _) => match plain {
                 Plain::Bool => Self::Bool,
                 Plain::Int2 => Self::Int2,
                 Plain::Int4 => Self::Int4,

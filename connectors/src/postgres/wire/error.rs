@@ -48,6 +48,12 @@ impl WireError {
         })
     }
 
+    /// The same of rows that come by COPY in binary: what some types say of a form that they cannot read has no code of
+    /// its own. One that the server itself wrote is among them, a `tsquery` of nothing.
+    pub(crate) fn is_refusal_of_copied(&self) -> bool {
+        self.is_refusal() || (self.sqlstate() == Some(INTERNAL_ERROR) && !self.is_lost())
+    }
+
     pub(crate) fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Server(error) => Some(&error.sqlstate),
@@ -125,6 +131,7 @@ impl fmt::Display for ServerError {
     }
 }
 
+const INTERNAL_ERROR: &str = "XX000";
 /// Data exception, integrity constraint violation.
 const REFUSAL_CLASSES: &[&str] = &["22", "23"];
 /// A trigger's or function's `RAISE`, a view's check option, an index row or tuple that is too large.
@@ -162,8 +169,11 @@ mod tests {
         ] {
             let error = server(severity, state);
             assert_eq!((error.is_lost(), error.is_refusal()), (lost, refusal), "{severity} {state}");
+            assert_eq!(error.is_refusal_of_copied(), refusal, "{severity} {state}");
         }
         assert!(WireError::from(io::Error::from(io::ErrorKind::BrokenPipe)).is_lost());
         assert!(!WireError::Protocol("x".to_owned()).is_lost());
+        let unreadable = server("ERROR", "XX000");
+        assert!(unreadable.is_refusal_of_copied() && !unreadable.is_refusal());
     }
 }
