@@ -4,6 +4,8 @@
 #![expect(clippy::panic, reason = "a test's helpers end it where they fail")]
 #![expect(clippy::disallowed_methods, reason = "these tests watch real processes on the real clock")]
 
+#[path = "../support/postgres.rs"]
+mod postgres;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -18,5 +20,6 @@ mod install;
 mod parsers;
 mod readme;
 mod receipts;
+mod schemas;
 mod service;
 mod tidy;
