@@ -4,8 +4,6 @@
 #![expect(clippy::panic, reason = "a test's helpers end it where they fail")]
 #![expect(clippy::disallowed_methods, reason = "these tests watch real processes on the real clock")]
 
-#[path = "../support/postgres.rs"]
-mod postgres;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -6,7 +6,7 @@ mod drawing;
 mod random;
 mod types;
 
-use crate::postgres::Postgres;
+use crate::support::postgres::Postgres;
 use crate::support::{CONSUMER, PROVIDER, Ran, Scene, Site, long, text};
 use drawing::{Case, literal, quote};
 use std::collections::BTreeMap;

@@ -123,7 +123,7 @@ impl Case {
                 }
                 if made == Made::Number { maker.number() } else { maker.key() }
             } else if maker.random.chance(3) {
-                made = Made::Identity(*maker.random.pick(&["ALWAYS", "BY DEFAULT"]));
+                made = Made::Identity(if maker.random.chance(50) { "ALWAYS" } else { "BY DEFAULT" });
                 maker.number()
             } else if let Some(from) = self.small_integer().filter(|_| maker.random.chance(10)) {
                 made = Made::Generated(from);

@@ -243,9 +243,10 @@ impl Maker<'_> {
             // Within an array they are part of a text.
             values.push(format!("ARRAY[({})::{}]", self.random.pick(&element.bad), element.declared));
         }
-        let lands = match element.lands.own() {
-            "text" if !element.declared.starts_with("text") => "text".to_owned(),
-            own => format!("{own}[]"),
+        // What is made a text for want of a definition is one as a whole.
+        let lands = match &element.lands {
+            Lands::As(own) if own == "text" => "text".to_owned(),
+            lands => format!("{}[]", lands.own()),
         };
         Kind {
             declared,
