@@ -3,6 +3,7 @@
 //! gives the first result. Files: each is renamed to its name, then the folders are synced; a commit that was
 //! cut short runs again over all entries and ends at the same. Only [`Committed`] leads to a statement.
 
+use crate::config::RowLimit;
 use crate::stage::{Place, Stage, Staged};
 use crate::store::exchange::{self, LandedFile, LandingEntry, Whole};
 use crate::store::{Side, Store, quarantine};
@@ -51,7 +52,7 @@ pub struct Commit<'a> {
     pub write: Write,
     pub proof: Proof,
     /// More quarantined rows than these, the provider's too, and nothing is published.
-    pub quarantine_max: Option<u64>,
+    pub quarantine_max: Option<RowLimit>,
     /// The whole list: a mirror deletes nothing that may still be there.
     pub left_out: &'a [LeftOut],
 }
@@ -64,7 +65,9 @@ impl Staged {
             Place::Folder(_) => counts.rows_deleted = commit.publish_folder(stage).await?,
             Place::Table(_) => {
                 let before = counts.rows_read.saturating_sub(counts.rows_sent + counts.rows_filtered);
-                let published = commit.publish_table(stage, before + counts.rows_quarantined).await?;
+                let quarantined = before + counts.rows_quarantined;
+                let max = commit.quarantine_max.map(|limit| limit.of(counts.rows_read));
+                let published = commit.publish_table(stage, max.map(|max| max.saturating_sub(quarantined))).await?;
                 counts.rows_landed = published.rows;
                 counts.rows_quarantined += published.quarantined;
                 counts.rows_deleted = published.deleted;
@@ -77,8 +80,7 @@ impl Staged {
 
 impl Commit<'_> {
     /// Rows that the table refuses are kept here too, as those are that were refused before.
-    async fn publish_table(&self, stage: &Arc<Stage>, quarantined: u64) -> Result<Published, Problem> {
-        let refused_max = self.quarantine_max.map(|max| max.saturating_sub(quarantined));
+    async fn publish_table(&self, stage: &Arc<Stage>, refused_max: Option<u64>) -> Result<Published, Problem> {
         let stage = stage.clone();
         let (published, refused) = self
             .blocking(move || {

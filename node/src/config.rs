@@ -7,7 +7,7 @@ mod job;
 mod read;
 mod resource;
 
-pub use job::{Job, Kind, Overlap, Schedule, Target};
+pub use job::{Job, Kind, Overlap, RowLimit, Schedule, Target};
 pub use resource::{Origin, Resource};
 
 use crate::schedule::Window;

@@ -101,6 +101,7 @@ impl Trace {
     /// Adds an event at the present virtual time.
     pub fn event(&self, machine: &str, what: &str) {
         let at = elapsed().as_nanos();
+        tracing::trace!(target: "trace", at, machine, what);
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bytes = std::mem::take(&mut state.0);
         bytes.extend_from_slice(format!("{at} {machine} {what}").as_bytes());

@@ -1,7 +1,8 @@
 //! The whole exchange under turmoil: a coordinator and two nodes in one process, on simulated machines, lines
 //! and clocks. A seed decides what is lost, cut and crashed and when; afterwards the oracle compares what
 //! landed with what was there, and what the centre holds with both. A failing seed is run alone, with its log,
-//! by `SEED=7 cargo test --test sim`; `SEEDS=100` runs that many.
+//! by `SEED=7 cargo test --test sim`, every event of its trace with `POSTHOUSE_LOG=off,trace=trace` too; `SEEDS=100`
+//! runs that many.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end it where they fail")]
 
@@ -16,7 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[test]
 fn whatever_is_lost_cut_or_crashed_everything_receipted_is_there_and_nothing_else() {
     if let Some(seed) = number("SEED") {
-        let _ = tracing_subscriber::fmt().with_env_filter("info,turmoil=warn").with_test_writer().try_init();
+        let filter = std::env::var("POSTHOUSE_LOG").unwrap_or_else(|_| "info,turmoil=warn".to_owned());
+        let _ = tracing_subscriber::fmt().without_time().with_env_filter(filter).with_test_writer().try_init();
         println!("seed {seed}: {:?}", drive::run(seed));
         return;
     }

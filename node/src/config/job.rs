@@ -3,11 +3,12 @@
 use super::TIMEZONE_DEFAULT;
 use super::read::{Place, bad_name};
 use crate::schedule::{Cron, zone};
-use posthouse_platform::settings::{Interval, Table, nearest, say};
+use posthouse_platform::settings::{FromValue, Interval, Say, Table, nearest, say};
 use posthouse_protocol::id::{JobId, NodeId, ResourceId, ResourceRef};
 use posthouse_protocol::job::{Mode, Write};
 use posthouse_protocol::statement::Proof;
 use std::path::PathBuf;
+use toml::de::DeValue;
 
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -21,10 +22,42 @@ pub struct Job {
     pub schedule: Schedule,
     pub proof: Proof,
     /// More quarantined rows than this stop the transfer; None = never.
-    pub quarantine_max: Option<u64>,
+    pub quarantine_max: Option<RowLimit>,
     pub overlap: Overlap,
     /// A run missed while the node was off is made up once.
     pub missed_once: bool,
+}
+
+/// How many rows of a transfer: so many, or a share of those that were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowLimit {
+    Rows(u64),
+    /// In millionths.
+    Share(u32),
+}
+
+impl RowLimit {
+    /// In rows, where `read` were read.
+    pub fn of(self, read: u64) -> u64 {
+        match self {
+            Self::Rows(rows) => rows,
+            Self::Share(millionths) => (u128::from(read) * u128::from(millionths) / 1_000_000) as u64,
+        }
+    }
+}
+
+impl FromValue for RowLimit {
+    fn from_value(value: &DeValue<'_>) -> Result<Self, Say> {
+        let Some(text) = value.as_str() else { return u64::from_value(value).map(Self::Rows) };
+        let share = text.trim().strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        match share.filter(|share| (0.0..=100.0).contains(share)) {
+            Some(share) => Ok(Self::Share((share * 10_000.0).round() as u32)),
+            None => Err(say(
+                format!("`{text}` is neither a number of rows nor a share such as \"0.5%\""),
+                format!("`{text}` 既不是行数，也不是比例；写法如 \"0.5%\""),
+            )),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -262,3 +262,17 @@ fn a_connection_may_have_hours_of_its_own() {
     let wrong = "[connection.db]\nkind = \"sqlite\"\npath = \"a.db\"\nwindow = \"at night\"\n";
     assert!(only(wrong).starts_with("it is two times of the day"), "{}", only(wrong));
 }
+
+#[test]
+fn rows_in_quarantine_are_limited_by_number_or_by_share() {
+    let job = |max: &str| {
+        let job = "[connection.db]\nkind = \"sqlite\"\npath = \"a.db\"\n[[job]]\nname = \"take\"\nresource = \"police.test.example/people\"\ninto = { connection = \"db\", table = \"people\" }\n";
+        format!("{job}quarantine_max = {max}\n")
+    };
+    let limit = |max: &str| read(&job(max)).unwrap().jobs.values().next().unwrap().quarantine_max.unwrap();
+    assert_eq!((limit("1000").of(10), limit("\"0.5%\"").of(1_999), limit("\"0%\"").of(1_999)), (1_000, 9, 0));
+    assert_eq!(limit("\"100 %\"").of(u64::MAX), u64::MAX);
+    for wrong in ["\"half\"", "\"101%\"", "\"-1%\"", "\"NaN%\""] {
+        assert!(only(&job(wrong)).contains("neither a number of rows nor a share"), "{wrong}");
+    }
+}

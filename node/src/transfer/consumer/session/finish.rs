@@ -41,7 +41,8 @@ impl Session<'_> {
             Place::Folder(_) => None,
         };
         if let Some(splits) = &splits {
-            self.check_quarantine(splits.quarantined)?;
+            let read = statement.manifest().map(|manifest| manifest.counts.rows_read);
+            self.check_quarantine(splits.quarantined, read)?;
         }
         let digest = handover.digest.map(|(sum, count)| RowDigest { sum: sum.into(), count });
         let handed = HandedOver { statement: &statement, digest, salt };

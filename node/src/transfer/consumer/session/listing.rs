@@ -1,6 +1,7 @@
 //! Entries that the provider lists: what is here of each, what begins anew or is left out, and what is complete.
 
 use super::{Done, Session};
+use crate::config::RowLimit;
 use crate::stage::Answer;
 use crate::store::exchange::{self, Whole};
 use crate::transfer::{blocking, steady};
@@ -40,7 +41,7 @@ impl Session<'_> {
         if let EntryKind::Split(counts) = &entry.kind {
             rows = counts.sent;
             self.listing.quarantined += counts.quarantined;
-            self.check_quarantine(0)?;
+            self.check_quarantine(0, None)?;
         }
         self.run.registered.show(|live| {
             live.bytes_total += entry.size;
@@ -50,13 +51,16 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Whether the job still goes on, with so many rows put aside here.
-    pub(super) fn check_quarantine(&self, here: u64) -> Result<(), Problem> {
+    /// Whether the job still goes on, with so many rows put aside here. A share of the rows that were `read` is known
+    /// once all were.
+    pub(super) fn check_quarantine(&self, here: u64, read: Option<u64>) -> Result<(), Problem> {
         let rows = self.listing.quarantined + here;
-        match self.job.quarantine_max {
-            Some(max) if rows > max => Err(Problem::new(Code::RowsRefused).with("rows", rows)),
-            _ => Ok(()),
-        }
+        let max = match (self.job.quarantine_max, read) {
+            (Some(RowLimit::Rows(max)), _) => max,
+            (Some(limit), Some(read)) => limit.of(read),
+            _ => return Ok(()),
+        };
+        if rows > max { Err(Problem::new(Code::RowsRefused).with("rows", rows)) } else { Ok(()) }
     }
 
     /// What is here of the entries listed lately?
