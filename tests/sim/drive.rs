@@ -127,6 +127,11 @@ impl Scene<'_> {
                 .as_ref()
                 .is_some_and(|balance| balance.counts.pending == 0 && balance.counts.matched as usize >= settled)
         });
+        // The centre may know more by now than what either node has last noted of itself.
+        let noted = self.sim.elapsed() + 5 * machines::NOTED_EVERY;
+        while self.sim.elapsed() < noted {
+            self.step();
+        }
         let notes = self.board.lock();
         let balance = notes.balance.as_ref().unwrap();
         self.oracle.judge(&self.sources, &notes.rows[PROVIDER], &notes.rows[CONSUMER], balance);

@@ -80,7 +80,7 @@ pub(crate) async fn coordinator(machine: Machine, board: Board, folder: PathBuf)
             let answer = coordinator.ask(Request::Reconcile { day: None }).await?;
             board.lock().balance = Some(serde_json::from_value(answer.done).unwrap());
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(NOTED_EVERY).await;
     }
 }
 
@@ -116,7 +116,7 @@ pub(crate) async fn node(
         }
         let rows = node.context().store.read(|db| transfers::list(db, &transfers::Filter::default())).await?;
         board.lock().rows.insert(name, rows);
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(NOTED_EVERY).await;
     }
 }
 
@@ -177,3 +177,6 @@ path = "{folder}/permits.db"
 "#
     )
 }
+
+/// How often a machine notes how it stands.
+pub(crate) const NOTED_EVERY: Duration = Duration::from_millis(200);

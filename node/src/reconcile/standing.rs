@@ -149,4 +149,4 @@ impl Comparison {
 
 /// Rows of a standing table that are read for each that moved, and how many in any case.
 const STANDING_SHARE: u64 = 10;
-const STANDING_ROWS: u64 = 100_000;
+const STANDING_ROWS: u64 = 500_000;
