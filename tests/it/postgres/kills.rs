@@ -2,6 +2,8 @@
 //! nothing doubled, staged splits stay staged, and readers of the target see whole tables only. 10 kills
 //! ordinarily, 50 in the long run.
 
+#![expect(clippy::print_stdout, reason = "a scene of many kills tells what became of each")]
+
 use super::{Job, Pair, look};
 use crate::support::postgres::Postgres;
 use crate::support::{CONSUMER, long, posthouse, wait_for};

@@ -57,7 +57,8 @@ fn assert_told(pair: &Pair, end: &Value) {
         );
         let kept = pair.destination.value(&kept);
         assert!(kept.contains(reason), "{id}: {kept}");
-        let row = at_the_node.iter().find(|row| row["key"] == id.to_string()).expect("it is kept at the node");
+        let key = id.to_string();
+        let row = at_the_node.iter().find(|row| row["key"] == key.as_str()).expect("it is kept at the node");
         assert!(row["reason"].as_str().is_some_and(|text| text.contains(reason)), "{row}");
         assert!(row["original"].as_str().is_some_and(|text| text.contains(&id.to_string())), "{row}");
     }
