@@ -4,6 +4,7 @@
 
 use crate::crash::{assert_balanced, one_struck_run, transfers};
 use crate::exchange::{assert_settled, folder, make_table, table, table_print};
+use crate::support::lossy::is_possible;
 use crate::support::{CONSUMER, PROVIDER, Role, Scene, Site, compare_folders, long, posthouse, wait_for};
 use std::path::Path;
 use std::time::Duration;
@@ -35,6 +36,9 @@ fn a_folder_survives_power_cuts_of_the_consumer() {
 
 #[test]
 fn a_disk_that_cannot_sync_gets_no_receipt() {
+    if !is_possible() {
+        return;
+    }
     let data = tempfile::tempdir().expect("a folder");
     let source = data.path().join("source.db");
     make_table(&source, 20_000);
@@ -55,6 +59,9 @@ fn a_disk_that_cannot_sync_gets_no_receipt() {
 }
 
 fn table_under_cuts(role: Role) {
+    if !is_possible() {
+        return;
+    }
     let data = tempfile::tempdir().expect("a folder");
     let source = data.path().join("source.db");
     make_table(&source, 100_000);
@@ -75,6 +82,9 @@ fn table_under_cuts(role: Role) {
 }
 
 fn folder_under_cuts(role: Role) {
+    if !is_possible() {
+        return;
+    }
     let source = tempfile::tempdir().expect("a folder");
     for number in 0..40_u32 {
         let mut content = vec![0; if number < 4 { 8 << 20 } else { 40_000 }];

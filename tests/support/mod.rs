@@ -1,7 +1,7 @@
 //! Two nodes and a coordinator as real processes of the built program, in a temporary folder.
 //! Everything is done through the command line, as an operator would; nothing reaches inside.
 
-mod lossy;
+pub(crate) mod lossy;
 pub(crate) mod postgres;
 
 use lossy::LossyDisk;
