@@ -12,6 +12,7 @@ use model::{Content, Kind, Model, Node, Random, Refused, Rename};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -68,9 +69,21 @@ impl LossyDisk {
         self.mounted = Some(session.expect("FUSE mounts: /dev/fuse is there, and fusermount3 or root's rights"));
     }
     fn detach(&mut self) {
-        if let Some(session) = self.mounted.take() {
-            session.umount_and_join().expect("nobody uses the disk any more");
+        let Some(session) = self.mounted.take() else { return };
+        // A child that another test has begun to start may hold our open files until it has become its own program.
+        let unmount = || {
+            UNMOUNT.iter().any(|words| {
+                let mut command = silent(words[0]);
+                command.args(&words[1..]).arg(&self.at).status().is_ok_and(|status| status.success())
+            })
+        };
+        let mut tries = 0;
+        while !unmount() {
+            tries += 1;
+            assert!(tries < 100, "somebody uses the disk still");
+            std::thread::sleep(Duration::from_millis(50));
         }
+        session.join().expect("it ends once it is unmounted");
     }
 }
 
@@ -79,6 +92,15 @@ impl Drop for LossyDisk {
         self.mounted.take().map(BackgroundSession::umount_and_join);
     }
 }
+
+fn silent(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// As root, and as anybody else.
+const UNMOUNT: [&[&str]; 2] = [&["umount"], &["fusermount3", "-u"]];
 
 struct Mounted(Arc<Mutex<Model>>);
 
