@@ -13,10 +13,15 @@ mod oracle;
 mod sources;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Two runs of one seed beside each other in one process do not give the same trace.
+static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
 fn whatever_is_lost_cut_or_crashed_everything_receipted_is_there_and_nothing_else() {
     if let Some(seed) = number("SEED") {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let filter = std::env::var("POSTHOUSE_LOG").unwrap_or_else(|_| "info,turmoil=warn".to_owned());
         let _ = tracing_subscriber::fmt().without_time().with_env_filter(filter).with_test_writer().try_init();
         println!("seed {seed}: {:?}", drive::run(seed));
@@ -45,6 +50,7 @@ fn whatever_is_lost_cut_or_crashed_everything_receipted_is_there_and_nothing_els
 
 #[test]
 fn the_same_seed_gives_the_same_trace_twice() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = number("SEED").unwrap_or(3);
     let (first, second) = (drive::run(seed), drive::run(seed));
     assert_eq!(first, second);
