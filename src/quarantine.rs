@@ -4,21 +4,13 @@
 use crate::job::read;
 use crate::node::ask;
 use crate::render::{Screen, count};
+use crate::transfer::One;
 use crate::{Done, Outcome};
 use posthouse_node::admin::{QuarantineRow, Quarantined, Request, Started};
 use posthouse_node::store::Side;
 use posthouse_protocol::id::{JobId, TransferId};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-
-#[derive(clap::Args)]
-pub(crate) struct One {
-    /// The node's configuration file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// The transfer's id
-    id: TransferId,
-}
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Verb {

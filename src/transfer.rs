@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 pub(crate) struct One {
     /// The node's configuration file
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    pub(crate) config: PathBuf,
     /// The transfer's id
-    id: TransferId,
+    pub(crate) id: TransferId,
 }
 
 #[derive(clap::Subcommand)]
