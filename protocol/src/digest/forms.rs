@@ -50,6 +50,15 @@ impl Forms {
     }
     /// Gives the hash of each row, in their order, and forgets them.
     pub(crate) fn hash(&mut self, mut into: impl FnMut(RowHash)) {
+        self.hash_all();
+        let Self { rows, hashes, key_hashes, .. } = self;
+        for (row, (hash, key_hash)) in rows.iter().zip(hashes.iter().zip(&*key_hashes)) {
+            into(RowHash { row: row.row, bucket: bucket_of(key_hash), hash: *hash });
+        }
+        self.clear();
+    }
+    /// Apart from what takes the hashes, so that it is compiled here, whoever calls.
+    fn hash_all(&mut self) {
         let Self { key, bytes, rows, hashes, key_hashes } = self;
         let form = |from: usize, to: usize| bytes.get(from..to).unwrap_or_default();
         lanes::keyed_hashes(key, rows.iter().map(|row| form(row.start, row.end)), hashes);
@@ -58,10 +67,6 @@ impl Forms {
         } else {
             key_hashes.clone_from(hashes);
         }
-        for (row, (hash, key_hash)) in rows.iter().zip(hashes.iter().zip(&*key_hashes)) {
-            into(RowHash { row: row.row, bucket: bucket_of(key_hash), hash: *hash });
-        }
-        self.clear();
     }
 }
 
