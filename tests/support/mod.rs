@@ -107,8 +107,8 @@ impl Daemon {
     }
 
     /// Words before the command line from the next start on.
-    pub(crate) fn start_under(&mut self, prefix: &[&str]) {
-        self.prefix = words(prefix);
+    pub(crate) fn start_under(&mut self, prefix: &[String]) {
+        self.prefix = prefix.to_vec();
     }
 
     /// SIGKILL, as a power cut of the process would be.
