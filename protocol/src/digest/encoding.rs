@@ -62,7 +62,7 @@ pub(super) fn encode(
         Column::Text(array) => bytes(TEXT, value!(array).as_bytes(), out),
         Column::Char(array) => bytes(TEXT, value!(array).trim_end_matches(' ').as_bytes(), out),
         Column::Bytes(array) => bytes(TEXT, value!(array), out),
-        Column::Json(array) => json(value!(array), canonicalizer, out).map_err(|e| BatchError::Column {
+        Column::Json(array) => json(value!(array).as_bytes(), canonicalizer, out).map_err(|e| BatchError::Column {
             column: batch.record().schema().fields().get(index).map_or_else(String::new, |f| f.name().clone()),
             what: format!("holds text that is not JSON: {e}"),
         })?,
@@ -116,16 +116,31 @@ pub(crate) fn bytes(tag: u8, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(value);
 }
 
+/// As [`bytes`], of the first so many of `of`; a short value is copied in one step, which it shares with what follows.
+#[inline]
+pub(crate) fn beginning(tag: u8, length: usize, of: &[u8], out: &mut Vec<u8>) {
+    match of.first_chunk::<SHORT>() {
+        Some(short) if length <= SHORT => {
+            out.extend_from_slice(&head(tag, length));
+            let end = out.len() + length;
+            out.extend_from_slice(short);
+            out.truncate(end);
+        }
+        _ => bytes(tag, of.get(..length).unwrap_or(of), out),
+    }
+}
+
 /// What stands before the bytes of a value: Arrow's own offsets bound it to 31 bits.
 pub(crate) fn head(tag: u8, length: usize) -> [u8; 5] {
     let [a, b, c, d] = (length as u32).to_le_bytes();
     [tag, a, b, c, d]
 }
 
-pub(crate) fn json(text: &str, canonicalizer: &mut Canonicalizer, out: &mut Vec<u8>) -> Result<(), JsonError> {
+/// The bytes are UTF-8, or are found out elsewhere.
+pub(crate) fn json(text: &[u8], canonicalizer: &mut Canonicalizer, out: &mut Vec<u8>) -> Result<(), JsonError> {
     let start = out.len();
     out.extend_from_slice(&head(JSON, 0));
-    canonicalizer.write(text, out)?;
+    canonicalizer.write_bytes(text, out)?;
     let length = out.len() - start - 5;
     if let Some(place) = out.get_mut(start..start + 5) {
         place.copy_from_slice(&head(JSON, length));
@@ -133,6 +148,7 @@ pub(crate) fn json(text: &str, canonicalizer: &mut Canonicalizer, out: &mut Vec<
     Ok(())
 }
 
+const SHORT: usize = 32;
 pub(crate) const NULL: u8 = 0;
 const NUMBER: u8 = 1;
 const DECIMAL: u8 = 2;

@@ -3,6 +3,8 @@
 //! so that `1.50`, `15e-1` and `1.5` are one number and none is rounded. A text with a member twice, a lone
 //! surrogate or too much nesting has no canonical form.
 
+use std::io::Write;
+
 /// Why a text has no canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {at}")]
@@ -29,22 +31,28 @@ struct Member {
     start: usize,
     name_end: usize,
     end: usize,
+    /// Whether its name is of ASCII alone and has no escapes.
+    is_plain: bool,
 }
 
 impl Canonicalizer {
     /// Appends the canonical form of one JSON text.
     pub fn write(&mut self, text: &str, out: &mut Vec<u8>) -> Result<(), JsonError> {
+        self.write_bytes(text.as_bytes(), out)
+    }
+
+    /// Likewise, of bytes that are UTF-8 or are found out elsewhere: they make a form too, which means nothing.
+    pub(crate) fn write_bytes(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), JsonError> {
         self.members.clear();
-        let mut parser = Parser { text, bytes: text.as_bytes(), at: 0, kept: self };
+        let mut parser = Parser { bytes, at: 0, kept: self };
         parser.blanks();
         parser.value(out, 0)?;
         parser.blanks();
-        if parser.at == text.len() { Ok(()) } else { parser.wrong("more follows the value") }
+        if parser.at == bytes.len() { Ok(()) } else { parser.wrong("more follows the value") }
     }
 }
 
 struct Parser<'a> {
-    text: &'a str,
     bytes: &'a [u8],
     at: usize,
     kept: &'a mut Canonicalizer,
@@ -58,7 +66,7 @@ impl<'a> Parser<'a> {
         match self.peek() {
             Some(b'{') => self.object(out, depth),
             Some(b'[') => self.array(out, depth),
-            Some(b'"') => self.string(out),
+            Some(b'"') => self.string(out).map(|_| ()),
             Some(b'-' | b'0'..=b'9') => self.number(out),
             Some(b't') => self.word("true", out),
             Some(b'f') => self.word("false", out),
@@ -80,7 +88,7 @@ impl<'a> Parser<'a> {
                     return self.wrong("a member's name is missing");
                 }
                 let start = out.len();
-                self.string(out)?;
+                let is_plain = self.string(out)?;
                 let name_end = out.len();
                 self.blanks();
                 if !self.take(b':') {
@@ -89,7 +97,7 @@ impl<'a> Parser<'a> {
                 self.blanks();
                 out.push(b':');
                 self.value(out, depth + 1)?;
-                let member = Member { start, name_end, end: out.len() };
+                let member = Member { start, name_end, end: out.len(), is_plain };
                 if self.kept.members.len() > first
                     && let Some(before) = self.kept.members.last()
                 {
@@ -157,21 +165,30 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn string(&mut self, out: &mut Vec<u8>) -> Result<(), JsonError> {
+    /// Whether it is of ASCII alone and has no escapes.
+    fn string(&mut self, out: &mut Vec<u8>) -> Result<bool, JsonError> {
+        // Most strings are copied as they stand, with their quotes.
+        let mut from = self.at;
         self.at += 1;
-        out.push(b'"');
+        let mut is_plain = true;
         loop {
             let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len());
-            out.extend_from_slice(rest.get(..plain).unwrap_or_default());
-            self.at += plain;
+            let mut joined = 0;
+            let special = |byte: &u8| {
+                joined |= byte;
+                matches!(byte, b'"' | b'\\' | 0..0x20)
+            };
+            self.at += rest.iter().position(special).unwrap_or(rest.len());
+            is_plain &= joined.is_ascii();
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    out.push(b'"');
-                    return Ok(());
+                    out.extend_from_slice(self.bytes.get(from..self.at).unwrap_or_default());
+                    return Ok(is_plain);
                 }
                 Some(b'\\') => {
+                    out.extend_from_slice(self.bytes.get(from..self.at).unwrap_or_default());
+                    is_plain = false;
                     self.at += 1;
                     let escape = self.peek();
                     self.at += 1;
@@ -186,6 +203,7 @@ impl<'a> Parser<'a> {
                         _ => return self.wrong("an escape is not known"),
                     };
                     write_char(c, out);
+                    from = self.at;
                 }
                 Some(_) => return self.wrong("a control character stands in a string"),
                 None => return self.wrong("a string does not end"),
@@ -214,17 +232,26 @@ impl<'a> Parser<'a> {
     }
 
     fn hex(&mut self) -> Result<u32, JsonError> {
-        let digits = self.text.get(self.at..self.at + 4).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
-        match digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()) {
-            Some(code) => {
+        let digits = self.bytes.get(self.at..self.at + 4).unwrap_or_default();
+        let digit = |digit: &u8| char::from(*digit).to_digit(16);
+        match digits.iter().map(digit).try_fold(0, |code, digit| Some(code * 16 + digit?)) {
+            Some(code) if digits.len() == 4 => {
                 self.at += 4;
                 Ok(code)
             }
-            None => self.wrong("an escape has not four hexadecimal digits"),
+            _ => self.wrong("an escape has not four hexadecimal digits"),
         }
     }
 
     fn number(&mut self, out: &mut Vec<u8>) -> Result<(), JsonError> {
+        // A digit that stands alone is the most common number, and its own form.
+        if let Some([digit @ b'0'..=b'9', after, ..]) = self.bytes.get(self.at..)
+            && !matches!(after, b'0'..=b'9' | b'.' | b'e' | b'E')
+        {
+            self.at += 1;
+            out.push(*digit);
+            return Ok(());
+        }
         let negative = self.take(b'-');
         let whole = self.digits();
         if whole.is_empty() || (whole.len() > 1 && whole.starts_with(b"0")) {
@@ -264,8 +291,8 @@ impl<'a> Parser<'a> {
         out.extend_from_slice(whole);
         out.extend_from_slice(fraction);
         if exponent != 0 {
-            out.push(b'e');
-            out.extend_from_slice(exponent.to_string().as_bytes());
+            // Memory never refuses.
+            let _ = write!(out, "e{exponent}");
         }
         Ok(())
     }
@@ -320,10 +347,8 @@ impl<'a> Parser<'a> {
 /// The order of two members' names by their UTF-16 units.
 fn order(a: &Member, b: &Member, out: &[u8]) -> std::cmp::Ordering {
     let name = |member: &Member| out.get(member.start + 1..member.name_end - 1).unwrap_or_default();
-    let (a, b) = (name(a), name(b));
-    let plain = |name: &[u8]| name.iter().all(|byte| byte.is_ascii() && *byte != b'\\');
-    // Without escapes and beyond ASCII alone the written bytes have another order than what they mean.
-    if plain(a) && plain(b) { a.cmp(b) } else { units(a).cmp(&units(b)) }
+    // With escapes or beyond ASCII the written bytes have another order than what they mean.
+    if a.is_plain && b.is_plain { name(a).cmp(name(b)) } else { units(name(a)).cmp(&units(name(b))) }
 }
 
 /// The UTF-16 units of what is written in its canonical form.

@@ -90,10 +90,16 @@ impl RowHasher {
                     if length > large {
                         return Ok(Step::Large);
                     }
-                    let Some((value, after)) = after.split_at_checked(length) else { return Ok(Step::More) };
+                    let field = after;
+                    let Some((value, after)) = field.split_at_checked(length) else { return Ok(Step::More) };
                     if column.form == Form::Text {
                         self.texts.push(row, index, value);
-                        encoding::bytes(TEXT, value, out);
+                        encoding::beginning(TEXT, length, field, out);
+                    } else if matches!(column.form, Form::Json | Form::Jsonb) {
+                        let json = json_bytes(column.form, value).map_err(|fault| column.error(row, fault))?;
+                        self.texts.push(row, index, json);
+                        encoding::json(json, &mut self.scratch.canonicalizer, out)
+                            .map_err(|error| column.error(row, not_json(error)))?;
                     } else if let Err(fault) = encode(column, value, out, &mut self.scratch) {
                         return Err(column.error(row, fault));
                     }
@@ -224,7 +230,7 @@ pub(super) fn encode(column: &Column, value: &[u8], out: &mut Vec<u8>, scratch: 
         Form::Bpchar => encoding::bytes(TEXT, held(text(value)?)?.trim_end_matches(' ').as_bytes(), out),
         Form::Json | Form::Jsonb => {
             let text = held(json(column.form, value)?)?;
-            encoding::json(text, &mut scratch.canonicalizer, out).map_err(not_json)?;
+            encoding::json(text.as_bytes(), &mut scratch.canonicalizer, out).map_err(not_json)?;
         }
         Form::Number => {
             scratch.rendered.clear();
@@ -250,10 +256,14 @@ pub(super) fn boolean(value: &[u8]) -> Result<bool, Fault> {
 
 /// The text of a json, or of a jsonb behind its version.
 pub(super) fn json(form: Form, value: &[u8]) -> Result<&str, Fault> {
+    text(json_bytes(form, value)?)
+}
+
+fn json_bytes(form: Form, value: &[u8]) -> Result<&[u8], Fault> {
     match (form, value) {
-        (Form::Jsonb, [1, rest @ ..]) => text(rest),
+        (Form::Jsonb, [1, rest @ ..]) => Ok(rest),
         (Form::Jsonb, _) => Err("is jsonb of an unknown version".into()),
-        _ => text(value),
+        _ => Ok(value),
     }
 }
 
