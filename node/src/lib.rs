@@ -31,6 +31,7 @@ pub mod store;
 // The rooms of the way of the data, and what runs a transfer through them.
 #[macro_use]
 pub mod crash;
+pub mod buffers;
 pub mod commit;
 pub mod extract;
 pub mod receive;

@@ -2,6 +2,8 @@
 //! The machine says before a body is read whether it is wanted; a body is hashed at its place, and only a
 //! [`VerifiedChunk`] goes on to `stage`. A bad chunk is asked again. Nothing here is durable.
 
+use crate::buffers::Buffers;
+use bytes::Bytes;
 use posthouse_platform::blocking::Blocking;
 use posthouse_platform::endpoint::Reader;
 use posthouse_protocol::chunk::{self, CHUNK_HEADER_BYTES, ChunkHeader, Layout, VerifiedChunk};
@@ -31,6 +33,7 @@ pub struct Receiving {
     pub machine: Arc<Mutex<Consumer>>,
     pub blocking: Arc<dyn Blocking>,
     pub provider: NodeId,
+    pub buffers: Arc<Buffers>,
     pub out: mpsc::Sender<Received>,
 }
 
@@ -63,12 +66,14 @@ impl Receiving {
         let expected = self.machine.lock().unwrap_or_else(PoisonError::into_inner).expect(&header)?;
         match expected {
             Expected::Take(layout) => {
-                let mut body = Vec::with_capacity(header.wire_bytes as usize);
-                let read = reader.take(u64::from(header.wire_bytes)).read_to_end(&mut body).await;
-                if read.map_err(|e| self.lost(e))? < header.wire_bytes as usize {
-                    return Err(self.lost(io::Error::from(io::ErrorKind::UnexpectedEof)));
+                let mut body = self.buffers.take(header.wire_bytes as usize);
+                let mut rest = reader.take(u64::from(header.wire_bytes));
+                while body.len() < header.wire_bytes as usize {
+                    if rest.read_buf(&mut body).await.map_err(|e| self.lost(e))? == 0 {
+                        return Err(self.lost(io::Error::from(io::ErrorKind::UnexpectedEof)));
+                    }
                 }
-                self.verify(header, layout, body, hashing).await;
+                self.verify(header, layout, self.buffers.filled(body), hashing).await;
             }
             Expected::Skip => {
                 let mut body = reader.take(u64::from(header.wire_bytes));
@@ -84,9 +89,9 @@ impl Receiving {
     }
 
     /// Long bodies are hashed on other threads, while the next one is read.
-    async fn verify(&self, header: ChunkHeader, layout: Layout, body: Vec<u8>, hashing: &Arc<Semaphore>) {
+    async fn verify(&self, header: ChunkHeader, layout: Layout, body: Bytes, hashing: &Arc<Semaphore>) {
         let check = move || {
-            let content = chunk::unpack(&header, body.into())?;
+            let content = chunk::unpack(&header, body)?;
             VerifiedChunk::verify(&header, layout, content)
         };
         if header.bytes <= INLINE_BYTES {
@@ -123,7 +128,8 @@ fn received(header: ChunkHeader, checked: Result<VerifiedChunk, chunk::ChunkErro
     }
 }
 
-const BUFFER_BYTES: usize = 256 << 10;
+/// For headers and small bodies; what is longer goes past it.
+const BUFFER_BYTES: usize = 64 << 10;
 /// Up to here a hash takes less time than handing it to another thread.
 const INLINE_BYTES: u32 = 32 << 10;
 /// Bodies of one channel that are hashed while the next is read.

@@ -8,6 +8,7 @@ use minicbor::bytes::ByteArray;
 use posthouse_connectors::BadRow;
 use posthouse_platform::disk::{Disk, is_full};
 use posthouse_protocol::batch::BatchWriter;
+use posthouse_protocol::chunk::{ChunkHasher, ChunkHashes};
 use posthouse_protocol::digest::{BucketDigest, Digester, RowDigest, RowHash};
 use posthouse_protocol::format::Native;
 use posthouse_protocol::frame::{Offer, Request};
@@ -19,18 +20,24 @@ use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::Provider;
 use posthouse_protocol::schema::Contract;
 use posthouse_protocol::time::Timestamp;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// One transfer's folder in the spool.
 #[derive(Clone)]
 pub struct Spool {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
+    /// Of the splits that this process sealed, the values of their chunks: they are sent without being hashed again.
+    values: Arc<Mutex<BTreeMap<u64, ChunkValues>>>,
 }
+
+/// The values of a file's chunks, in their order.
+pub type ChunkValues = Arc<[[u8; 32]]>;
 
 /// A split that is durable in the spool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,11 +110,16 @@ impl Spool {
     pub fn open(root: &Path, transfer: &TransferId, disk: Arc<dyn Disk>) -> Result<Self, Problem> {
         let dir = root.join(transfer.as_str());
         std::fs::create_dir_all(&dir).and_then(|()| disk.sync_folder(root)).map_err(|e| storage(&dir, &e))?;
-        Ok(Self { dir, disk })
+        Ok(Self { dir, disk, values: Arc::default() })
     }
 
     pub fn path(&self, position: u64) -> PathBuf {
         self.dir.join(format!("{position:08}.split"))
+    }
+
+    /// The values of a split's chunks, where they are known.
+    pub fn values(&self, position: u64) -> Option<ChunkValues> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner).get(&position).cloned()
     }
 
     /// Extracts the next split into its file. None once the extraction has no more.
@@ -282,8 +294,7 @@ impl SplitWriter {
         let file = File::create(&path).map_err(|e| storage(&path, &e))?;
         let mut hashed = Hashed {
             file: BufWriter::with_capacity(WRITE_BYTES, file),
-            hasher: blake3::Hasher::new(),
-            size: 0,
+            hasher: ChunkHasher::default(),
             path: path.clone(),
             disk: spool.disk.clone(),
         };
@@ -333,9 +344,11 @@ impl SplitWriter {
             return Err(Problem::new(Code::InsideFailed)
                 .cause(format!("split {name}: {} rows digested, {} sent", digest.count, counts.sent)));
         }
-        let root = *hashed.hasher.finalize().as_bytes();
+        let ChunkHashes { root, layout, values } =
+            hashed.hasher.finish().map_err(|e| storage(&path, &io::Error::other(e)))?;
         let file = hashed.file.into_inner().map_err(|e| storage(&path, e.error()))?;
-        let split = SealedSplit { name, position, root, size: hashed.size, counts, digest };
+        spool.values.lock().unwrap_or_else(PoisonError::into_inner).insert(position, values.into());
+        let split = SealedSplit { name, position, root, size: layout.size(), counts, digest };
         Ok(Written { sealed: Sealed { split, bad, buckets }, file, spool })
     }
 }
@@ -392,8 +405,7 @@ impl SplitSink for SplitWriter {
 /// Bytes on their way into a split's file, hashed as they pass.
 struct Hashed {
     file: BufWriter<File>,
-    hasher: blake3::Hasher,
-    size: u64,
+    hasher: ChunkHasher,
     path: PathBuf,
     disk: Arc<dyn Disk>,
 }
@@ -403,7 +415,6 @@ impl Write for Hashed {
         self.disk.before_write(&self.path, bytes.len() as u64)?;
         let written = self.file.write(bytes)?;
         self.hasher.update(&bytes[..written]);
-        self.size += written as u64;
         Ok(written)
     }
     fn flush(&mut self) -> io::Result<()> {

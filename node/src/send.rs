@@ -5,13 +5,14 @@
 
 mod line;
 
+use crate::buffers::Buffers;
 use crate::context::Context;
-use crate::seal::{Spool, storage};
+use crate::seal::{ChunkValues, Spool, storage};
 use bytes::Bytes;
 pub use line::Line;
 use minicbor::bytes::ByteArray;
 use posthouse_connectors::folder::{FileStat, FolderSource, OpenFile};
-use posthouse_platform::endpoint::Writer;
+use posthouse_platform::endpoint::{Writer, write_bytes};
 use posthouse_protocol::chunk::{self, ChunkHeader, Layout, Subtrees};
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 pub struct Supply {
     source: SupplySource,
     open: Mutex<BTreeMap<u64, Arc<Reading>>>,
+    buffers: Arc<Buffers>,
 }
 
 pub enum SupplySource {
@@ -40,7 +42,10 @@ pub struct Reading {
     stat: Option<FileStat>,
     layout: Layout,
     file: ReadFile,
+    /// Values that were found when it was sealed, chunk by chunk.
+    sealed: Option<ChunkValues>,
     values: Mutex<Subtrees>,
+    buffers: Arc<Buffers>,
 }
 
 enum ReadFile {
@@ -74,7 +79,7 @@ pub enum Read {
 
 impl Supply {
     pub fn new(source: SupplySource) -> Self {
-        Self { source, open: Mutex::default() }
+        Self { source, open: Mutex::default(), buffers: Arc::default() }
     }
 
     /// Reads some chunks of one entry, and packs them where that is said; stops at the first that cannot be read.
@@ -139,15 +144,24 @@ impl Supply {
             return Ok(reading.clone());
         }
         let layout = Layout::new(entry.size).map_err(|e| unreadable(entry, e))?;
-        let file = match &self.source {
-            SupplySource::Folder(folder) => ReadFile::Folder(folder.open_file(&entry.name)?),
+        let (file, sealed) = match &self.source {
+            SupplySource::Folder(folder) => (ReadFile::Folder(folder.open_file(&entry.name)?), None),
             SupplySource::Spool(spool) => {
                 let path = spool.path(entry.index);
-                ReadFile::Spool(File::open(&path).map_err(|e| storage(&path, &e))?, path)
+                let file = File::open(&path).map_err(|e| storage(&path, &e))?;
+                (ReadFile::Spool(file, path), spool.values(entry.index))
             }
         };
         let values = Mutex::new(Subtrees::new(layout));
-        let reading = Arc::new(Reading { entry: entry.clone(), stat, layout, file, values });
+        let reading = Arc::new(Reading {
+            entry: entry.clone(),
+            stat,
+            layout,
+            file,
+            sealed,
+            values,
+            buffers: self.buffers.clone(),
+        });
         reading.unchanged()?;
         self.locked().insert(entry.index, reading.clone());
         Ok(reading)
@@ -175,9 +189,11 @@ impl Reading {
         Ok(Packed { header, body })
     }
 
-    /// Reads and hashes one chunk.
+    /// Reads one chunk and hashes it, where its value is not known.
     fn value(&self, chunk: u32) -> Result<(Bytes, [u8; 32]), Problem> {
-        let mut content = vec![0; self.layout.bytes(chunk) as usize];
+        let bytes = self.layout.bytes(chunk) as usize;
+        let mut content = self.buffers.take(bytes);
+        content.resize(bytes, 0);
         let offset = self.layout.offset(chunk);
         match &self.file {
             ReadFile::Folder(file) => {
@@ -187,9 +203,10 @@ impl Reading {
             }
             ReadFile::Spool(file, path) => file.read_exact_at(&mut content, offset).map_err(|e| storage(path, &e))?,
         }
-        let value = self.layout.value(chunk, &content);
+        let known = self.sealed.as_ref().and_then(|values| values.get(chunk as usize)).copied();
+        let value = known.unwrap_or_else(|| self.layout.value(chunk, &content));
         self.locked().insert(chunk, value);
-        Ok((content.into(), value))
+        Ok((self.buffers.filled(content), value))
     }
 
     /// Whether the file is still what was listed.
@@ -241,7 +258,7 @@ pub async fn run_channel(
                 writer.write_all(&buffer).await?;
                 buffer.clear();
                 if body.len() >= GATHER_BYTES {
-                    writer.write_all(body).await?;
+                    write_bytes(&mut writer, body.clone()).await?;
                 }
             }
             writer.write_all(&buffer).await?;

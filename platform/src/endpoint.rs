@@ -8,9 +8,14 @@ mod tests;
 
 use crate::World;
 use crate::identity::Identity;
+use bytes::{Buf, Bytes};
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::problem::Problem;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// ALPN of exchange and coordinator traffic: both sides certified.
@@ -45,7 +50,25 @@ pub enum Remote {
 }
 
 pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
-pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+pub type Writer = Box<dyn WriteBytes>;
+
+/// A channel's writer. Bytes that are shared need not be copied on their way.
+pub trait WriteBytes: AsyncWrite + Send + Unpin {
+    /// Takes some of `bytes`, which must not be empty: what it took is cut off from them.
+    fn poll_take(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
+        let taken = ready!(self.poll_write(cx, bytes))?;
+        bytes.advance(taken);
+        Poll::Ready(if taken > 0 { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) })
+    }
+}
+
+/// Writes all of the bytes.
+pub async fn write_bytes(writer: &mut Writer, mut bytes: Bytes) -> io::Result<()> {
+    while !bytes.is_empty() {
+        poll_fn(|cx| Pin::new(&mut **writer).poll_take(cx, &mut bytes)).await?;
+    }
+    Ok(())
+}
 
 /// A pair of byte streams within a connection, whose directions end apart.
 /// - `shutdown` of the writer is the end that the other side reads; what was written before it arrives.

@@ -137,6 +137,8 @@ pub async fn ask(
 mod tests {
     use super::*;
 
+    impl crate::endpoint::WriteBytes for tokio::io::WriteHalf<tokio::io::DuplexStream> {}
+
     fn pipe() -> (FrameReader, FrameWriter) {
         let (ours, theirs) = tokio::io::duplex(4 << 20);
         let (reader, _) = tokio::io::split(theirs);

@@ -7,21 +7,22 @@ use crate::endpoint::shared::{
     CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, IDLE, Incoming, KEEP_ALIVE, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES,
     called, closed_with, unreachable,
 };
-use crate::endpoint::{Channel, Connection, Dial, DialTrust, Remote, Transport};
+use crate::endpoint::{Channel, Connection, Dial, DialTrust, Remote, Transport, WriteBytes};
 use crate::identity::inside;
 use crate::identity::verify::Judge;
 use crate::random::Random;
 use aws_lc_rs::hmac;
+use bytes::Bytes;
 use posthouse_protocol::problem::{Code, Problem};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, VarInt};
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
@@ -303,6 +304,14 @@ impl AsyncWrite for QuicWriter {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.done = true;
         AsyncWrite::poll_shutdown(Pin::new(&mut self.stream), cx)
+    }
+}
+
+impl WriteBytes for QuicWriter {
+    fn poll_take(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
+        // Dropped before it is done it has written nothing: quinn says so of this call.
+        let written = ready!(pin!(self.stream.write_chunks(std::slice::from_mut(bytes))).poll(cx));
+        Poll::Ready(written.map(|_| ()).map_err(io::Error::from))
     }
 }
 

@@ -311,6 +311,81 @@ impl Subtrees {
     }
 }
 
+/// Hashes a file that is being written: its root, and the values of its chunks, in one pass. How long the file
+/// becomes, and so how it is cut, is known at its end only.
+#[derive(Default)]
+pub struct ChunkHasher {
+    hasher: blake3::Hasher,
+    /// Bytes of the chunk that is under way.
+    begun: usize,
+    /// Values of the chunks of [`limits::CHUNK_BYTES`] before it.
+    values: Vec<[u8; 32]>,
+}
+
+/// What a whole file's hashes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkHashes {
+    pub root: [u8; 32],
+    pub layout: Layout,
+    /// As [`Layout::value`] has them, chunk by chunk.
+    pub values: Vec<[u8; 32]>,
+}
+
+impl ChunkHasher {
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.begun == SMALL_CHUNK {
+                self.values.push(self.hasher.finalize_non_root());
+                // A used one keeps its offset, also when it is reset.
+                self.hasher = blake3::Hasher::new();
+                self.hasher.set_input_offset(self.values.len() as u64 * SMALL_CHUNK as u64);
+                self.begun = 0;
+            }
+            let (part, rest) = bytes.split_at(bytes.len().min(SMALL_CHUNK - self.begun));
+            self.hasher.update(part);
+            self.begun += part.len();
+            bytes = rest;
+        }
+    }
+
+    pub fn finish(self) -> Result<ChunkHashes, ChunkError> {
+        let Self { hasher, begun, mut values } = self;
+        let layout = Layout::new(values.len() as u64 * SMALL_CHUNK as u64 + begun as u64)?;
+        if values.is_empty() {
+            let root = *hasher.finalize().as_bytes();
+            return Ok(ChunkHashes { root, layout, values: if begun == 0 { values } else { vec![root] } });
+        }
+        values.push(hasher.finalize_non_root());
+        let together = layout.chunk_bytes() as usize / SMALL_CHUNK;
+        if together > 1 {
+            values = values.chunks(together).filter_map(joined).collect();
+        }
+        let half = values.len().next_power_of_two() / 2;
+        let (left, right) = values.split_at(half);
+        match (joined(left), joined(right)) {
+            (Some(left), Some(right)) => {
+                let root = *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes();
+                Ok(ChunkHashes { root, layout, values })
+            }
+            // There are two values at least, and so one on either side.
+            _ => Err(ChunkError::NoSuchChunk { chunk: 0, size: layout.size }),
+        }
+    }
+}
+
+/// The value of the subtree over neighbours of which all but the last are full; none of nothing.
+fn joined(values: &[[u8; 32]]) -> Option<[u8; 32]> {
+    match values {
+        [] => None,
+        [value] => Some(*value),
+        _ => {
+            let (left, right) = values.split_at(values.len().next_power_of_two() / 2);
+            Some(merge_subtrees_non_root(&joined(left)?, &joined(right)?, Mode::Hash))
+        }
+    }
+}
+
+const SMALL_CHUNK: usize = limits::CHUNK_BYTES as usize;
 const ZSTD_LEVEL: i32 = 1;
 
 #[cfg(test)]

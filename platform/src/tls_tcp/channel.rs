@@ -2,7 +2,7 @@
 //! TLS's close_notify, which alone reads as the end; a writer dropped before that closes the TCP
 //! direction bare, which reads as an error. When the connection ends, both halves fail at once.
 
-use crate::endpoint::Channel;
+use crate::endpoint::{Channel, WriteBytes};
 use crate::network::BoxLine;
 use std::io;
 use std::pin::Pin;
@@ -156,6 +156,8 @@ impl AsyncWrite for Writer {
         result
     }
 }
+
+impl WriteBytes for Writer {}
 
 impl Drop for Writer {
     fn drop(&mut self) {

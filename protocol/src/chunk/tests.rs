@@ -26,6 +26,37 @@ fn the_values_of_all_chunks_join_into_the_plain_hash_in_any_order() {
 }
 
 #[test]
+fn a_file_that_is_written_has_the_root_and_the_values_of_one_that_is_read() {
+    const MIB: usize = 1 << 20;
+    for size in [0, 1, MIB - 1, MIB, MIB + 1, 2 * MIB, 3 * MIB, 3 * MIB + 9, 4 * MIB, 5 * MIB, 7 * MIB - 1, 8 * MIB] {
+        let content = pattern(size);
+        let layout = Layout::new(size as u64).unwrap();
+        for step in [1021, 300_007, MIB, 3 * MIB] {
+            let mut hasher = ChunkHasher::default();
+            content.chunks(step).for_each(|part| hasher.update(part));
+            let found = hasher.finish().unwrap();
+            let part = |chunk: u32| &content[layout.offset(chunk) as usize..][..layout.bytes(chunk) as usize];
+            let values: Vec<_> = (0..layout.chunks()).map(|chunk| layout.value(chunk, part(chunk))).collect();
+            assert_eq!(found, ChunkHashes { root: *blake3::hash(&content).as_bytes(), layout, values }, "{size}");
+        }
+    }
+}
+
+#[test]
+fn neighbours_join_into_the_value_of_a_longer_chunk() {
+    const MIB: usize = 1 << 20;
+    let content = pattern(8 * MIB);
+    let value = |from: usize, to: usize| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(from as u64).update(&content[from..to]).finalize_non_root()
+    };
+    for end in [4 * MIB + 1, 5 * MIB, 5 * MIB + 1, 6 * MIB + 7, 7 * MIB, 8 * MIB] {
+        let small: Vec<_> = (4 * MIB..end).step_by(MIB).map(|from| value(from, end.min(from + MIB))).collect();
+        assert_eq!(joined(&small), Some(value(4 * MIB, end)), "{end}");
+    }
+}
+
+#[test]
 fn a_long_file_in_order_takes_few_values() {
     let layout = Layout::new(64 << 30).unwrap();
     let mut known = Subtrees::new(layout);

@@ -2,6 +2,7 @@
 
 use super::arrived::Arrived;
 use super::{Ended, Session};
+use crate::buffers::Buffers;
 use crate::receive::Receiving;
 use crate::stage::Stage;
 use crate::store::{exchange, transfers};
@@ -56,8 +57,9 @@ impl Session<'_> {
         self.accepted = Some(Accepted { offer, stage, session, arrived });
         self.machine().accept(channels, limits::CREDIT_BYTES)?;
         self.transmit();
+        let buffers = Arc::default();
         for number in 0..channels {
-            if let Err(problem) = self.open_data(number).await {
+            if let Err(problem) = self.open_data(number, &buffers).await {
                 return Ok(Some(Ended::Lost(problem)));
             }
         }
@@ -65,7 +67,7 @@ impl Session<'_> {
         Ok(None)
     }
 
-    async fn open_data(&self, number: u8) -> Result<(), Problem> {
+    async fn open_data(&self, number: u8, buffers: &Arc<Buffers>) -> Result<(), Problem> {
         let peer = self.run.row.peer.clone();
         let (reader, mut writer) = frames::split(self.connection.open().await?, &peer);
         let purpose = Purpose::Data(self.run.row.id.clone(), number);
@@ -74,6 +76,7 @@ impl Session<'_> {
             machine: self.machine.clone(),
             blocking: self.ctx.world.blocking.clone(),
             provider: peer,
+            buffers: buffers.clone(),
             out: self.received_in.clone(),
         };
         tokio::spawn(async move {

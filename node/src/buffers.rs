@@ -1,0 +1,87 @@
+//! Memory of chunks, used again: a fresh buffer of a chunk's size comes from the system page by page, each of them
+//! zeroed first, which costs as much as hashing what is then put there.
+
+use bytes::{Bytes, BytesMut};
+use posthouse_protocol::limits;
+use std::sync::{Mutex, PoisonError};
+
+/// Buffers of one session; what is short may share one. All are free again when the session and their content are.
+#[derive(Default)]
+pub struct Buffers {
+    /// A handle to each buffer that was handed out; its content may still be in use.
+    lent: Mutex<Vec<BytesMut>>,
+}
+
+impl Buffers {
+    /// An empty buffer with room for so many bytes.
+    pub fn take(&self, bytes: usize) -> BytesMut {
+        if bytes < LEAST_BYTES {
+            return BytesMut::with_capacity(bytes);
+        }
+        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = lent.iter_mut().position(|buffer| buffer.try_reclaim(bytes));
+        match free {
+            Some(place) => lent.swap_remove(place),
+            None => BytesMut::with_capacity(bytes.max(limits::CHUNK_BYTES as usize)),
+        }
+    }
+
+    /// What was put into a buffer; its memory comes back when that is dropped.
+    pub fn filled(&self, mut buffer: BytesMut) -> Bytes {
+        let content = buffer.split().freeze();
+        if content.len() >= LEAST_BYTES {
+            let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+            if lent.len() < LENT_MAX {
+                lent.push(buffer);
+            }
+        }
+        content
+    }
+}
+
+/// Smaller ones come from memory that the process holds anyway.
+const LEAST_BYTES: usize = 64 << 10;
+/// As many as a session has chunks in flight.
+const LENT_MAX: usize = (limits::CREDIT_BYTES / limits::CHUNK_BYTES as u64) as usize;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_when_its_content_is_dropped_and_not_before() {
+        let buffers = Buffers::default();
+        let fill = |byte: u8, bytes: usize| {
+            let mut buffer = buffers.take(bytes);
+            assert!(buffer.is_empty() && buffer.capacity() >= bytes);
+            buffer.resize(bytes, byte);
+            buffers.filled(buffer)
+        };
+        let first = fill(1, 100 << 10);
+        let place = first.as_ptr();
+        let second = fill(2, 1 << 20);
+        assert_ne!(second.as_ptr(), place);
+        assert!(first.iter().all(|byte| *byte == 1), "it was in use");
+        drop(first);
+        let third = fill(3, 1 << 20);
+        assert_eq!(third.as_ptr(), place);
+        let larger = fill(4, 4 << 20);
+        assert!([(&second, 2), (&third, 3), (&larger, 4)].iter().all(|(b, of)| b.iter().all(|byte| byte == of)));
+        assert_eq!(buffers.lent.lock().unwrap().len(), 3);
+        drop(fill(5, 100));
+        assert_eq!(buffers.lent.lock().unwrap().len(), 3, "small ones are not kept");
+    }
+
+    #[test]
+    fn no_more_are_kept_than_are_in_flight() {
+        let buffers = Buffers::default();
+        let filled: Vec<Bytes> = (0..2 * LENT_MAX)
+            .map(|_| {
+                let mut buffer = buffers.take(limits::CHUNK_BYTES as usize);
+                buffer.resize(limits::CHUNK_BYTES as usize, 0);
+                buffers.filled(buffer)
+            })
+            .collect();
+        assert_eq!((filled.len(), buffers.lent.lock().unwrap().len()), (2 * LENT_MAX, LENT_MAX));
+    }
+}
