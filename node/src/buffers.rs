@@ -5,14 +5,28 @@ use bytes::{Bytes, BytesMut};
 use posthouse_protocol::limits;
 use std::sync::{Mutex, PoisonError};
 
-/// Buffers of one session; what is short may share one. All are free again when the session and their content are.
-#[derive(Default)]
+/// Buffers of one session or spool; what is short may share one. All are free again when it and their content are.
 pub struct Buffers {
     /// A handle to each buffer that was handed out; its content may still be in use.
     lent: Mutex<Vec<BytesMut>>,
+    /// How many are kept.
+    most: usize,
+}
+
+impl Default for Buffers {
+    /// As many as a session has chunks in flight.
+    fn default() -> Self {
+        Self::for_bytes(limits::CREDIT_BYTES)
+    }
 }
 
 impl Buffers {
+    /// For so much content at once.
+    pub fn for_bytes(bytes: u64) -> Self {
+        let most = usize::try_from(bytes / u64::from(limits::CHUNK_BYTES)).unwrap_or(usize::MAX);
+        Self { lent: Mutex::default(), most }
+    }
+
     /// An empty buffer with room for so many bytes.
     pub fn take(&self, bytes: usize) -> BytesMut {
         if bytes < LEAST_BYTES {
@@ -31,7 +45,7 @@ impl Buffers {
         let content = buffer.split().freeze();
         if content.len() >= LEAST_BYTES {
             let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
-            if lent.len() < LENT_MAX {
+            if lent.len() < self.most {
                 lent.push(buffer);
             }
         }
@@ -41,8 +55,6 @@ impl Buffers {
 
 /// Smaller ones come from memory that the process holds anyway.
 const LEAST_BYTES: usize = 64 << 10;
-/// As many as a session has chunks in flight.
-const LENT_MAX: usize = (limits::CREDIT_BYTES / limits::CHUNK_BYTES as u64) as usize;
 
 #[cfg(test)]
 mod tests {
@@ -75,13 +87,13 @@ mod tests {
     #[test]
     fn no_more_are_kept_than_are_in_flight() {
         let buffers = Buffers::default();
-        let filled: Vec<Bytes> = (0..2 * LENT_MAX)
+        let filled: Vec<Bytes> = (0..2 * buffers.most)
             .map(|_| {
                 let mut buffer = buffers.take(limits::CHUNK_BYTES as usize);
                 buffer.resize(limits::CHUNK_BYTES as usize, 0);
                 buffers.filled(buffer)
             })
             .collect();
-        assert_eq!((filled.len(), buffers.lent.lock().unwrap().len()), (2 * LENT_MAX, LENT_MAX));
+        assert_eq!((filled.len(), buffers.lent.lock().unwrap().len()), (64, 32));
     }
 }

@@ -6,6 +6,7 @@ use crate::config::{Config, ConnectionConfig, Target};
 use crate::jobs::Runs;
 use crate::metrics::Metrics;
 use crate::peers::Pool;
+use crate::seal::HeldMemory;
 use crate::store::Store;
 use crate::store::statements::Hand;
 use crate::transfer::Transfers;
@@ -36,6 +37,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Taken before anything is sent on a data channel.
     pub pace: Pace,
+    /// Where sealed splits wait for the line.
+    pub held: HeldMemory,
     pub runs: Runs,
     pub(crate) last_error: Mutex<Option<Problem>>,
     pub transfers: Transfers,

@@ -13,6 +13,7 @@ use crate::metrics::{self, Metrics};
 use crate::peers::{self, Pool};
 use crate::report;
 use crate::schedule;
+use crate::seal::HeldMemory;
 use crate::store::{Store, meta};
 use crate::transfer::{self, Transfers};
 use posthouse_platform::World;
@@ -95,8 +96,10 @@ impl Node {
             centre: centre.clone(),
         });
         let pace = Pace::new(config.node.bandwidth.map(|bandwidth| bandwidth.0));
+        let held = HeldMemory::new(config.node.memory.0);
         let context = Arc::new(Context {
             pace,
+            held,
             config: watch::Sender::new(Arc::new(config)),
             world,
             name,

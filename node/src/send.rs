@@ -7,7 +7,7 @@ mod line;
 
 use crate::buffers::Buffers;
 use crate::context::Context;
-use crate::seal::{ChunkValues, Spool, storage};
+use crate::seal::{ChunkValues, SplitBytes, Spool, storage};
 use bytes::Bytes;
 pub use line::Line;
 use minicbor::bytes::ByteArray;
@@ -18,7 +18,6 @@ use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::SendChunk;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::AsyncWriteExt;
@@ -50,7 +49,7 @@ pub struct Reading {
 
 enum ReadFile {
     Folder(OpenFile),
-    Spool(File, std::path::PathBuf),
+    Spool(SplitBytes),
 }
 
 /// A chunk ready for the line.
@@ -147,9 +146,8 @@ impl Supply {
         let (file, sealed) = match &self.source {
             SupplySource::Folder(folder) => (ReadFile::Folder(folder.open_file(&entry.name)?), None),
             SupplySource::Spool(spool) => {
-                let path = spool.path(entry.index);
-                let file = File::open(&path).map_err(|e| storage(&path, &e))?;
-                (ReadFile::Spool(file, path), spool.values(entry.index))
+                let (bytes, values) = spool.read(entry.index)?;
+                (ReadFile::Spool(bytes), values)
             }
         };
         let values = Mutex::new(Subtrees::new(layout));
@@ -191,22 +189,37 @@ impl Reading {
 
     /// Reads one chunk and hashes it, where its value is not known.
     fn value(&self, chunk: u32) -> Result<(Bytes, [u8; 32]), Problem> {
-        let bytes = self.layout.bytes(chunk) as usize;
-        let mut content = self.buffers.take(bytes);
-        content.resize(bytes, 0);
-        let offset = self.layout.offset(chunk);
-        match &self.file {
-            ReadFile::Folder(file) => {
-                if file.read_at(offset, &mut content)? < content.len() {
-                    return Err(changed(&self.entry));
-                }
-            }
-            ReadFile::Spool(file, path) => file.read_exact_at(&mut content, offset).map_err(|e| storage(path, &e))?,
-        }
+        let content = self.content(chunk)?;
         let known = self.sealed.as_ref().and_then(|values| values.get(chunk as usize)).copied();
         let value = known.unwrap_or_else(|| self.layout.value(chunk, &content));
         self.locked().insert(chunk, value);
-        Ok((self.buffers.filled(content), value))
+        Ok((content, value))
+    }
+
+    fn content(&self, chunk: u32) -> Result<Bytes, Problem> {
+        let (bytes, offset) = (self.layout.bytes(chunk) as usize, self.layout.offset(chunk));
+        match &self.file {
+            ReadFile::Folder(file) => self.filled(bytes, |content| match file.read_at(offset, content)? {
+                read if read < bytes => Err(changed(&self.entry)),
+                _ => Ok(()),
+            }),
+            ReadFile::Spool(SplitBytes::File(file, path)) => {
+                self.filled(bytes, |content| file.read_exact_at(content, offset).map_err(|e| storage(path, &e)))
+            }
+            ReadFile::Spool(SplitBytes::Held(held)) => {
+                held.chunk(chunk).filter(|held| held.len() == bytes).ok_or_else(|| {
+                    Problem::new(Code::InsideFailed)
+                        .cause(format!("a held split has no chunk {chunk} of {bytes} bytes"))
+                })
+            }
+        }
+    }
+
+    fn filled(&self, bytes: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), Problem>) -> Result<Bytes, Problem> {
+        let mut content = self.buffers.take(bytes);
+        content.resize(bytes, 0);
+        fill(&mut content)?;
+        Ok(self.buffers.filled(content))
     }
 
     /// Whether the file is still what was listed.

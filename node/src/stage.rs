@@ -9,7 +9,7 @@ mod staged;
 mod table;
 
 pub use lookup::Answer;
-pub use progress::Progress;
+pub use progress::{NewChunks, Progress};
 pub use staged::{HandedOver, SplitTotals, Staged};
 pub use table::{RowForm, TableStage};
 

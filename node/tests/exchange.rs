@@ -439,7 +439,9 @@ async fn a_folder_killed_at_any_durable_step_lands_once_with_one_receipt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_killed_at_any_durable_step_lands_once_with_one_receipt() {
-    for point in ["recorded", "split staged", "split staged:2", "staged", "committed", "stated"] {
+    for point in
+        ["split staged", "split recorded", "split staged:2", "split recorded:2", "staged", "committed", "stated"]
+    {
         let scene = Scene::new("quic", &["residents"]);
         let source = scene.path("source/residents.db");
         table(&source, 140_000);

@@ -4,7 +4,7 @@
 //! Reading and writing them on a line, and the version spoken, are in [`line`].
 //!
 //! A take: consumer `Request` → provider `Offer` | `Refused` → consumer `Accept` → provider `Entries`…
-//! `EntriesEnd`, consumer `Want`…/`Credit`…, chunks on the data channels, provider `Sealed`… →
+//! `EntriesEnd`, consumer `Want`…/`Credit`…/`Kept`…, chunks on the data channels, provider `Sealed`… →
 //! provider `Handover` (its signed statement) → consumer `Landed` (its own) → provider `Settled`.
 //! A push is an `Invite`: the consumer then takes as usual.
 
@@ -94,6 +94,9 @@ pub enum Frame {
     Plan(#[n(0)] PlanRequest),
     #[n(28)]
     PlanAnswer(#[n(0)] PlanAnswer),
+    /// Splits that are in the consumer's destination, by their numbers: nothing of them is asked for again.
+    #[n(29)]
+    Kept(#[n(0)] Vec<u64>),
 }
 
 /// What a channel is for.

@@ -46,6 +46,12 @@ impl Outgoing {
             _ => self.frames.push_back((Frame::Want(vec![want]), bytes)),
         }
     }
+    pub(crate) fn kept(&mut self, index: u64) {
+        match self.room(INDEX_BYTES) {
+            Some(Frame::Kept(list)) => list.push(index),
+            _ => self.frames.push_back((Frame::Kept(vec![index]), INDEX_BYTES)),
+        }
+    }
     pub(crate) fn pop(&mut self) -> Option<Frame> {
         self.frames.pop_front().map(|(frame, _)| frame)
     }
@@ -64,6 +70,7 @@ impl Outgoing {
             Frame::Entries(list) | Frame::Sealed(list) => list.len(),
             Frame::Want(list) => list.len(),
             Frame::LeftOut(list) => list.len(),
+            Frame::Kept(list) => list.len(),
             _ => return None,
         };
         if items >= limits::ENTRIES_PER_FRAME_MAX || fill.saturating_add(bytes) > limits::FRAME_FILL_BYTES {
@@ -128,3 +135,4 @@ const ASK_MS: i64 = IDLE_MS / 3;
 const OVERHEAD_BYTES: usize = 192;
 /// A pair of u32 in CBOR.
 const RANGE_BYTES: usize = 11;
+const INDEX_BYTES: usize = 9;

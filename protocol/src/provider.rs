@@ -32,6 +32,8 @@ pub enum ProviderEvent {
     },
     /// The consumer cannot land it: it is out of the list and need not be read.
     LeftOut(u64, LeftOut),
+    /// These splits are in the consumer's destination: nothing of them is asked for again.
+    Kept(Vec<u64>),
     /// Every entry is answered, sealed and sent: make the manifest of `totals` and `left_out`, sign, `handover`.
     Ready,
     /// The consumer's statement: verify and store it, then `settled`.
@@ -168,6 +170,7 @@ impl Provider {
             }
             Frame::Want(wants) => wants.into_iter().try_for_each(|want| self.wanted(want)),
             Frame::Credit(credit) => self.credited(credit),
+            Frame::Kept(splits) => self.kept(splits),
             Frame::LeftOut(omissions) => omissions.into_iter().try_for_each(|what| self.left_out_by_peer(what)),
             Frame::Landed(statement) => self.landed(statement.into()),
             other => Err(self.invalid(format_args!("a provider is never sent {}", other.name()))),
@@ -334,6 +337,15 @@ impl Provider {
             return Err(self.invalid("more is wanted than can be remembered"));
         }
         self.answer(want)
+    }
+    fn kept(&mut self, splits: Vec<u64>) -> Result<(), Problem> {
+        let table = self.offer.as_ref().is_some_and(|offer| offer.contract.is_some());
+        let listed = splits.iter().all(|index| *index < self.listed());
+        if !table || !listed || splits.len() > limits::ENTRIES_PER_FRAME_MAX {
+            return Err(self.invalid("something is kept that is no split of this transfer"));
+        }
+        self.events.push_back(ProviderEvent::Kept(splits));
+        Ok(())
     }
     fn left_out_by_peer(&mut self, omission: Omission) -> Result<(), Problem> {
         let Some(index) = omission.entry.filter(|index| *index < self.listed()) else {

@@ -421,9 +421,9 @@ fn bound_text(bound: &Watermark, r#type: ContractType) -> Option<String> {
 /// One snapshot; and policies on rows are an error here, where they would silently leave rows out.
 const BEGIN: &str = "SET row_security = off; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 const QUERY: &str = "posthouse_query";
-/// 32 MiB of a table: small enough that sending and landing begin at once, large enough that a statement's cost
+/// 8 MiB of a table: small enough that several are held in memory on their way, large enough that a statement's cost
 /// does not show.
-const SPLIT_BLOCKS: u64 = 4096;
+const SPLIT_BLOCKS: u64 = 1024;
 /// An incremental run of fewer rows is read in one statement, by an index if there is one.
 const ROWS_AT_ONCE: u64 = 250_000;
 const READ_BYTES: usize = 256 << 10;

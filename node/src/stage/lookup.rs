@@ -2,7 +2,7 @@
 //! succeeds, or landed before.
 
 use super::{Place, Stage, TableStage};
-use crate::store::exchange::{self, Whole};
+use crate::store::exchange::{self, LandingEntry, Whole};
 use posthouse_connectors::folder::{FolderDestination, Present};
 use posthouse_protocol::consumer::Have;
 use posthouse_protocol::id::TransferId;
@@ -50,7 +50,7 @@ impl Stage {
                 return Ok(Answer::Compare(entry.root.map(Into::into).or(known)));
             }
         }
-        self.resumed(at, entry, |entry| Ok(!folder.part(&entry.name, true)?.fresh()))
+        self.resumed(at, entry, |found| Ok(!folder.part(&found.entry.name, true)?.fresh()))
     }
 
     fn lookup_split(
@@ -64,14 +64,15 @@ impl Stage {
             return Err(Problem::new(Code::FrameInvalid).cause("a table's transfer lists something that is no split"));
         };
         if let Answer::Have(have @ (Have::Whole(_) | Have::Chunks(_)), whole) =
-            self.resumed(at, entry, |entry| Ok(table.path(&entry.name).exists()))?
+            // Rows that are staged need their file no more.
+            self.resumed(at, entry, |found| Ok(found.staged.is_some() || table.path(&entry.name).exists()))?
         {
             return Ok(Answer::Have(have, whole));
         }
         for predecessor in predecessors {
             if let Some(found) = exchange::adoptable_split(at, predecessor, &entry.name, &root)?
                 && found.size == entry.size
-                && table.adopt(predecessor, &entry.name)?
+                && table.adopt(predecessor, entry, &root)?
             {
                 return Ok(Answer::Have(Have::Whole(*root), Whole::Part));
             }
@@ -84,7 +85,7 @@ impl Stage {
         &self,
         at: &Connection,
         entry: &Entry,
-        part_exists: impl Fn(&Entry) -> Result<bool, Problem>,
+        part_exists: impl Fn(&LandingEntry) -> Result<bool, Problem>,
     ) -> Result<Answer, Problem> {
         let nothing = Answer::Have(Have::Nothing, Whole::Part);
         let Some((found, chunks)) = exchange::landing_entry(at, &self.transfer, &entry.name)? else {
@@ -93,7 +94,7 @@ impl Stage {
         let same = found.entry.size == entry.size
             && found.entry.mtime_ns == entry.mtime_ns
             && (entry.root.is_none() || found.entry.root.is_none() || entry.root == found.entry.root);
-        if !same || found.whole == Whole::Present || !part_exists(entry)? {
+        if !same || found.whole == Whole::Present || !part_exists(&found)? {
             return Ok(nothing);
         }
         Ok(match (found.whole, found.entry.root) {

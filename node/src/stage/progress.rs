@@ -3,7 +3,7 @@
 use crate::store::exchange::{self, ChunkValues, Whole};
 use posthouse_protocol::chunk::ChunkMeta;
 use posthouse_protocol::id::TransferId;
-use posthouse_protocol::manifest::Entry;
+use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::Problem;
 use rusqlite::Connection;
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 /// What is to become durable together.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Entries that were written to, with the values of their new chunks.
-    pub chunks: BTreeMap<u64, (Entry, ChunkValues)>,
+    /// Entries that were written to.
+    pub chunks: BTreeMap<u64, NewChunks>,
     /// Entries that are now whole.
     pub whole: Vec<(Entry, Whole)>,
     pub bytes: u64,
@@ -20,15 +20,38 @@ pub struct Progress {
     pub credit: u64,
 }
 
+/// The new chunks of one entry.
+#[derive(Debug)]
+pub struct NewChunks {
+    pub entry: Entry,
+    values: ChunkValues,
+    bytes: u64,
+    credit: u64,
+}
+
 impl Progress {
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty() && self.whole.is_empty() && self.credit == 0
     }
     pub fn add(&mut self, entry: &Entry, meta: &ChunkMeta) {
-        self.bytes += u64::from(meta.bytes());
-        self.credit += meta.credit();
-        let (_, values) = self.chunks.entry(entry.index).or_insert_with(|| (entry.clone(), Vec::new()));
-        values.push((meta.chunk(), meta.value()));
+        let (bytes, credit) = (u64::from(meta.bytes()), meta.credit());
+        self.bytes += bytes;
+        self.credit += credit;
+        let new = || NewChunks { entry: entry.clone(), values: Vec::new(), bytes: 0, credit: 0 };
+        let chunks = self.chunks.entry(entry.index).or_insert_with(new);
+        chunks.bytes += bytes;
+        chunks.credit += credit;
+        chunks.values.push((meta.chunk(), meta.value()));
+    }
+    pub fn has_splits(&self) -> bool {
+        self.chunks.values().any(|chunks| matches!(chunks.entry.kind, EntryKind::Split(_)))
+    }
+    /// Takes an entry out that becomes durable in another way, with the credit of its new chunks.
+    pub fn take(&mut self, index: u64) -> Option<u64> {
+        let taken = self.chunks.remove(&index)?;
+        self.bytes -= taken.bytes;
+        self.credit -= taken.credit;
+        Some(taken.credit)
     }
     /// The entry is read anew: what was written of it counts no more.
     pub fn drop_entry(&mut self, index: u64) {
@@ -39,7 +62,7 @@ impl Progress {
     /// Writes it into the store, after [`super::Stage::sync`] said that it is on disk.
     pub fn record(&self, at: &Connection, transfer: &TransferId, session: i64) -> Result<(), Problem> {
         let finished = |index: u64| self.whole.iter().any(|(entry, _)| entry.index == index);
-        for (index, (entry, values)) in &self.chunks {
+        for (index, NewChunks { entry, values, .. }) in &self.chunks {
             if finished(*index) {
                 continue;
             }

@@ -1,10 +1,12 @@
-//! Splits of a table on their way: files in the node's own folder, then rows in the destination's staging.
+//! Splits of a table on their way: files in the node's own folder, then rows in the destination's staging. A file
+//! is read while it is in the page cache still; it is synced only where its rows are not staged soon.
 
 use crate::seal::storage;
 use crate::store::exchange::StagedSplit;
 use posthouse_connectors::{BadRow, Destination, RawRows, SplitLanded};
 use posthouse_platform::disk::Disk;
 use posthouse_protocol::batch::BatchReader;
+use posthouse_protocol::chunk::ChunkHasher;
 use posthouse_protocol::digest::{BucketDigest, Digester};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::manifest::{Entry, EntryKind};
@@ -12,7 +14,7 @@ use posthouse_protocol::pgcopy::{Shape, Walker};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -85,7 +87,7 @@ impl TableStage {
         free.unwrap_or_else(|| self.destination())
     }
 
-    /// Stages a split whose file is whole and durable; a repeat changes nothing and gives the same.
+    /// Stages a split whose file is whole; a repeat changes nothing and gives the same.
     pub fn stage(&self, entry: &Entry) -> Result<(StagedSplit, Vec<BadRow>), Problem> {
         let (Some(root), Ok(name)) = (entry.root, std::str::from_utf8(&entry.name)) else {
             return Err(Problem::new(Code::FrameInvalid).cause("a split has no root, or a name that is no text"));
@@ -152,9 +154,10 @@ impl TableStage {
         Ok(SplitPart { file, path, disk: self.disk.clone() })
     }
 
-    /// Takes over a split's file from a transfer that failed. False where it is gone.
-    pub(super) fn adopt(&self, predecessor: &TransferId, name: &[u8]) -> Result<bool, Problem> {
-        let (from, to) = (self.root.join(predecessor.as_str()).join(split_file(name)), self.path(name));
+    /// Takes over a split's file from a transfer that failed. False where it is gone, or is not what it was: one that
+    /// was staged at once was never synced.
+    pub(super) fn adopt(&self, predecessor: &TransferId, entry: &Entry, root: &[u8; 32]) -> Result<bool, Problem> {
+        let (from, to) = (self.root.join(predecessor.as_str()).join(split_file(&entry.name)), self.path(&entry.name));
         let link = || -> io::Result<bool> {
             gone(std::fs::remove_file(&to))?;
             match std::fs::hard_link(&from, &to) {
@@ -163,7 +166,8 @@ impl TableStage {
                 Err(e) => Err(e),
             }
         };
-        link().map_err(|e| storage(&to, &e))
+        let read = || Ok(link()? && hash(&File::open(&to)?)? == Some(*root));
+        read().map_err(|e| storage(&to, &e))
     }
 
     /// Takes the transfer's files away, once it is settled or given up.
@@ -247,6 +251,21 @@ impl SplitPart {
     }
     pub(super) fn sync(&self) -> Result<(), Problem> {
         self.disk.sync_file(self.file.as_fd(), &self.path).map_err(|e| storage(&self.path, &e))
+    }
+}
+
+/// The root of a file; none of one that is too long to be a split.
+fn hash(file: &File) -> io::Result<Option<[u8; 32]>> {
+    let mut hasher = ChunkHasher::default();
+    let mut reader = BufReader::with_capacity(READ_BYTES, file);
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(hasher.finish().ok().map(|hashes| hashes.root));
+        }
+        hasher.update(bytes);
+        let read = bytes.len();
+        reader.consume(read);
     }
 }
 

@@ -161,17 +161,37 @@ pub fn forget_landing_entry(at: &Connection, transfer: &TransferId, name: &[u8])
     run(at, sql, params![transfer.as_str(), name])
 }
 
-pub fn set_split_staged(
+/// A split is staged, and with that whole. A session that is over by now does not take it out of a later listing.
+pub fn put_split_staged(
     at: &Connection,
     transfer: &TransferId,
-    name: &[u8],
+    entry: &Entry,
     staged: &StagedSplit,
+    session: i64,
 ) -> Result<(), Problem> {
-    let sql = "UPDATE landing_entry SET rows_landed = ?3, rows_quarantined = ?4, digest_sum = ?5, digest_count = ?6
-        WHERE transfer = ?1 AND name = ?2";
+    let sql = "INSERT INTO landing_entry (transfer, name, position, entry, whole, session,
+        rows_landed, rows_quarantined, digest_sum, digest_count) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+        ON CONFLICT (transfer, name) DO UPDATE SET whole = excluded.whole, session = max(session, excluded.session),
+        position = CASE WHEN session <= excluded.session THEN excluded.position ELSE position END,
+        entry = CASE WHEN session <= excluded.session THEN excluded.entry ELSE entry END,
+        rows_landed = excluded.rows_landed, rows_quarantined = excluded.rows_quarantined,
+        digest_sum = excluded.digest_sum, digest_count = excluded.digest_count RETURNING id";
     let (landed, quarantined) = (signed(staged.landed)?, signed(staged.quarantined)?);
     let count = signed(staged.digest.count)?;
-    run(at, sql, params![transfer.as_str(), name, landed, quarantined, staged.digest.sum, count])
+    let values = params![
+        transfer.as_str(),
+        entry.name,
+        signed(entry.index)?,
+        codec::encode(entry),
+        whole_number(Whole::Part),
+        session,
+        landed,
+        quarantined,
+        staged.digest.sum,
+        count
+    ];
+    let id: i64 = cached(at, sql)?.query_row(values, |row| row.get(0)).map_err(failed)?;
+    run(at, "DELETE FROM landing_chunks WHERE entry = ?1", params![id])
 }
 
 /// Whole entries in the order of the offer, at most `limit` with positions from `from` on.
@@ -193,6 +213,13 @@ pub fn landing_entries(
 pub fn next_session(at: &Connection, transfer: &TransferId) -> Result<i64, Problem> {
     let sql = "UPDATE landing SET session = session + 1 WHERE transfer = ?1 RETURNING session";
     cached(at, sql)?.query_row([transfer.as_str()], |row| row.get(0)).map_err(failed)
+}
+
+/// Whether it is the landing's latest.
+pub fn is_session(at: &Connection, transfer: &TransferId, session: i64) -> Result<bool, Problem> {
+    let sql = "SELECT session = ?2 FROM landing WHERE transfer = ?1";
+    let is = cached(at, sql)?.query_row(params![transfer.as_str(), session], |row| row.get(0)).optional();
+    Ok(is.map_err(failed)?.unwrap_or(false))
 }
 
 /// Entries that earlier sessions had and this one's listing has not.

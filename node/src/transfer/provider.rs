@@ -218,6 +218,12 @@ impl Session {
                 }
                 Ok(())
             }
+            ProviderEvent::Kept(splits) => {
+                if let Some(spooling) = self.given.as_ref().and_then(|given| given.spooling.as_ref()) {
+                    spooling.release(&self.ctx, splits);
+                }
+                Ok(())
+            }
             ProviderEvent::Ready => self.hand_over().await,
             ProviderEvent::Landed(statement) => self.landed(statement).await,
             ProviderEvent::Refused(ending) | ProviderEvent::Failed(ending) => self.ended_by_peer(ending).await,

@@ -1,11 +1,12 @@
-//! Extracts a table into the spool, once per transfer, beside the sessions that send it.
+//! Extracts a table into the spool, once per transfer, beside the sessions that send it: as fast as the line takes
+//! it for a while, then as fast as the database gives it.
 //! The snapshot lives as long as this process and no longer than `snapshot_max`; connections may come and go
 //! meanwhile. A restart before the last split is sealed loses it, and the transfer ends with PH2004.
 
 use super::blocking;
 use crate::context::Context;
 use crate::extract::{Extraction, Proposed};
-use crate::seal::{Sealed, SealedSplit, Spool, Written};
+use crate::seal::{Lease, Sealed, SealedSplit, Spool, Written};
 use crate::store::{Side, exchange, quarantine};
 use posthouse_connectors::{Read, TableSpec};
 use posthouse_protocol::digest::BucketDigest;
@@ -142,22 +143,31 @@ impl Spooling {
         mut extraction: Extraction,
         digest_key: [u8; 32],
     ) -> Result<(), Problem> {
-        let began = ctx.world.clock.monotonic();
+        let mut pace = Pace::new(ctx.world.clock.monotonic());
         let mut bytes = 0;
         let mut all = BucketDigest::new();
         let mut written = None;
         for position in 0.. {
-            if let Err(problem) = self.may_go_on(ctx, &extraction, began, bytes) {
+            let mut lease = ctx.held.try_lease();
+            if lease.is_none() && extraction.peek().is_some() {
+                // What was written last may be what the line waits for.
+                if let Some(buckets) = self.seal(ctx, transfer, written.take()).await? {
+                    all.merge(&buckets);
+                }
+                let most = extraction.snapshot_max().unwrap_or(SNAPSHOT_MAX);
+                lease = self.lease(ctx, most, &mut pace).await;
+            }
+            if let Err(problem) = self.may_go_on(ctx, &extraction, pace.began, bytes) {
                 // A later transfer takes over what is sealed.
                 self.seal(ctx, transfer, written).await?;
                 return Err(problem);
             }
             let spool = self.spool.clone();
             let next = blocking(&ctx.world, move || {
-                let next = spool.write_next(&mut extraction, position, digest_key);
+                let next = spool.write_next(&mut extraction, position, digest_key, lease);
                 Ok((extraction, next))
             });
-            // While a split is read, the one before it is synced and recorded.
+            // While a split is read, the one before it is sealed and recorded.
             let (next, sealed) = tokio::join!(next, self.seal(ctx, transfer, written.take()));
             if let Some(buckets) = sealed? {
                 all.merge(&buckets);
@@ -173,11 +183,41 @@ impl Spooling {
                 }
                 Err(problem) => return Err(problem),
             };
-            bytes += next.size();
+            bytes += next.disk_bytes();
             written = Some(next);
         }
+        drop(extraction);
+        let spool = self.spool.clone();
+        blocking(&ctx.world, move || spool.write_down()).await?;
         let id = transfer.clone();
         ctx.store.write(move |tx| exchange::set_spool_sealed(tx, &id, &all.to_bytes())).await
+    }
+
+    /// Memory for the next split. While the snapshot is young it is waited for: what the line takes at once need not
+    /// be written down. A line that stays behind is waited for no longer than reading has taken, and a minute.
+    async fn lease(&self, ctx: &Context, snapshot_max: Duration, pace: &mut Pace) -> Option<Lease> {
+        let before = ctx.world.clock.monotonic();
+        let left = pace.wait_left(before, snapshot_max);
+        let lease = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            () = ctx.drain.cancelled() => None,
+            lease = ctx.held.lease(), if !left.is_zero() => lease,
+            () = tokio::time::sleep(left) => None,
+        };
+        pace.waited += ctx.world.clock.monotonic().saturating_sub(before);
+        lease
+    }
+
+    /// The consumer has these splits for good.
+    pub(crate) fn release(&self, ctx: &Arc<Context>, splits: Vec<u64>) {
+        let (spool, world) = (self.spool.clone(), ctx.world.clone());
+        tokio::spawn(async move {
+            if let Err(problem) = blocking(&world, move || spool.release(&splits)).await {
+                // It goes with the transfer's folder.
+                tracing::debug!(%problem, "A split that is landed stays in the spool");
+            }
+        });
     }
 
     /// Why nothing more may be read, if so.
@@ -221,5 +261,47 @@ impl Spooling {
     }
 }
 
+/// How a snapshot's time is spent.
+struct Pace {
+    began: Duration,
+    /// For the line, instead of reading.
+    waited: Duration,
+}
+
+impl Pace {
+    fn new(now: Duration) -> Self {
+        Self { began: now, waited: Duration::ZERO }
+    }
+    /// How long the line may be waited for yet, with a snapshot that may be held for `most`.
+    fn wait_left(&self, now: Duration, most: Duration) -> Duration {
+        let held = now.saturating_sub(self.began);
+        let reading = held.saturating_sub(self.waited);
+        (WAIT + reading).saturating_sub(self.waited).min((most / 2).saturating_sub(held))
+    }
+}
+
+/// How long the line may be waited for, beside as long as reading takes.
+const WAIT: Duration = Duration::from_secs(60);
 /// How long a snapshot may be held open in its database, unless its connection says otherwise.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(30 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_is_waited_for_as_long_as_reading_takes_and_a_minute_but_not_for_half_of_what_the_snapshot_may_last() {
+        let seconds = Duration::from_secs;
+        let most = seconds(1_800);
+        let mut pace = Pace::new(seconds(10));
+        assert_eq!(pace.wait_left(seconds(10), most), seconds(60));
+        assert_eq!(pace.wait_left(seconds(40), most), seconds(90));
+        pace.waited = seconds(30);
+        assert_eq!(pace.wait_left(seconds(40), most), seconds(30), "all of the time was spent waiting");
+        pace.waited = seconds(60);
+        assert_eq!(pace.wait_left(seconds(70), most), Duration::ZERO);
+        assert_eq!(pace.wait_left(seconds(80), most), seconds(10), "what was read since counts");
+        assert_eq!(Pace::new(Duration::ZERO).wait_left(seconds(30), seconds(70)), seconds(5));
+        assert_eq!(Pace::new(Duration::ZERO).wait_left(seconds(40), seconds(70)), Duration::ZERO);
+    }
+}

@@ -48,6 +48,13 @@ impl Consumer {
         self.credit_back += credit;
     }
 
+    /// The split is in the destination, for good: the provider need not keep it for this side.
+    pub fn kept(&mut self, index: u64) {
+        if self.solicited && matches!(self.stage, Stage::Moving | Stage::HandedOver) && index < self.listed {
+            self.out.kept(index);
+        }
+    }
+
     /// Compares the manifest of the handover, whose signature was verified, with what this side verified itself.
     pub fn check(&mut self, manifest: &Manifest) -> Result<(), Problem> {
         self.require(Stage::HandedOver, "check")?;

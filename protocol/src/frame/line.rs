@@ -65,6 +65,7 @@ impl Frame {
             Self::CentreAnswer(_) => "centre-answer",
             Self::Plan(_) => "plan",
             Self::PlanAnswer(_) => "plan-answer",
+            Self::Kept(_) => "kept",
         }
     }
     /// With its length in front, as it goes onto a channel.

@@ -61,6 +61,7 @@ pub(crate) fn samples() -> Vec<Frame> {
         Frame::EntriesEnd(EntriesEnd { entries: 8, bytes: 9 }),
         Frame::Want(vec![Want { entry: 7, revision: 0, chunks: vec![(0, 5), (9, 10)] }]),
         Frame::Credit(1 << 20),
+        Frame::Kept(vec![0, 1 << 20]),
         Frame::Sealed(vec![entry.clone()]),
         Frame::Again(entry),
         Frame::LeftOut(vec![omission]),

@@ -180,7 +180,7 @@ fn frame(rng: &mut Rng, files: &[FileSpec]) -> Frame {
     };
     let ending =
         || Refused { code: 3001, cause: "no".into(), statement: ByteVec::from(vec![1]), temporary: true, facts: None };
-    match rng.below(24) {
+    match rng.below(25) {
         0 => Frame::Request(request()),
         1 => Frame::Offer(offer()),
         2 => Frame::Accept(Accept { data_channels: number(rng) as u8, credit: number(rng) }),
@@ -202,6 +202,7 @@ fn frame(rng: &mut Rng, files: &[FileSpec]) -> Frame {
         21 => Frame::Settled([rng.below(2) as u8; 32].into()),
         22 if rng.below(10) == 0 => Frame::Refused(ending()),
         23 if rng.below(10) == 0 => Frame::Failed(ending()),
+        24 => Frame::Kept((0..rng.below(3)).map(|_| number(rng)).collect()),
         _ => Frame::Ping(number(rng)),
     }
 }

@@ -198,7 +198,7 @@ impl Kills {
     }
 }
 
-/// Seven of them in a block in the long run, one of them otherwise: three splits.
+/// Seven of them in a block in the long run, one of them otherwise: ten splits.
 fn rows() -> u64 {
     if long() { 70_000 } else { 10_000 }
 }
@@ -242,6 +242,6 @@ impl Reader {
 }
 
 const JOB: &str = "parcels";
-const SPLITS: usize = 3;
+const SPLITS: usize = 10;
 /// Splits that are staged at one time.
 const AT_ONCE: usize = 2;

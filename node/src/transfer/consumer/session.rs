@@ -122,7 +122,7 @@ enum Done {
     Looked(Result<Vec<(Entry, Answer)>, Problem>),
     Wrote(Wrote),
     Flushed(Result<Progress, Problem>),
-    StagedSplit(Result<(), Problem>),
+    StagedSplit(Result<u64, Problem>),
     Finished(Result<Statement, Problem>),
 }
 
@@ -274,10 +274,7 @@ impl Session<'_> {
             Done::Looked(found) => self.looked(found?)?,
             Done::Wrote(wrote) => self.wrote(wrote)?,
             Done::Flushed(progress) => self.flushed(progress)?,
-            Done::StagedSplit(staged) => {
-                self.durable.split_staged();
-                staged?;
-            }
+            Done::StagedSplit(staged) => self.staged_split(staged)?,
             Done::Finished(finished) => return self.committed(finished).await,
         }
         Ok(None)

@@ -1,18 +1,18 @@
-//! What is written becomes durable in groups, and only then is its credit given back. A split whose file is
-//! whole goes on into the destination's staging.
+//! What is written becomes durable in groups, and only then is its credit given back. A split whose file is whole
+//! goes on into the destination's staging at once, and is durable with that; only where the destination does not keep
+//! up is its file synced before.
 
 use super::{Done, Session};
 use crate::stage::{Place, Progress, Stage};
 use crate::store::exchange::{self, Whole};
-use crate::store::{Side, Store, quarantine, transfers};
+use crate::store::{Side, Store, Transfer, quarantine, transfers};
 use crate::transfer::steady;
 use posthouse_protocol::chunk::ChunkMeta;
-use posthouse_protocol::id::TransferId;
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Default)]
 pub(super) struct Durable {
@@ -20,19 +20,31 @@ pub(super) struct Durable {
     /// When the oldest of it was written.
     since: Option<Timestamp>,
     flushing: bool,
-    /// Splits that are whole and durable as files.
+    /// Splits that are whole in their files, synced and recorded.
     to_stage: VecDeque<Entry>,
-    /// How many of them are on their way into the destination's staging.
-    staging: usize,
+    /// Those that are neither: being staged makes them durable.
+    fresh: VecDeque<FreshSplit>,
+    /// On their way into the destination's staging, with the credit that comes back with that.
+    staging: BTreeMap<u64, FreshSplit>,
+}
+
+#[derive(Clone)]
+struct FreshSplit {
+    entry: Entry,
+    credit: u64,
+    since: Timestamp,
 }
 
 impl Durable {
     /// When what is there has to be flushed.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        self.since.filter(|_| !self.flushing).map(|since| since.plus_ms(PROGRESS_MS))
+        let stall = self.fresh.front().map(FreshSplit::stalls_at);
+        let due = self.since.map(|since| since.plus_ms(self.patience_ms()));
+        if self.flushing { None } else { [stall, due].into_iter().flatten().min() }
     }
     pub(super) fn is_busy(&self) -> bool {
-        self.flushing || self.staging > 0 || !self.progress.is_empty() || !self.to_stage.is_empty()
+        let Self { progress, to_stage, fresh, staging, flushing, since: _ } = self;
+        *flushing || !staging.is_empty() || !progress.is_empty() || !to_stage.is_empty() || !fresh.is_empty()
     }
 
     pub(super) fn wrote(&mut self, entry: &Entry, meta: &ChunkMeta, now: Timestamp) {
@@ -41,6 +53,15 @@ impl Durable {
     }
 
     pub(super) fn complete(&mut self, entry: Entry, whole: Whole, now: Timestamp) {
+        if whole == Whole::Part
+            && matches!(entry.kind, EntryKind::Split(_))
+            && let Some(credit) = self.progress.take(entry.index)
+        {
+            self.fresh.push_back(FreshSplit { entry, credit, since: now });
+            // Chunks of others came about now.
+            self.since = (!self.progress.is_empty()).then_some(now);
+            return;
+        }
         self.since.get_or_insert(now);
         self.progress.whole.push((entry, whole));
     }
@@ -50,8 +71,40 @@ impl Durable {
         self.progress.drop_entry(index);
     }
 
-    pub(super) fn split_staged(&mut self) {
-        self.staging -= 1;
+    /// A split's rows are in the destination: the credit that is free with that.
+    fn staged(&mut self, index: u64) -> u64 {
+        self.staging.remove(&index).map_or(0, |split| split.credit)
+    }
+
+    /// The next split to be staged.
+    fn next_to_stage(&mut self, now: Timestamp) -> Option<Entry> {
+        let synced = self.to_stage.pop_front().map(|entry| FreshSplit { entry, credit: 0, since: now });
+        let split = synced.or_else(|| self.fresh.pop_front())?;
+        let entry = split.entry.clone();
+        self.staging.insert(entry.index, split);
+        Some(entry)
+    }
+
+    /// Splits that the destination does not take for now are to be synced after all; with `all` every split that is not,
+    /// also those on their way there.
+    fn give_up_waiting(&mut self, now: Timestamp, all: bool) {
+        let Self { progress, fresh, staging, .. } = self;
+        let mut sync = |split: &FreshSplit| {
+            progress.whole.push((split.entry.clone(), Whole::Part));
+            progress.credit += split.credit;
+        };
+        while let Some(split) = fresh.pop_front_if(|split| all || split.stalls_at() <= now) {
+            sync(&split);
+        }
+        for split in staging.values_mut().filter(|split| all && split.credit > 0) {
+            sync(split);
+            split.credit = 0;
+        }
+    }
+
+    /// Whether anything is written and neither synced nor staged.
+    fn has_fresh(&self) -> bool {
+        !self.progress.is_empty() || !self.fresh.is_empty() || self.staging.values().any(|split| split.credit > 0)
     }
 
     /// `idle`: nothing more comes, so there is nothing to wait for.
@@ -59,12 +112,27 @@ impl Durable {
         if self.flushing {
             return false;
         }
+        if self.fresh.front().is_some_and(|split| split.stalls_at() <= now) {
+            return true;
+        }
         if self.progress.is_empty() {
             self.since = None;
             return false;
         }
-        let old = self.since.is_none_or(|since| since.plus_ms(PROGRESS_MS) <= now);
-        old || idle || self.progress.bytes >= FLUSH_BYTES || self.progress.whole.len() >= FLUSH_ENTRIES
+        let old = self.since.is_none_or(|since| since.plus_ms(self.patience_ms()) <= now);
+        let bytes_max = if self.progress.has_splits() { FLUSH_SPLIT_BYTES } else { FLUSH_BYTES };
+        old || idle || self.progress.bytes >= bytes_max || self.progress.whole.len() >= FLUSH_ENTRIES
+    }
+
+    /// Splits become durable by being staged, as soon as they are whole.
+    fn patience_ms(&self) -> i64 {
+        if self.progress.has_splits() { STALL_MS } else { PROGRESS_MS }
+    }
+}
+
+impl FreshSplit {
+    fn stalls_at(&self) -> Timestamp {
+        self.since.plus_ms(STALL_MS)
     }
 }
 
@@ -72,15 +140,17 @@ impl Session<'_> {
     pub(super) fn flush_if_due(&mut self) {
         let idle = self.handed.is_some() && !self.writing.is_writing();
         if self.durable.is_due(steady(&self.ctx.world), idle) {
-            self.flush();
+            self.flush(false);
         }
     }
 
-    fn flush(&mut self) {
+    /// `leaving`: also what waits to be staged, or is on its way.
+    fn flush(&mut self, leaving: bool) {
         let Some(accepted) = &self.accepted else { return };
         let (stage, session) = (accepted.stage.clone(), accepted.session);
         self.durable.flushing = true;
         self.durable.since = None;
+        self.durable.give_up_waiting(steady(&self.ctx.world), leaving);
         let progress = std::mem::take(&mut self.durable.progress);
         let (store, id, row) = (self.ctx.store.clone(), self.run.row.id.clone(), self.row());
         self.show();
@@ -107,23 +177,34 @@ impl Session<'_> {
 
     /// Splits whose files are whole go into the destination's staging, as many at once as it takes.
     pub(super) fn stage_some(&mut self) {
-        let Some(stage) = self.stage() else { return };
+        let Some(accepted) = &self.accepted else { return };
+        let (stage, session) = (accepted.stage.clone(), accepted.session);
         let Place::Table(table) = stage.place() else { return };
-        while self.durable.staging < table.hands() {
-            let Some(entry) = self.durable.to_stage.pop_front() else { return };
-            self.durable.staging += 1;
-            let (store, id, now) = (self.ctx.store.clone(), self.run.row.id.clone(), self.ctx.world.clock.now());
-            let stage = stage.clone();
-            self.spawn(Done::StagedSplit, move || stage_split(&store, &stage, &id, &entry, now));
+        while self.durable.staging.len() < table.hands() {
+            let Some(entry) = self.durable.next_to_stage(steady(&self.ctx.world)) else { return };
+            let (stage, row) = (stage.clone(), self.row());
+            let (store, now) = (self.ctx.store.clone(), self.ctx.world.clock.now());
+            self.spawn(Done::StagedSplit, move || {
+                stage_split(&store, &stage, &row, &entry, session, now).map(|()| entry.index)
+            });
         }
+    }
+
+    pub(super) fn staged_split(&mut self, staged: Result<u64, Problem>) -> Result<(), Problem> {
+        let index = staged?;
+        let credit = self.durable.staged(index);
+        self.machine().durable(credit);
+        self.machine().kept(index);
+        self.show();
+        Ok(())
     }
 
     /// Makes durable whatever has arrived: the session is being left.
     pub(super) async fn make_durable(&mut self) {
         self.write_some();
-        while self.writing.is_writing() || self.durable.flushing || !self.durable.progress.is_empty() {
+        while self.writing.is_writing() || self.durable.flushing || self.durable.has_fresh() {
             if !self.writing.is_writing() && !self.durable.flushing {
-                self.flush();
+                self.flush(true);
             }
             let Some(done) = self.jobs.recv().await else { return };
             let result = match done {
@@ -135,10 +216,13 @@ impl Session<'_> {
                     }
                     Ok(())
                 }
+                Done::StagedSplit(staged) => staged.map(|index| {
+                    self.durable.staged(index);
+                }),
                 _ => Ok(()),
             };
             if let Err(problem) = result {
-                tracing::warn!(transfer = %self.run.row.id, %problem, "A chunk could not be written");
+                tracing::warn!(transfer = %self.run.row.id, %problem, "What has come could not be landed");
             }
             self.write_some();
         }
@@ -149,28 +233,52 @@ impl Session<'_> {
 }
 
 /// Puts a split into the destination's staging, and records it, once.
-fn stage_split(store: &Store, stage: &Stage, id: &TransferId, entry: &Entry, now: Timestamp) -> Result<(), Problem> {
+fn stage_split(
+    store: &Store,
+    stage: &Stage,
+    row: &Transfer,
+    entry: &Entry,
+    session: i64,
+    now: Timestamp,
+) -> Result<(), Problem> {
     let Place::Table(table) = stage.place() else { return Err(Problem::new(Code::InsideFailed)) };
-    let known = store.read_now(|db| exchange::landing_entry(db, id, &entry.name))?;
-    if known.is_some_and(|(known, _)| known.staged.is_some()) {
-        return Ok(());
-    }
-    let (staged, bad) = table.stage(entry)?;
+    let known = store.read_now(|db| exchange::landing_entry(db, &row.id, &entry.name))?;
+    let (staged, bad) = match known.and_then(|(known, _)| known.staged) {
+        // An earlier session did so; this one's listing has it too.
+        Some(staged) => (staged, None),
+        None => {
+            let (staged, bad) = table.stage(entry)?;
+            (staged, Some(bad))
+        }
+    };
     crate::crash_point!("split staged");
+    stage.drop_part(entry.index);
     store.write_now(|tx| {
-        exchange::set_split_staged(tx, id, &entry.name, &staged)?;
+        exchange::put_split_staged(tx, &row.id, entry, &staged, session)?;
+        // One that is over by now knows less of the transfer than the next.
+        if exchange::is_session(tx, &row.id, session)? {
+            transfers::update(tx, row)?;
+        }
         let split = String::from_utf8_lossy(&entry.name);
-        quarantine::put(tx, id, Side::Consumer, &split, &bad, now)
-    })
+        bad.iter().try_for_each(|bad| quarantine::put(tx, &row.id, Side::Consumer, &split, bad, now))
+    })?;
+    crate::crash_point!("split recorded");
+    Ok(())
 }
 
 const FLUSH_BYTES: u64 = limits::PROGRESS_BYTES / 2;
+/// Nearly all the credit: splits that are as long as this do not become whole without some of it back.
+const FLUSH_SPLIT_BYTES: u64 = limits::CREDIT_BYTES / 8 * 5;
 const FLUSH_ENTRIES: usize = 512;
+/// A destination that takes a split this late does not keep up: what waits for it is synced, and the line goes on.
+const STALL_MS: i64 = 2_000;
 const PROGRESS_MS: i64 = limits::PROGRESS_MS as i64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use posthouse_protocol::chunk::{ChunkHeader, Layout, VerifiedChunk};
+    use posthouse_protocol::manifest::SplitCounts;
 
     #[test]
     fn a_group_is_flushed_by_age_by_size_or_when_nothing_more_comes() {
@@ -190,5 +298,87 @@ mod tests {
         durable.flushing = true;
         assert!(!durable.is_due(now, true), "one at a time");
         assert!(durable.is_busy() && durable.deadline().is_none());
+    }
+
+    fn entry(index: u64, kind: EntryKind) -> Entry {
+        let name = format!("split {index}").into_bytes();
+        Entry { index, name, kind, size: 10, mode: 0, mtime_ns: 0, root: None, revision: 0 }
+    }
+    fn written(durable: &mut Durable, entry: &Entry, now: Timestamp) -> u64 {
+        let layout = Layout::new(10).unwrap();
+        let content = [entry.index as u8; 10];
+        let header = ChunkHeader {
+            entry: entry.index,
+            revision: 0,
+            chunk: 0,
+            bytes: 10,
+            wire_bytes: 10,
+            value: layout.value(0, &content).into(),
+        };
+        let meta = VerifiedChunk::verify(&header, layout, content.to_vec().into()).unwrap().meta();
+        durable.wrote(entry, &meta, now);
+        meta.credit()
+    }
+    fn whole(durable: &Durable) -> Vec<u64> {
+        durable.progress.whole.iter().map(|(entry, _)| entry.index).collect()
+    }
+
+    #[test]
+    fn a_split_is_staged_at_once_and_its_credit_comes_back_with_that() {
+        let (now, split) = (Timestamp(1_000), EntryKind::Split(SplitCounts::default()));
+        let mut durable = Durable::default();
+        let first = entry(0, split.clone());
+        let credit = written(&mut durable, &first, now);
+        assert_eq!(durable.deadline(), Some(now.plus_ms(STALL_MS)));
+        durable.complete(first.clone(), Whole::Part, now);
+        assert!(!durable.is_due(now.plus_ms(STALL_MS - 1), true), "nothing is to be synced");
+        assert_eq!(durable.next_to_stage(now), Some(first));
+        assert!(durable.is_busy() && durable.has_fresh());
+        assert_eq!((durable.staged(0), durable.is_busy(), durable.progress.credit), (credit, false, 0));
+        // One that was there before is recorded with this listing.
+        durable.complete(entry(1, split), Whole::Part, now);
+        assert!(durable.is_due(now, true) && durable.next_to_stage(now).is_none());
+        // Of a folder each group is synced.
+        let mut durable = Durable::default();
+        let file = entry(0, EntryKind::File);
+        written(&mut durable, &file, now);
+        durable.complete(file, Whole::Part, now);
+        assert!(durable.fresh.is_empty() && durable.is_due(now.plus_ms(PROGRESS_MS), false));
+    }
+
+    #[test]
+    fn splits_that_the_destination_does_not_take_are_synced_and_their_credit_comes_back() {
+        let (now, split) = (Timestamp(1_000), EntryKind::Split(SplitCounts::default()));
+        let mut durable = Durable::default();
+        let mut credit = 0;
+        for index in 0..3 {
+            let at = now.plus_ms(index as i64);
+            credit = written(&mut durable, &entry(index, split.clone()), at);
+            durable.complete(entry(index, split.clone()), Whole::Part, at);
+        }
+        assert_eq!(durable.next_to_stage(now).map(|entry| entry.index), Some(0));
+        let stalled = now.plus_ms(STALL_MS + 1);
+        assert_eq!(durable.deadline(), Some(stalled));
+        assert!(!durable.is_due(now.plus_ms(STALL_MS), false) && durable.is_due(stalled, false));
+        durable.give_up_waiting(stalled, false);
+        assert_eq!((whole(&durable), durable.progress.credit, durable.fresh.len()), (vec![1], credit, 1));
+        // The session is left: also what is on its way.
+        durable.give_up_waiting(stalled, true);
+        assert_eq!((whole(&durable), durable.progress.credit), (vec![1, 2, 0], 3 * credit));
+        durable.progress = Progress::default();
+        assert!(!durable.has_fresh() && durable.is_busy());
+        assert_eq!(durable.staged(0), 0, "it came back before");
+    }
+
+    #[test]
+    fn long_splits_are_synced_in_time_for_their_credit() {
+        let now = Timestamp(1_000);
+        let mut durable = Durable::default();
+        written(&mut durable, &entry(0, EntryKind::Split(SplitCounts::default())), now);
+        durable.progress.bytes = FLUSH_SPLIT_BYTES - 1;
+        assert!(!durable.is_due(now, false));
+        durable.progress.bytes = FLUSH_SPLIT_BYTES;
+        assert!(durable.is_due(now, false));
+        assert!(FLUSH_SPLIT_BYTES < limits::CREDIT_BYTES);
     }
 }
