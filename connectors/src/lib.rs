@@ -227,6 +227,22 @@ pub trait Destination: Send {
         let _ = (root, rows);
         Err(Problem::new(Code::InsideFailed).cause(format!("split {split} came in a form that is not taken here")))
     }
+    /// Whether rows that are staged now can be told apart by their splits for as long as they are, so that a later
+    /// transfer may take them over. After `prepare`.
+    fn hands_over(&mut self) -> Result<bool, Problem> {
+        Ok(false)
+    }
+    /// Takes over what a transfer that failed has staged and never published, as if this one had: before `prepare`. What
+    /// cannot be taken over is dropped. The same rows of the same contract in the same form, for the same target.
+    fn take_over(&mut self, failed: &TransferId) -> Result<(), Problem> {
+        let _ = failed;
+        Ok(())
+    }
+    /// Splits that were taken over and are not of this transfer: their rows are not published.
+    fn give_up(&mut self, splits: &[String]) -> Result<(), Problem> {
+        let _ = splits;
+        Ok(())
+    }
     /// One more of the same transfer, which stages other splits at the same time. None where one comes after the other.
     fn beside(&self) -> Option<Box<dyn Destination>> {
         None

@@ -5,6 +5,7 @@
 
 mod lookup;
 mod progress;
+mod split;
 mod staged;
 mod table;
 
@@ -13,15 +14,16 @@ pub use progress::{NewChunks, Progress};
 pub use staged::{HandedOver, SplitTotals, Staged};
 pub use table::{RowForm, TableStage};
 
-use crate::store::exchange::Whole;
+use crate::store::exchange::{StagedSplit, Whole};
+use posthouse_connectors::BadRow;
 use posthouse_connectors::folder::{FolderDestination, Part};
 use posthouse_protocol::chunk::VerifiedChunk;
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::Problem;
+use split::{SplitBytes, SplitPart};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use table::SplitPart;
 
 /// Where one transfer is being landed. All calls block.
 pub struct Stage {
@@ -61,7 +63,32 @@ impl Stage {
             Some(part) => part,
             None => self.open(entry, true)?,
         };
-        part.write_at(chunk.offset(), chunk.content())
+        match &*part {
+            OpenPart::Folder(part) => part.write_at(chunk.offset(), chunk.content()),
+            OpenPart::Split(part) => part.write(chunk),
+        }
+    }
+
+    /// Puts a whole split into the destination's staging; a repeat changes nothing and gives the same.
+    pub fn stage_split(&self, table: &TableStage, entry: &Entry) -> Result<(StagedSplit, Vec<BadRow>), Problem> {
+        if let Some(staged) = table.inherited(entry) {
+            return Ok((staged, Vec::new()));
+        }
+        let part = self.locked().get(&entry.index).cloned();
+        let bytes = match part.as_deref() {
+            Some(OpenPart::Split(part)) => part.bytes()?,
+            _ => SplitBytes::of_file(&table.path(&entry.name))?,
+        };
+        let staged = table.stage(entry, bytes)?;
+        self.drop_part(entry.index);
+        Ok(staged)
+    }
+
+    /// The split is recorded as staged.
+    pub fn split_recorded(&self, table: &TableStage, entry: &Entry) {
+        if let Err(problem) = table.drop_file(entry) {
+            tracing::debug!(%problem, "The file of a split that is staged remains");
+        }
     }
 
     /// Forgets the temporary file of an entry that is read anew or left out. No write to it may be under way.
@@ -102,15 +129,10 @@ impl Stage {
                     };
                     part.seal(entry)?;
                 }
-                (Place::Table(table), part) => {
-                    let part = match part {
-                        Some(part) => part,
-                        None => Arc::new(OpenPart::Split(table.part(&entry.name, true)?)),
-                    };
-                    if let OpenPart::Split(split) = &*part {
-                        split.sync()?;
-                    }
-                }
+                (Place::Table(table), part) => match part.as_deref() {
+                    Some(OpenPart::Split(split)) => split.sync()?,
+                    _ => table.sync_file(entry)?,
+                },
             }
         }
         match &self.place {
@@ -141,7 +163,7 @@ impl Stage {
         }
         let part = Arc::new(match &self.place {
             Place::Folder(folder) => OpenPart::Folder(folder.part(&entry.name, resume)?),
-            Place::Table(table) => OpenPart::Split(table.part(&entry.name, resume)?),
+            Place::Table(table) => OpenPart::Split(table.part(entry, resume)?),
         });
         parts.insert(entry.index, part.clone());
         Ok(part)
@@ -155,13 +177,4 @@ impl Stage {
 enum OpenPart {
     Folder(Part),
     Split(SplitPart),
-}
-
-impl OpenPart {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Problem> {
-        match self {
-            Self::Folder(part) => part.write_at(offset, bytes),
-            Self::Split(part) => part.write_at(offset, bytes),
-        }
-    }
 }

@@ -56,6 +56,7 @@ pub(super) fn create(place: &Place) -> Vec<String> {
   root bytea,
   landed bigint NOT NULL,
   quarantined bigint NOT NULL,
+  xid bigint,
   node_epoch bigint NOT NULL,
   job text NOT NULL,
   target text NOT NULL,
@@ -113,7 +114,7 @@ pub(super) fn applied(client: &mut Client, place: &Place) -> Result<Vec<Applied>
     let [applied, _] = names(place);
     let sql = format!(
         "SELECT split, pg_catalog.encode(root, 'hex'), landed, quarantined FROM {applied}
-         WHERE transfer = $1 AND published IS NULL ORDER BY split"
+         WHERE transfer = $1 AND root IS NOT NULL ORDER BY split"
     );
     let rows = client.query(&sql, &[Some(place.transfer())])?;
     let row = |row: &super::wire::Row| {
@@ -157,7 +158,8 @@ pub(super) fn other_job(client: &mut Client, place: &Place) -> Result<Option<Str
     Ok(rows.first().and_then(|row| row.optional(0)).map(str::to_owned))
 }
 
-/// Says that a split is staged, and keeps what was refused of it.
+/// Says that a split is staged, and keeps what was refused of it. `is_one_transaction`: its rows were written under the
+/// transaction itself and not under savepoints, so that its number tells them from others.
 pub(super) fn note(
     client: &mut Client,
     place: &Place,
@@ -165,9 +167,11 @@ pub(super) fn note(
     root: [u8; 32],
     landed: u64,
     bad: &[Refused],
+    is_one_transaction: bool,
 ) -> Result<(), WireError> {
     keep(client, place, split, bad)?;
-    let outcome = Outcome { split, root: Some(root), landed, quarantined: bad.len() as u64, published: None };
+    let quarantined = bad.len() as u64;
+    let outcome = Outcome { split, root: Some(root), landed, quarantined, is_one_transaction, published: None };
     outcome.write(client, place)
 }
 
@@ -177,7 +181,9 @@ pub(super) fn leave(client: &mut Client, place: &Place, result: &Published, bad:
     forget(client, place, 0)?;
     let text = serde_json::to_string(result).unwrap_or_default();
     let (landed, quarantined) = (result.rows, result.quarantined);
-    Outcome { split: "", root: None, landed, quarantined, published: Some(&text) }.write(client, place)
+    let outcome =
+        Outcome { split: "", root: None, landed, quarantined, is_one_transaction: false, published: Some(&text) };
+    outcome.write(client, place)
 }
 
 /// Forgets a transfer that is given up, its refused rows too.
@@ -196,15 +202,17 @@ struct Outcome<'a> {
     root: Option<[u8; 32]>,
     landed: u64,
     quarantined: u64,
+    is_one_transaction: bool,
     published: Option<&'a str>,
 }
 
 impl Outcome<'_> {
     fn write(&self, client: &mut Client, place: &Place) -> Result<(), WireError> {
         let [applied, _] = names(place);
+        let xid = if self.is_one_transaction { XID } else { "NULL" };
         let sql = format!(
-            "INSERT INTO {applied} (transfer, split, root, landed, quarantined, node_epoch, job, target, published)
-             VALUES ($1, $2, pg_catalog.decode($3, 'hex'), $4::bigint, $5::bigint, $6::bigint, $7, $8, $9)"
+            "INSERT INTO {applied} (transfer, split, root, landed, quarantined, node_epoch, job, target, published, xid)
+             VALUES ($1, $2, pg_catalog.decode($3, 'hex'), $4::bigint, $5::bigint, $6::bigint, $7, $8, $9, {xid})"
         );
         let root = self.root.map(hex::encode);
         let numbers = [self.landed, self.quarantined, place.landing.node_epoch].map(|number| number.to_string());
@@ -228,18 +236,85 @@ impl Outcome<'_> {
 /// Rows of all staged splits of the transfer.
 pub(super) fn staged(client: &mut Client, place: &Place) -> Result<u64, WireError> {
     let [applied, _] = names(place);
-    let sql = format!("SELECT sum(landed) FROM {applied} WHERE transfer = $1 AND published IS NULL");
+    let sql = format!("SELECT sum(landed) FROM {applied} WHERE transfer = $1 AND root IS NOT NULL");
     count(client, &sql, &[Some(place.transfer())])
 }
 
-/// What a split's staging gave, if it was staged before.
-pub(super) fn landed(client: &mut Client, place: &Place, split: &str) -> Result<Option<SplitLanded>, WireError> {
+/// What a split's staging gave, if it was staged before. One of the same name that was taken over with other content
+/// makes way.
+pub(super) fn landed(
+    client: &mut Client,
+    place: &Place,
+    split: &str,
+    root: [u8; 32],
+) -> Result<Option<SplitLanded>, WireError> {
     let [applied, _] = names(place);
-    let sql = format!("SELECT landed FROM {applied} WHERE transfer = $1 AND split = $2 AND published IS NULL");
+    let sql = format!(
+        "SELECT landed, pg_catalog.encode(root, 'hex') FROM {applied}
+         WHERE transfer = $1 AND split = $2 AND root IS NOT NULL"
+    );
     let rows = client.query(&sql, &[Some(place.transfer()), Some(split)])?;
     let Some(row) = rows.first() else { return Ok(None) };
+    if row.text(1)? != hex::encode(root) {
+        give_up(client, place, split)?;
+        return Ok(None);
+    }
     let landed = row.number(0)?;
     Ok(Some(SplitLanded { landed, bad: refused(client, place, split)? }))
+}
+
+/// Takes over what another transfer has staged. False where its rows could not be told apart later on.
+pub(super) fn take_over(client: &mut Client, place: &Place, failed: &str) -> Result<bool, WireError> {
+    let [applied, quarantine] = names(place);
+    let unknown = format!("SELECT count(*) FROM {applied} WHERE transfer = $1 AND xid IS NULL");
+    if count(client, &unknown, &[Some(failed)])? > 0 {
+        return Ok(false);
+    }
+    let epoch = place.landing.node_epoch.to_string();
+    let sql = format!("UPDATE {applied} SET transfer = $2, node_epoch = $3::bigint WHERE transfer = $1");
+    client.execute(&sql, &[Some(failed), Some(place.transfer()), Some(&epoch)])?;
+    let sql = format!("UPDATE {quarantine} SET transfer = $2 WHERE transfer = $1");
+    client.execute(&sql, &[Some(failed), Some(place.transfer())])?;
+    Ok(true)
+}
+
+/// A split that was taken over is none of this transfer's. Its rows stay until publishing, which drops all such rows
+/// in one pass.
+pub(super) fn give_up(client: &mut Client, place: &Place, split: &str) -> Result<(), WireError> {
+    let [applied, quarantine] = names(place);
+    let sql = format!(
+        "UPDATE {applied} SET split = 'given up ' || xid, root = NULL WHERE transfer = $1 AND split = $2 AND xid IS NOT NULL"
+    );
+    client.execute(&sql, &[Some(place.transfer()), Some(split)])?;
+    let sql = format!("DELETE FROM {quarantine} WHERE transfer = $1 AND split = $2");
+    client.execute(&sql, &[Some(place.transfer()), Some(split)]).map(|_| ())
+}
+
+/// Drops the rows of splits that were given up.
+pub(super) fn drop_given_up(client: &mut Client, place: &Place, staging: &TableName) -> Result<(), Fail> {
+    let [applied, _] = names(place);
+    let given_up = "transfer = $1 AND root IS NULL AND published IS NULL";
+    let transfer = [Some(place.transfer())];
+    let sql = format!("SELECT xid, landed FROM {applied} WHERE {given_up}");
+    let rows = client.query(&sql, &transfer)?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut xids = Vec::new();
+    let mut landed: u64 = 0;
+    for row in &rows {
+        xids.push(row.text(0)?.to_owned());
+        landed += row.number::<u64>(1)?;
+    }
+    let xids = format!("{{{}}}", xids.join(","));
+    let sql = format!("DELETE FROM {staging} s WHERE s.xmin::text::bigint = ANY ($1::bigint[])");
+    let dropped = client.execute(&sql, &[Some(&xids)])?;
+    if dropped != landed {
+        let cause = format!("{landed} rows of splits that were taken over were to be dropped, and {dropped} are there");
+        return Err(Problem::new(Code::DestinationFailed).with("target", staging.to_string()).cause(cause).into());
+    }
+    client.execute(&format!("DELETE FROM {applied} WHERE {given_up}"), &transfer)?;
+    Ok(())
 }
 
 /// What was refused of a split, or by publishing.
@@ -318,3 +393,6 @@ pub(super) fn lock_together(client: &mut Client, of: &str) -> Result<(), WireErr
 pub(super) fn name_transfer(client: &mut Client, place: &Place) -> Result<(), WireError> {
     client.batch(&format!("SET LOCAL posthouse.transfer = {}", literal(place.transfer())))
 }
+
+/// The transaction's number as rows carry it in `xmin`.
+const XID: &str = "pg_catalog.txid_current() % 4294967296";

@@ -11,6 +11,7 @@ use super::wire::{Client, WireError};
 use super::{Faults, control, ddl, fields, publish, replace, staging, standing};
 use crate::{Applied, BadRow, Destination, Landing, Published, RawRows, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
+use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::watermark::Watermark;
@@ -88,7 +89,7 @@ impl PgDestination {
         &mut self,
         split: &str,
         root: [u8; 32],
-        take: impl FnOnce(&mut Client, &Place, &Staging) -> Result<(u64, Vec<control::Refused>), Fail>,
+        take: impl FnOnce(&mut Client, &Place, &Staging) -> Result<Taken, Fail>,
     ) -> Result<SplitLanded, Problem> {
         // Splits are staged beside each other, and each of them once.
         let lock = |client: &mut Client, place: &Place| {
@@ -97,7 +98,7 @@ impl PgDestination {
         };
         self.transact_under(lock, |client, place| {
             control::check_epoch(client, place)?;
-            if let Some(before) = control::landed(client, place, split)? {
+            if let Some(before) = control::landed(client, place, split, root)? {
                 return Ok(before);
             }
             let over = || {
@@ -112,10 +113,23 @@ impl PgDestination {
             if staging.premade {
                 control::name_transfer(client, place)?;
             }
-            let (landed, refused) = take(client, place, &staging)?;
-            control::note(client, place, split, root, landed, &refused)?;
+            let Taken { landed, refused, is_one_transaction } = take(client, place, &staging)?;
+            control::note(client, place, split, root, landed, &refused, is_one_transaction)?;
             Ok(SplitLanded { landed, bad: refused.iter().map(control::Refused::row).collect() })
         })
+    }
+}
+
+/// What became of a split's rows.
+struct Taken {
+    landed: u64,
+    refused: Vec<control::Refused>,
+    is_one_transaction: bool,
+}
+
+impl Taken {
+    fn sifted((landed, refused): (u64, Vec<control::Refused>)) -> Self {
+        Self { landed, refused, is_one_transaction: false }
     }
 }
 
@@ -152,15 +166,66 @@ impl Destination for PgDestination {
         root: [u8; 32],
         batches: &mut dyn Iterator<Item = Result<RecordBatch, Problem>>,
     ) -> Result<SplitLanded, Problem> {
-        self.stage_with(split, root, |client, place, staging| staging.take_batches(client, place, batches))
+        self.stage_with(split, root, |client, place, staging| {
+            staging.take_batches(client, place, batches).map(Taken::sifted)
+        })
     }
 
     fn stage_raw(&mut self, split: &str, root: [u8; 32], rows: &mut dyn RawRows) -> Result<SplitLanded, Problem> {
+        let natives = self.place.natives.clone().ok_or_else(|| {
+            Problem::new(Code::InsideFailed).cause(format!("split {split} came in a form that was not asked for"))
+        })?;
+        // Without savepoints its rows can be told from others, and nothing is looked at that is not refused.
+        let mut is_refused = false;
+        let whole = self.stage_with(split, root, |client, place, staging| {
+            if !staging.takes(&natives) {
+                return staging.take_raw(client, place, &natives, rows).map(Taken::sifted);
+            }
+            let taken = staging.take_whole(client, rows);
+            is_refused = matches!(&taken, Err(Fail::Wire(error)) if error.is_refusal_of_copied());
+            taken.map(|landed| Taken { landed, refused: Vec::new(), is_one_transaction: true })
+        });
+        if !is_refused {
+            return whole;
+        }
+        rows.rewind()?;
         self.stage_with(split, root, |client, place, staging| {
-            let natives = place.natives.as_deref().ok_or_else(|| {
-                Problem::new(Code::InsideFailed).cause(format!("split {split} came in a form that was not asked for"))
-            })?;
-            staging.take_raw(client, place, natives, rows)
+            staging.take_raw(client, place, &natives, rows).map(Taken::sifted)
+        })
+    }
+
+    fn hands_over(&mut self) -> Result<bool, Problem> {
+        self.transact(|client, place| {
+            let Some(natives) = place.natives.as_deref() else { return Ok(false) };
+            Ok(Staging::find(client, place)?.is_some_and(|staging| !staging.premade && staging.takes(natives)))
+        })
+    }
+
+    fn take_over(&mut self, failed: &TransferId) -> Result<(), Problem> {
+        self.transact(|client, place| {
+            control::lock(client, failed.as_str())?;
+            let before =
+                Place { landing: Landing { transfer: failed.clone(), ..place.landing.clone() }, ..place.clone() };
+            if !control::exist(client, place)? {
+                return Ok(());
+            }
+            control::check_epoch(client, &before)?;
+            if control::published(client, &before)?.is_some() || Relation::find(client, &place.staging())?.is_some() {
+                return Ok(());
+            }
+            let Some(staging) = Staging::find(client, &before)? else { return Ok(()) };
+            if staging.premade || !control::take_over(client, place, failed.as_str())? {
+                staging.drop(client)?;
+                return Ok(control::discard(client, &before)?);
+            }
+            let name = super::catalog::quote(&place.staging().table);
+            Ok(client.batch(&format!("ALTER TABLE {} RENAME TO {name}", staging.name))?)
+        })
+    }
+
+    fn give_up(&mut self, splits: &[String]) -> Result<(), Problem> {
+        self.transact(|client, place| {
+            splits.iter().try_for_each(|split| control::give_up(client, place, split)).map_err(Fail::Wire)
         })
     }
 

@@ -25,6 +25,7 @@ pub(super) fn publish(
         let cause = "nothing of this transfer is prepared here";
         return Err(Problem::new(Code::DestinationFailed).with("target", &place.landing.table).cause(cause).into());
     };
+    control::drop_given_up(client, place, &staging.name)?;
     let staged = control::staged(client, place)?;
     // Triggers and checks of the table run as they do for its other users, and speak up at once.
     client.batch("SET LOCAL search_path TO DEFAULT; SET CONSTRAINTS ALL IMMEDIATE")?;

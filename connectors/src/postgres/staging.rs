@@ -94,7 +94,17 @@ impl Staging {
         }
     }
 
-    /// Stages a split in the native form; gives how many rows of it, and what was refused.
+    /// Stages a split whose tuples can lie here as they are. A refusal is the whole transaction's: the split is then
+    /// taken row by row.
+    pub(super) fn take_whole(&self, client: &mut Client, rows: &mut dyn RawRows) -> Result<u64, Fail> {
+        let mut copy = client.copy_in(&self.copy())?;
+        while let Some(piece) = rows.next()? {
+            copy.write(piece)?;
+        }
+        Ok(copy.finish()?)
+    }
+
+    /// Stages a split in the native form window by window; gives how many rows of it, and what was refused.
     pub(super) fn take_raw(
         &self,
         client: &mut Client,
@@ -106,7 +116,7 @@ impl Staging {
             .map_err(|e| Problem::new(Code::Mismatch).with("peer", "the provider").cause(e))?;
         let mut load = Load { client, staging: self, landed: 0, refused: Vec::new() };
         if self.takes(natives) {
-            load.pass_through(&shape, rows)?;
+            load.sift(&shape, rows)?;
         } else if let Some(rewriter) = self.rewriter(&shape, natives) {
             load.rewrite(rewriter, &shape, rows)?;
         } else {
@@ -139,7 +149,7 @@ impl Staging {
     }
 
     /// Whether tuples of the source can lie here as they are.
-    fn takes(&self, natives: &[NativeType]) -> bool {
+    pub(super) fn takes(&self, natives: &[NativeType]) -> bool {
         self.columns.iter().zip(natives).all(|(column, native)| lies_alike(native, column))
     }
 
@@ -178,28 +188,6 @@ struct Tuples<'a> {
 }
 
 impl Load<'_> {
-    /// The split as it is; only where the server refuses it are its rows looked at.
-    fn pass_through(&mut self, shape: &Shape, rows: &mut dyn RawRows) -> Result<(), Fail> {
-        let sql = self.staging.copy();
-        let landed = attempt(self.client, WireError::is_refusal_of_copied, |client| {
-            let mut copy = client.copy_in(&sql)?;
-            while let Some(piece) = rows.next()? {
-                copy.write(piece)?;
-            }
-            Ok(copy.finish()?)
-        })?;
-        match landed {
-            Ok(landed) => {
-                self.landed += landed;
-                Ok(())
-            }
-            Err(_) => {
-                rows.rewind()?;
-                self.sift(shape, rows)
-            }
-        }
-    }
-
     /// A split of which rows are refused, window by window.
     fn sift(&mut self, shape: &Shape, rows: &mut dyn RawRows) -> Result<(), Fail> {
         windows(shape, rows, &mut |window, ends, first| {

@@ -71,8 +71,9 @@ impl Stage {
         }
         for predecessor in predecessors {
             if let Some(found) = exchange::adoptable_split(at, predecessor, &entry.name, &root)?
-                && found.size == entry.size
-                && table.adopt(predecessor, entry, &root)?
+                && found.entry.size == entry.size
+                && (found.staged.is_some_and(|staged| table.inherit(entry, &root, staged))
+                    || table.adopt(predecessor, entry, &root)?)
             {
                 return Ok(Answer::Have(Have::Whole(*root), Whole::Part));
             }

@@ -1,22 +1,24 @@
-//! Splits of a table on their way: files in the node's own folder, then rows in the destination's staging. A file
-//! is read while it is in the page cache still; it is synced only where its rows are not staged soon.
+//! Splits of a table on their way: in memory or in files of the node's own folder, then rows in the destination's
+//! staging. A split is in memory where the destination itself can hand its rows over to a later transfer; else a file
+//! stays for that. It is synced only where its rows are not staged soon.
 
+use super::split::{RawSplit, SplitBytes, SplitPart};
 use crate::seal::storage;
 use crate::store::exchange::StagedSplit;
-use posthouse_connectors::{BadRow, Destination, RawRows, SplitLanded};
+use posthouse_connectors::{BadRow, Destination, SplitLanded};
 use posthouse_platform::disk::Disk;
 use posthouse_protocol::batch::BatchReader;
 use posthouse_protocol::chunk::ChunkHasher;
 use posthouse_protocol::digest::{BucketDigest, Digester};
 use posthouse_protocol::id::TransferId;
+use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind};
-use posthouse_protocol::pgcopy::{Shape, Walker};
+use posthouse_protocol::pgcopy::Shape;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
-use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
@@ -31,6 +33,12 @@ pub struct TableStage {
     beside: Vec<Hand>,
     /// Rows that this process has staged, by the buckets of their keys.
     staged: Mutex<BucketDigest>,
+    /// The destination can hand over to a later transfer what is staged there.
+    hands_over: bool,
+    /// Splits that it has taken over from a transfer that failed, by name, with their roots.
+    taken_over: BTreeMap<String, [u8; 32]>,
+    /// Those of them that are splits of this transfer too.
+    inherited: Mutex<BTreeMap<Vec<u8>, StagedSplit>>,
 }
 
 type Hand = Mutex<Box<dyn Destination>>;
@@ -44,19 +52,37 @@ pub struct RowForm {
 }
 
 impl TableStage {
-    /// `root` is the node's staging folder.
+    /// `root` is the node's staging folder; the destination is prepared. `follows`: it has taken over what a transfer
+    /// that failed has staged.
     pub fn open(
         root: &Path,
         transfer: &TransferId,
         disk: Arc<dyn Disk>,
         form: RowForm,
-        destination: Box<dyn Destination>,
+        mut destination: Box<dyn Destination>,
+        follows: bool,
     ) -> Result<Self, Problem> {
+        let hands_over = destination.hands_over()?;
+        let taken_over = match follows && hands_over {
+            true => destination.applied()?.into_iter().map(|applied| (applied.split, applied.root)).collect(),
+            false => BTreeMap::new(),
+        };
         let dir = root.join(transfer.as_str());
         std::fs::create_dir_all(&dir).and_then(|()| disk.sync_folder(root)).map_err(|e| storage(&dir, &e))?;
         let root = root.to_owned();
         let beside = (1..STAGED_AT_ONCE).map_while(|_| destination.beside()).map(Mutex::new).collect();
-        Ok(Self { dir, root, disk, form, destination: Mutex::new(destination), beside, staged: Mutex::default() })
+        Ok(Self {
+            dir,
+            root,
+            disk,
+            form,
+            destination: Mutex::new(destination),
+            beside,
+            staged: Mutex::default(),
+            hands_over,
+            taken_over,
+            inherited: Mutex::default(),
+        })
     }
 
     pub fn contract(&self) -> &Contract {
@@ -87,17 +113,43 @@ impl TableStage {
         free.unwrap_or_else(|| self.destination())
     }
 
-    /// Stages a split whose file is whole; a repeat changes nothing and gives the same.
-    pub fn stage(&self, entry: &Entry) -> Result<(StagedSplit, Vec<BadRow>), Problem> {
+    /// Whether the destination staged this split for a transfer that this one follows; then it counts as `staged`.
+    pub(super) fn inherit(&self, entry: &Entry, root: &[u8; 32], staged: StagedSplit) -> bool {
+        let name = std::str::from_utf8(&entry.name).ok();
+        let is_there = name.and_then(|name| self.taken_over.get(name)) == Some(root);
+        if is_there {
+            self.inherited.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.name.clone(), staged);
+        }
+        is_there
+    }
+    /// What was staged of it for a transfer that this one follows.
+    pub fn inherited(&self, entry: &Entry) -> Option<StagedSplit> {
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner).get(&entry.name).copied()
+    }
+    /// Splits that were taken over and that this transfer does not have in the same form.
+    pub fn not_inherited(
+        &self,
+        has: impl Fn(&str, &[u8; 32]) -> Result<bool, Problem>,
+    ) -> Result<Vec<String>, Problem> {
+        let mut others = Vec::new();
+        for (split, root) in &self.taken_over {
+            if !has(split, root)? {
+                others.push(split.clone());
+            }
+        }
+        Ok(others)
+    }
+
+    /// Stages a split that is whole; a repeat changes nothing and gives the same.
+    pub(super) fn stage(&self, entry: &Entry, bytes: SplitBytes) -> Result<(StagedSplit, Vec<BadRow>), Problem> {
         let (Some(root), Ok(name)) = (entry.root, std::str::from_utf8(&entry.name)) else {
             return Err(Problem::new(Code::FrameInvalid).cause("a split has no root, or a name that is no text"));
         };
         let path = self.path(&entry.name);
-        let file = File::open(&path).map_err(|e| storage(&path, &e))?;
         let (landed, buckets) = match &self.form.shape {
-            None => self.stage_batches(name, *root, file, entry.size)?,
+            None => self.stage_batches(name, *root, bytes, entry.size)?,
             Some(shape) => {
-                let mut split = RawSplit::new(file, path, shape.clone(), self.digest_key());
+                let mut split = RawSplit::new(bytes, path, shape.clone(), self.digest_key());
                 let landed = self.hand().stage_raw(name, *root, &mut split)?;
                 (landed, split.finish()?)
             }
@@ -119,12 +171,12 @@ impl TableStage {
         &self,
         name: &str,
         root: [u8; 32],
-        file: File,
+        bytes: SplitBytes,
         size: u64,
     ) -> Result<(SplitLanded, BucketDigest), Problem> {
         let mut digester = Digester::new(self.digest_key());
         let mut buckets = BucketDigest::new();
-        let reader = BatchReader::new(BufReader::with_capacity(READ_BYTES, file), size, self.contract())?;
+        let reader = BatchReader::new(BufReader::with_capacity(READ_BYTES, bytes.reader()), size, self.contract())?;
         let mut batches = reader.map(|batch| {
             let batch = batch?;
             digester.buckets(&batch, &mut buckets)?;
@@ -142,16 +194,31 @@ impl TableStage {
         self.dir.join(split_file(name))
     }
 
-    pub(super) fn part(&self, name: &[u8], resume: bool) -> Result<SplitPart, Problem> {
-        let path = self.path(name);
-        let open = || -> io::Result<File> {
-            if !resume {
-                gone(std::fs::remove_file(&path))?;
-            }
-            File::options().create(true).truncate(false).write(true).open(&path)
-        };
-        let file = open().map_err(|e| storage(&path, &e))?;
-        Ok(SplitPart { file, path, disk: self.disk.clone() })
+    /// Where a split's chunks go. `resume`: what an earlier run of the transfer has of it goes on.
+    pub(super) fn part(&self, entry: &Entry, resume: bool) -> Result<SplitPart, Problem> {
+        let path = self.path(&entry.name);
+        if !resume {
+            gone(std::fs::remove_file(&path)).map_err(|e| storage(&path, &e))?;
+        }
+        match self.hands_over && entry.size <= HELD_BYTES_MAX && !(resume && path.exists()) {
+            true => Ok(SplitPart::in_memory(path, self.disk.clone())),
+            false => SplitPart::in_file(path, self.disk.clone()),
+        }
+    }
+
+    /// Makes a split durable that was not written to by this process; its rows may be staged, then it has no file.
+    pub(super) fn sync_file(&self, entry: &Entry) -> Result<(), Problem> {
+        let path = self.path(&entry.name);
+        if path.exists() { SplitPart::in_file(path, self.disk.clone())?.sync() } else { Ok(()) }
+    }
+
+    /// Its rows are staged, and for good where the destination hands them over itself.
+    pub(super) fn drop_file(&self, entry: &Entry) -> Result<(), Problem> {
+        if !self.hands_over {
+            return Ok(());
+        }
+        let path = self.path(&entry.name);
+        gone(std::fs::remove_file(&path)).map_err(|e| storage(&path, &e))
     }
 
     /// Takes over a split's file from a transfer that failed. False where it is gone, or is not what it was: one that
@@ -184,76 +251,6 @@ impl TableStage {
     }
 }
 
-/// A split's file in an engine's own form. Its rows are digested as they pass the first time; a destination
-/// is given no byte that was not looked at before.
-struct RawSplit {
-    file: File,
-    path: PathBuf,
-    buffer: Vec<u8>,
-    shape: Shape,
-    key: [u8; 32],
-    /// None once it has seen the whole split.
-    walker: Option<Walker>,
-    buckets: BucketDigest,
-}
-
-impl RawSplit {
-    fn new(file: File, path: PathBuf, shape: Shape, key: [u8; 32]) -> Self {
-        let walker = Some(Walker::new(&shape, key));
-        Self { file, path, buffer: vec![0; READ_BYTES], shape, key, walker, buckets: BucketDigest::new() }
-    }
-    /// What all its rows are, also those that the destination did not ask for.
-    fn finish(mut self) -> Result<BucketDigest, Problem> {
-        while self.walker.is_some() {
-            self.next()?;
-        }
-        Ok(self.buckets)
-    }
-}
-
-impl RawRows for RawSplit {
-    fn next(&mut self) -> Result<Option<&[u8]>, Problem> {
-        let read = self.file.read(&mut self.buffer).map_err(|e| storage(&self.path, &e))?;
-        let bytes = self.buffer.get(..read).unwrap_or_default();
-        if let Some(mut walker) = self.walker.take() {
-            if read == 0 {
-                walker.finish()?;
-            } else {
-                let buckets = &mut self.buckets;
-                walker.feed(bytes, &mut |row| buckets.add(row.bucket, &row.hash))?;
-                self.walker = Some(walker);
-            }
-        }
-        Ok((read > 0).then_some(bytes))
-    }
-    fn rewind(&mut self) -> Result<(), Problem> {
-        self.file.rewind().map_err(|e| storage(&self.path, &e))?;
-        if self.walker.is_some() {
-            self.walker = Some(Walker::new(&self.shape, self.key));
-            self.buckets = BucketDigest::new();
-        }
-        Ok(())
-    }
-}
-
-pub(super) struct SplitPart {
-    file: File,
-    path: PathBuf,
-    disk: Arc<dyn Disk>,
-}
-
-impl SplitPart {
-    pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Problem> {
-        self.disk
-            .before_write(&self.path, bytes.len() as u64)
-            .and_then(|()| self.file.write_all_at(bytes, offset))
-            .map_err(|e| storage(&self.path, &e))
-    }
-    pub(super) fn sync(&self) -> Result<(), Problem> {
-        self.disk.sync_file(self.file.as_fd(), &self.path).map_err(|e| storage(&self.path, &e))
-    }
-}
-
 /// The root of a file; none of one that is too long to be a split.
 fn hash(file: &File) -> io::Result<Option<[u8; 32]>> {
     let mut hasher = ChunkHasher::default();
@@ -283,5 +280,7 @@ fn split_file(name: &[u8]) -> String {
 }
 
 const READ_BYTES: usize = 256 << 10;
+/// Longer splits would not become whole within a transfer's credit.
+const HELD_BYTES_MAX: u64 = limits::CREDIT_BYTES / 8 * 3;
 /// A server puts one split into a table on one processor; the destination may be a small machine with other work.
 const STAGED_AT_ONCE: usize = 2;

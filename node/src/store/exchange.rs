@@ -242,9 +242,9 @@ pub fn adoptable_split(
     predecessor: &TransferId,
     name: &[u8],
     root: &[u8; 32],
-) -> Result<Option<Entry>, Problem> {
+) -> Result<Option<LandingEntry>, Problem> {
     let found = landing_entry(at, predecessor, name)?.map(|(found, _)| found);
-    Ok(found.filter(|f| f.whole == Whole::Part && f.entry.root == Some(ByteArray::from(*root))).map(|f| f.entry))
+    Ok(found.filter(|found| found.whole == Whole::Part && found.entry.root == Some(ByteArray::from(*root))))
 }
 
 /// Drops the progress of a transfer that needs it no more.

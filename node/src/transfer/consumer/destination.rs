@@ -4,7 +4,7 @@ use super::committing::may_pass;
 use crate::config::{Job, Target};
 use crate::context::Context;
 use crate::stage::{Place, RowForm, Stage, TableStage};
-use crate::store::Transfer;
+use crate::store::{Transfer, exchange, transfers};
 use crate::transfer::blocking;
 use posthouse_connectors::folder::FolderDestination;
 use posthouse_connectors::{Destination, Landing, parquet};
@@ -34,6 +34,7 @@ pub(super) async fn open_stage(
                 let rows = OfferedRows::of(&offer, contract);
                 let mut destination = open_destination(&ctx, &row, target, &rows)?;
                 let ready = can_tell_overlap(&row, target, &rows);
+                let follows = ready.is_ok() && takes_over(&ctx, &row, &offer, destination.as_mut())?;
                 if let Err(problem) = ready.and_then(|()| destination.prepare())
                     && (may_pass(&problem) || destination.published()?.is_none())
                 {
@@ -42,7 +43,14 @@ pub(super) async fn open_stage(
                 }
                 let shape = rows.native.as_ref().map(|native| native.shape(contract)).transpose()?;
                 let form = RowForm { contract: contract.clone(), shape, digest_key: offer.digest_key.into() };
-                Place::Table(TableStage::open(&ctx.staging(), &row.id, ctx.world.disk.clone(), form, destination)?)
+                Place::Table(TableStage::open(
+                    &ctx.staging(),
+                    &row.id,
+                    ctx.world.disk.clone(),
+                    form,
+                    destination,
+                    follows,
+                )?)
             }
             (_, contract) => {
                 let (is, lands) = if contract.is_some() { ("a table", "files") } else { ("a folder", "a table") };
@@ -54,6 +62,24 @@ pub(super) async fn open_stage(
         Ok(Arc::new(Stage::new(row.id.clone(), row.job.clone(), place)))
     })
     .await
+}
+
+/// Takes over what the transfer before this one has staged, where its rows were the same in kind.
+fn takes_over(
+    ctx: &Context,
+    row: &Transfer,
+    offer: &Offer,
+    destination: &mut dyn Destination,
+) -> Result<bool, Problem> {
+    let Some(failed) = &row.succeeds else { return Ok(false) };
+    let before = ctx.store.read_now(|db| Ok((transfers::get(db, failed)?, exchange::landing_offer(db, failed)?)))?;
+    let (Some(failed), Some(before)) = before else { return Ok(false) };
+    let alike = (failed.write, failed.mode, &before.contract, &before.native, &before.digest_key)
+        == (row.write, row.mode, &offer.contract, &offer.native, &offer.digest_key);
+    if alike {
+        destination.take_over(&failed.id)?;
+    }
+    Ok(alike)
 }
 
 /// An incremental run reads rows around the last mark again. Where nothing would tell which ones stand already,

@@ -264,11 +264,12 @@ impl Run {
         self.row.active_ms += self.elapsed();
         tracing::warn!(transfer = %self.row.id, %problem, "A transfer ends without a receipt");
         let statement = settle::state_ending(&self.ctx, &self.row, &subject, &problem).await?;
-        if !load(&self.ctx, &self.row.id).await?.is_some_and(|row| row.state.is_final()) {
-            return Err(Problem::new(Code::InsideFailed).cause("a transfer that is landed was to be ended"));
-        }
+        let ended = load(&self.ctx, &self.row.id).await?.filter(|row| row.state.is_final());
+        let ended =
+            ended.ok_or_else(|| Problem::new(Code::InsideFailed).cause("a transfer that is landed was to be ended"))?;
+        let was_planned = std::mem::replace(&mut self.row, ended).state == State::Planned;
         settling::discard(self).await;
-        if self.row.state != State::Planned && !self.told {
+        if !was_planned && !self.told {
             let ending = settle::refused(&problem, statement.as_ref());
             tokio::spawn(settling::tell(self.ctx.clone(), self.row.clone(), self.request(false), ending));
         }

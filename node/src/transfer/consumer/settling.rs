@@ -181,35 +181,35 @@ pub(super) async fn clean_up(ctx: &Arc<Context>, row: &Transfer) {
     }
 }
 
-/// Drops what a transfer that ended without a receipt left here. Splits stay for its successor.
+/// Drops what a transfer that ended without a receipt left here. Splits stay for its successor, where one follows.
 pub(super) async fn discard(run: &Run) {
     let (ctx, row) = (run.ctx.clone(), run.row.clone());
-    let job = run.job();
-    let id = row.id.clone();
-    let stored =
-        ctx.store.read(move |db| Ok((exchange::landing_offer(db, &id)?, exchange::names_in_landing(db, &id)?)));
-    let (offer, names) = match stored.await {
-        Ok(stored) => stored,
-        Err(problem) => return tracing::warn!(transfer = %row.id, %problem, "A transfer's working files remain"),
-    };
-    let (Some(offer), Ok(job)) = (offer, job) else { return };
     let world = ctx.world.clone();
-    let done = blocking(&world, move || {
-        arrived::remove(&ctx.staging(), &row.id);
-        match (&job.into, &offer.contract) {
-            (Some(Target::Folder { path }), None) => {
-                let folder = FolderDestination::open(path, row.write, &row.id, ctx.world.disk.clone())?;
-                folder.discard(&mut names.iter().map(Vec::as_slice))?;
-                ctx.store.write_now(|tx| exchange::forget_landing(tx, &row.id))
-            }
-            (Some(target), Some(contract)) => {
-                open_destination(&ctx, &row, target, &OfferedRows::of(&offer, contract))?.discard()
-            }
-            _ => Ok(()),
-        }
-    });
-    if let Err(problem) = done.await {
+    let follows = row.state == State::Failed && row.problem.as_ref().is_some_and(|p| p.code == Code::SnapshotLost);
+    let Ok(Some(target)) = run.job().map(|job| job.into) else { return };
+    if let Err(problem) = blocking(&world, move || discard_landing(&ctx, &row, &target, follows)).await {
         tracing::warn!(%problem, "A transfer's working files remain");
+    }
+}
+
+/// The same for the target that the job has now. With `follows` a successor takes over what is staged. Blocks.
+pub(super) fn discard_landing(ctx: &Context, row: &Transfer, target: &Target, follows: bool) -> Result<(), Problem> {
+    let id = &row.id;
+    let (offer, names) =
+        ctx.store.read_now(|db| Ok((exchange::landing_offer(db, id)?, exchange::names_in_landing(db, id)?)))?;
+    arrived::remove(&ctx.staging(), id);
+    let Some(offer) = offer else { return Ok(()) };
+    match (target, &offer.contract) {
+        (Target::Folder { path }, None) => {
+            let folder = FolderDestination::open(path, row.write, id, ctx.world.disk.clone())?;
+            folder.discard(&mut names.iter().map(Vec::as_slice))?;
+            ctx.store.write_now(|tx| exchange::forget_landing(tx, id))
+        }
+        (target, Some(contract)) => {
+            let mut destination = open_destination(ctx, row, target, &OfferedRows::of(&offer, contract))?;
+            if follows && destination.hands_over()? { Ok(()) } else { destination.discard() }
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Clears the spool and the staging folder of transfers that have ended, at each start: a kill between a
 //! transfer's end and its clean-up leaves files that nobody would ever look at again.
 
+use super::settling::discard_landing;
 use crate::context::Context;
 use crate::settle::{self, Subject};
 use crate::store::{Side, Transfer, exchange, transfers};
@@ -19,6 +20,13 @@ pub(super) async fn working_folders(ctx: &Arc<Context>) -> Result<(), Problem> {
             for (path, transfer) in children(&folder) {
                 let row = context.store.read_now(|db| transfers::get(db, &transfer))?;
                 if row.as_ref().is_none_or(|row| is_over(&context, row)) {
+                    if let Some(row) = row.filter(|row| row.side == Side::Consumer && row.state == State::Failed)
+                        && let Err(problem) = discard_kept(&context, &row)
+                    {
+                        // Its database may be away now, and there at another start.
+                        tracing::warn!(%transfer, %problem, "What a failed transfer has staged remains");
+                        continue;
+                    }
                     remove(&path);
                     context.store.write_now(|tx| {
                         exchange::forget_spool(tx, &transfer)?;
@@ -65,6 +73,12 @@ async fn end_lost_snapshots(ctx: &Arc<Context>) -> Result<(), Problem> {
         settle::state_ending(ctx, &row, &subject, &Problem::new(Code::SnapshotLost)).await?;
     }
     Ok(())
+}
+
+/// Nothing has followed it: what is staged of it goes, where its job lands now.
+fn discard_kept(ctx: &Context, row: &Transfer) -> Result<(), Problem> {
+    let target = ctx.config().jobs.get(&row.job).and_then(|job| job.into.clone());
+    target.map_or(Ok(()), |target| discard_landing(ctx, row, &target, false))
 }
 
 fn children(folder: &Path) -> Vec<(PathBuf, TransferId)> {

@@ -247,12 +247,11 @@ fn stage_split(
         // An earlier session did so; this one's listing has it too.
         Some(staged) => (staged, None),
         None => {
-            let (staged, bad) = table.stage(entry)?;
+            let (staged, bad) = stage.stage_split(table, entry)?;
             (staged, Some(bad))
         }
     };
     crate::crash_point!("split staged");
-    stage.drop_part(entry.index);
     store.write_now(|tx| {
         exchange::put_split_staged(tx, &row.id, entry, &staged, session)?;
         // One that is over by now knows less of the transfer than the next.
@@ -263,6 +262,7 @@ fn stage_split(
         bad.iter().try_for_each(|bad| quarantine::put(tx, &row.id, Side::Consumer, &split, bad, now))
     })?;
     crate::crash_point!("split recorded");
+    stage.split_recorded(table, entry);
     Ok(())
 }
 

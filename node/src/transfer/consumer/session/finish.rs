@@ -118,6 +118,7 @@ impl Finishing {
     async fn record_and_commit(self, staged: Staged, left_out: LeftOuts) -> Result<Statement, Problem> {
         let (ctx, id) = (self.ctx.clone(), self.row.id.clone());
         self.drop_unlisted().await?;
+        self.give_up_taken_over().await?;
         self.write_attachments(left_out).await?;
         let (row, recorded) = (self.row.clone(), staged.clone());
         ctx.store
@@ -150,6 +151,20 @@ impl Finishing {
             .store
             .write(move |tx| names.iter().try_for_each(|name| exchange::forget_landing_entry(tx, &id, name)))
             .await
+    }
+
+    /// Splits that were taken over from a transfer that failed and are none of this one's are not published.
+    async fn give_up_taken_over(&self) -> Result<(), Problem> {
+        let (stage, store, id) = (self.stage.clone(), self.ctx.store.clone(), self.row.id.clone());
+        blocking(&self.ctx.world, move || {
+            let Place::Table(table) = stage.place() else { return Ok(()) };
+            let others = table.not_inherited(|split, root| {
+                let found = store.read_now(|db| exchange::landing_entry(db, &id, split.as_bytes()))?;
+                Ok(found.is_some_and(|(found, _)| found.entry.root.is_some_and(|found| *found == *root)))
+            })?;
+            if others.is_empty() { Ok(()) } else { table.destination().give_up(&others) }
+        })
+        .await
     }
 
     async fn write_attachments(&self, left_out: LeftOuts) -> Result<(), Problem> {
