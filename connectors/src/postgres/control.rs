@@ -85,6 +85,21 @@ pub(super) fn create(place: &Place) -> Vec<String> {
     ]
 }
 
+/// Whether the table of what is applied has the column that tells splits' rows apart.
+pub(super) fn has_xid(client: &mut Client, place: &Place) -> Result<bool, WireError> {
+    let sql = "SELECT count(*) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = $1 AND c.relname = $2 AND a.attname = 'xid' AND NOT a.attisdropped";
+    let [applied, _] = names(place);
+    count(client, sql, &[Some(&applied.schema), Some(&applied.table)]).map(|found| found > 0)
+}
+
+/// Gives it that column.
+pub(super) fn add_xid(place: &Place) -> String {
+    let [applied, _] = names(place);
+    format!("ALTER TABLE {applied} ADD COLUMN xid bigint")
+}
+
 /// Whether both stand there.
 pub(super) fn exist(client: &mut Client, place: &Place) -> Result<bool, WireError> {
     for name in names(place) {

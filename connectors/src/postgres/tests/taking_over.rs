@@ -92,6 +92,21 @@ fn rows_that_cannot_be_told_apart_are_not_taken_over() {
 }
 
 #[test]
+fn a_record_that_an_earlier_version_made_is_given_what_it_lacks() {
+    let bench = PgBench::new();
+    let land = |number| {
+        let mut destination = bench.destination(&follows(number, Write::Replace)).unwrap();
+        destination.prepare().unwrap();
+        stage(&bench, destination.as_mut(), "a", 1, &rows(1, 10, "x"));
+        destination.publish().unwrap();
+    };
+    land(1);
+    bench.run("ALTER TABLE posthouse_applied DROP COLUMN xid");
+    land(2);
+    assert_eq!(bench.text("SELECT count(*) FROM posthouse_applied"), "2");
+}
+
+#[test]
 fn there_is_nothing_to_take_over_of_what_is_published_or_never_was() {
     let bench = PgBench::new();
     let mut second = bench.destination(&follows(2, Write::Replace)).unwrap();
