@@ -182,6 +182,8 @@ fn landing(place: &Place, account: &str) -> Vec<String> {
     let own = format!("{TRANSFER} text NOT NULL DEFAULT pg_catalog.current_setting('posthouse.transfer')");
     lines.push(again(create_table(&staging, &columns, &[own])));
     lines.extend(control::create(place).into_iter().map(again));
+    // An earlier version's script made it without.
+    lines.push(control::add_xid(place).replacen("ADD COLUMN ", "ADD COLUMN IF NOT EXISTS ", 1));
     let mut schemas = vec![&place.target.schema];
     if place.control != place.target.schema {
         schemas.push(&place.control);

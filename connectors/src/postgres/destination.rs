@@ -21,12 +21,14 @@ pub(super) struct PgDestination {
     settings: Settings,
     place: Place,
     client: Option<Client>,
+    /// As it was when a split was staged last: looking at it anew costs as much as everything else around a split.
+    staging: Option<Staging>,
 }
 
 impl PgDestination {
     pub(super) fn new(faults: Faults, settings: Settings, landing: &Landing) -> Result<Self, Problem> {
         let place = Place::new(landing, settings.control_schema.as_deref())?;
-        Ok(Self { faults, settings, place, client: None })
+        Ok(Self { faults, settings, place, client: None, staging: None })
     }
 
     /// Runs `work` as one transaction, which nobody else of this transfer is in the middle of.
@@ -96,10 +98,11 @@ impl PgDestination {
             control::lock_together(client, place.transfer())?;
             control::lock(client, &format!("{} {split}", place.transfer()))
         };
-        self.transact_under(lock, |client, place| {
+        let known = self.staging.take();
+        let (landed, staging) = self.transact_under(lock, |client, place| {
             control::check_epoch(client, place)?;
             if let Some(before) = control::landed(client, place, split, root)? {
-                return Ok(before);
+                return Ok((before, known));
             }
             let over = || {
                 let cause = "nothing is prepared for this transfer, or it is published already";
@@ -108,15 +111,21 @@ impl PgDestination {
             if control::published(client, place)?.is_some() {
                 return Err(over().into());
             }
-            let staging = Staging::find(client, place)?.ok_or_else(over)?;
+            let staging = match known {
+                Some(staging) => staging,
+                None => Staging::find(client, place)?.ok_or_else(over)?,
+            };
             client.batch("SET LOCAL search_path TO DEFAULT")?;
             if staging.premade {
                 control::name_transfer(client, place)?;
             }
             let Taken { landed, refused, is_one_transaction } = take(client, place, &staging)?;
             control::note(client, place, split, root, landed, &refused, is_one_transaction)?;
-            Ok(SplitLanded { landed, bad: refused.iter().map(control::Refused::row).collect() })
-        })
+            let landed = SplitLanded { landed, bad: refused.iter().map(control::Refused::row).collect() };
+            Ok((landed, Some(staging)))
+        })?;
+        self.staging = staging;
+        Ok(landed)
     }
 }
 
@@ -230,8 +239,9 @@ impl Destination for PgDestination {
     }
 
     fn beside(&self) -> Option<Box<dyn Destination>> {
-        let Self { faults, settings, place, client: _ } = self;
-        Some(Box::new(Self { faults: faults.clone(), settings: settings.clone(), place: place.clone(), client: None }))
+        let Self { faults, settings, place, client: _, staging: _ } = self;
+        let (faults, settings, place) = (faults.clone(), settings.clone(), place.clone());
+        Some(Box::new(Self { faults, settings, place, client: None, staging: None }))
     }
 
     fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {

@@ -71,6 +71,38 @@ fn a_split_is_never_left_out_of_its_table() {
     assert_eq!(left_out.unwrap_err().code, Code::Mismatch);
 }
 
+#[test]
+fn splits_that_are_kept_are_told_to_the_provider_and_nothing_else_is_one() {
+    let now = Timestamp(0);
+    let table = || Offer { contract: Some(Contract { items: Vec::new(), key: Vec::new() }), ..offer() };
+    let split =
+        |index| Entry { kind: EntryKind::Split(SplitCounts::default()), ..entry(index, EntryKind::File, 10, true) };
+    let giving = |offer: Offer, entry: Entry| {
+        let mut provider = Provider::new(consumer_name(), now);
+        provider.handle_frame(Frame::Request(request()), now).unwrap();
+        provider.offer(offer).unwrap();
+        provider.handle_frame(Frame::Accept(Accept { data_channels: 1, credit: 1 << 20 }), now).unwrap();
+        provider.entry(entry).unwrap();
+        while provider.poll_event().is_some() {}
+        provider
+    };
+    let mut provider = giving(table(), split(0));
+    provider.handle_frame(Frame::Kept(vec![0]), now).unwrap();
+    assert_eq!(provider.poll_event(), Some(ProviderEvent::Kept(vec![0])));
+    let refused = |mut provider: Provider, kept| provider.handle_frame(Frame::Kept(kept), now).unwrap_err().code;
+    assert_eq!(refused(giving(table(), split(0)), vec![0, 1]), Code::FrameInvalid);
+    assert_eq!(refused(giving(table(), split(0)), vec![0; limits::ENTRIES_PER_FRAME_MAX + 1]), Code::FrameInvalid);
+    assert_eq!(refused(giving(offer(), entry(0, EntryKind::File, 10, true)), vec![0]), Code::FrameInvalid);
+
+    let mut consumer = offered(table());
+    consumer.handle_frame(Frame::Entries(vec![split(0), split(1)]), now).unwrap();
+    while consumer.poll_transmit(now).is_some() {}
+    for index in [0, 1, 2] {
+        consumer.kept(index);
+    }
+    assert_eq!(consumer.poll_transmit(now), Some(Frame::Kept(vec![0, 1])), "what is not listed is not said");
+}
+
 fn offered(offer: Offer) -> Consumer {
     let mut consumer = Consumer::new(request(), provider_name(), Timestamp(0));
     consumer.handle_frame(Frame::Offer(offer), Timestamp(0)).unwrap();
