@@ -233,13 +233,13 @@ pub trait Destination: Send {
         Ok(false)
     }
     /// Takes over what a transfer that failed has staged and never published, as if this one had: before `prepare`. What
-    /// cannot be taken over is dropped. The same rows of the same contract in the same form, for the same target.
-    fn take_over(&mut self, failed: &TransferId) -> Result<(), Problem> {
+    /// cannot be taken over is dropped. The same contract in the same form, for the same target. Whether it took any.
+    fn take_over(&mut self, failed: &TransferId) -> Result<bool, Problem> {
         let _ = failed;
-        Ok(())
+        Ok(false)
     }
-    /// Splits that were taken over and are not of this transfer: their rows are not published.
-    fn give_up(&mut self, splits: &[String]) -> Result<(), Problem> {
+    /// Splits that were taken over and are not of this transfer, by name and root: their rows are not published.
+    fn give_up(&mut self, splits: &[(String, [u8; 32])]) -> Result<(), Problem> {
         let _ = splits;
         Ok(())
     }

@@ -67,7 +67,8 @@ impl Staged {
                 let before = counts.rows_read.saturating_sub(counts.rows_sent + counts.rows_filtered);
                 let quarantined = before + counts.rows_quarantined;
                 let max = commit.quarantine_max.map(|limit| limit.of(counts.rows_read));
-                let published = commit.publish_table(stage, max.map(|max| max.saturating_sub(quarantined))).await?;
+                let refused_max = max.map(|max| max.saturating_sub(quarantined));
+                let published = commit.publish_table(stage, counts.rows_landed, refused_max).await?;
                 counts.rows_landed = published.rows;
                 counts.rows_quarantined += published.quarantined;
                 counts.rows_deleted = published.deleted;
@@ -80,7 +81,13 @@ impl Staged {
 
 impl Commit<'_> {
     /// Rows that the table refuses are kept here too, as those are that were refused before.
-    async fn publish_table(&self, stage: &Arc<Stage>, refused_max: Option<u64>) -> Result<Published, Problem> {
+    /// What is `staged` was recorded split by split: a destination that was restored since then has less.
+    async fn publish_table(
+        &self,
+        stage: &Arc<Stage>,
+        staged: u64,
+        refused_max: Option<u64>,
+    ) -> Result<Published, Problem> {
         let stage = stage.clone();
         let (published, refused) = self
             .blocking(move || {
@@ -88,7 +95,15 @@ impl Commit<'_> {
                 let mut destination = table.destination();
                 let published = match destination.published()? {
                     Some(published) => published,
-                    None => destination.publish_unless(refused_max)?,
+                    None => {
+                        let there: u64 = destination.applied()?.iter().map(|applied| applied.landed).sum();
+                        if there != staged {
+                            return Err(Problem::new(Code::Mismatch).with("peer", "the destination").cause(format!(
+                                "{staged} rows were staged there, and it has {there}: it was restored or changed since"
+                            )));
+                        }
+                        destination.publish_unless(refused_max)?
+                    }
                 };
                 let refused = if published.quarantined > 0 { destination.refused()? } else { Vec::new() };
                 Ok((published, refused))

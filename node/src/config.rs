@@ -72,6 +72,11 @@ impl Config {
         posthouse_platform::settings::read(file, text, |root| read::config(root, &base.unwrap_or_default()))
     }
 
+    /// The job of this name, or the one that accepts what `peer` pushes under it.
+    pub fn landing_job(&self, peer: &NodeId, name: &JobId) -> Option<&Job> {
+        self.jobs.get(name).or_else(|| self.accepting(peer, name))
+    }
+
     /// The job that accepts `pusher`'s job of this name.
     pub fn accepting(&self, pusher: &NodeId, name: &JobId) -> Option<&Job> {
         self.jobs

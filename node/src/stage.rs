@@ -117,7 +117,11 @@ impl Stage {
 
     fn sync_all(&self, progress: &Progress) -> Result<(), Problem> {
         for (entry, whole) in &progress.whole {
-            let part = self.locked().remove(&entry.index);
+            let part = match &self.place {
+                // It may be read from just now.
+                Place::Table(_) => self.locked().get(&entry.index).cloned(),
+                Place::Folder(_) => self.locked().remove(&entry.index),
+            };
             if *whole != Whole::Part || entry.kind != EntryKind::File && !matches!(entry.kind, EntryKind::Split(_)) {
                 continue;
             }
@@ -129,10 +133,13 @@ impl Stage {
                     };
                     part.seal(entry)?;
                 }
-                (Place::Table(table), part) => match part.as_deref() {
-                    Some(OpenPart::Split(split)) => split.sync()?,
-                    _ => table.sync_file(entry)?,
-                },
+                (Place::Table(table), part) => {
+                    match part.as_deref() {
+                        Some(OpenPart::Split(split)) => split.sync()?,
+                        _ => table.sync_file(entry)?,
+                    }
+                    self.drop_part(entry.index);
+                }
             }
         }
         match &self.place {

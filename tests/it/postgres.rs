@@ -2,6 +2,7 @@
 //! is compared by the servers' own SQL, which knows nothing of the exchange's digests.
 
 mod answers;
+mod followed;
 mod kills;
 mod load;
 mod refused;
@@ -39,7 +40,17 @@ impl Job {
 impl Pair {
     /// The consumer's node logs in at `destination`, or at the address given.
     pub(crate) fn start(source: Postgres, destination: Postgres, jobs: &[Job], at: Option<&str>) -> Self {
+        Self::of(source, destination, jobs, at, "")
+    }
+
+    /// The same, with further lines within the provider's `[node]`.
+    pub(crate) fn start_with(source: Postgres, destination: Postgres, jobs: &[Job], provider_node: &str) -> Self {
+        Self::of(source, destination, jobs, None, provider_node)
+    }
+
+    fn of(source: Postgres, destination: Postgres, jobs: &[Job], at: Option<&str>, provider_node: &str) -> Self {
         let mut scene = Scene {
+            provider_node: provider_node.to_owned(),
             provider: connection(&url(&source, "postgres")),
             consumer: connection(at.unwrap_or(&url(&destination, "postgres"))),
             ..Scene::default()

@@ -94,6 +94,15 @@ pub(super) fn has_xid(client: &mut Client, place: &Place) -> Result<bool, WireEr
     count(client, sql, &[Some(&applied.schema), Some(&applied.table)]).map(|found| found > 0)
 }
 
+pub(super) fn lacks_xid(place: &Place) -> Problem {
+    let [applied, _] = names(place);
+    let cause = format!(
+        "{applied} lacks the column `xid`, and this account may not add it; have the DBA run the script that `posthouse \
+         doctor --config FILE --sql CONNECTION` prints"
+    );
+    Problem::new(Code::DestinationFailed).with("target", place.target.to_string()).cause(cause)
+}
+
 /// Gives it that column.
 pub(super) fn add_xid(place: &Place) -> String {
     let [applied, _] = names(place);
@@ -134,11 +143,14 @@ pub(super) fn applied(client: &mut Client, place: &Place) -> Result<Vec<Applied>
     let rows = client.query(&sql, &[Some(place.transfer())])?;
     let row = |row: &super::wire::Row| {
         let mut root = [0; 32];
-        hex::decode_to_slice(row.text(1)?, &mut root)
-            .map_err(|_| WireError::Protocol("posthouse_applied holds a root of another length".to_owned()))?;
+        hex::decode_to_slice(row.text(1)?, &mut root).map_err(|_| odd_root())?;
         Ok(Applied { split: row.text(0)?.to_owned(), root, landed: row.number(2)?, quarantined: row.number(3)? })
     };
     rows.iter().map(row).collect()
+}
+
+fn odd_root() -> WireError {
+    WireError::Protocol("posthouse_applied holds a root of another length".to_owned())
 }
 
 /// What publishing this transfer did, where it was done.
@@ -271,7 +283,9 @@ pub(super) fn landed(
     let rows = client.query(&sql, &[Some(place.transfer()), Some(split)])?;
     let Some(row) = rows.first() else { return Ok(None) };
     if row.text(1)? != hex::encode(root) {
-        give_up(client, place, split)?;
+        let mut found = [0; 32];
+        hex::decode_to_slice(row.text(1)?, &mut found).map_err(|_| odd_root())?;
+        give_up(client, place, split, found)?;
         return Ok(None);
     }
     let landed = row.number(0)?;
@@ -281,6 +295,9 @@ pub(super) fn landed(
 /// Takes over what another transfer has staged. False where its rows could not be told apart later on.
 pub(super) fn take_over(client: &mut Client, place: &Place, failed: &str) -> Result<bool, WireError> {
     let [applied, quarantine] = names(place);
+    if !has_xid(client, place)? {
+        return Ok(false);
+    }
     let unknown = format!("SELECT count(*) FROM {applied} WHERE transfer = $1 AND xid IS NULL");
     if count(client, &unknown, &[Some(failed)])? > 0 {
         return Ok(false);
@@ -295,12 +312,16 @@ pub(super) fn take_over(client: &mut Client, place: &Place, failed: &str) -> Res
 
 /// A split that was taken over is none of this transfer's. Its rows stay until publishing, which drops all such rows
 /// in one pass.
-pub(super) fn give_up(client: &mut Client, place: &Place, split: &str) -> Result<(), WireError> {
+pub(super) fn give_up(client: &mut Client, place: &Place, split: &str, root: [u8; 32]) -> Result<(), WireError> {
     let [applied, quarantine] = names(place);
     let sql = format!(
-        "UPDATE {applied} SET split = 'given up ' || xid, root = NULL WHERE transfer = $1 AND split = $2 AND xid IS NOT NULL"
+        "UPDATE {applied} SET split = 'given up ' || xid, root = NULL
+         WHERE transfer = $1 AND split = $2 AND root = pg_catalog.decode($3, 'hex') AND xid IS NOT NULL"
     );
-    client.execute(&sql, &[Some(place.transfer()), Some(split)])?;
+    let root = hex::encode(root);
+    if client.execute(&sql, &[Some(place.transfer()), Some(split), Some(&root)])? == 0 {
+        return Ok(());
+    }
     let sql = format!("DELETE FROM {quarantine} WHERE transfer = $1 AND split = $2");
     client.execute(&sql, &[Some(place.transfer()), Some(split)]).map(|_| ())
 }

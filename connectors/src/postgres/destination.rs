@@ -63,6 +63,8 @@ impl PgDestination {
             }
         }
         let mut client = Client::connect(&self.settings).map_err(|e| self.faults.connection(e))?;
+        // What is committed is told to the provider, which then forgets it.
+        client.query(DURABLE, &[]).map_err(|e| self.faults.connection(e))?;
         client.batch(begin).map_err(|e| self.faults.write(&self.place.landing.table, e))?;
         Ok(client)
     }
@@ -210,31 +212,35 @@ impl Destination for PgDestination {
         })
     }
 
-    fn take_over(&mut self, failed: &TransferId) -> Result<(), Problem> {
+    fn take_over(&mut self, failed: &TransferId) -> Result<bool, Problem> {
         self.transact(|client, place| {
             control::lock(client, failed.as_str())?;
             let before =
                 Place { landing: Landing { transfer: failed.clone(), ..place.landing.clone() }, ..place.clone() };
             if !control::exist(client, place)? {
-                return Ok(());
+                return Ok(false);
             }
             control::check_epoch(client, &before)?;
             if control::published(client, &before)?.is_some() || Relation::find(client, &place.staging())?.is_some() {
-                return Ok(());
+                return Ok(false);
             }
-            let Some(staging) = Staging::find(client, &before)? else { return Ok(()) };
+            let Some(staging) = Staging::find(client, &before)? else { return Ok(false) };
             if staging.premade || !control::take_over(client, place, failed.as_str())? {
                 staging.drop(client)?;
-                return Ok(control::discard(client, &before)?);
+                control::discard(client, &before)?;
+                return Ok(false);
             }
             let name = super::catalog::quote(&place.staging().table);
-            Ok(client.batch(&format!("ALTER TABLE {} RENAME TO {name}", staging.name))?)
+            client.batch(&format!("ALTER TABLE {} RENAME TO {name}", staging.name))?;
+            Ok(true)
         })
     }
 
-    fn give_up(&mut self, splits: &[String]) -> Result<(), Problem> {
+    fn give_up(&mut self, splits: &[(String, [u8; 32])]) -> Result<(), Problem> {
         self.transact(|client, place| {
-            splits.iter().try_for_each(|split| control::give_up(client, place, split)).map_err(Fail::Wire)
+            control::check_epoch(client, place)?;
+            let mut each = splits.iter();
+            each.try_for_each(|(split, root)| control::give_up(client, place, split, *root)).map_err(Fail::Wire)
         })
     }
 
@@ -349,7 +355,7 @@ fn prepare_control(client: &mut Client, place: &Place) -> Result<(), Fail> {
         return if control::has_xid(client, place)? {
             Ok(())
         } else {
-            client.batch(&control::add_xid(place)).map_err(right)
+            client.batch(&control::add_xid(place)).map_err(|_| Fail::Problem(control::lacks_xid(place)))
         };
     }
     if place.control != place.target.schema {
@@ -417,6 +423,9 @@ fn dry_run(client: &mut Client, place: &Place) -> Result<Vec<String>, Fail> {
     Ok(lines)
 }
 
+/// A server or an account may be set to answer before a commit is on the disk.
+const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
+                       WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
 /// Whatever the account's own settings say.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 /// One snapshot, and nothing changes.

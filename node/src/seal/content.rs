@@ -20,10 +20,14 @@ pub struct HeldMemory {
     free: Arc<Semaphore>,
     /// Whether there is room for one split at all.
     is_enough: bool,
+    buffers: Arc<Buffers>,
 }
 
 /// A part of it, for one split; free again when it is dropped.
-pub struct Lease(OwnedSemaphorePermit);
+pub struct Lease {
+    permit: OwnedSemaphorePermit,
+    buffers: Arc<Buffers>,
+}
 
 /// A split in memory, in pieces of a chunk's length.
 #[derive(Clone)]
@@ -53,7 +57,6 @@ enum To {
 struct Memory {
     pieces: Vec<Bytes>,
     last: BytesMut,
-    buffers: Arc<Buffers>,
     lease: Lease,
 }
 
@@ -61,12 +64,13 @@ impl HeldMemory {
     /// `memory` is what the node may use in all; half of it is for this.
     pub fn new(memory: u64) -> Self {
         let units = u32::try_from(memory / 2 / UNIT_BYTES).unwrap_or(u32::MAX);
-        Self { free: Arc::new(Semaphore::new(units as usize)), is_enough: units >= LEASE_UNITS }
+        let (free, buffers) = (Arc::new(Semaphore::new(units as usize)), Arc::new(Buffers::for_bytes(memory / 2)));
+        Self { free, is_enough: units >= LEASE_UNITS, buffers }
     }
 
     /// Room for one split, if there is some now.
     pub fn try_lease(&self) -> Option<Lease> {
-        self.free.clone().try_acquire_many_owned(LEASE_UNITS).ok().map(Lease)
+        self.free.clone().try_acquire_many_owned(LEASE_UNITS).ok().map(|permit| self.leased(permit))
     }
 
     /// Room for one split, once there is some. None where there never is.
@@ -74,7 +78,11 @@ impl HeldMemory {
         if !self.is_enough {
             return None;
         }
-        self.free.clone().acquire_many_owned(LEASE_UNITS).await.ok().map(Lease)
+        self.free.clone().acquire_many_owned(LEASE_UNITS).await.ok().map(|permit| self.leased(permit))
+    }
+
+    fn leased(&self, permit: OwnedSemaphorePermit) -> Lease {
+        Lease { permit, buffers: self.buffers.clone() }
     }
 }
 
@@ -82,7 +90,7 @@ impl Lease {
     /// Gives back what is beyond so many bytes.
     fn shrink(&mut self, bytes: u64) {
         let kept = usize::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX);
-        drop(self.0.split(self.0.num_permits().saturating_sub(kept)));
+        drop(self.permit.split(self.permit.num_permits().saturating_sub(kept)));
     }
 }
 
@@ -100,12 +108,7 @@ impl Filling {
     pub(super) fn new(spool: &Spool, position: u64, lease: Option<Lease>) -> Result<Self, Problem> {
         let path = spool.path(position);
         let to = match lease {
-            Some(lease) => To::Memory(Memory {
-                pieces: Vec::new(),
-                last: BytesMut::new(),
-                buffers: spool.buffers().clone(),
-                lease,
-            }),
+            Some(lease) => To::Memory(Memory { pieces: Vec::new(), last: BytesMut::new(), lease }),
             None => To::File(file(&path).map_err(|e| storage(&path, &e))?),
         };
         Ok(Self { to, hasher: ChunkHasher::default(), path, disk: spool.disk().clone() })
@@ -168,22 +171,31 @@ impl Memory {
     fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.last.capacity() == 0 {
-                self.last = self.buffers.take(PIECE_BYTES);
+                self.last = self.lease.buffers.take(PIECE_BYTES);
             }
             let (part, rest) = bytes.split_at(bytes.len().min(PIECE_BYTES - self.last.len()));
             self.last.extend_from_slice(part);
             if self.last.len() == PIECE_BYTES {
-                self.pieces.push(self.buffers.filled(std::mem::take(&mut self.last)));
+                self.pieces.push(self.lease.buffers.filled(std::mem::take(&mut self.last)));
             }
             bytes = rest;
         }
     }
     fn finish(mut self) -> Held {
-        let bytes = self.bytes() as u64;
-        if !self.last.is_empty() {
-            self.pieces.push(self.buffers.filled(self.last));
+        let mut bytes = self.pieces.len() * PIECE_BYTES;
+        match self.last.len() {
+            0 => {}
+            // A buffer of its own, no longer than it is.
+            short @ 1..SHORT_BYTES => {
+                bytes += short;
+                self.pieces.push(Bytes::copy_from_slice(&self.last));
+            }
+            _ => {
+                bytes += PIECE_BYTES;
+                self.pieces.push(self.lease.buffers.filled(self.last));
+            }
         }
-        self.lease.shrink(bytes);
+        self.lease.shrink(bytes as u64);
         Held { pieces: self.pieces.into(), _lease: Arc::new(self.lease) }
     }
 }
@@ -198,4 +210,5 @@ const LEASE_UNITS: u32 = (LEASE_BYTES as u64 / UNIT_BYTES) as u32;
 const UNIT_BYTES: u64 = 4 << 10;
 /// A chunk of a split that is not a large file.
 const PIECE_BYTES: usize = limits::CHUNK_BYTES as usize;
+const SHORT_BYTES: usize = PIECE_BYTES / 2;
 const WRITE_BYTES: usize = 256 << 10;

@@ -5,7 +5,6 @@
 use super::content::{Content, Held, Lease};
 use super::writer::SplitWriter;
 use super::{Sealed, storage};
-use crate::buffers::Buffers;
 use crate::extract::Extraction;
 use crate::seal::ChunkValues;
 use posthouse_platform::disk::Disk;
@@ -23,7 +22,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Spool {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
-    buffers: Arc<Buffers>,
     here: Arc<Mutex<BTreeMap<u64, Here>>>,
 }
 
@@ -84,7 +82,7 @@ impl Spool {
     pub fn open(root: &Path, transfer: &TransferId, disk: Arc<dyn Disk>) -> Result<Self, Problem> {
         let dir = root.join(transfer.as_str());
         std::fs::create_dir_all(&dir).and_then(|()| disk.sync_folder(root)).map_err(|e| storage(&dir, &e))?;
-        Ok(Self { dir, disk, buffers: Arc::new(Buffers::for_bytes(HELD_USUAL)), here: Arc::default() })
+        Ok(Self { dir, disk, here: Arc::default() })
     }
 
     pub fn path(&self, position: u64) -> PathBuf {
@@ -92,9 +90,6 @@ impl Spool {
     }
     pub(super) fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
-    }
-    pub(super) fn buffers(&self) -> &Arc<Buffers> {
-        &self.buffers
     }
 
     /// A split's bytes, and the values of its chunks where they are known. Fails with PH2004 where the consumer was
@@ -198,9 +193,6 @@ impl Spool {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// What a spool holds with the default of a node's memory; what is beyond it is no memory that is used again.
-const HELD_USUAL: u64 = 48 << 20;
 
 /// What was not there is removed too.
 fn gone(path: &Path) -> Result<(), Problem> {

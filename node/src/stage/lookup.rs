@@ -18,6 +18,8 @@ pub enum Answer {
     /// Nothing may take the place of what stands there: its content has to be this, where that is known.
     /// [`Stage::compared`] says whether it is.
     Compare(Option<[u8; 32]>),
+    /// A file of a transfer that failed was taken over; its content has to be this. [`Stage::compared`] says whether it is.
+    Adopted([u8; 32]),
 }
 
 impl Stage {
@@ -72,10 +74,13 @@ impl Stage {
         for predecessor in predecessors {
             if let Some(found) = exchange::adoptable_split(at, predecessor, &entry.name, &root)?
                 && found.entry.size == entry.size
-                && (found.staged.is_some_and(|staged| table.inherit(entry, &root, staged))
-                    || table.adopt(predecessor, entry, &root)?)
             {
-                return Ok(Answer::Have(Have::Whole(*root), Whole::Part));
+                if found.staged.is_some_and(|staged| table.inherit(entry, &root, staged)) {
+                    return Ok(Answer::Have(Have::Whole(*root), Whole::Part));
+                }
+                if table.adopt(predecessor, entry)? {
+                    return Ok(Answer::Adopted(*root));
+                }
             }
         }
         Ok(Answer::Have(Have::Nothing, Whole::Part))
@@ -108,6 +113,12 @@ impl Stage {
 
     /// Settles an answer for which the file that stands there has to be read.
     pub fn compared(&self, entry: &Entry, answer: Answer) -> Answer {
+        if let (Place::Table(table), Answer::Adopted(root)) = (&self.place, &answer) {
+            // One that was staged at once was never synced: after a power cut it may be anything.
+            let is_whole = table.is_whole(entry, root).unwrap_or(false);
+            let have = if is_whole { Have::Whole(*root) } else { Have::Nothing };
+            return Answer::Have(have, Whole::Part);
+        }
         let (Place::Folder(folder), Answer::Compare(known)) = (&self.place, &answer) else { return answer };
         let reason = match folder.hash(&entry.name, false) {
             Ok(root) if known.is_none_or(|known| known == root) => {

@@ -66,6 +66,10 @@ impl Progress {
             if finished(*index) {
                 continue;
             }
+            // It may have become whole and have been staged while this was synced.
+            if exchange::landing_entry(at, transfer, &entry.name)?.is_some_and(|(found, _)| found.staged.is_some()) {
+                continue;
+            }
             let id = exchange::put_landing_entry(at, transfer, entry, Whole::No, session)?;
             let mut values = values.clone();
             values.sort_unstable();

@@ -130,11 +130,11 @@ impl TableStage {
     pub fn not_inherited(
         &self,
         has: impl Fn(&str, &[u8; 32]) -> Result<bool, Problem>,
-    ) -> Result<Vec<String>, Problem> {
+    ) -> Result<Vec<(String, [u8; 32])>, Problem> {
         let mut others = Vec::new();
         for (split, root) in &self.taken_over {
             if !has(split, root)? {
-                others.push(split.clone());
+                others.push((split.clone(), *root));
             }
         }
         Ok(others)
@@ -221,9 +221,8 @@ impl TableStage {
         gone(std::fs::remove_file(&path)).map_err(|e| storage(&path, &e))
     }
 
-    /// Takes over a split's file from a transfer that failed. False where it is gone, or is not what it was: one that
-    /// was staged at once was never synced.
-    pub(super) fn adopt(&self, predecessor: &TransferId, entry: &Entry, root: &[u8; 32]) -> Result<bool, Problem> {
+    /// Takes over a split's file from a transfer that failed. False where it is gone.
+    pub(super) fn adopt(&self, predecessor: &TransferId, entry: &Entry) -> Result<bool, Problem> {
         let (from, to) = (self.root.join(predecessor.as_str()).join(split_file(&entry.name)), self.path(&entry.name));
         let link = || -> io::Result<bool> {
             gone(std::fs::remove_file(&to))?;
@@ -233,8 +232,14 @@ impl TableStage {
                 Err(e) => Err(e),
             }
         };
-        let read = || Ok(link()? && hash(&File::open(&to)?)? == Some(*root));
-        read().map_err(|e| storage(&to, &e))
+        link().map_err(|e| storage(&to, &e))
+    }
+
+    /// Whether a split's file has this root.
+    pub(super) fn is_whole(&self, entry: &Entry, root: &[u8; 32]) -> Result<bool, Problem> {
+        let path = self.path(&entry.name);
+        let found = File::open(&path).and_then(|file| hash(&file)).map_err(|e| storage(&path, &e))?;
+        Ok(found == Some(*root))
     }
 
     /// Takes the transfer's files away, once it is settled or given up.

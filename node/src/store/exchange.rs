@@ -141,12 +141,15 @@ pub fn put_landing_entry(
     let whole = whole_number(whole);
     let values = params![transfer.as_str(), entry.name, signed(entry.index)?, codec::encode(entry), whole, session];
     let id: Option<i64> = cached(at, sql)?.query_row(values, |row| row.get(0)).optional().map_err(failed)?;
-    let twice = || Problem::new(Code::ListedTwice).with("name", String::from_utf8_lossy(&entry.name));
-    let id = id.ok_or_else(twice)?;
+    let id = id.ok_or_else(|| listed_twice(&entry.name))?;
     if whole != 0 {
         run(at, "DELETE FROM landing_chunks WHERE entry = ?1", params![id])?;
     }
     Ok(id)
+}
+
+fn listed_twice(name: &[u8]) -> Problem {
+    Problem::new(Code::ListedTwice).with("name", String::from_utf8_lossy(name))
 }
 
 /// Adds durable chunks, which follow one another from `first` on.
@@ -175,7 +178,8 @@ pub fn put_split_staged(
         position = CASE WHEN session <= excluded.session THEN excluded.position ELSE position END,
         entry = CASE WHEN session <= excluded.session THEN excluded.entry ELSE entry END,
         rows_landed = excluded.rows_landed, rows_quarantined = excluded.rows_quarantined,
-        digest_sum = excluded.digest_sum, digest_count = excluded.digest_count RETURNING id";
+        digest_sum = excluded.digest_sum, digest_count = excluded.digest_count
+        WHERE session <> excluded.session OR position = excluded.position RETURNING id";
     let (landed, quarantined) = (signed(staged.landed)?, signed(staged.quarantined)?);
     let count = signed(staged.digest.count)?;
     let values = params![
@@ -190,7 +194,8 @@ pub fn put_split_staged(
         staged.digest.sum,
         count
     ];
-    let id: i64 = cached(at, sql)?.query_row(values, |row| row.get(0)).map_err(failed)?;
+    let id: Option<i64> = cached(at, sql)?.query_row(values, |row| row.get(0)).optional().map_err(failed)?;
+    let id = id.ok_or_else(|| listed_twice(&entry.name))?;
     run(at, "DELETE FROM landing_chunks WHERE entry = ?1", params![id])
 }
 
@@ -213,13 +218,6 @@ pub fn landing_entries(
 pub fn next_session(at: &Connection, transfer: &TransferId) -> Result<i64, Problem> {
     let sql = "UPDATE landing SET session = session + 1 WHERE transfer = ?1 RETURNING session";
     cached(at, sql)?.query_row([transfer.as_str()], |row| row.get(0)).map_err(failed)
-}
-
-/// Whether it is the landing's latest.
-pub fn is_session(at: &Connection, transfer: &TransferId, session: i64) -> Result<bool, Problem> {
-    let sql = "SELECT session = ?2 FROM landing WHERE transfer = ?1";
-    let is = cached(at, sql)?.query_row(params![transfer.as_str(), session], |row| row.get(0)).optional();
-    Ok(is.map_err(failed)?.unwrap_or(false))
 }
 
 /// Entries that earlier sessions had and this one's listing has not.

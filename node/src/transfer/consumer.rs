@@ -94,7 +94,10 @@ pub async fn run_consumer(ctx: Arc<Context>, transfer: TransferId) -> Result<Out
         }
         match succeed(&ctx, &row).await? {
             Some(next) => id = next,
-            None => return Ok(Outcome::Final(Box::new(row))),
+            None => {
+                settling::drop_kept(&ctx, &row).await;
+                return Ok(Outcome::Final(Box::new(row)));
+            }
         }
     }
     match load(&ctx, &id).await? {

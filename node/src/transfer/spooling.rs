@@ -85,6 +85,11 @@ impl Spooling {
             let end = task.seal_all(&ctx, &transfer, begun.extraction, digest_key).await;
             if let Err(problem) = &end {
                 tracing::warn!(%transfer, %problem, "A snapshot was given up");
+                // What it holds in memory is not for others to wait for.
+                let spool = task.spool.clone();
+                if let Err(problem) = blocking(&ctx.world, move || spool.write_down()).await {
+                    tracing::warn!(%transfer, %problem, "Its splits stay in memory");
+                }
             }
             task.state.send_modify(|state| state.end = Some(end));
         });

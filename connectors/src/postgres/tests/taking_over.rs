@@ -38,9 +38,10 @@ fn splits_are_taken_over_with_their_rows_and_those_that_are_none_of_it_are_not_p
         // It fails; the next one finds `b` changed and `d` gone.
         let landing = follows(2, write);
         let mut second = bench.destination(&landing).unwrap();
-        for _ in 0..2 {
-            second.take_over(&follows(1, write).transfer).unwrap();
+        for time in 0..2 {
+            let took = second.take_over(&follows(1, write).transfer).unwrap();
             second.prepare().unwrap();
+            assert_eq!(took, time == 0);
         }
         let all = [("a".to_owned(), 1), ("b".to_owned(), 2), ("c".to_owned(), 3), ("d".to_owned(), 4)];
         assert_eq!((applied(second.as_mut()), applied(first.as_mut())), (all.to_vec(), vec![]));
@@ -48,7 +49,8 @@ fn splits_are_taken_over_with_their_rows_and_those_that_are_none_of_it_are_not_p
         assert_eq!(late.code, Code::DestinationFailed, "the one that failed stages no more: {late}");
         assert_eq!(stage(&bench, second.as_mut(), "b", 7, &rows(101, 199, "y")), 99);
         assert_eq!(stage(&bench, second.as_mut(), "a", 1, &rows(1, 1, "not read")), 100);
-        second.give_up(&["d".to_owned(), "never there".to_owned()]).unwrap();
+        let others = [("b", 2), ("d", 4), ("never there", 9)].map(|(split, root)| (split.to_owned(), [root; 32]));
+        second.give_up(&others).unwrap();
         // It fails too: what is given up stays so.
         let mut third = bench.destination(&follows(3, write)).unwrap();
         third.take_over(&landing.transfer).unwrap();

@@ -1,6 +1,8 @@
 //! Where a transfer lands: opened from the job's target and the provider's offer.
 
+use super::SUCCESSORS_MAX;
 use super::committing::may_pass;
+use super::settling::discard_landing;
 use crate::config::{Job, Target};
 use crate::context::Context;
 use crate::stage::{Place, RowForm, Stage, TableStage};
@@ -34,7 +36,7 @@ pub(super) async fn open_stage(
                 let rows = OfferedRows::of(&offer, contract);
                 let mut destination = open_destination(&ctx, &row, target, &rows)?;
                 let ready = can_tell_overlap(&row, target, &rows);
-                let follows = ready.is_ok() && takes_over(&ctx, &row, &offer, destination.as_mut())?;
+                let follows = ready.is_ok() && takes_over(&ctx, &row, target, &offer, destination.as_mut())?;
                 if let Err(problem) = ready.and_then(|()| destination.prepare())
                     && (may_pass(&problem) || destination.published()?.is_none())
                 {
@@ -64,22 +66,31 @@ pub(super) async fn open_stage(
     .await
 }
 
-/// Takes over what the transfer before this one has staged, where its rows were the same in kind.
+/// Takes over what the transfers before this one have staged: of the latest that has something, where its rows were
+/// the same in kind. What another one has is dropped. Whether this one follows any.
 fn takes_over(
     ctx: &Context,
     row: &Transfer,
+    target: &Target,
     offer: &Offer,
     destination: &mut dyn Destination,
 ) -> Result<bool, Problem> {
-    let Some(failed) = &row.succeeds else { return Ok(false) };
-    let before = ctx.store.read_now(|db| Ok((transfers::get(db, failed)?, exchange::landing_offer(db, failed)?)))?;
-    let (Some(failed), Some(before)) = before else { return Ok(false) };
-    let alike = (failed.write, failed.mode, &before.contract, &before.native, &before.digest_key)
-        == (row.write, row.mode, &offer.contract, &offer.native, &offer.digest_key);
-    if alike {
-        destination.take_over(&failed.id)?;
+    let (mut next, mut took) = (row.succeeds.clone(), false);
+    for _ in 0..SUCCESSORS_MAX {
+        let Some(id) = next else { break };
+        let found = ctx.store.read_now(|db| Ok((transfers::get(db, &id)?, exchange::landing_offer(db, &id)?)))?;
+        let (Some(failed), before) = found else { break };
+        next = failed.succeeds.clone();
+        let Some(before) = before else { continue };
+        let alike = (failed.write, failed.mode, &before.contract, &before.native, &before.digest_key)
+            == (row.write, row.mode, &offer.contract, &offer.native, &offer.digest_key);
+        if alike && !took {
+            took = destination.take_over(&failed.id)?;
+        } else {
+            discard_landing(ctx, &failed, target, false)?;
+        }
     }
-    Ok(alike)
+    Ok(row.succeeds.is_some())
 }
 
 /// An incremental run reads rows around the last mark again. Where nothing would tell which ones stand already,

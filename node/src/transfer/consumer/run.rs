@@ -161,11 +161,8 @@ impl Run {
     pub(super) fn job(&self) -> Result<Job, Problem> {
         let config = self.ctx.config();
         config
-            .jobs
-            .get(&self.row.job)
+            .landing_job(&self.row.peer, &self.row.job)
             .cloned()
-            .or_else(|| config.accepting(&self.row.peer, &self.row.job).cloned())
-            .filter(|job| job.into.is_some())
             .ok_or_else(|| Problem::new(Code::UnknownName).with("kind", "job").with("name", &self.row.job))
     }
 

@@ -274,7 +274,7 @@ impl Session<'_> {
             Done::Looked(found) => self.looked(found?)?,
             Done::Wrote(wrote) => self.wrote(wrote)?,
             Done::Flushed(progress) => self.flushed(progress)?,
-            Done::StagedSplit(staged) => self.staged_split(staged)?,
+            Done::StagedSplit(staged) => self.staged_split(staged).await?,
             Done::Finished(finished) => return self.committed(finished).await,
         }
         Ok(None)

@@ -192,6 +192,18 @@ pub(super) async fn discard(run: &Run) {
     }
 }
 
+/// Nothing follows a transfer that failed: what was kept for that is dropped.
+pub(super) async fn drop_kept(ctx: &Arc<Context>, row: &Transfer) {
+    let target = ctx.config().landing_job(&row.peer, &row.job).and_then(|job| job.into.clone());
+    let Some(target) = target.filter(|_| row.problem.as_ref().is_some_and(|p| p.code == Code::SnapshotLost)) else {
+        return;
+    };
+    let (context, row) = (ctx.clone(), row.clone());
+    if let Err(problem) = blocking(&ctx.world, move || discard_landing(&context, &row, &target, false)).await {
+        tracing::warn!(%problem, "What a failed transfer has staged remains");
+    }
+}
+
 /// The same for the target that the job has now. With `follows` a successor takes over what is staged. Blocks.
 pub(super) fn discard_landing(ctx: &Context, row: &Transfer, target: &Target, follows: bool) -> Result<(), Problem> {
     let id = &row.id;

@@ -77,7 +77,7 @@ async fn end_lost_snapshots(ctx: &Arc<Context>) -> Result<(), Problem> {
 
 /// Nothing has followed it: what is staged of it goes, where its job lands now.
 fn discard_kept(ctx: &Context, row: &Transfer) -> Result<(), Problem> {
-    let target = ctx.config().jobs.get(&row.job).and_then(|job| job.into.clone());
+    let target = ctx.config().landing_job(&row.peer, &row.job).and_then(|job| job.into.clone());
     target.map_or(Ok(()), |target| discard_landing(ctx, row, &target, false))
 }
 

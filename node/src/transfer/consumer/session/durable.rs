@@ -5,9 +5,10 @@
 use super::{Done, Session};
 use crate::stage::{Place, Progress, Stage};
 use crate::store::exchange::{self, Whole};
-use crate::store::{Side, Store, Transfer, quarantine, transfers};
+use crate::store::{Side, Store, quarantine, transfers};
 use crate::transfer::steady;
 use posthouse_protocol::chunk::ChunkMeta;
+use posthouse_protocol::id::TransferId;
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
@@ -26,6 +27,8 @@ pub(super) struct Durable {
     fresh: VecDeque<FreshSplit>,
     /// On their way into the destination's staging, with the credit that comes back with that.
     staging: BTreeMap<u64, FreshSplit>,
+    /// When the transfer's row was written last.
+    row_at: Option<Timestamp>,
 }
 
 #[derive(Clone)]
@@ -43,7 +46,7 @@ impl Durable {
         if self.flushing { None } else { [stall, due].into_iter().flatten().min() }
     }
     pub(super) fn is_busy(&self) -> bool {
-        let Self { progress, to_stage, fresh, staging, flushing, since: _ } = self;
+        let Self { progress, to_stage, fresh, staging, flushing, since: _, row_at: _ } = self;
         *flushing || !staging.is_empty() || !progress.is_empty() || !to_stage.is_empty() || !fresh.is_empty()
     }
 
@@ -182,21 +185,27 @@ impl Session<'_> {
         let Place::Table(table) = stage.place() else { return };
         while self.durable.staging.len() < table.hands() {
             let Some(entry) = self.durable.next_to_stage(steady(&self.ctx.world)) else { return };
-            let (stage, row) = (stage.clone(), self.row());
+            let (stage, id) = (stage.clone(), self.run.row.id.clone());
             let (store, now) = (self.ctx.store.clone(), self.ctx.world.clock.now());
             self.spawn(Done::StagedSplit, move || {
-                stage_split(&store, &stage, &row, &entry, session, now).map(|()| entry.index)
+                stage_split(&store, &stage, &id, &entry, session, now).map(|()| entry.index)
             });
         }
     }
 
-    pub(super) fn staged_split(&mut self, staged: Result<u64, Problem>) -> Result<(), Problem> {
+    pub(super) async fn staged_split(&mut self, staged: Result<u64, Problem>) -> Result<(), Problem> {
         let index = staged?;
         let credit = self.durable.staged(index);
         self.machine().durable(credit);
         self.machine().kept(index);
         self.show();
-        Ok(())
+        let now = steady(&self.ctx.world);
+        if self.durable.row_at.is_some_and(|at| at.plus_ms(ROW_MS) > now) {
+            return Ok(());
+        }
+        self.durable.row_at = Some(now);
+        let row = self.row();
+        self.ctx.store.write(move |tx| transfers::update(tx, &row).map(|_| ())).await
     }
 
     /// Makes durable whatever has arrived: the session is being left.
@@ -236,13 +245,13 @@ impl Session<'_> {
 fn stage_split(
     store: &Store,
     stage: &Stage,
-    row: &Transfer,
+    id: &TransferId,
     entry: &Entry,
     session: i64,
     now: Timestamp,
 ) -> Result<(), Problem> {
     let Place::Table(table) = stage.place() else { return Err(Problem::new(Code::InsideFailed)) };
-    let known = store.read_now(|db| exchange::landing_entry(db, &row.id, &entry.name))?;
+    let known = store.read_now(|db| exchange::landing_entry(db, id, &entry.name))?;
     let (staged, bad) = match known.and_then(|(known, _)| known.staged) {
         // An earlier session did so; this one's listing has it too.
         Some(staged) => (staged, None),
@@ -253,13 +262,9 @@ fn stage_split(
     };
     crate::crash_point!("split staged");
     store.write_now(|tx| {
-        exchange::put_split_staged(tx, &row.id, entry, &staged, session)?;
-        // One that is over by now knows less of the transfer than the next.
-        if exchange::is_session(tx, &row.id, session)? {
-            transfers::update(tx, row)?;
-        }
+        exchange::put_split_staged(tx, id, entry, &staged, session)?;
         let split = String::from_utf8_lossy(&entry.name);
-        bad.iter().try_for_each(|bad| quarantine::put(tx, &row.id, Side::Consumer, &split, bad, now))
+        bad.iter().try_for_each(|bad| quarantine::put(tx, id, Side::Consumer, &split, bad, now))
     })?;
     crate::crash_point!("split recorded");
     stage.split_recorded(table, entry);
@@ -272,6 +277,8 @@ const FLUSH_SPLIT_BYTES: u64 = limits::CREDIT_BYTES / 8 * 5;
 const FLUSH_ENTRIES: usize = 512;
 /// A destination that takes a split this late does not keep up: what waits for it is synced, and the line goes on.
 const STALL_MS: i64 = 2_000;
+/// How far a transfer has come is written down this often; what is landed follows from its splits.
+const ROW_MS: i64 = 1_000;
 const PROGRESS_MS: i64 = limits::PROGRESS_MS as i64;
 
 #[cfg(test)]

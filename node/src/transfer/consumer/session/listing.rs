@@ -92,7 +92,9 @@ impl Session<'_> {
         for (entry, answer) in found {
             match answer {
                 Answer::LeaveOut(what) => self.machine().leave_out(&entry, what)?,
-                Answer::Compare(_) => return Err(Problem::new(Code::InsideFailed).cause("an entry was not compared")),
+                Answer::Compare(_) | Answer::Adopted(_) => {
+                    return Err(Problem::new(Code::InsideFailed).cause("an entry was not compared"));
+                }
                 Answer::Have(have, whole) => {
                     let Listing { open, present, .. } = &mut self.listing;
                     // It may have been read anew while it was looked up.
