@@ -75,14 +75,15 @@ impl Digester {
         for index in 0..batch.columns().len() {
             encoding::encode(batch, index, row, &mut self.canonicalizer, form)?;
         }
-        let end = form.len();
+        self.forms.end_row();
         if !batch.key().is_empty() {
+            let form = self.forms.bytes();
             form.push(encoding::KEY);
             for index in batch.key() {
                 encoding::encode(batch, *index, row, &mut self.canonicalizer, form)?;
             }
         }
-        self.forms.keep(row, end);
+        self.forms.keep(row);
         Ok(())
     }
 }

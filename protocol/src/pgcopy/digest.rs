@@ -115,8 +115,9 @@ impl RowHasher {
             }
             *place = (start, out.len());
         }
-        let end = out.len();
+        self.forms.end_row();
         if !self.key_columns.is_empty() {
+            let out = self.forms.bytes();
             out.push(KEY);
             for index in &self.key_columns {
                 if let Some((from, to)) = self.places.get(*index) {
@@ -124,7 +125,7 @@ impl RowHasher {
                 }
             }
         }
-        self.forms.keep(row as usize, end);
+        self.forms.keep(row as usize);
         Ok(Step::Whole(bytes.len() - rest.len()))
     }
 
