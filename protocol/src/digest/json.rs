@@ -96,7 +96,11 @@ impl<'a> Parser<'a> {
                 }
                 self.blanks();
                 out.push(b':');
-                self.value(out, depth + 1)?;
+                if self.peek() == Some(b'"') {
+                    self.string(out)?;
+                } else {
+                    self.value(out, depth + 1)?;
+                }
                 let member = Member { start, name_end, end: out.len(), is_plain };
                 if self.kept.members.len() > first
                     && let Some(before) = self.kept.members.last()
@@ -172,22 +176,15 @@ impl<'a> Parser<'a> {
         self.at += 1;
         let mut is_plain = true;
         loop {
-            let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let mut joined = 0;
-            let special = |byte: &u8| {
-                joined |= byte;
-                matches!(byte, b'"' | b'\\' | 0..0x20)
-            };
-            self.at += rest.iter().position(special).unwrap_or(rest.len());
-            is_plain &= joined.is_ascii();
+            is_plain &= self.pass_plain();
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    out.extend_from_slice(self.bytes.get(from..self.at).unwrap_or_default());
+                    self.copy(from, out);
                     return Ok(is_plain);
                 }
                 Some(b'\\') => {
-                    out.extend_from_slice(self.bytes.get(from..self.at).unwrap_or_default());
+                    self.copy(from, out);
                     is_plain = false;
                     self.at += 1;
                     let escape = self.peek();
@@ -208,6 +205,47 @@ impl<'a> Parser<'a> {
                 Some(_) => return self.wrong("a control character stands in a string"),
                 None => return self.wrong("a string does not end"),
             }
+        }
+    }
+
+    /// Goes on to the next byte that does not stand for itself in a string; whether all before it are ASCII.
+    #[inline]
+    fn pass_plain(&mut self) -> bool {
+        let mut joined = 0;
+        let mut rest = self.bytes.get(self.at..).unwrap_or_default();
+        // Eight at a time: names and values are short, and where each of them ends cannot be foreseen.
+        while let Some((eight, after)) = rest.split_first_chunk::<8>() {
+            let word = u64::from_le_bytes(*eight);
+            let special = first_special(word);
+            if special != 0 {
+                let before = special.trailing_zeros() / 8;
+                self.at += before as usize;
+                return (joined | word & !(u64::MAX << (8 * before))) & HIGH_BITS == 0;
+            }
+            joined |= word;
+            self.at += 8;
+            rest = after;
+        }
+        let is_special = |byte: &u8| {
+            joined |= u64::from(*byte);
+            matches!(byte, b'"' | b'\\' | 0..0x20)
+        };
+        self.at += rest.iter().position(is_special).unwrap_or(rest.len());
+        joined & HIGH_BITS == 0
+    }
+
+    /// Writes what stands between there and here; what is short, in one step.
+    #[inline]
+    fn copy(&self, from: usize, out: &mut Vec<u8>) {
+        let length = self.at - from;
+        let rest = self.bytes.get(from..).unwrap_or_default();
+        match rest.first_chunk::<SHORT>() {
+            Some(short) if length <= SHORT => {
+                let end = out.len() + length;
+                out.extend_from_slice(short);
+                out.truncate(end);
+            }
+            _ => out.extend_from_slice(rest.get(..length).unwrap_or_default()),
         }
     }
 
@@ -339,16 +377,30 @@ impl<'a> Parser<'a> {
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
+    #[cold]
     fn wrong<T>(&self, what: &'static str) -> Result<T, JsonError> {
         Err(JsonError { what, at: self.at })
     }
 }
 
+/// The lowest bit that is set is the highest of the first byte that is a quote, a backslash or a control character. Of
+/// the bytes behind that, nothing is said.
+#[inline]
+fn first_special(word: u64) -> u64 {
+    let below = |word: u64, bound: u8| word.wrapping_sub(EACH_BYTE * u64::from(bound)) & !word & HIGH_BITS;
+    let equal = |byte: u8| below(word ^ (EACH_BYTE * u64::from(byte)), 1);
+    below(word, 0x20) | equal(b'"') | equal(b'\\')
+}
+
 /// The order of two members' names by their UTF-16 units.
+#[inline]
 fn order(a: &Member, b: &Member, out: &[u8]) -> std::cmp::Ordering {
     let name = |member: &Member| out.get(member.start + 1..member.name_end - 1).unwrap_or_default();
     // With escapes or beyond ASCII the written bytes have another order than what they mean.
-    if a.is_plain && b.is_plain { name(a).cmp(name(b)) } else { units(name(a)).cmp(&units(name(b))) }
+    if !(a.is_plain && b.is_plain) {
+        return units(name(a)).cmp(&units(name(b)));
+    }
+    name(a).first().cmp(&name(b).first()).then_with(|| name(a).cmp(name(b)))
 }
 
 /// The UTF-16 units of what is written in its canonical form.
@@ -391,6 +443,9 @@ fn write_char(c: char, out: &mut Vec<u8>) {
 
 const DEPTH_MAX: usize = 128;
 const EXPONENT_DIGITS_MAX: usize = 9;
+const SHORT: usize = 16;
+const EACH_BYTE: u64 = u64::MAX / 255;
+const HIGH_BITS: u64 = EACH_BYTE << 7;
 
 #[cfg(test)]
 mod tests {
@@ -415,6 +470,52 @@ mod tests {
             let mut out = Vec::new();
             canonical(text, &mut out).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), form, "{text}");
+        }
+    }
+
+    #[test]
+    fn strings_of_every_length_are_taken_as_they_stand() {
+        for length in 0..40 {
+            let plain = "x".repeat(length);
+            for (written, form, is_plain) in [
+                (plain.clone(), plain.clone(), true),
+                (format!("{plain}\u{7f}"), format!("{plain}\u{7f}"), true),
+                (format!("{plain}é"), format!("{plain}é"), false),
+                (format!("é{plain}"), format!("é{plain}"), false),
+                (format!("{plain}\\/{plain}"), format!("{plain}/{plain}"), false),
+                (format!("{plain}\\\"{plain}"), format!("{plain}\\\"{plain}"), false),
+            ] {
+                for behind in ["", " ", ",\"é\":2}           "] {
+                    let text = format!("\"{written}\"{behind}");
+                    let mut kept = Canonicalizer::default();
+                    let mut parser = Parser { bytes: text.as_bytes(), at: 0, kept: &mut kept };
+                    let mut out = b"before".to_vec();
+                    assert_eq!(parser.string(&mut out), Ok(is_plain), "{text}");
+                    assert_eq!(parser.at, text.len() - behind.len(), "{text}");
+                    assert_eq!(String::from_utf8(out).unwrap(), format!("before\"{form}\""), "{text}");
+                }
+            }
+            for wrong in ["\u{1f}", "\0", "\n"] {
+                assert!(canonical(&format!("\"{plain}{wrong}{plain}\""), &mut Vec::new()).is_err());
+            }
+            assert!(canonical(&format!("\"{plain}"), &mut Vec::new()).is_err());
+        }
+    }
+
+    #[test]
+    fn the_first_special_byte_is_found_in_any_company() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                for other in [b'!', b'#', b' ', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff, b'"', 0] {
+                    let mut bytes = [b'a'; 8];
+                    bytes[place] = byte;
+                    bytes[7] = if place < 7 { other } else { byte };
+                    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+                    let found = first_special(u64::from_le_bytes(bytes));
+                    let found = (found != 0).then(|| found.trailing_zeros() as usize / 8);
+                    assert_eq!(found, bytes.iter().position(is_special), "{bytes:?}");
+                }
+            }
         }
     }
 
