@@ -388,8 +388,18 @@ fn write_decimal(f: &mut std::fmt::Formatter<'_>, unscaled: i128, scale: i8) -> 
 
 /// 10 to the power of at most 38.
 pub fn power_of_ten(exponent: u8) -> u128 {
-    10u128.pow(u32::from(exponent.min(DECIMAL_DIGITS_MAX)))
+    POWERS_OF_TEN[usize::from(exponent.min(DECIMAL_DIGITS_MAX))]
 }
+
+const POWERS_OF_TEN: [u128; DECIMAL_DIGITS_MAX as usize + 1] = {
+    let mut powers = [1; DECIMAL_DIGITS_MAX as usize + 1];
+    let mut exponent = 1;
+    while exponent < powers.len() {
+        powers[exponent] = powers[exponent - 1] * 10;
+        exponent += 1;
+    }
+    powers
+};
 
 /// Digits that a 128-bit decimal carries exactly.
 pub const DECIMAL_DIGITS_MAX: u8 = 38;

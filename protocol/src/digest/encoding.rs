@@ -70,6 +70,7 @@ pub(super) fn encode(
     Ok(())
 }
 
+#[inline(always)]
 pub(crate) fn number(value: i64, out: &mut Vec<u8>) {
     let mut form = [NUMBER; 9];
     form[1..].copy_from_slice(&value.to_le_bytes());
@@ -148,7 +149,8 @@ pub(crate) fn json(text: &[u8], canonicalizer: &mut Canonicalizer, out: &mut Vec
     Ok(())
 }
 
-const SHORT: usize = 32;
+/// Values of so many bytes are taken in one step.
+pub(crate) const SHORT: usize = 32;
 pub(crate) const NULL: u8 = 0;
 const NUMBER: u8 = 1;
 const DECIMAL: u8 = 2;

@@ -6,7 +6,7 @@ use super::numeric::Numeric;
 use super::shape::{Column, Form, Shape};
 use super::{CopyError, Fault, NOT_UTF8, date, fixed, text, timestamp};
 use crate::digest::RowHash;
-use crate::digest::encoding::{self, INFINITY, KEY, MINUS_INFINITY, NULL, ROW, TEXT};
+use crate::digest::encoding::{self, INFINITY, KEY, MINUS_INFINITY, NULL, ROW, SHORT, TEXT};
 use crate::digest::forms::Forms;
 use crate::digest::json::Canonicalizer;
 use crate::limits::VALUE_HELD_BYTES_MAX;
@@ -66,12 +66,14 @@ impl RowHasher {
     /// Writes the row's canonical form, to be hashed by [`Self::hash`], where the tuple is whole and no value is
     /// larger.
     pub(super) fn tuple(&mut self, row: u64, bytes: &[u8], large: usize) -> Result<Step, CopyError> {
-        let step = self.write(row, bytes, large);
-        if !matches!(step, Ok(Step::Whole(_))) {
-            self.forms.drop_begun();
-            self.texts.drop_row(row);
+        match self.write(row, bytes, large) {
+            Ok(Step::Whole(length)) => Ok(Step::Whole(length)),
+            other => {
+                self.forms.drop_begun();
+                self.texts.drop_row(row);
+                other
+            }
         }
-        step
     }
 
     fn write(&mut self, row: u64, bytes: &[u8], large: usize) -> Result<Step, CopyError> {
@@ -93,11 +95,15 @@ impl RowHasher {
                     let field = after;
                     let Some((value, after)) = field.split_at_checked(length) else { return Ok(Step::More) };
                     if column.form == Form::Text {
-                        self.texts.push(row, index, value);
+                        if !is_ascii(length, field) {
+                            self.texts.push(row, index, value);
+                        }
                         encoding::beginning(TEXT, length, field, out);
                     } else if matches!(column.form, Form::Json | Form::Jsonb) {
                         let json = json_bytes(column.form, value).map_err(|fault| column.error(row, fault))?;
-                        self.texts.push(row, index, json);
+                        if !json.is_ascii() {
+                            self.texts.push(row, index, json);
+                        }
                         encoding::json(json, &mut self.scratch.canonicalizer, out)
                             .map_err(|error| column.error(row, not_json(error)))?;
                     } else if let Err(fault) = encode(column, value, out, &mut self.scratch) {
@@ -163,11 +169,9 @@ struct Texts {
 
 impl Texts {
     fn push(&mut self, row: u64, column: usize, text: &[u8]) {
-        if !text.is_ascii() {
-            self.bytes.extend_from_slice(text);
-            self.bytes.push(0);
-            self.ends.push((row, column, self.bytes.len()));
-        }
+        self.bytes.extend_from_slice(text);
+        self.bytes.push(0);
+        self.ends.push((row, column, self.bytes.len()));
     }
     /// Forgets those of the row that came last.
     fn drop_row(&mut self, row: u64) {
@@ -185,6 +189,33 @@ impl Texts {
         wrong.flatten().map_or(Ok(()), Err)
     }
 }
+
+/// Whether the first so many bytes are ASCII; a short text is looked at in one step.
+#[inline(always)]
+fn is_ascii(length: usize, of: &[u8]) -> bool {
+    match (of.first_chunk::<SHORT>(), HIGH_BITS.get(length)) {
+        (Some(short), Some(mask)) => {
+            let mut high = 0;
+            for (word, mask) in short.as_chunks::<8>().0.iter().zip(mask) {
+                high |= u64::from_le_bytes(*word) & mask;
+            }
+            high == 0
+        }
+        _ => of.get(..length).is_some_and(<[u8]>::is_ascii),
+    }
+}
+
+/// The highest bits of the first so many bytes.
+const HIGH_BITS: [[u64; SHORT / 8]; SHORT + 1] = {
+    let mut masks = [[0; SHORT / 8]; SHORT + 1];
+    let mut length = 1;
+    while length <= SHORT {
+        masks[length] = masks[length - 1];
+        masks[length][(length - 1) / 8] |= 0x80 << ((length - 1) % 8 * 8);
+        length += 1;
+    }
+    masks
+};
 
 impl Column {
     #[cold]
@@ -278,3 +309,23 @@ pub(super) fn held(text: &str) -> Result<&str, Fault> {
 }
 
 pub(super) const TOO_LARGE: &str = "is larger than 64 MiB, the most for its type";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_beyond_ascii_is_seen_within_a_text_and_not_behind_it() {
+        for length in 0..=40 {
+            for behind in [0, 8, 40] {
+                let mut bytes = vec![b'x'; length + behind];
+                assert!(is_ascii(length, &bytes));
+                for place in 0..bytes.len() {
+                    bytes[place] = 0x80;
+                    assert_eq!(is_ascii(length, &bytes), place >= length, "{length} {behind} {place}");
+                    bytes[place] = b'x';
+                }
+            }
+        }
+    }
+}

@@ -107,8 +107,14 @@ impl<'a> Numeric<'a> {
     /// Its decimal digits as one number, without the last so many zeros; none beyond 128 bits.
     fn unscaled(&self, zeros: u32) -> Option<u128> {
         let (last, before) = self.digits.split_last()?;
-        let digit = |digit: &[u8; 2]| u128::from(u16::from_be_bytes(*digit));
+        let digit = |digit: &[u8; 2]| u64::from(u16::from_be_bytes(*digit));
         let (lift, last) = (POWERS[4 - zeros as usize], digit(last) / POWERS[zeros as usize]);
+        // Most numbers have room in a word.
+        if before.len() < 4 {
+            return Some(u128::from(before.iter().fold(0, |value, next| value * 10_000 + digit(next)) * lift + last));
+        }
+        let digit = |next| u128::from(digit(next));
+        let (lift, last) = (u128::from(lift), u128::from(last));
         if before.len() < 9 {
             return Some(before.iter().fold(0, |value, next| value * 10_000 + digit(next)) * lift + last);
         }
@@ -179,8 +185,8 @@ pub(super) fn write_decimal(unscaled: i128, scale: i8, out: &mut Vec<u8>) {
         }
     };
     if shift > 0 {
-        let part = POWERS[shift as usize];
-        push(left % part * POWERS[4 - shift as usize]);
+        let part = u128::from(POWERS[shift as usize]);
+        push(left % part * u128::from(POWERS[4 - shift as usize]));
         left /= part;
     }
     while left > 0 {
@@ -265,5 +271,5 @@ pub(super) fn fits(unscaled: i128, scale: i8, (precision, column): (u16, i16)) -
 
 const BASE: u16 = 10_000;
 const SCALE_MAX: u16 = 0x3fff;
-const POWERS: [u128; 5] = [1, 10, 100, 1_000, 10_000];
+const POWERS: [u64; 5] = [1, 10, 100, 1_000, 10_000];
 const _: () = assert!(DECIMAL_DIGITS_MAX == 38);
