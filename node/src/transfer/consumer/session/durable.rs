@@ -386,6 +386,6 @@ mod tests {
         assert!(!durable.is_due(now, false));
         durable.progress.bytes = FLUSH_SPLIT_BYTES;
         assert!(durable.is_due(now, false));
-        assert!(FLUSH_SPLIT_BYTES < limits::CREDIT_BYTES);
+        const { assert!(FLUSH_SPLIT_BYTES < limits::CREDIT_BYTES) };
     }
 }
