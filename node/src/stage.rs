@@ -21,7 +21,7 @@ use posthouse_protocol::chunk::VerifiedChunk;
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::Problem;
-use split::{SplitBytes, SplitPart};
+use split::{SplitContent, SplitPart};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -77,7 +77,7 @@ impl Stage {
         let part = self.locked().get(&entry.index).cloned();
         let bytes = match part.as_deref() {
             Some(OpenPart::Split(part)) => part.bytes()?,
-            _ => SplitBytes::of_file(&table.path(&entry.name))?,
+            _ => SplitContent::of_file(&table.path(&entry.name))?,
         };
         let staged = table.stage(entry, bytes)?;
         self.drop_part(entry.index);

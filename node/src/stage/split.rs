@@ -21,60 +21,60 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) struct SplitPart {
     path: PathBuf,
     disk: Arc<dyn Disk>,
-    place: Mutex<Place>,
+    chunks: Mutex<Chunks>,
 }
 
-enum Place {
-    /// Chunks by where they lie in the split.
+enum Chunks {
+    /// By where they lie in the split.
     Memory(BTreeMap<u64, Bytes>),
     File(File),
 }
 
 /// Whatever a split's bytes are in.
-pub(super) enum SplitBytes {
+pub(super) enum SplitContent {
     Memory(Vec<Bytes>),
     File(File),
 }
 
 impl SplitPart {
     pub(super) fn in_memory(path: PathBuf, disk: Arc<dyn Disk>) -> Self {
-        Self { path, disk, place: Mutex::new(Place::Memory(BTreeMap::new())) }
+        Self { path, disk, chunks: Mutex::new(Chunks::Memory(BTreeMap::new())) }
     }
 
     pub(super) fn in_file(path: PathBuf, disk: Arc<dyn Disk>) -> Result<Self, Problem> {
         let file = open(&path)?;
-        Ok(Self { path, disk, place: Mutex::new(Place::File(file)) })
+        Ok(Self { path, disk, chunks: Mutex::new(Chunks::File(file)) })
     }
 
     pub(super) fn write(&self, chunk: &VerifiedChunk) -> Result<(), Problem> {
-        match &mut *self.place.lock().unwrap_or_else(PoisonError::into_inner) {
-            Place::Memory(chunks) => {
-                chunks.insert(chunk.offset(), chunk.content().clone());
+        match &mut *self.chunks.lock().unwrap_or_else(PoisonError::into_inner) {
+            Chunks::Memory(held) => {
+                held.insert(chunk.offset(), chunk.content().clone());
                 Ok(())
             }
-            Place::File(file) => self.write_at(file, chunk.offset(), chunk.content()),
+            Chunks::File(file) => self.write_at(file, chunk.offset(), chunk.content()),
         }
     }
 
     /// Writes down what is in memory, and syncs it.
     pub(super) fn sync(&self) -> Result<(), Problem> {
-        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Place::Memory(chunks) = &*place {
+        let mut chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Chunks::Memory(held) = &*chunks {
             let file = open(&self.path)?;
-            chunks.iter().try_for_each(|(offset, content)| self.write_at(&file, *offset, content))?;
-            *place = Place::File(file);
+            held.iter().try_for_each(|(offset, content)| self.write_at(&file, *offset, content))?;
+            *chunks = Chunks::File(file);
         }
-        match &*place {
-            Place::File(file) => self.disk.sync_file(file.as_fd(), &self.path).map_err(|e| storage(&self.path, &e)),
-            Place::Memory(_) => Ok(()),
+        match &*chunks {
+            Chunks::File(file) => self.disk.sync_file(file.as_fd(), &self.path).map_err(|e| storage(&self.path, &e)),
+            Chunks::Memory(_) => Ok(()),
         }
     }
 
     /// Its bytes, once all of them have come.
-    pub(super) fn bytes(&self) -> Result<SplitBytes, Problem> {
-        match &*self.place.lock().unwrap_or_else(PoisonError::into_inner) {
-            Place::Memory(chunks) => Ok(SplitBytes::Memory(chunks.values().cloned().collect())),
-            Place::File(_) => SplitBytes::of_file(&self.path),
+    pub(super) fn bytes(&self) -> Result<SplitContent, Problem> {
+        match &*self.chunks.lock().unwrap_or_else(PoisonError::into_inner) {
+            Chunks::Memory(held) => Ok(SplitContent::Memory(held.values().cloned().collect())),
+            Chunks::File(_) => SplitContent::of_file(&self.path),
         }
     }
 
@@ -86,7 +86,7 @@ impl SplitPart {
     }
 }
 
-impl SplitBytes {
+impl SplitContent {
     pub(super) fn of_file(path: &Path) -> Result<Self, Problem> {
         File::open(path).map(Self::File).map_err(|e| storage(path, &e))
     }
@@ -172,7 +172,7 @@ pub(super) struct RawSplit {
 }
 
 impl RawSplit {
-    pub(super) fn new(bytes: SplitBytes, path: PathBuf, shape: Shape, key: [u8; 32]) -> Self {
+    pub(super) fn new(bytes: SplitContent, path: PathBuf, shape: Shape, key: [u8; 32]) -> Self {
         let walker = Some(Walker::new(&shape, key));
         Self { reader: bytes.reader(), path, buffer: Vec::new(), shape, key, walker, buckets: BucketDigest::new() }
     }

@@ -2,7 +2,7 @@
 //! staging. A split is in memory where the destination itself can hand its rows over to a later transfer; else a file
 //! stays for that. It is synced only where its rows are not staged soon.
 
-use super::split::{RawSplit, SplitBytes, SplitPart};
+use super::split::{RawSplit, SplitContent, SplitPart};
 use crate::seal::storage;
 use crate::store::exchange::StagedSplit;
 use posthouse_connectors::{BadRow, Destination, SplitLanded};
@@ -141,7 +141,7 @@ impl TableStage {
     }
 
     /// Stages a split that is whole; a repeat changes nothing and gives the same.
-    pub(super) fn stage(&self, entry: &Entry, bytes: SplitBytes) -> Result<(StagedSplit, Vec<BadRow>), Problem> {
+    pub(super) fn stage(&self, entry: &Entry, bytes: SplitContent) -> Result<(StagedSplit, Vec<BadRow>), Problem> {
         let (Some(root), Ok(name)) = (entry.root, std::str::from_utf8(&entry.name)) else {
             return Err(Problem::new(Code::FrameInvalid).cause("a split has no root, or a name that is no text"));
         };
@@ -171,7 +171,7 @@ impl TableStage {
         &self,
         name: &str,
         root: [u8; 32],
-        bytes: SplitBytes,
+        bytes: SplitContent,
         size: u64,
     ) -> Result<(SplitLanded, BucketDigest), Problem> {
         let mut digester = Digester::new(self.digest_key());
