@@ -17,6 +17,7 @@ mod support;
 mod window;
 
 use posthouse_node::daemon::Node;
+use posthouse_node::store::exchange::successor;
 use posthouse_node::transfer;
 use posthouse_node::{config::Config, reconcile};
 use posthouse_platform::World;
@@ -512,6 +513,35 @@ async fn a_staged_table_that_takes_no_rows_ends_in_one_signed_failure() {
     let standing: i64 = target.query_row("SELECT count(*) FROM residents", [], |row| row.get(0)).unwrap();
     assert_eq!(standing, 0);
     drop(provider);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_was_restored_since_rows_were_staged_leads_to_no_receipt_for_them() {
+    let scene = Scene::new("quic", &["residents"]);
+    let source = scene.path("source/residents.db");
+    table(&source, 1_000);
+    let _provider = scene.provider(&offer_table(&scene)).await;
+    let job = take_table(&scene, "full", "append");
+    let id = kill_at("staged", &scene, "residents", &job).await;
+    let target = rusqlite::Connection::open(scene.path("target/residents.db")).unwrap();
+    assert!(target.execute("DELETE FROM posthouse_applied WHERE published IS NULL", []).unwrap() > 0);
+    let consumer = scene.consumer(&job).await;
+    let row = until(&consumer, &id, "failed", |row| row.state.is_final()).await;
+    let problem = row.problem.unwrap();
+    assert_eq!((row.state, problem.code), (State::Failed, Code::Mismatch));
+    assert!(problem.cause.contains("1000 rows were staged there, and it has 0"), "{problem}");
+    assert!(evidence_of_both(&consumer, &id).await.iter().all(|statement| statement.landing().is_none()));
+    // Its successor begins anew, by itself.
+    let next = loop {
+        let failed = id.clone();
+        match consumer.context().store.read(move |db| successor(db, &failed)).await.unwrap() {
+            Some(next) => break next,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    let row = until(&consumer, &next, "settled", |row| row.state.is_final()).await;
+    assert_eq!(row.state, State::Settled, "{row:?}");
+    assert_eq!(rows(&scene.path("target/residents.db")), rows(&source));
 }
 
 #[tokio::test(flavor = "multi_thread")]

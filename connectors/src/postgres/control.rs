@@ -292,14 +292,16 @@ pub(super) fn landed(
     Ok(Some(SplitLanded { landed, bad: refused(client, place, split)? }))
 }
 
-/// Takes over what another transfer has staged. False where its rows could not be told apart later on.
+/// Takes over what another transfer has staged. False where its rows could not be told apart later on, or were for
+/// another target.
 pub(super) fn take_over(client: &mut Client, place: &Place, failed: &str) -> Result<bool, WireError> {
     let [applied, quarantine] = names(place);
     if !has_xid(client, place)? {
         return Ok(false);
     }
-    let unknown = format!("SELECT count(*) FROM {applied} WHERE transfer = $1 AND xid IS NULL");
-    if count(client, &unknown, &[Some(failed)])? > 0 {
+    // The job may land elsewhere by now, and staging is made for its target.
+    let others = format!("SELECT count(*) FROM {applied} WHERE transfer = $1 AND (xid IS NULL OR target <> $2)");
+    if count(client, &others, &[Some(failed), Some(&place.target.to_string())])? > 0 {
         return Ok(false);
     }
     let epoch = place.landing.node_epoch.to_string();

@@ -5,6 +5,7 @@
 
 use super::catalog::{Kind, Relation};
 use super::place::{Fail, Place};
+use super::position::RAW_XMIN_KEPT;
 use super::settings::Settings;
 use super::staging::Staging;
 use super::wire::{Client, WireError};
@@ -207,7 +208,9 @@ impl Destination for PgDestination {
 
     fn hands_over(&mut self) -> Result<bool, Problem> {
         self.transact(|client, place| {
-            let Some(natives) = place.natives.as_deref() else { return Ok(false) };
+            let Some(natives) = place.natives.as_deref().filter(|_| client.version() >= RAW_XMIN_KEPT) else {
+                return Ok(false);
+            };
             Ok(Staging::find(client, place)?.is_some_and(|staging| !staging.premade && staging.takes(natives)))
         })
     }

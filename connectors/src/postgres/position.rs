@@ -149,7 +149,7 @@ fn cluster(client: &mut Client) -> Result<Option<String>, WireError> {
 }
 
 /// From this version on a frozen row keeps its number.
-const RAW_XMIN_KEPT: u32 = 90_400;
+pub(super) const RAW_XMIN_KEPT: u32 = 90_400;
 /// Beyond it a row's half of a number could mean two; less what may be drawn until the last row is read.
 const BEHIND_MAX: u64 = (1 << 31) - (1 << 26);
 const NEW_TABLES_MAX: usize = 64;

@@ -86,3 +86,41 @@ impl Progress {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use crate::store::exchange::StagedSplit;
+    use posthouse_platform::World;
+    use posthouse_protocol::chunk::{ChunkHeader, Layout, VerifiedChunk};
+    use posthouse_protocol::manifest::SplitCounts;
+
+    #[tokio::test]
+    async fn chunks_of_a_split_that_was_staged_meanwhile_do_not_make_it_a_part_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&World::real(), folder.path()).await.unwrap();
+        let (id, layout) = (TransferId::from_random([1; 16]), Layout::new(10).unwrap());
+        let kind = EntryKind::Split(SplitCounts::default());
+        let entry =
+            Entry { index: 0, name: b"split".into(), kind, size: 10, mode: 0, mtime_ns: 0, root: None, revision: 0 };
+        let value = layout.value(0, &[7; 10]).into();
+        let header = ChunkHeader { entry: 0, revision: 0, chunk: 0, bytes: 10, wire_bytes: 10, value };
+        let chunk = VerifiedChunk::verify(&header, layout, vec![7; 10].into()).unwrap();
+        let mut progress = Progress::default();
+        progress.add(&entry, &chunk.meta());
+        let (staged, found) = store
+            .write_now(|tx| {
+                progress.record(tx, &id, 1)?;
+                let part = exchange::landing_entry(tx, &id, &entry.name)?;
+                assert!(part.is_some_and(|(found, chunks)| found.whole == Whole::No && chunks.len() == 1));
+                let staged = StagedSplit { landed: 3, ..StagedSplit::default() };
+                exchange::put_split_staged(tx, &id, &entry, &staged, 1)?;
+                progress.record(tx, &id, 1)?;
+                Ok((staged, exchange::landing_entry(tx, &id, &entry.name)?))
+            })
+            .unwrap();
+        let (found, chunks) = found.unwrap();
+        assert_eq!((found.whole, found.staged, chunks), (Whole::Part, Some(staged), vec![]));
+    }
+}

@@ -94,6 +94,20 @@ fn rows_that_cannot_be_told_apart_are_not_taken_over() {
 }
 
 #[test]
+fn rows_for_another_target_are_not_taken_over() {
+    let bench = PgBench::new();
+    let mut first = bench.destination(&follows(1, Write::Replace)).unwrap();
+    first.prepare().unwrap();
+    stage(&bench, first.as_mut(), "a", 1, &rows(1, 10, "x"));
+    let elsewhere = Landing { table: "elsewhere".to_owned(), ..follows(2, Write::Replace) };
+    let mut second = bench.destination(&elsewhere).unwrap();
+    assert!(!second.take_over(&follows(1, Write::Replace).transfer).unwrap());
+    assert_eq!(bench.leftovers(), "", "they are dropped");
+    second.prepare().unwrap();
+    assert_eq!(applied(second.as_mut()), []);
+}
+
+#[test]
 fn a_record_that_an_earlier_version_made_is_given_what_it_lacks() {
     let bench = PgBench::new();
     let land = |number| {
