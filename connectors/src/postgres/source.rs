@@ -17,7 +17,6 @@ use posthouse_protocol::pgcopy::native::{NativeType, Plain};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::{Contract, ContractType, Item};
 use posthouse_protocol::watermark::Watermark;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(super) struct PgSource {
@@ -30,8 +29,11 @@ pub(super) struct PgSource {
 
 /// What was begun.
 struct Reading {
-    /// The statement that reads each split of the plan.
-    splits: BTreeMap<String, String>,
+    splits: Splits,
+    /// The one that was read last and those of the plan after it are found without a search.
+    at: usize,
+    /// Whether a statement may wait in the middle of its rows: no time is set that it may take.
+    ahead: bool,
     form: Form,
 }
 
@@ -206,6 +208,13 @@ impl PgSource {
         read.map(Some).ok_or_else(|| self.failed(format!("the latest mark `{text}` cannot be read")))
     }
 
+    /// Whether a statement may take any time: where it may not, none is asked for before it is read.
+    fn may_wait(&mut self) -> Result<bool, Problem> {
+        let sql = "SELECT pg_catalog.current_setting('statement_timeout')";
+        let rows = self.client.query(sql, &[]).map_err(|e| self.sql(e))?;
+        Ok(rows.first().and_then(|row| row.optional(0)) == Some("0"))
+    }
+
     /// The planner's estimate of what a statement gives.
     fn estimate(&mut self, select: &str) -> Result<Option<u64>, Problem> {
         let rows = self.client.query(&format!("EXPLAIN (FORMAT JSON) {select}"), &[]).map_err(|e| self.sql(e))?;
@@ -234,15 +243,15 @@ impl PgSource {
         let select = select(&rows.condition);
         let suffix = if rows.suffix.is_empty() { String::new() } else { format!(" {}", rows.suffix) };
         if relation.blocks == Some(0) {
-            return Ok((Vec::new(), Some(0)));
+            return Ok((Splits { select, ranges: Vec::new() }, Some(0)));
         }
         let few = rows.condition.is_some() && estimate.is_some_and(|rows| rows <= ROWS_AT_ONCE);
         // Before 14 each range would be found by reading the whole table.
         let ranges = !few && self.client.version() >= 140_000;
         let Some(blocks) = relation.blocks.filter(|blocks| ranges && *blocks > SPLIT_BLOCKS) else {
-            return Ok((vec![(format!("all{suffix}"), select)], estimate));
+            return Ok((Splits { select, ranges: vec![(format!("all{suffix}"), String::new())] }, estimate));
         };
-        let mut splits = Vec::new();
+        let mut ranges = Vec::new();
         let mut first = 0;
         while first < blocks {
             let next = first + SPLIT_BLOCKS;
@@ -251,14 +260,31 @@ impl PgSource {
                 true => (format!("blocks {first}-{}", next - 1), format!(" AND ctid < '({next},0)'")),
                 false => (format!("blocks {first}-"), String::new()),
             };
-            splits.push((format!("{name}{suffix}"), format!("{select} AND ctid >= '({first},0)'{end}")));
+            ranges.push((format!("{name}{suffix}"), format!(" AND ctid >= '({first},0)'{end}")));
             first = next;
         }
-        Ok((splits, estimate))
+        Ok((Splits { select, ranges }, estimate))
     }
 }
 
-type Splits = Vec<(String, String)>;
+/// The splits of a plan, in its order.
+struct Splits {
+    select: String,
+    /// The name of each, and what is added to the statement for it.
+    ranges: Vec<(String, String)>,
+}
+
+impl Splits {
+    fn copy(&self, at: usize) -> Option<String> {
+        let (_, range) = self.ranges.get(at)?;
+        Some(format!("COPY ({}{range}) TO STDOUT (FORMAT binary)", self.select))
+    }
+    /// Where a split is; it is looked for from `from` on first.
+    fn find(&self, name: &str, from: usize) -> Option<usize> {
+        let is_it = |at: &usize| self.ranges.get(*at).is_some_and(|(found, _)| found == name);
+        (from..self.ranges.len()).chain(0..from).find(is_it)
+    }
+}
 
 /// The columns that are read.
 struct Scope {
@@ -300,8 +326,9 @@ impl Source for PgSource {
             }
         };
         let (splits, rows_estimate) = self.splits(&relation, &wide, &rows)?;
-        let names = splits.iter().map(|(name, _)| name.clone()).collect();
-        self.reading = Some(Reading { splits: splits.into_iter().collect(), form });
+        let names = splits.ranges.iter().map(|(name, _)| name.clone()).collect();
+        let ahead = self.may_wait()?;
+        self.reading = Some(Reading { splits, at: 0, ahead, form });
         let snapshot_max = Some(self.snapshot_max);
         let bytes_estimate = match (&rows.condition, relation.blocks, &self.spec.query) {
             (None, Some(blocks), None) => Some(blocks * BLOCK_BYTES),
@@ -315,11 +342,13 @@ impl Source for PgSource {
         let (faults, resource) = (self.faults.clone(), self.spec.resource.clone());
         let failed = |cause: String| Problem::new(Code::SourceFailed).with("resource", &resource).cause(cause);
         let Some(reading) = &mut self.reading else { return Err(failed("nothing was begun".to_owned())) };
-        let select =
-            reading.splits.get(split).ok_or_else(|| failed(format!("the plan has no split `{split}`")))?.clone();
+        let none = || failed(format!("the plan has no split `{split}`"));
+        let at = reading.splits.find(split, reading.at).ok_or_else(none)?;
+        let copy = reading.splits.copy(at).ok_or_else(none)?;
+        let next = if reading.ahead { reading.splits.copy(at + 1) } else { None };
+        reading.at = at;
         let lost = |e: WireError| faults.read(&resource, e);
-        let copy = format!("COPY ({select}) TO STDOUT (FORMAT binary)");
-        let mut out = self.client.copy_out(&copy).map_err(lost)?;
+        let mut out = self.client.copy_out(&copy, next.as_deref()).map_err(lost)?;
         let mut bytes = Vec::with_capacity(READ_BYTES * 2);
         let mut counts = SplitCounts::default();
         loop {

@@ -50,7 +50,7 @@ pub(super) fn read(
             sink.bad_row(BadRow { key: format!("row {}", bad.row + 1), reason: bad.reason, original: bad.original })
         }
     };
-    let mut copy = client.copy_out(&sql)?;
+    let mut copy = client.copy_out(&sql, None)?;
     let mut buffer = Vec::with_capacity(PIECE_BYTES);
     loop {
         buffer.clear();

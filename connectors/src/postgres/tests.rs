@@ -109,7 +109,7 @@ struct Raw {
 impl Raw {
     fn of(bench: &PgBench, query: &str, piece: usize) -> Self {
         let (mut client, mut bytes) = (bench.client(), Vec::new());
-        let mut copy = client.copy_out(&format!("COPY ({query}) TO STDOUT (FORMAT binary)")).unwrap();
+        let mut copy = client.copy_out(&format!("COPY ({query}) TO STDOUT (FORMAT binary)"), None).unwrap();
         while copy.fill(&mut bytes, usize::MAX).unwrap() == wire::Copied::More {}
         Self { bytes, piece, at: 0 }
     }

@@ -22,7 +22,7 @@ use error::unsayable;
 use fallible_iterator::FallibleIterator;
 use link::Link;
 use postgres_protocol::IsNull;
-use postgres_protocol::message::backend::{DataRowBody, Message};
+use postgres_protocol::message::backend::{self, DataRowBody, Message};
 use postgres_protocol::message::frontend;
 use std::io::{self, Read};
 use std::str::FromStr;
@@ -35,6 +35,8 @@ pub(crate) struct Client {
     cancel: Cancel,
     version: u32,
     status: TransactionStatus,
+    /// A COPY that was asked for while the one before it ran: its answer comes next.
+    ahead: Option<String>,
 }
 
 /// Stops what its connection is doing, from another thread.
@@ -80,7 +82,7 @@ impl Client {
                 Login::SpeakGauss => speak_gauss = true,
                 Login::In { process, key } => {
                     let cancel = Cancel { dial, process, key };
-                    let mut client = Self { link, cancel, version: 0, status: TransactionStatus::Idle };
+                    let mut client = Self { link, cancel, version: 0, status: TransactionStatus::Idle, ahead: None };
                     client.set_up(settings)?;
                     client.link.stream().set_timeout(None)?;
                     return Ok(client);
@@ -137,9 +139,11 @@ impl Client {
         self.responses(|_| Ok(())).map(|_| ())
     }
 
-    /// `COPY … TO STDOUT`.
-    pub(crate) fn copy_out(&mut self, sql: &str) -> Result<CopyOut<'_>, WireError> {
-        CopyOut::start(self, sql)
+    /// `COPY … TO STDOUT`. `next` is the one that will be asked for after it: the server goes on with it by itself, so
+    /// that it need not wait until all of the first has been read here. Anything else that is asked instead waits until
+    /// the answer to `next` has passed.
+    pub(crate) fn copy_out(&mut self, sql: &str, next: Option<&str>) -> Result<CopyOut<'_>, WireError> {
+        CopyOut::start(self, sql, next)
     }
 
     /// `COPY … FROM STDIN`.
@@ -173,12 +177,42 @@ impl Client {
     }
 
     fn ask(&mut self, sql: &str) -> Result<(), WireError> {
+        self.forget_ahead()?;
+        self.query_of(sql)
+    }
+
+    fn ask_ahead(&mut self, sql: &str) -> Result<(), WireError> {
+        self.query_of(sql)?;
+        self.ahead = Some(sql.to_owned());
+        Ok(())
+    }
+
+    fn query_of(&mut self, sql: &str) -> Result<(), WireError> {
         self.link.out.clear();
         frontend::query(sql, &mut self.link.out).map_err(unsayable)?;
         self.send()
     }
 
+    /// Lets the answer pass to what was asked ahead and is not wanted. It is not cancelled: that would end the
+    /// transaction, and the snapshot with it.
+    fn forget_ahead(&mut self) -> Result<(), WireError> {
+        while self.ahead.is_some() {
+            let head = self.link.head()?;
+            match head.tag {
+                backend::READY_FOR_QUERY_TAG => {
+                    if let Message::ReadyForQuery(ready) = self.link.message_of(head)? {
+                        self.note(ready.status());
+                        self.ahead = None;
+                    }
+                }
+                _ => self.link.skip(head.length)?,
+            }
+        }
+        Ok(())
+    }
+
     fn extended(&mut self, sql: &str, params: &[Option<&str>]) -> Result<(), WireError> {
+        self.forget_ahead()?;
         let out = &mut self.link.out;
         out.clear();
         frontend::parse("", sql, [], out).map_err(unsayable)?;

@@ -25,8 +25,14 @@ pub(crate) enum Copied {
 }
 
 impl<'a> CopyOut<'a> {
-    pub(super) fn start(client: &'a mut Client, sql: &str) -> Result<Self, WireError> {
-        client.ask(sql)?;
+    pub(super) fn start(client: &'a mut Client, sql: &str, next: Option<&str>) -> Result<Self, WireError> {
+        match client.ahead.as_deref() == Some(sql) {
+            true => client.ahead = None,
+            false => client.ask(sql)?,
+        }
+        if let Some(next) = next {
+            client.ask_ahead(next)?;
+        }
         match client.link.message()? {
             Message::CopyOutResponse(_) => Ok(Self { client, left: 0, done: false }),
             Message::ErrorResponse(error) => Err(client.refused(ServerError::parse(error.fields())?)),

@@ -14,7 +14,10 @@ fn filled(client: &mut Client, name: &str, rows: u32) {
 }
 
 fn read_all(client: &mut Client, sql: &str, step: usize) -> (Vec<u8>, u64) {
-    let mut copy = client.copy_out(sql).unwrap();
+    read_to_end(client.copy_out(sql, None).unwrap(), step)
+}
+
+fn read_to_end(mut copy: CopyOut<'_>, step: usize) -> (Vec<u8>, u64) {
     let mut all = Vec::new();
     loop {
         let target = all.len() + step;
@@ -44,6 +47,48 @@ fn what_is_copied_out_and_in_again_is_the_same() {
         }
     }
     assert_eq!(client.transaction_status(), TransactionStatus::Idle);
+}
+
+#[test]
+fn what_is_asked_ahead_comes_next_and_passes_where_something_else_is_asked() {
+    let mut client = TestServer::shared().owner();
+    filled(&mut client, "a", 100_000);
+    client.batch("BEGIN").unwrap();
+    let part = |part: u32| format!("COPY (SELECT * FROM a WHERE id % 4 = {part}) TO STDOUT (FORMAT binary)");
+    let alone: Vec<_> = (0..4).map(|at| read_all(&mut client, &part(at), 1 << 20)).collect();
+    let read = |client: &mut Client, at: u32, next: Option<u32>| {
+        let next = next.map(part);
+        read_to_end(client.copy_out(&part(at), next.as_deref()).unwrap(), 1 << 20)
+    };
+    let ahead: Vec<_> = (0..4).map(|at| read(&mut client, at, Some(at + 1).filter(|next| *next < 4))).collect();
+    assert!(ahead == alone && client.ahead.is_none());
+    // The same once more, and then another than was asked for ahead.
+    for (at, next) in [(1, Some(2)), (1, Some(2)), (3, Some(0)), (2, None)] {
+        assert!(read(&mut client, at, next) == alone[at as usize]);
+    }
+    // A question of another kind; the transaction has seen no error.
+    read(&mut client, 0, Some(1));
+    assert_eq!(client.query("SELECT count(*) FROM a", &[]).unwrap()[0].text(0).unwrap(), "100000");
+    assert_eq!(client.transaction_status(), TransactionStatus::Open);
+    read(&mut client, 0, Some(1));
+    client.batch("ROLLBACK").unwrap();
+    assert_eq!(client.transaction_status(), TransactionStatus::Idle);
+    // One that fails takes what was asked after it along, within a transaction.
+    client.batch("BEGIN").unwrap();
+    let fails = "COPY (SELECT 1 / (3 - id) FROM a) TO STDOUT";
+    let mut copy = client.copy_out(fails, Some(&part(1))).unwrap();
+    assert_eq!(copy.fill(&mut Vec::new(), 1 << 20).unwrap_err().sqlstate(), Some("22012"));
+    drop(copy);
+    assert_eq!(client.copy_out(&part(1), None).map(|_| ()).unwrap_err().sqlstate(), Some("25P02"));
+    client.batch("ROLLBACK").unwrap();
+    assert_eq!(read(&mut client, 1, None).1, 25_000);
+    // A reader that stops early has both given up.
+    let endless = "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 300000000)) TO STDOUT";
+    let mut copy = client.copy_out(endless, Some(&part(1))).unwrap();
+    copy.fill(&mut Vec::new(), 5_000_000).unwrap();
+    drop(copy);
+    assert_eq!(read(&mut client, 1, None).1, 25_000);
+    assert!(!client.is_broken() && client.ahead.is_none());
 }
 
 #[test]
@@ -113,13 +158,13 @@ fn a_reader_that_stops_early_can_go_on_with_something_else() {
     let endless =
         "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 30000) a, generate_series(1, 30000) b) TO STDOUT";
     let mut buffer = Vec::new();
-    let mut copy = client.copy_out(endless).unwrap();
+    let mut copy = client.copy_out(endless, None).unwrap();
     assert_eq!(copy.fill(&mut buffer, 5_000_000).unwrap(), Copied::More);
     drop(copy);
     assert!(!client.is_broken());
     assert_eq!(client.query("SELECT 1", &[]).unwrap().len(), 1);
     // It ends by itself before anybody asks for it.
-    let copy = client.copy_out("COPY (SELECT 1) TO STDOUT").unwrap();
+    let copy = client.copy_out("COPY (SELECT 1) TO STDOUT", None).unwrap();
     drop(copy);
     assert_eq!(client.query("SELECT 1", &[]).unwrap().len(), 1);
 }
@@ -127,14 +172,14 @@ fn a_reader_that_stops_early_can_go_on_with_something_else() {
 #[test]
 fn an_error_in_the_middle_of_reading_is_told_after_what_came_before() {
     let mut client = TestServer::shared().owner();
-    let mut copy = client.copy_out("COPY (SELECT 1 / (3 - g) FROM generate_series(1, 5) g) TO STDOUT").unwrap();
+    let mut copy = client.copy_out("COPY (SELECT 1 / (3 - g) FROM generate_series(1, 5) g) TO STDOUT", None).unwrap();
     let mut buffer = Vec::new();
     let error = copy.fill(&mut buffer, 1 << 20).unwrap_err();
     assert_eq!(error.sqlstate(), Some("22012"));
     assert_eq!(buffer, b"0\n1\n");
     drop(copy);
     assert_eq!(client.query("SELECT 1", &[]).unwrap().len(), 1);
-    assert_eq!(client.copy_out("COPY no_such TO STDOUT").map(|_| ()).unwrap_err().sqlstate(), Some("42P01"));
+    assert_eq!(client.copy_out("COPY no_such TO STDOUT", None).map(|_| ()).unwrap_err().sqlstate(), Some("42P01"));
 }
 
 /// In a process of its own: memory of others would count here.
@@ -154,7 +199,7 @@ fn a_row_of_300_mib_passes_in_flat_memory() {
     to.batch("CREATE TABLE public.big (b bytea)").unwrap();
     let before = peak_memory_kib();
     let huge = "COPY (SELECT convert_to(repeat('posthous', 300 << 17), 'UTF8')) TO STDOUT (FORMAT binary)";
-    let mut out = from.copy_out(huge).unwrap();
+    let mut out = from.copy_out(huge, None).unwrap();
     let mut copy = to.copy_in("COPY public.big FROM STDIN (FORMAT binary)").unwrap();
     let mut buffer = Vec::with_capacity(1 << 20);
     let mut bytes = 0;
