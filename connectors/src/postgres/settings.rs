@@ -25,6 +25,16 @@ pub(crate) struct Settings {
     pub(crate) snapshot_max: Interval,
     /// Absent: what the database says.
     pub(crate) statement_timeout: Option<Interval>,
+    pub(crate) dialect: Dialect,
+}
+
+/// Whose server it is, where it cannot be told by what the server says of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    #[default]
+    Postgres,
+    /// KingbaseES, which may take an empty text for NULL as Oracle does.
+    Kingbase,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +76,7 @@ impl Settings {
         let control_schema = reader.read("control_schema", identifier);
         let snapshot_max = reader.read("snapshot_max", interval).unwrap_or(SNAPSHOT_MAX);
         let statement_timeout = reader.read("statement_timeout", interval);
+        let dialect = reader.read("dialect", Dialect::parse).unwrap_or_default();
         if ca_file.is_some() && tls.is_some_and(|mode| mode != TlsMode::VerifyFull) {
             reader.wrong("ca_file", "it counts with tls = \"verify-full\" only");
         }
@@ -80,6 +91,7 @@ impl Settings {
                 control_schema,
                 snapshot_max,
                 statement_timeout,
+                dialect,
             }),
             _ => Err(reader.errors),
         }
@@ -131,6 +143,16 @@ impl TlsMode {
             "require" => Ok(Self::Require),
             "verify-full" => Ok(Self::VerifyFull),
             _ => Err("it is one of off, require, verify-full".to_owned()),
+        }
+    }
+}
+
+impl Dialect {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "postgres" => Ok(Self::Postgres),
+            "kingbase" => Ok(Self::Kingbase),
+            _ => Err("it is one of postgres, kingbase".to_owned()),
         }
     }
 }
@@ -302,7 +324,7 @@ impl Reader<'_> {
 }
 
 const KEYS: &[&str] =
-    &["url", "password_file", "tls", "ca_file", "control_schema", "snapshot_max", "statement_timeout"];
+    &["url", "password_file", "tls", "ca_file", "control_schema", "snapshot_max", "statement_timeout", "dialect"];
 const PORT: u16 = 5432;
 const SNAPSHOT_MAX: Interval = Interval::seconds(30 * 60);
 const PASSWORD_MAX: usize = 4 << 10;

@@ -1,9 +1,12 @@
 //! Reads a table, a view or a query within one snapshot, split by split. A split of a table is a range of its
-//! blocks: the same range of the same rows gives the same bytes, whoever asks again. Rows leave as the server
-//! wrote them where the taker asked for that form and nothing has to be looked at; otherwise in batches.
+//! blocks: the same range of the same rows gives the same bytes, whoever asks again. Servers that cannot find a range
+//! of blocks are asked for ranges of the key. Rows leave as the server wrote them where the taker asked for that form
+//! and nothing has to be looked at; otherwise in batches.
 
-use super::catalog::{Column, Kind, Relation, TableName, quote, quoted};
+use super::catalog::{Column, Kind, Relation, TableName, literal, quote, quoted};
+use super::place::Fail;
 use super::position::Here;
+use super::sieve::attempt;
 use super::wire::{Client, Copied, WireError};
 use super::{Faults, batches};
 use crate::types::{self, Window};
@@ -73,8 +76,22 @@ impl PgSource {
             (None, None) => return Err(self.failed("it names no table")),
         };
         self.client.batch(BEGIN).map_err(|e| self.sql(e))?;
+        self.hold(&name)?;
         let found = Relation::find(&mut self.client, &name).map_err(|e| self.sql(e))?;
         found.ok_or_else(|| self.failed(format!("there is no table {name}, or the account may not see it")))
+    }
+
+    /// Holds the table before the snapshot is taken, which the next statement does: a table that took its name in between
+    /// would be empty to it. What cannot be held so (a foreign table, one of which the account sees some columns only) is
+    /// read as it is found.
+    fn hold(&mut self, name: &TableName) -> Result<(), Problem> {
+        let lock = format!("LOCK TABLE {name} IN ACCESS SHARE MODE");
+        let cannot = |error: &WireError| error.sqlstate().is_some_and(|state| NOT_HELD.contains(&state));
+        match attempt(&mut self.client, cannot, |client| Ok(client.batch(&lock)?)) {
+            Ok(_) => Ok(()),
+            Err(Fail::Wire(error)) => Err(self.sql(error)),
+            Err(Fail::Problem(problem)) => Err(problem),
+        }
     }
 
     fn scope(&mut self, relation: &Relation, read: &Read) -> Result<Scope, Problem> {
@@ -208,11 +225,48 @@ impl PgSource {
         read.map(Some).ok_or_else(|| self.failed(format!("the latest mark `{text}` cannot be read")))
     }
 
-    /// Whether a statement may take any time: where it may not, none is asked for before it is read.
+    /// Values of a table's key between which about as many rows lie, as its last analysis has found them, and the key's
+    /// column. None where there is no such key, or where its order is not that of the rows: each range would then be
+    /// looked for all over the table. Texts are left out: a server before 12 orders what it has found by a collation of
+    /// its own, and ranges between them would overlap.
+    fn bounds(&mut self, relation: &Relation, rows: u64) -> Result<Option<(String, Vec<String>)>, Problem> {
+        let keys = std::iter::once(&relation.primary).chain(&relation.unique);
+        let columns = keys.filter_map(|key| if let [name] = key.as_slice() { relation.column(name) } else { None });
+        let ordered = |column: &&Column| {
+            column.not_null && column.native.as_ref().and_then(mark_type).is_some_and(|cast| cast != "text")
+        };
+        let Some((column, cast)) =
+            columns.filter(ordered).find_map(|key| Some((key, mark_type(key.native.as_ref()?)?)))
+        else {
+            return Ok(None);
+        };
+        let sql = format!(
+            "SELECT pg_catalog.unnest(histogram_bounds::text::{cast}[])::text FROM pg_catalog.pg_stats
+             WHERE schemaname = $1 AND tablename = $2 AND attname = $3 AND inherited = $4::boolean
+               AND pg_catalog.abs(correlation) > 0.9"
+        );
+        let inherited = if relation.kind == Kind::Partitioned { "true" } else { "false" };
+        let TableName { schema, table } = &relation.name;
+        let named = [Some(schema.as_str()), Some(table.as_str()), Some(column.name.as_str()), Some(inherited)];
+        let found = self.client.query(&sql, &named).map_err(|e| self.sql(e))?;
+        // The first and the last are the smallest and the largest value.
+        let step = (found.len() as u64 * ROWS_A_RANGE).div_ceil(rows.max(1)).max(1);
+        let inner = found
+            .iter()
+            .take(found.len().saturating_sub(1))
+            .step_by(usize::try_from(step).unwrap_or(usize::MAX))
+            .skip(1);
+        let bounds: Vec<String> =
+            inner.filter_map(|row| row.optional(0)).map(|bound| format!("{}::{cast}", literal(bound))).collect();
+        Ok((!bounds.is_empty()).then(|| (column.name.clone(), bounds)))
+    }
+
+    /// Whether a statement may stand with its rows for any time: where it may not, none is asked for before it is read.
     fn may_wait(&mut self) -> Result<bool, Problem> {
-        let sql = "SELECT pg_catalog.current_setting('statement_timeout')";
+        let sql = "SELECT count(*) = 0 FROM pg_catalog.pg_settings
+                   WHERE name IN ('statement_timeout', 'tcp_user_timeout') AND setting <> '0'";
         let rows = self.client.query(sql, &[]).map_err(|e| self.sql(e))?;
-        Ok(rows.first().and_then(|row| row.optional(0)) == Some("0"))
+        rows.first().map_or(Ok(false), |row| row.flag(0)).map_err(|e| self.sql(e))
     }
 
     /// The planner's estimate of what a statement gives.
@@ -246,10 +300,16 @@ impl PgSource {
             return Ok((Splits { select, ranges: Vec::new() }, Some(0)));
         }
         let few = rows.condition.is_some() && estimate.is_some_and(|rows| rows <= ROWS_AT_ONCE);
-        // Before 14 each range would be found by reading the whole table.
-        let ranges = !few && self.client.version() >= 140_000;
-        let Some(blocks) = relation.blocks.filter(|blocks| ranges && *blocks > SPLIT_BLOCKS) else {
-            return Ok((Splits { select, ranges: vec![(format!("all{suffix}"), String::new())] }, estimate));
+        // Before 14 each range of blocks would be found by reading the whole table.
+        let by_blocks = !few && self.client.version() >= 140_000;
+        let Some(blocks) = relation.blocks.filter(|blocks| by_blocks && *blocks > SPLIT_BLOCKS) else {
+            let many = estimate.filter(|rows| !by_blocks && !few && *rows > ROWS_AT_ONCE);
+            let bounds = many.map(|rows| self.bounds(relation, rows)).transpose()?.flatten();
+            let ranges = match bounds {
+                Some((column, bounds)) => key_ranges(&column, &bounds, &suffix),
+                None => vec![(format!("all{suffix}"), String::new())],
+            };
+            return Ok((Splits { select, ranges }, estimate));
         };
         let mut ranges = Vec::new();
         let mut first = 0;
@@ -265,6 +325,24 @@ impl PgSource {
         }
         Ok((Splits { select, ranges }, estimate))
     }
+}
+
+/// Splits between some values of a key: every row lies in one of them. A bound is somebody's number or name, which a
+/// split's name does not tell.
+fn key_ranges(column: &str, bounds: &[String], suffix: &str) -> Vec<(String, String)> {
+    let column = quote(column);
+    let lower = std::iter::once(None).chain(bounds.iter().map(Some));
+    let upper = bounds.iter().map(Some).chain([None]);
+    let condition = |(lower, upper): (Option<&String>, Option<&String>)| match (lower, upper) {
+        (Some(lower), Some(upper)) => format!(" AND {column} >= {lower} AND {column} < {upper}"),
+        (Some(lower), None) => format!(" AND {column} >= {lower}"),
+        // What inherits from a table need not have its key.
+        (None, Some(upper)) => format!(" AND ({column} < {upper} OR {column} IS NULL)"),
+        (None, None) => String::new(),
+    };
+    let count = bounds.len() + 1;
+    let named = |(at, condition)| (format!("keys {} of {count}{suffix}", at + 1), condition);
+    lower.zip(upper).map(condition).enumerate().map(named).collect()
 }
 
 /// The splits of a plan, in its order.
@@ -346,6 +424,7 @@ impl Source for PgSource {
         let at = reading.splits.find(split, reading.at).ok_or_else(none)?;
         let copy = reading.splits.copy(at).ok_or_else(none)?;
         let next = if reading.ahead { reading.splits.copy(at + 1) } else { None };
+        let next = next.filter(|next| next.len() <= AHEAD_BYTES_MAX);
         reading.at = at;
         let lost = |e: WireError| faults.read(&resource, e);
         let mut out = self.client.copy_out(&copy, next.as_deref()).map_err(lost)?;
@@ -453,8 +532,15 @@ const QUERY: &str = "posthouse_query";
 /// 8 MiB of a table: small enough that several are held in memory on their way, large enough that a statement's cost
 /// does not show.
 const SPLIT_BLOCKS: u64 = 1024;
-/// An incremental run of fewer rows is read in one statement, by an index if there is one.
+/// Fewer rows are not read by ranges of a key, and an incremental run of fewer in one statement, by an index if there is
+/// one.
 const ROWS_AT_ONCE: u64 = 250_000;
 const READ_BYTES: usize = 256 << 10;
+/// About what a range of a key has; of a register 16 MiB.
+const ROWS_A_RANGE: u64 = 50_000;
+/// A longer statement might not fit on its way to a server that is sending itself.
+const AHEAD_BYTES_MAX: usize = 32 << 10;
+/// No table or view (before 11: no table), no right to all of it, no such table, no such schema.
+const NOT_HELD: [&str; 4] = ["42809", "42501", "42P01", "3F000"];
 /// As nearly every server is built; an estimate only.
 const BLOCK_BYTES: u64 = 8192;

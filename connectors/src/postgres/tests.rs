@@ -6,6 +6,7 @@ mod incremental;
 mod native;
 mod refusing;
 mod replacing;
+mod splitting;
 mod taking_over;
 
 use super::test_server::{OWNER, TestServer};

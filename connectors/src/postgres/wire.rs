@@ -15,7 +15,7 @@ mod tls;
 pub(crate) use copy::{Copied, CopyIn, CopyOut};
 pub(crate) use error::{ServerError, WireError};
 
-use super::settings::{Address, Settings};
+use super::settings::{Address, Dialect, Settings};
 use auth::Login;
 use bytes::{BufMut, BytesMut};
 use error::unsayable;
@@ -108,6 +108,9 @@ impl Client {
         if let Some(limit) = settings.statement_timeout {
             sql.push_str(&format!("SET statement_timeout = {};", limit.0));
         }
+        if settings.dialect == Dialect::Kingbase {
+            sql.push_str(EMPTY_IS_TEXT);
+        }
         self.batch(&sql)
     }
 
@@ -159,6 +162,11 @@ impl Client {
     #[cfg(test)]
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         self.link.parameters.get(name).map(String::as_str)
+    }
+    /// Takes the server for an older one.
+    #[cfg(test)]
+    pub(crate) fn pretend_version(&mut self, version: u32) {
+        self.version = version;
     }
     #[cfg(test)]
     pub(crate) fn backend_pid(&self) -> i32 {
@@ -302,8 +310,12 @@ impl Client {
 }
 
 impl Drop for Client {
-    /// Says goodbye, so that the server does not log a client that vanished.
+    /// Says goodbye, so that the server does not log a client that vanished. What was asked ahead and is not wanted any
+    /// more would hold its snapshot until it had something to send.
     fn drop(&mut self) {
+        if self.ahead.is_some() && !self.is_broken() {
+            let _ = self.cancel.send();
+        }
         self.link.out.clear();
         frontend::terminate(&mut self.link.out);
         let _ = self.link.send();
@@ -369,5 +381,9 @@ fn rows_of(tag: &str) -> u64 {
 const SESSION: &str = "SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; \
     SET TimeZone = 'UTC'; SET bytea_output = 'hex'; SET lc_monetary = 'C'; SET standard_conforming_strings = on; \
     SET search_path = pg_catalog; SET client_min_messages = error;";
+/// KingbaseES: an empty text is none, and not NULL, whatever the database is set to; so it comes and goes as it is
+/// stored. A server that runs in PostgreSQL's mode lacks the setting.
+const EMPTY_IS_TEXT: &str = "SELECT pg_catalog.set_config(name, 'off', false) FROM pg_catalog.pg_settings \
+    WHERE name = 'ora_input_emptystr_isnull';";
 /// All rows of one query: catalogues and small lists, never a table.
 const RESULT_MAX: usize = 256 << 20;

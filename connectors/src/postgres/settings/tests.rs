@@ -69,12 +69,16 @@ fn all_mistakes_are_told_at_once_with_the_nearest_key() {
         ("tls", "prefer"),
         ("snapshot_max", "30"),
         ("statement_timeout", "90d"),
+        ("dialect", "oracle"),
         ("control_schema", ""),
         ("password_file", "credential:../x"),
     ])
     .unwrap_err();
     let keys: Vec<&str> = errors.iter().map(|error| error.key.as_str()).collect();
-    assert_eq!(keys, ["urll", "url", "password_file", "tls", "control_schema", "snapshot_max", "statement_timeout"]);
+    assert_eq!(
+        keys,
+        ["urll", "url", "password_file", "tls", "control_schema", "snapshot_max", "statement_timeout", "dialect"]
+    );
     assert_eq!(errors[0].nearest.as_deref(), Some("url"));
     let number = [("url".to_owned(), 5.into())].into_iter().collect();
     assert_eq!(Settings::parse(&number).unwrap_err()[0].what, "it is text");
@@ -138,16 +142,17 @@ fn a_credential_is_read_from_the_folder_that_systemd_names() {
 fn what_is_not_said_has_its_default() {
     let settings = url("postgres://u@h/d");
     assert_eq!(settings.snapshot_max, "30m".parse().unwrap());
-    assert_eq!(settings.statement_timeout, None);
+    assert_eq!((settings.statement_timeout, settings.dialect), (None, Dialect::Postgres));
     assert_eq!(settings.control_schema, None);
     let said = parse(&[
         ("url", "postgres://u@h/d"),
         ("snapshot_max", "2h"),
         ("statement_timeout", "90s"),
+        ("dialect", "kingbase"),
         ("control_schema", "posthouse"),
     ])
     .unwrap();
     assert_eq!(said.snapshot_max, "2h".parse().unwrap());
-    assert_eq!(said.statement_timeout, "90s".parse().ok());
+    assert_eq!((said.statement_timeout, said.dialect), ("90s".parse().ok(), Dialect::Kingbase));
     assert_eq!(said.control_schema.as_deref(), Some("posthouse"));
 }

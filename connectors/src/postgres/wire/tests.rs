@@ -63,7 +63,9 @@ fn every_session_renders_values_alike() {
         ALTER ROLE odd SET extra_float_digits = 0; ALTER ROLE odd SET IntervalStyle = 'iso_8601';
         ALTER ROLE odd SET statement_timeout = 7000; ALTER ROLE odd SET idle_in_transaction_session_timeout = 7000";
     server.owner().batch(preferences).unwrap();
-    let mut client = Client::connect(&server.by_tcp("127.0.0.1", "odd", &[("statement_timeout", "90s")])).unwrap();
+    // Another server's dialect changes nothing here.
+    let said = [("statement_timeout", "90s"), ("dialect", "kingbase")];
+    let mut client = Client::connect(&server.by_tcp("127.0.0.1", "odd", &said)).unwrap();
     let shown = client
         .query(
             "SELECT timestamptz '2026-01-02 03:04:05+08', '\\x00ff'::bytea, interval '1 day 2 hours', 0.1::float8 + 0.2,

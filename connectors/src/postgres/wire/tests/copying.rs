@@ -82,13 +82,19 @@ fn what_is_asked_ahead_comes_next_and_passes_where_something_else_is_asked() {
     assert_eq!(client.copy_out(&part(1), None).map(|_| ()).unwrap_err().sqlstate(), Some("25P02"));
     client.batch("ROLLBACK").unwrap();
     assert_eq!(read(&mut client, 1, None).1, 25_000);
-    // A reader that stops early has both given up.
+    // A reader that stops early: the first is cancelled, what was asked after it passes.
     let endless = "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 300000000)) TO STDOUT";
-    let mut copy = client.copy_out(endless, Some(&part(1))).unwrap();
-    copy.fill(&mut Vec::new(), 5_000_000).unwrap();
-    drop(copy);
-    assert_eq!(read(&mut client, 1, None).1, 25_000);
-    assert!(!client.is_broken() && client.ahead.is_none());
+    for (begin, status) in [("", TransactionStatus::Idle), ("BEGIN", TransactionStatus::Failed)] {
+        client.batch(begin).unwrap();
+        let mut copy = client.copy_out(endless, Some(&part(1))).unwrap();
+        copy.fill(&mut Vec::new(), 5_000_000).unwrap();
+        drop(copy);
+        client.batch("").unwrap();
+        assert!(!client.is_broken() && client.ahead.is_none());
+        assert_eq!(client.transaction_status(), status);
+        client.batch("ROLLBACK").unwrap();
+        assert_eq!(read(&mut client, 1, None).1, 25_000);
+    }
 }
 
 #[test]
