@@ -28,9 +28,10 @@ struct Cli {
     /// Only this subject; may be given several times (tables)
     #[arg(long = "subject", value_name = "NAME")]
     subjects: Vec<String>,
-    /// Another number of rows than the case's; the case is then named by it (tables)
+    /// Another number of rows than the case's; the case is then named by it. Given several times, each is measured, and
+    /// the plot shows the cost of a row by their number (tables)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    rows: Option<u64>,
+    rows: Vec<u64>,
     /// Counted runs of each subject, interleaved
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
@@ -49,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let suite = match cli.suite.as_str() {
         "smoke" => {
-            let only_tables = cli.subjects.is_empty() && cli.rows.is_none() && cli.data.is_none();
+            let only_tables = cli.subjects.is_empty() && cli.rows.is_empty() && cli.data.is_none();
             ensure!(only_tables, "--subject, --rows and --data belong to the suite tables");
             smoke::run(&build()?, &cli.cases, cli.runs)?
         }
@@ -58,7 +59,7 @@ fn main() -> anyhow::Result<()> {
             &tables::Options {
                 cases: &cli.cases,
                 subjects: &cli.subjects,
-                rows: cli.rows,
+                rows: &cli.rows,
                 runs: cli.runs,
                 data: cli.data.as_deref(),
             },

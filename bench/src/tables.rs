@@ -19,8 +19,8 @@ use table::{TABLES, Table};
 pub struct Options<'a> {
     pub cases: &'a [String],
     pub subjects: &'a [String],
-    /// Instead of the case's own number.
-    pub rows: Option<u64>,
+    /// Instead of the case's own number; each of them.
+    pub rows: &'a [u64],
     pub runs: u32,
     /// The folder below which the server's data lies meanwhile.
     pub data: Option<&'a Path>,
@@ -46,7 +46,10 @@ pub fn run(build: impl FnOnce() -> anyhow::Result<PathBuf>, options: &Options) -
         }
     }
     for table in tables {
-        case(&server, program.as_deref(), table, &present, options, &mut suite)?;
+        let own = [table.rows];
+        for rows in if options.rows.is_empty() { &own[..] } else { options.rows } {
+            case(&server, program.as_deref(), table, *rows, &present, options, &mut suite)?;
+        }
     }
     Ok(suite)
 }
@@ -55,11 +58,11 @@ fn case(
     server: &Server,
     program: Option<&Path>,
     table: &Table,
+    rows: u64,
     subjects: &[(Subject, String)],
     options: &Options,
     suite: &mut Suite,
 ) -> anyhow::Result<()> {
-    let rows = options.rows.unwrap_or(table.rows);
     let case = table.case_of(rows);
     eprintln!("{case}: filling the source");
     let bytes = server.fill(table, rows)?;
