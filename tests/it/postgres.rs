@@ -7,6 +7,7 @@ mod kills;
 mod load;
 mod refused;
 mod rights;
+mod shapes;
 
 use crate::support::postgres::{Postgres, command};
 use crate::support::{CONSUMER, PROVIDER, Scene, Site, posthouse, wait_for};
