@@ -79,7 +79,17 @@ impl Pair {
 
     /// Transfers of a job, the newest first; None while the node is away.
     pub(crate) fn transfers(&self, job: &str) -> Option<Vec<Value>> {
-        let ran = posthouse(&["transfer", "list", "--config", &self.site.config(CONSUMER), "--job", job, "--json"]);
+        let ran = posthouse(&[
+            "transfer",
+            "list",
+            "--config",
+            &self.site.config(CONSUMER),
+            "--job",
+            job,
+            "--limit",
+            MOST,
+            "--json",
+        ]);
         let lines = ran.stdout.lines().map(|line| serde_json::from_str(line).expect("an object a line"));
         (ran.code == 0).then(|| lines.collect())
     }
@@ -159,3 +169,6 @@ pub(crate) fn look(socket: &std::path::Path, sql: &str) -> Output {
     psql.args(["-X", "-q", "-A", "-t", "-U", "postgres", "-d", "postgres", "-c", sql, "-h"]).arg(socket);
     psql.output().expect("psql ends")
 }
+
+/// More transfers than any scene has of a job.
+const MOST: &str = "10000";

@@ -311,11 +311,8 @@ impl Client {
 
 impl Drop for Client {
     /// Says goodbye, so that the server does not log a client that vanished. What was asked ahead and is not wanted any
-    /// more would hold its snapshot until it had something to send.
+    /// more ends as soon as it has something to send.
     fn drop(&mut self) {
-        if self.ahead.is_some() && !self.is_broken() {
-            let _ = self.cancel.send();
-        }
         self.link.out.clear();
         frontend::terminate(&mut self.link.out);
         let _ = self.link.send();
