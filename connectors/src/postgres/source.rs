@@ -231,15 +231,12 @@ impl PgSource {
     /// its own, and ranges between them would overlap.
     fn bounds(&mut self, relation: &Relation, rows: u64) -> Result<Option<(String, Vec<String>)>, Problem> {
         let keys = std::iter::once(&relation.primary).chain(&relation.unique);
-        let columns = keys.filter_map(|key| if let [name] = key.as_slice() { relation.column(name) } else { None });
-        let ordered = |column: &&Column| {
-            column.not_null && column.native.as_ref().and_then(mark_type).is_some_and(|cast| cast != "text")
-        };
-        let Some((column, cast)) =
-            columns.filter(ordered).find_map(|key| Some((key, mark_type(key.native.as_ref()?)?)))
-        else {
-            return Ok(None);
-        };
+        let mut columns = keys.filter_map(|key| if let [name] = key.as_slice() { relation.column(name) } else { None });
+        let ordered = columns.find_map(|column| {
+            let cast = mark_type(column.native.as_ref()?)?;
+            (column.not_null && cast != "text").then_some((column, cast))
+        });
+        let Some((column, cast)) = ordered else { return Ok(None) };
         let sql = format!(
             "SELECT pg_catalog.unnest(histogram_bounds::text::{cast}[])::text FROM pg_catalog.pg_stats
              WHERE schemaname = $1 AND tablename = $2 AND attname = $3 AND inherited = $4::boolean
