@@ -19,6 +19,7 @@ mod replace;
 mod settings;
 mod sieve;
 mod source;
+mod splits;
 mod staging;
 mod standing;
 #[cfg(test)]

@@ -1,12 +1,11 @@
-//! Reads a table, a view or a query within one snapshot, split by split. A split of a table is a range of its
-//! blocks: the same range of the same rows gives the same bytes, whoever asks again. Servers that cannot find a range
-//! of blocks are asked for ranges of the key. Rows leave as the server wrote them where the taker asked for that form
+//! Reads a table, a view or a query within one snapshot, split by split. Rows leave as the server wrote them where the taker asked for that form
 //! and nothing has to be looked at; otherwise in batches.
 
-use super::catalog::{Column, Kind, Relation, TableName, literal, quote, quoted};
+use super::catalog::{Column, Relation, TableName, quote, quoted};
 use super::place::Fail;
 use super::position::Here;
 use super::sieve::attempt;
+use super::splits::{Rows, Splits, may_wait};
 use super::wire::{Client, Copied, WireError};
 use super::{Faults, batches};
 use crate::types::{self, Window};
@@ -143,8 +142,8 @@ impl PgSource {
     }
 
     /// The rows of this run as an SQL condition; the bounds are bound, never written into it.
-    fn window(&mut self, relation: &Relation, contract: &Contract, read: &Read) -> Result<Rows, Problem> {
-        let Some(name) = self.spec.watermark.clone() else { return Ok(Rows::default()) };
+    fn window(&mut self, relation: &Relation, contract: &Contract, read: &Read) -> Result<Marked, Problem> {
+        let Some(name) = self.spec.watermark.clone() else { return Ok(Marked::default()) };
         let column = self.column(relation, &name)?;
         let native = movable(column)?;
         let r#type = native.contract_type();
@@ -189,7 +188,8 @@ impl PgSource {
             condition = Some(format!("({by_mark} OR {})", since.condition));
             suffix = format!("{suffix} {}", since.name);
         }
-        Ok(Rows { condition, by_mark, suffix, upper, position: here.map(|here| here.position.to_string()) })
+        let rows = Rows { condition, by_mark, suffix };
+        Ok(Marked { rows, upper, position: here.map(|here| here.position.to_string()) })
     }
 
     /// The largest mark in the snapshot, of the rows of this run; none of a row that is dated ahead.
@@ -224,141 +224,6 @@ impl PgSource {
         };
         read.map(Some).ok_or_else(|| self.failed(format!("the latest mark `{text}` cannot be read")))
     }
-
-    /// Values of a table's key between which about as many rows lie, as its last analysis has found them, and the key's
-    /// column. None where there is no such key, or where its order is not that of the rows: each range would then be
-    /// looked for all over the table. Texts are left out: a server before 12 orders what it has found by a collation of
-    /// its own, and ranges between them would overlap.
-    fn bounds(&mut self, relation: &Relation, rows: u64) -> Result<Option<(String, Vec<String>)>, Problem> {
-        let keys = std::iter::once(&relation.primary).chain(&relation.unique);
-        let mut columns = keys.filter_map(|key| if let [name] = key.as_slice() { relation.column(name) } else { None });
-        let ordered = columns.find_map(|column| {
-            let cast = mark_type(column.native.as_ref()?)?;
-            (column.not_null && cast != "text").then_some((column, cast))
-        });
-        let Some((column, cast)) = ordered else { return Ok(None) };
-        let sql = format!(
-            "SELECT pg_catalog.unnest(histogram_bounds::text::{cast}[])::text FROM pg_catalog.pg_stats
-             WHERE schemaname = $1 AND tablename = $2 AND attname = $3 AND inherited = $4::boolean
-               AND pg_catalog.abs(correlation) > 0.9"
-        );
-        let inherited = if relation.kind == Kind::Partitioned { "true" } else { "false" };
-        let TableName { schema, table } = &relation.name;
-        let named = [Some(schema.as_str()), Some(table.as_str()), Some(column.name.as_str()), Some(inherited)];
-        let found = self.client.query(&sql, &named).map_err(|e| self.sql(e))?;
-        // The first and the last are the smallest and the largest value.
-        let step = (found.len() as u64 * ROWS_A_RANGE).div_ceil(rows.max(1)).max(1);
-        let inner = found
-            .iter()
-            .take(found.len().saturating_sub(1))
-            .step_by(usize::try_from(step).unwrap_or(usize::MAX))
-            .skip(1);
-        let bounds: Vec<String> =
-            inner.filter_map(|row| row.optional(0)).map(|bound| format!("{}::{cast}", literal(bound))).collect();
-        Ok((!bounds.is_empty()).then(|| (column.name.clone(), bounds)))
-    }
-
-    /// Whether a statement may stand with its rows for any time: where it may not, none is asked for before it is read.
-    fn may_wait(&mut self) -> Result<bool, Problem> {
-        let sql = "SELECT count(*) = 0 FROM pg_catalog.pg_settings
-                   WHERE name IN ('statement_timeout', 'tcp_user_timeout') AND setting <> '0'";
-        let rows = self.client.query(sql, &[]).map_err(|e| self.sql(e))?;
-        rows.first().map_or(Ok(false), |row| row.flag(0)).map_err(|e| self.sql(e))
-    }
-
-    /// The planner's estimate of what a statement gives.
-    fn estimate(&mut self, select: &str) -> Result<Option<u64>, Problem> {
-        let rows = self.client.query(&format!("EXPLAIN (FORMAT JSON) {select}"), &[]).map_err(|e| self.sql(e))?;
-        let text = rows.iter().filter_map(|row| row.optional(0)).collect::<String>();
-        let plan: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-        let rows = plan.as_ref().and_then(|plan| plan.pointer("/0/Plan/Plan Rows"));
-        Ok(rows.and_then(serde_json::Value::as_f64).map(|rows| rows as u64))
-    }
-
-    /// Splits with the statement of each: ranges of blocks, or everything at once where there are none, or few rows.
-    fn splits(&mut self, relation: &Relation, wide: &Contract, rows: &Rows) -> Result<(Splits, Option<u64>), Problem> {
-        let column = |item: &Item| {
-            let cast = relation.column(&item.name).and_then(|column| column.read_as.as_ref());
-            cast.map_or_else(|| quote(&item.name), |cast| format!("{}::{cast}", quote(&item.name)))
-        };
-        let columns = wide.items.iter().map(column).collect::<Vec<_>>().join(", ");
-        let select = |condition: &Option<String>| {
-            let condition = condition.as_deref().unwrap_or("true");
-            format!("SELECT {columns} FROM {} WHERE {condition}", relation.name)
-        };
-        let estimate = match rows.condition {
-            None if relation.rows.is_some() && relation.kind == Kind::Table => relation.rows,
-            // The planner has no figures of transactions; rows that committed late are few beside the new ones.
-            _ => self.estimate(&select(&rows.by_mark))?,
-        };
-        let select = select(&rows.condition);
-        let suffix = if rows.suffix.is_empty() { String::new() } else { format!(" {}", rows.suffix) };
-        if relation.blocks == Some(0) {
-            return Ok((Splits { select, ranges: Vec::new() }, Some(0)));
-        }
-        let few = rows.condition.is_some() && estimate.is_some_and(|rows| rows <= ROWS_AT_ONCE);
-        // Before 14 each range of blocks would be found by reading the whole table.
-        let by_blocks = !few && self.client.version() >= 140_000;
-        let Some(blocks) = relation.blocks.filter(|blocks| by_blocks && *blocks > SPLIT_BLOCKS) else {
-            let many = estimate.filter(|rows| !by_blocks && !few && *rows > ROWS_AT_ONCE);
-            let bounds = many.map(|rows| self.bounds(relation, rows)).transpose()?.flatten();
-            let ranges = match bounds {
-                Some((column, bounds)) => key_ranges(&column, &bounds, &suffix),
-                None => vec![(format!("all{suffix}"), String::new())],
-            };
-            return Ok((Splits { select, ranges }, estimate));
-        };
-        let mut ranges = Vec::new();
-        let mut first = 0;
-        while first < blocks {
-            let next = first + SPLIT_BLOCKS;
-            // The last has no end: every row lies in one of them, whatever the size was when it was asked.
-            let (name, end) = match next < blocks {
-                true => (format!("blocks {first}-{}", next - 1), format!(" AND ctid < '({next},0)'")),
-                false => (format!("blocks {first}-"), String::new()),
-            };
-            ranges.push((format!("{name}{suffix}"), format!(" AND ctid >= '({first},0)'{end}")));
-            first = next;
-        }
-        Ok((Splits { select, ranges }, estimate))
-    }
-}
-
-/// Splits between some values of a key: every row lies in one of them. A bound is somebody's number or name, which a
-/// split's name does not tell.
-fn key_ranges(column: &str, bounds: &[String], suffix: &str) -> Vec<(String, String)> {
-    let column = quote(column);
-    let lower = std::iter::once(None).chain(bounds.iter().map(Some));
-    let upper = bounds.iter().map(Some).chain([None]);
-    let condition = |(lower, upper): (Option<&String>, Option<&String>)| match (lower, upper) {
-        (Some(lower), Some(upper)) => format!(" AND {column} >= {lower} AND {column} < {upper}"),
-        (Some(lower), None) => format!(" AND {column} >= {lower}"),
-        // What inherits from a table need not have its key.
-        (None, Some(upper)) => format!(" AND ({column} < {upper} OR {column} IS NULL)"),
-        (None, None) => String::new(),
-    };
-    let count = bounds.len() + 1;
-    let named = |(at, condition)| (format!("keys {} of {count}{suffix}", at + 1), condition);
-    lower.zip(upper).map(condition).enumerate().map(named).collect()
-}
-
-/// The splits of a plan, in its order.
-struct Splits {
-    select: String,
-    /// The name of each, and what is added to the statement for it.
-    ranges: Vec<(String, String)>,
-}
-
-impl Splits {
-    fn copy(&self, at: usize) -> Option<String> {
-        let (_, range) = self.ranges.get(at)?;
-        Some(format!("COPY ({}{range}) TO STDOUT (FORMAT binary)", self.select))
-    }
-    /// Where a split is; it is looked for from `from` on first.
-    fn find(&self, name: &str, from: usize) -> Option<usize> {
-        let is_it = |at: &usize| self.ranges.get(*at).is_some_and(|(found, _)| found == name);
-        (from..self.ranges.len()).chain(0..from).find(is_it)
-    }
 }
 
 /// The columns that are read.
@@ -367,14 +232,10 @@ struct Scope {
     natives: Vec<NativeType>,
 }
 
-/// The rows that are read.
+/// The rows of a run, and the mark and the position it reaches with them.
 #[derive(Default)]
-struct Rows {
-    condition: Option<String>,
-    /// What the marks alone say of them.
-    by_mark: Option<String>,
-    /// For the splits' names: the same rows give the same text.
-    suffix: String,
+struct Marked {
+    rows: Rows,
     upper: Option<Watermark>,
     position: Option<String>,
 }
@@ -384,7 +245,7 @@ impl Source for PgSource {
         self.reading = None;
         let relation = self.relation()?;
         let scope = self.scope(&relation, read)?;
-        let rows = self.window(&relation, &scope.contract, read)?;
+        let Marked { rows, upper, position } = self.window(&relation, &scope.contract, read)?;
         let shape = Shape::new(&scope.contract, &scope.natives).map_err(|e| self.failed(e))?;
         let contract = scope.contract.clone();
         let wanted = read.formats.contains(&Format::PgCopy);
@@ -400,16 +261,17 @@ impl Source for PgSource {
                 (Form::Batches(Box::new(reader)), wide, None)
             }
         };
-        let (splits, rows_estimate) = self.splits(&relation, &wide, &rows)?;
-        let names = splits.ranges.iter().map(|(name, _)| name.clone()).collect();
-        let ahead = self.may_wait()?;
+        let planned = Splits::plan(&mut self.client, &relation, &wide, &rows).map_err(|e| self.sql(e))?;
+        let (splits, rows_estimate) = planned;
+        let names = splits.names();
+        let ahead = may_wait(&mut self.client).map_err(|e| self.sql(e))?;
         self.reading = Some(Reading { splits, at: 0, ahead, form });
         let snapshot_max = Some(self.snapshot_max);
         let bytes_estimate = match (&rows.condition, relation.blocks, &self.spec.query) {
             (None, Some(blocks), None) => Some(blocks * BLOCK_BYTES),
             _ => None,
         };
-        let (watermark, position, splits) = (rows.upper, rows.position, names);
+        let (watermark, splits) = (upper, names);
         Ok(Plan { contract, watermark, position, splits, rows_estimate, bytes_estimate, native, apart, snapshot_max })
     }
 
@@ -498,7 +360,7 @@ fn movable(column: &Column) -> Result<NativeType, Problem> {
 }
 
 /// The engine's type that a bound is cast to; none for a type without an order of its own.
-fn mark_type(native: &NativeType) -> Option<&'static str> {
+pub(super) fn mark_type(native: &NativeType) -> Option<&'static str> {
     Some(match native.plain() {
         Some(Plain::Timestamp) => "timestamp",
         Some(Plain::Timestamptz) => "timestamptz",
@@ -526,15 +388,7 @@ fn bound_text(bound: &Watermark, r#type: ContractType) -> Option<String> {
 /// One snapshot; and policies on rows are an error here, where they would silently leave rows out.
 const BEGIN: &str = "SET row_security = off; BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 const QUERY: &str = "posthouse_query";
-/// 8 MiB of a table: small enough that several are held in memory on their way, large enough that a statement's cost
-/// does not show.
-const SPLIT_BLOCKS: u64 = 1024;
-/// Fewer rows are not read by ranges of a key, and an incremental run of fewer in one statement, by an index if there is
-/// one.
-const ROWS_AT_ONCE: u64 = 250_000;
 const READ_BYTES: usize = 256 << 10;
-/// About what a range of a key has; of a register 16 MiB.
-const ROWS_A_RANGE: u64 = 50_000;
 /// A longer statement might not fit on its way to a server that is sending itself.
 const AHEAD_BYTES_MAX: usize = 32 << 10;
 /// No table or view (before 11: no table), no right to all of it, no such table, no such schema.
