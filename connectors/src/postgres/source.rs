@@ -1,5 +1,5 @@
-//! Reads a table, a view or a query within one snapshot, split by split. Rows leave as the server wrote them where the taker asked for that form
-//! and nothing has to be looked at; otherwise in batches.
+//! Reads a table, a view or a query within one snapshot, split by split. Rows leave as the server wrote them where the
+//! taker asked for that form and nothing has to be looked at; otherwise in batches.
 
 use super::catalog::{Column, Relation, TableName, quote, quoted};
 use super::place::Fail;
