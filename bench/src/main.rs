@@ -4,6 +4,7 @@
 //!
 //! `smoke`: small cases that show in a minute whether a build still performs.
 //! `tables`: a large table from database to database, beside the tools that do the same.
+//! `wan`: a large file over a long line that loses packets, beside TCP's own senders.
 
 mod measure;
 mod plot;
@@ -11,6 +12,7 @@ mod report;
 mod site;
 mod smoke;
 mod tables;
+mod wan;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
@@ -20,12 +22,12 @@ use std::process::Command;
 /// Measure posthouse beside its peers
 #[derive(Parser)]
 struct Cli {
-    /// Which suite: smoke, tables
+    /// Which suite: smoke, tables, wan
     suite: String,
     /// Only this case; may be given several times
     #[arg(long = "case", value_name = "NAME")]
     cases: Vec<String>,
-    /// Only this subject; may be given several times (tables)
+    /// Only this subject; may be given several times (tables, wan)
     #[arg(long = "subject", value_name = "NAME")]
     subjects: Vec<String>,
     /// Another number of rows than the case's; the case is then named by it. Given several times, each is measured, and
@@ -64,7 +66,12 @@ fn main() -> anyhow::Result<()> {
                 data: cli.data.as_deref(),
             },
         )?,
-        other => bail!("there is no suite `{other}`; there is: smoke, tables"),
+        "wan" => {
+            let only_tables = cli.rows.is_empty() && cli.data.is_none();
+            ensure!(only_tables, "--rows and --data belong to the suite tables");
+            wan::run(build, &cli.cases, &cli.subjects, cli.runs)?
+        }
+        other => bail!("there is no suite `{other}`; there is: smoke, tables, wan"),
     };
     let json = serde_json::to_string_pretty(&suite)?;
     if let Some(file) = &cli.json {
@@ -100,4 +107,19 @@ fn build() -> anyhow::Result<PathBuf> {
     let folder = here.parent().context("this program has a folder")?;
     let beside = folder.with_file_name("release").join("posthouse");
     if beside.is_file() { Ok(beside) } else { bail!("{} is not there", beside.display()) }
+}
+
+/// Those that were asked for, or all.
+fn chosen<'a, T>(
+    all: &'a [T],
+    wanted: &[String],
+    suite: &str,
+    what: &str,
+    name: impl Fn(&T) -> String,
+) -> anyhow::Result<Vec<&'a T>> {
+    if let Some(unknown) = wanted.iter().find(|wanted| !all.iter().any(|one| name(one) == **wanted)) {
+        let names: Vec<String> = all.iter().map(name).collect();
+        bail!("the suite {suite} has no {what} `{unknown}`; it has: {}", names.join(", "));
+    }
+    Ok(all.iter().filter(|one| wanted.is_empty() || wanted.contains(&name(one))).collect())
 }

@@ -1,6 +1,7 @@
 //! What one run cost: wall time, CPU of the subject's processes, of the database server and of everything
 //! else meanwhile, and memory. The subject's processes are all descendants of this one, whether they live on
-//! or have ended, except the server's; what this program itself uses (it samples memory) counts as something else.
+//! or have ended, except the server's. What this program itself uses, for samples of memory and for a long line, counts as
+//! nobody's.
 //! Source: /proc/PID/stat, /proc/PID/smaps_rollup, /proc/PID/status and /proc/stat.
 
 use anyhow::Context;
@@ -61,7 +62,8 @@ pub fn measured(
         cpu_seconds: client + server,
         client_cpu_seconds: client,
         server_cpu_seconds: server,
-        other_cpu_seconds: (since(before.machine, after.machine) - client - server).max(0.0),
+        other_cpu_seconds: (since(before.machine, after.machine) - client - server - since(before.own, after.own))
+            .max(0.0),
         peak_rss_bytes: largest.unwrap_or(sampled),
         provider_peak_rss_bytes: None,
         consumer_peak_rss_bytes: None,
@@ -78,6 +80,8 @@ struct Ticks {
     client: u64,
     server: u64,
     machine: u64,
+    /// This program's own.
+    own: u64,
     backends: usize,
 }
 
@@ -93,6 +97,7 @@ impl Ticks {
             client: own.reaped + sum(&processes.subject(&of_server)),
             server: sum(&of_server),
             machine: machine_ticks()?,
+            own: own.lived,
             backends: of_server.len(),
         })
     }

@@ -178,6 +178,7 @@ mod tests {
             bytes: 1,
             rows: Some(rows),
             runs: vec![crate::measure::Run { seconds, ..case.runs[0].clone() }],
+            line: None,
             note: String::new(),
         };
         let first = &suite.cases[0];

@@ -42,7 +42,19 @@ pub struct Case {
     pub bytes: u64,
     pub rows: Option<u64>,
     pub runs: Vec<Run>,
+    /// Of cases over a long line.
+    #[serde(flatten)]
+    pub line: Option<OnLine>,
     pub note: String,
+}
+
+/// Medians.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct OnLine {
+    /// User bytes over what the line can carry in the time.
+    pub link_share: f64,
+    /// Of the packets that came to the line's queue on the way of the data, the share that it dropped.
+    pub queue_drop_share: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -121,6 +133,11 @@ pub fn markdown(suite: &Suite) -> String {
     }
     let relations = suite.base.map(|base| format!(" speed / {base} | CPU / {base} |")).unwrap_or_default();
     let rules = if suite.base.is_some() { "---|---|" } else { "" };
+    let lines = suite.cases.iter().any(|case| case.line.is_some());
+    let (relations, rules) = match lines {
+        true => (format!(" share of the line | dropped at its queue |{relations}"), format!("---|---|{rules}")),
+        false => (relations, rules.to_owned()),
+    };
     out.push_str(&format!(
         "\n| case | subject | s, median | s, each run | MB/s | rows/s |{relations} client CPU s | server CPU s | other CPU s | peak MiB | note |\n|---|---|---|---|---|---|{rules}---|---|---|---|---|\n"
     ));
@@ -136,7 +153,7 @@ pub fn markdown(suite: &Suite) -> String {
             })
             .collect();
         let rows = case.rows.map(|rows| format!("{:.0}", rows as f64 / seconds)).unwrap_or_default();
-        let relations = match (suite.base, suite.base_of(case)) {
+        let mut relations = match (suite.base, suite.base_of(case)) {
             (None, _) => String::new(),
             (Some(_), None) => " – | – |".to_owned(),
             (Some(_), Some(base)) => format!(
@@ -145,6 +162,12 @@ pub fn markdown(suite: &Suite) -> String {
                 case.median(|run| run.cpu_seconds) / base.median(|run| run.cpu_seconds).max(1e-9)
             ),
         };
+        if lines {
+            let shares = case.line.map(|line| (line.link_share * 100.0, line.queue_drop_share * 100.0));
+            let shares =
+                shares.map_or(" – | – |".to_owned(), |(link, queue)| format!(" {link:.1} % | {queue:.2} % |"));
+            relations = shares + &relations;
+        }
         out.push_str(&format!(
             "| {} | {} | {seconds:.2} | {} | {:.0} | {rows} |{relations} {:.2} | {:.2} | {:.2} | {} | {} |\n",
             case.case,
@@ -184,7 +207,7 @@ fn peak(case: &Case) -> String {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     match values.len() {
@@ -220,6 +243,7 @@ pub mod tests {
             bytes: 1_000_000_000,
             rows: Some(5_000_000),
             runs,
+            line: None,
             note: "a | b".to_owned(),
         };
         let machine = Machine { cores: 2, memory_bytes: 24 << 30, kernel: "6.1".to_owned(), cpu: "a CPU".to_owned() };
@@ -239,6 +263,19 @@ pub mod tests {
         assert!(text.contains("| peer <x> | 21.00 | 20.00 40.00\\* 21.00 | 48 | 238095 | 0.48 | 2.10 |"), "{text}");
         assert!(text.contains("| copy-binary | 10.00 | 10.00 11.00 9.00 | 100 | 500000 | 1.00 | 1.00 |"), "{text}");
         assert!(text.contains("a \\| b") && text.contains("disturbed"), "{text}");
+    }
+
+    #[test]
+    fn shares_of_a_line_stand_in_the_table_and_in_json() {
+        let mut suite = suite();
+        suite.base = None;
+        suite.cases[0].line = Some(OnLine { link_share: 0.9123, queue_drop_share: 0.00456 });
+        let text = markdown(&suite);
+        assert!(text.contains("| 100 | 500000 | 91.2 % | 0.46 % | 5.00 |"), "{text}");
+        assert!(text.contains("| 48 | 238095 | – | – | 10.50 |"), "{text}");
+        let json = serde_json::to_value(&suite).expect("JSON");
+        assert_eq!(json["cases"][0]["link_share"], 0.9123);
+        assert!(json["cases"][1].get("link_share").is_none());
     }
 
     #[test]

@@ -1,10 +1,39 @@
-//! A coordinator and two nodes on loopback, set up through the command line as an operator would.
+//! A coordinator and two nodes, set up through the command line as an operator would: on loopback, or each where
+//! [`Places`] says.
 
 use anyhow::{Context, bail};
+use std::ffi::OsStr;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// Where a process runs and listens.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    pub address: &'a str,
+    /// A network namespace; none is the one of this program.
+    pub namespace: Option<&'a str>,
+}
+
+#[derive(Clone, Copy)]
+pub struct Places<'a> {
+    pub centre: Place<'a>,
+    pub provider: Place<'a>,
+    pub consumer: Place<'a>,
+}
+
+const LOOPBACK: Place = Place { address: "127.0.0.1", namespace: None };
+
+impl Place<'_> {
+    /// A command that runs there.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let Some(namespace) = self.namespace else { return Command::new(program) };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(program);
+        command
+    }
+}
 
 pub struct Site {
     program: PathBuf,
@@ -15,6 +44,18 @@ pub struct Site {
 impl Site {
     /// `provider` and `consumer` are the configuration after `[node]` and `[coordinator]`; `{dir}` is the site's folder.
     pub fn start(program: &Path, provider: &str, consumer: &str, grants: &[&str]) -> anyhow::Result<Self> {
+        let places = Places { centre: LOOPBACK, provider: LOOPBACK, consumer: LOOPBACK };
+        Self::start_at(&places, program, provider, consumer, grants)
+    }
+
+    /// The same, each where it shall be.
+    pub fn start_at(
+        places: &Places,
+        program: &Path,
+        provider: &str,
+        consumer: &str,
+        grants: &[&str],
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("posthouse-bench-").tempdir()?;
         let mut site = Self { program: program.to_owned(), folder, daemons: Vec::new() };
         let [centre, http, left, right] = ports()?;
@@ -27,27 +68,31 @@ impl Site {
             "--name",
             "centre.bench.example",
             "--listen",
-            &format!("127.0.0.1:{centre}"),
+            &format!("{}:{centre}", places.centre.address),
             "--http",
             &format!("127.0.0.1:{http}"),
         ])?;
         let centre_config = site.path("centre/coordinator.toml");
-        site.spawn(&["coordinator", "run", "--config", &centre_config])?;
+        site.spawn(&places.centre, &["coordinator", "run", "--config", &centre_config])?;
         site.until(&["coordinator", "node", "list", "--config", &centre_config])?;
-        for (name, port, rest) in [("provider", left, provider), ("consumer", right, consumer)] {
+        for (name, place, port, rest) in
+            [("provider", places.provider, left, provider), ("consumer", places.consumer, right, consumer)]
+        {
             let node = format!("{name}.bench.example");
             let config = site.path(&format!("{name}.toml"));
             let rest = rest.replace("{dir}", &site.path(""));
             std::fs::write(
                 &config,
                 format!(
-                    "[node]\nname = \"{node}\"\ndata_dir = \"{}\"\nlisten = \"127.0.0.1:{port}\"\nadvertise = \"127.0.0.1:{port}\"\n\n[coordinator]\naddress = \"127.0.0.1:{centre}\"\n\n{rest}\n",
+                    "[node]\nname = \"{node}\"\ndata_dir = \"{}\"\nlisten = \"{own}:{port}\"\nadvertise = \"{own}:{port}\"\n\n[coordinator]\naddress = \"{}:{centre}\"\n\n{rest}\n",
                     site.path(name),
+                    places.centre.address,
+                    own = place.address,
                 ),
             )?;
             let token = site.ask(&["coordinator", "token", "--config", &centre_config, "--node", &node])?;
-            site.ask(&["node", "join", "--config", &config, "--token", token.trim()])?;
-            site.spawn(&["node", "run", "--config", &config])?;
+            site.ask_at(&place, &["node", "join", "--config", &config, "--token", token.trim()])?;
+            site.spawn(&place, &["node", "run", "--config", &config])?;
             site.until(&["job", "list", "--config", &config])?;
         }
         for resource in grants {
@@ -84,7 +129,11 @@ impl Site {
     }
 
     fn ask(&self, args: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new(&self.program).args(args).stdin(Stdio::null()).output()?;
+        self.ask_at(&LOOPBACK, args)
+    }
+
+    fn ask_at(&self, place: &Place, args: &[&str]) -> anyhow::Result<String> {
+        let output = place.command(&self.program).args(args).stdin(Stdio::null()).output()?;
         if !output.status.success() {
             bail!("posthouse {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
         }
@@ -102,10 +151,15 @@ impl Site {
         }
     }
 
-    fn spawn(&mut self, args: &[&str]) -> anyhow::Result<()> {
+    fn spawn(&mut self, place: &Place, args: &[&str]) -> anyhow::Result<()> {
         let log = std::fs::File::create(self.path(&format!("{}.log", self.daemons.len())))?;
-        let child =
-            Command::new(&self.program).args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let child = place
+            .command(&self.program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
         self.daemons.push(child);
         Ok(())
     }

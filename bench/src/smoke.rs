@@ -86,6 +86,7 @@ fn folder_case(
             bytes,
             rows: None,
             runs,
+            line: None,
             note: note.to_owned(),
         });
     }
@@ -144,6 +145,7 @@ fn table_case(program: &Path, case: &str, runs: u32, source: &Path, result: &mut
         bytes,
         rows: Some(ROWS),
         runs: ours,
+        line: None,
         note: "bytes are those of the source's database file".to_owned(),
     });
     Ok(())

@@ -9,8 +9,9 @@ mod subjects;
 mod table;
 mod tuples;
 
+use crate::chosen;
 use crate::report::{Case, Failure, Suite, machine};
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use server::{SETTINGS, SOURCE, Server, TARGET};
 use std::path::{Path, PathBuf};
 use subjects::{SUBJECTS, Subject};
@@ -28,8 +29,8 @@ pub struct Options<'a> {
 
 /// `build` gives the program; it is asked only where Posthouse is among the subjects.
 pub fn run(build: impl FnOnce() -> anyhow::Result<PathBuf>, options: &Options) -> anyhow::Result<Suite> {
-    let tables = chosen(TABLES, options.cases, "case", Table::case)?;
-    let subjects = chosen(SUBJECTS, options.subjects, "subject", |subject| subject.name().to_owned())?;
+    let tables = chosen(TABLES, options.cases, "tables", "case", Table::case)?;
+    let subjects = chosen(SUBJECTS, options.subjects, "tables", "subject", |subject| subject.name().to_owned())?;
     let program = if subjects.contains(&&Subject::Posthouse) { Some(build()?) } else { None };
     let server = Server::start(options.data)?;
     let mut suite = Suite {
@@ -75,6 +76,7 @@ fn case(
             bytes,
             rows: Some(rows),
             runs: Vec::new(),
+            line: None,
             note: format!("{version}; {}", subject.note()),
         });
     }
@@ -114,20 +116,6 @@ fn case(
     }
     suite.cases.retain(|case| !case.runs.is_empty());
     Ok(())
-}
-
-/// Those that were asked for, or all.
-fn chosen<'a, T>(
-    all: &'a [T],
-    wanted: &[String],
-    what: &str,
-    name: impl Fn(&T) -> String,
-) -> anyhow::Result<Vec<&'a T>> {
-    if let Some(unknown) = wanted.iter().find(|wanted| !all.iter().any(|one| name(one) == **wanted)) {
-        let names: Vec<String> = all.iter().map(name).collect();
-        bail!("the suite tables has no {what} `{unknown}`; it has: {}", names.join(", "));
-    }
-    Ok(all.iter().filter(|one| wanted.is_empty() || wanted.contains(&name(one))).collect())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! [`World`] bundles clock, randomness, disk, blocking work and network. Everything above this crate
 //! reaches them only through it, so that one seed replays a whole exchange.
 //! - [`clock`], [`random`], [`disk`], [`blocking`], [`network`]: the seams.
+//! - `congestion`, `paced`: how fast a QUIC connection sends, and the socket that keeps to it.
 //! - [`endpoint`]: accept and dial authenticated connections over [`quic`] or [`tls_tcp`].
 //! - [`identity`]: keys, certificates, the private CA, the pinned trust of a node.
 //! - [`frames`]: whole frames on a channel. [`settings`]: configuration files.
@@ -15,6 +16,7 @@
 pub mod admin_socket;
 pub mod blocking;
 pub mod clock;
+mod congestion;
 pub mod disk;
 pub mod endpoint;
 pub mod frames;
@@ -22,6 +24,7 @@ pub mod https;
 pub mod identity;
 pub mod network;
 pub mod pace;
+mod paced;
 pub mod quic;
 pub mod random;
 pub mod settings;

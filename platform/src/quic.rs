@@ -3,6 +3,7 @@
 //! dial done, for TLS 1.3 tells a client that its certificate was refused only after its own last word.
 //! Every bound that quinn leaves open is set here.
 
+use crate::congestion::Congestion;
 use crate::endpoint::shared::{
     CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, IDLE, Incoming, KEEP_ALIVE, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES,
     called, closed_with, unreachable,
@@ -10,6 +11,7 @@ use crate::endpoint::shared::{
 use crate::endpoint::{Channel, Connection, Dial, DialTrust, Remote, Transport, WriteBytes};
 use crate::identity::inside;
 use crate::identity::verify::Judge;
+use crate::paced::{PacedSocket, Rate};
 use crate::random::Random;
 use aws_lc_rs::hmac;
 use bytes::Bytes;
@@ -31,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Quic {
     endpoint: quinn::Endpoint,
     shared: Arc<Shared>,
-    transport: Arc<quinn::TransportConfig>,
+    socket: Arc<PacedSocket>,
     ipv6: bool,
 }
 
@@ -44,23 +46,23 @@ impl Quic {
         stop: CancellationToken,
     ) -> Result<Self, Problem> {
         let ipv6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
-        let transport = Arc::new(transport(shared.join));
+        let socket = PacedSocket::new(socket);
         let config = endpoint_config(&shared);
         let base = match incoming {
-            Some(_) => Some(server(&shared, &transport)?.0),
+            Some(_) => Some(server(&shared)?),
             None => None,
         };
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
             config,
             base.clone(),
-            socket,
+            socket.clone(),
             shared.world.network.quic_runtime(),
         )
         .map_err(|e| inside("start QUIC", &e))?;
         if let (Some(incoming), Some(base)) = (incoming, base) {
-            tokio::spawn(accept_all(endpoint.clone(), shared.clone(), base, incoming, stop));
+            tokio::spawn(accept_all(endpoint.clone(), shared.clone(), socket.clone(), base, incoming, stop));
         }
-        Ok(Self { endpoint, shared, transport, ipv6 })
+        Ok(Self { endpoint, shared, socket, ipv6 })
     }
 
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
@@ -75,7 +77,7 @@ impl Quic {
         let (tls, judge) = self.shared.dial_tls(dial.peer, &dial.trust)?;
         let crypto = QuicClientConfig::try_from(tls).map_err(|e| inside("configure QUIC", &e))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(self.transport.clone());
+        config.transport_config(transport(self.shared.join, self.socket.rate(address)));
         let failed = |error: ConnectionError| self.explain(dial, &judge, error);
         let connecting = self
             .endpoint
@@ -130,6 +132,7 @@ impl Quic {
 async fn accept_all(
     endpoint: quinn::Endpoint,
     shared: Arc<Shared>,
+    socket: Arc<PacedSocket>,
     base: quinn::ServerConfig,
     incoming: Incoming,
     stop: CancellationToken,
@@ -152,8 +155,9 @@ async fn accept_all(
         }
         pending.fetch_add(1, Ordering::Relaxed);
         let (shared, incoming, pending, mut config) = (shared.clone(), incoming.clone(), pending.clone(), base.clone());
+        let from = attempt.remote_address();
+        config.transport_config(transport(shared.join, socket.rate(from)));
         tokio::spawn(async move {
-            let from = attempt.remote_address();
             let accepted = async {
                 let (tls, judge) = shared.accept_tls().map_err(|e| (None, e.to_string()))?;
                 let crypto = QuicServerConfig::try_from(tls).map_err(|e| (None, e.to_string()))?;
@@ -358,20 +362,17 @@ fn peer_chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'stat
     connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok().map(|chain| *chain)
 }
 
-fn server(
-    shared: &Shared,
-    transport: &Arc<quinn::TransportConfig>,
-) -> Result<(quinn::ServerConfig, Arc<Judge>), Problem> {
-    let (tls, judge) = shared.accept_tls()?;
+/// What all accepted connections have in common; TLS and rate are each one's own.
+fn server(shared: &Shared) -> Result<quinn::ServerConfig, Problem> {
+    let (tls, _) = shared.accept_tls()?;
     let crypto = QuicServerConfig::try_from(tls).map_err(|e| inside("configure QUIC", &e))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config
-        .transport_config(transport.clone())
         .migration(false)
         .max_incoming(HANDSHAKES_MAX)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING_BYTES * 64);
-    Ok((config, judge))
+    Ok(config)
 }
 
 /// Reset tokens follow from the identity's key: whoever still speaks to a process that was killed is told so by
@@ -412,7 +413,7 @@ impl quinn::ConnectionIdGenerator for Ids {
     }
 }
 
-fn transport(coordinator: bool) -> quinn::TransportConfig {
+fn transport(coordinator: bool, rate: Arc<Rate>) -> Arc<quinn::TransportConfig> {
     let (stream, connection, send) = match coordinator {
         // Thousands of nodes ask small things: none of them needs a wide window.
         true => (1 << 20, 2 << 20, 4 << 20),
@@ -429,11 +430,12 @@ fn transport(coordinator: bool) -> quinn::TransportConfig {
         .max_idle_timeout(quinn::IdleTimeout::try_from(IDLE).ok())
         .keep_alive_interval(Some(KEEP_ALIVE))
         .datagram_receive_buffer_size(None)
-        .enable_segmentation_offload(true);
+        .enable_segmentation_offload(true)
+        .congestion_controller_factory(Arc::new(Congestion(rate)));
     let mut mtu = quinn::MtuDiscoveryConfig::default();
     mtu.upper_bound(PACKET_MAX);
     config.mtu_discovery_config(Some(mtu));
-    config
+    Arc::new(config)
 }
 
 /// The largest packet that is looked for on a path, as UDP payload. Jumbo frames and loopback carry it, and then

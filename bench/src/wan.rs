@@ -1,0 +1,298 @@
+//! Suite `wan`: a file over a long line between two network namespaces, by Posthouse and by TCP's own senders.
+//! Posthouse's time runs from the command to the receipt. TCP's is a flow for as long as the line needs for the file,
+//! with its start too, which lands on no disk; its time and CPU are put as if it had carried the file.
+
+mod relay;
+
+use crate::chosen;
+use crate::measure::{Run, measured, peak_rss};
+use crate::report::{Case, Failure, OnLine, Suite, machine, median};
+use crate::site::{Place, Places, Site};
+use anyhow::{Context, bail, ensure};
+use relay::{Line, Relay};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+struct Plan {
+    name: &'static str,
+    /// Share of the packets that the line loses.
+    loss: f64,
+    /// Of Posthouse's file.
+    bytes: u64,
+    /// Of a TCP flow.
+    seconds: u64,
+    /// A flow of TCP CUBIC runs beside, for less time than the file needs alone; only Posthouse is measured, and what the flow keeps.
+    beside: bool,
+}
+
+const PLANS: &[Plan] = &[
+    Plan { name: "500m-100ms-0", loss: 0.0, bytes: 1_250_000_000, seconds: 20, beside: false },
+    Plan { name: "500m-100ms-0.1", loss: 0.001, bytes: 1_250_000_000, seconds: 20, beside: false },
+    Plan { name: "500m-100ms-1", loss: 0.01, bytes: 1_250_000_000, seconds: 20, beside: false },
+    Plan { name: "cubic-beside-60s", loss: 0.0, bytes: 3_700_000_000, seconds: 60, beside: true },
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Posthouse,
+    TcpBbr,
+    TcpCubic,
+}
+
+const SUBJECTS: &[Subject] = &[Subject::Posthouse, Subject::TcpBbr, Subject::TcpCubic];
+
+impl Subject {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Posthouse => "posthouse",
+            Self::TcpBbr => "tcp-bbr",
+            Self::TcpCubic => "tcp-cubic",
+        }
+    }
+    fn note(self) -> &'static str {
+        match self {
+            Self::Posthouse => "from the command to the receipt, verified and synced; defaults",
+            Self::TcpBbr | Self::TcpCubic => {
+                "iperf3, one flow, buffers raised to 64 MB, time and CPU for as many bytes; from memory to nowhere"
+            }
+        }
+    }
+    fn version(self, program: Option<&Path>) -> anyhow::Result<String> {
+        let mut command = match self {
+            Self::Posthouse => Command::new(program.context("posthouse was not built")?),
+            Self::TcpBbr | Self::TcpCubic => Command::new("iperf3"),
+        };
+        let output = command.arg("--version").stdin(Stdio::null()).output().context("iperf3 is not installed")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+    }
+}
+
+/// What one subject did in one case.
+#[derive(Default)]
+struct Results {
+    runs: Vec<Run>,
+    shares: Vec<f64>,
+    dropped: Vec<f64>,
+}
+
+/// `build` gives the program; it is asked only where Posthouse is among the subjects.
+pub fn run(
+    build: impl FnOnce() -> anyhow::Result<PathBuf>,
+    cases: &[String],
+    subjects: &[String],
+    runs: u32,
+) -> anyhow::Result<Suite> {
+    let plans = chosen(PLANS, cases, "wan", "case", |plan| plan.name.to_owned())?;
+    let subjects = chosen(SUBJECTS, subjects, "wan", "subject", |subject| subject.name().to_owned())?;
+    let program = if subjects.contains(&&Subject::Posthouse) { Some(build()?) } else { None };
+    let setting = format!(
+        "a line of {:.0} Mbit/s, {} ms there and back, a queue of {} ms that drops its tail; at 1,500 bytes a packet some 96 % of it can be user bytes",
+        RATE / 1e6,
+        2 * DELAY.as_millis(),
+        QUEUE.as_millis()
+    );
+    let mut suite = Suite { setting: Some(setting), base: Some("tcp-bbr"), ..Suite::new("wan", machine()) };
+    let mut present = Vec::new();
+    for subject in subjects {
+        match subject.version(program.as_deref()) {
+            Ok(version) => present.push((*subject, version)),
+            Err(reason) => suite.lacks(subject.name(), format!("{reason:#}")),
+        }
+    }
+    for plan in plans {
+        case(plan, program.as_deref(), &present, runs, &mut suite)?;
+    }
+    Ok(suite)
+}
+
+fn case(
+    plan: &Plan,
+    program: Option<&Path>,
+    subjects: &[(Subject, String)],
+    runs: u32,
+    suite: &mut Suite,
+) -> anyhow::Result<()> {
+    let data = tempfile::Builder::new().prefix("posthouse-bench-data-").tempdir()?;
+    noise(&data.path().join("data.bin"), plan.bytes)?;
+    let mut results: Vec<Results> = subjects.iter().map(|_| Results::default()).collect();
+    let mut turns: Vec<usize> = (0..subjects.len()).collect();
+    turns.retain(|turn| !plan.beside || subjects[*turn].0 == Subject::Posthouse);
+    // What the flow beside kept.
+    let mut kept = Vec::new();
+    for round in 1..=runs {
+        for turn in &turns {
+            let (name, subject) = (subjects[*turn].0.name(), subjects[*turn].0);
+            let line = Line { bits_per_second: RATE, delay: DELAY, queue: QUEUE, loss: plan.loss };
+            let relay = Relay::start(line, round.into())?;
+            let carried = match subject {
+                Subject::Posthouse => posthouse(plan, program, data.path(), &relay, &mut kept),
+                Subject::TcpBbr => tcp(plan, "bbr", &relay),
+                Subject::TcpCubic => tcp(plan, "cubic", &relay),
+            };
+            match carried {
+                Ok((run, bytes)) => {
+                    let seen = relay.seen()[0];
+                    let share = bytes as f64 * 8.0 / run.seconds / RATE;
+                    let dropped = seen.queue_dropped as f64 / seen.packets.max(1) as f64;
+                    eprintln!(
+                        "{}: {name}, run {round}: {:.2} s, {:.1} % of the line, {:.2} % dropped at the queue, {:.2} % handed over late",
+                        plan.name,
+                        run.seconds,
+                        share * 100.0,
+                        dropped * 100.0,
+                        seen.late as f64 * 100.0 / seen.packets.max(1) as f64,
+                    );
+                    let result = &mut results[*turn];
+                    result.runs.push(run);
+                    result.shares.push(share);
+                    result.dropped.push(dropped);
+                }
+                Err(error) => {
+                    eprintln!("{}: {name}, run {round}: {error:#}", plan.name);
+                    let reason = format!("run {round}: {error:#}");
+                    suite.failed.push(Failure { case: plan.name.to_owned(), subject: name.to_owned(), reason });
+                }
+            }
+        }
+        if !turns.is_empty() {
+            turns.rotate_left(1);
+        }
+    }
+    for ((subject, version), result) in subjects.iter().zip(results) {
+        if result.runs.is_empty() {
+            continue;
+        }
+        let beside = match kept.is_empty() {
+            true => String::new(),
+            false => format!(
+                "; CPU with iperf3's; a TCP CUBIC flow beside kept {:.0} % of the line",
+                median(kept.iter().copied()) * 100.0
+            ),
+        };
+        suite.cases.push(Case {
+            case: plan.name.to_owned(),
+            subject: subject.name().to_owned(),
+            bytes: plan.bytes,
+            rows: None,
+            line: Some(OnLine {
+                link_share: median(result.shares.into_iter()),
+                queue_drop_share: median(result.dropped.into_iter()),
+            }),
+            runs: result.runs,
+            note: format!("{version}; {}{beside}", subject.note()),
+        });
+    }
+    Ok(())
+}
+
+/// One run, and the user bytes that it brought.
+fn posthouse(
+    plan: &Plan,
+    program: Option<&Path>,
+    data: &Path,
+    relay: &Relay,
+    kept: &mut Vec<f64>,
+) -> anyhow::Result<(Run, u64)> {
+    let left = Place { address: relay.left.address, namespace: Some(&relay.left.namespace) };
+    let right = Place { address: relay.right.address, namespace: Some(&relay.right.namespace) };
+    let places = Places { centre: right, provider: left, consumer: right };
+    let provider = format!("[[resource]]\nid = \"data\"\nfolder = \"{}\"\n", data.display());
+    let consumer = "[[job]]\nname = \"data\"\nresource = \"provider.bench.example/data\"\ninto = { folder = \"{dir}/inbox\" }\nmode = \"full\"\nwrite = \"upsert\"\nschedule = \"manual\"\n";
+    let site = Site::start_at(&places, program.context("posthouse was not built")?, &provider, consumer, &["data"])?;
+    let pids = site.pids();
+    let mut end = serde_json::Value::Null;
+    let mut run = std::thread::scope(|scope| {
+        let beside = plan.beside.then(|| scope.spawn(|| flow("cubic", plan.seconds, relay)));
+        let run = measured(None, &pids, || {
+            end = site.take("data")?;
+            Ok(())
+        });
+        if let Some(beside) = beside {
+            let bits = beside.join().map_err(|_| anyhow::anyhow!("the flow beside failed"))??;
+            kept.push(bits / RATE);
+        }
+        run
+    })?;
+    if let [_, provider, consumer] = pids[..] {
+        (run.provider_peak_rss_bytes, run.consumer_peak_rss_bytes) = (peak_rss(provider), peak_rss(consumer));
+    }
+    ensure!(end["state"] == "settled", "{end}");
+    let same = Command::new("cmp").arg(data.join("data.bin")).arg(site.path("inbox/data.bin")).status()?;
+    ensure!(same.success(), "the content differs");
+    Ok((run, plan.bytes))
+}
+
+fn tcp(plan: &Plan, control: &str, relay: &Relay) -> anyhow::Result<(Run, u64)> {
+    let mut bits = 0.0;
+    let mut run = measured(None, &[], || {
+        bits = flow(control, plan.seconds, relay)?;
+        Ok(())
+    })?;
+    // As long as it would have taken for the file, so that rows compare.
+    let scale = plan.bytes as f64 * 8.0 / bits.max(1.0) / plan.seconds as f64;
+    run.seconds = plan.seconds as f64 * scale;
+    run.cpu_seconds *= scale;
+    run.client_cpu_seconds *= scale;
+    run.other_cpu_seconds *= scale;
+    Ok((run, plan.bytes))
+}
+
+/// Bits a second that arrived of one flow of iperf3.
+fn flow(control: &str, seconds: u64, relay: &Relay) -> anyhow::Result<f64> {
+    let place = |end: &relay::End| -> anyhow::Result<()> {
+        for (name, sizes) in [("tcp_wmem", "4096 16384 67108864"), ("tcp_rmem", "4096 131072 67108864")] {
+            let write = format!("echo {sizes} > /proc/sys/net/ipv4/{name}");
+            ensure!(end.command("sh").args(["-c", &write]).status()?.success(), "{name} cannot be raised");
+        }
+        Ok(())
+    };
+    place(&relay.left)?;
+    place(&relay.right)?;
+    let server = relay.right.command("iperf3").args(["-s", "-1"]).stdout(Stdio::null()).spawn()?;
+    let server = Ended(server);
+    std::thread::sleep(Duration::from_millis(500));
+    let output = relay
+        .left
+        .command("iperf3")
+        .args(["-c", relay.right.address, "-t", &seconds.to_string(), "-C", control, "-J"])
+        .stdin(Stdio::null())
+        .output()?;
+    drop(server);
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).context("iperf3 tells no JSON")?;
+    match result["end"]["sum_received"]["bits_per_second"].as_f64() {
+        Some(bits) => Ok(bits),
+        None => bail!("iperf3: {}", result["error"]),
+    }
+}
+
+/// A process that does not outlive this.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Bytes that no one can make shorter.
+fn noise(path: &Path, bytes: u64) -> anyhow::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    let mut noise = blake3::Hasher::new().update(b"wan").finalize_xof();
+    let (mut block, mut rest) = (vec![0; 1 << 20], bytes);
+    while rest > 0 {
+        let part = usize::try_from(rest)?.min(block.len());
+        noise.fill(&mut block[..part]);
+        file.write_all(&block[..part])?;
+        rest -= part as u64;
+    }
+    file.sync_all()?;
+    Ok(())
+}
+
+const RATE: f64 = 500e6;
+const DELAY: Duration = Duration::from_millis(50);
+const QUEUE: Duration = Duration::from_millis(50);
