@@ -77,10 +77,10 @@ impl Lane {
         rates
     }
 
-    /// Until when nothing may be sent, as far as is known now.
-    fn held_until(&self, now: Instant, epoch: Instant) -> Option<Instant> {
+    /// Until when nothing may be sent at this rate.
+    fn held_until(&self, now: Instant, rate: u64) -> Option<Instant> {
         let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        let rate = self.rate(milliseconds(now, epoch))? as f64;
+        let rate = rate as f64;
         owed.bytes -= rate * now.saturating_duration_since(owed.at).as_secs_f64();
         owed.bytes = owed.bytes.max(-rate * CATCH_UP.as_secs_f64());
         owed.at = now;
@@ -154,7 +154,9 @@ impl AsyncUdpSocket for PacedSocket {
     }
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let Some(lane) = self.lane(transmit).filter(|_| ASKED.take()) else { return self.socket.try_send(transmit) };
-        if lane.held_until(Instant::now(), self.epoch).is_some() {
+        let now = Instant::now();
+        let Some(rate) = lane.rate(milliseconds(now, self.epoch)) else { return self.socket.try_send(transmit) };
+        if lane.held_until(now, rate).is_some() {
             HELD_BACK.set(Some(lane));
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -198,7 +200,12 @@ impl UdpPoller for PacedPoller {
         if let Some(lane) = HELD_BACK.take() {
             self.lane = Some(lane);
         }
-        while let Some(until) = self.lane.as_ref().and_then(|lane| lane.held_until(Instant::now(), self.epoch)) {
+        // Each time anew: the rate may have risen.
+        let held_until = |lane: &Lane, epoch| {
+            let now = Instant::now();
+            lane.held_until(now, lane.rate(milliseconds(now, epoch))?)
+        };
+        while let Some(until) = self.lane.as_ref().and_then(|lane| held_until(lane, self.epoch)) {
             self.sleep.as_mut().reset(until);
             ready!(self.sleep.as_mut().poll(cx));
         }
