@@ -53,7 +53,7 @@ fn main() -> anyhow::Result<()> {
     let suite = match cli.suite.as_str() {
         "smoke" => {
             let only_tables = cli.subjects.is_empty() && cli.rows.is_empty() && cli.data.is_none();
-            ensure!(only_tables, "--subject, --rows and --data belong to the suite tables");
+            ensure!(only_tables, "--subject belongs to the suites tables and wan, --rows and --data to tables");
             smoke::run(&build()?, &cli.cases, cli.runs)?
         }
         "tables" => tables::run(

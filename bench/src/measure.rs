@@ -1,7 +1,7 @@
 //! What one run cost: wall time, CPU of the subject's processes, of the database server and of everything
 //! else meanwhile, and memory. The subject's processes are all descendants of this one, whether they live on
-//! or have ended, except the server's. What this program itself uses, for samples of memory and for a long line, counts as
-//! nobody's.
+//! or have ended, except the server's. What this program itself uses, for samples of memory and for a
+//! long line, counts as nobody's.
 //! Source: /proc/PID/stat, /proc/PID/smaps_rollup, /proc/PID/status and /proc/stat.
 
 use anyhow::Context;

@@ -7,7 +7,7 @@ mod relay;
 use crate::chosen;
 use crate::measure::{Run, measured, peak_rss};
 use crate::report::{Case, Failure, OnLine, Suite, machine, median};
-use crate::site::{Place, Places, Site};
+use crate::site::{Places, Site};
 use anyhow::{Context, bail, ensure};
 use relay::{Line, Relay};
 use std::io::Write;
@@ -23,7 +23,8 @@ struct Plan {
     bytes: u64,
     /// Of a TCP flow.
     seconds: u64,
-    /// A flow of TCP CUBIC runs beside, for less time than the file needs alone; only Posthouse is measured, and what the flow keeps.
+    /// A flow of TCP CUBIC runs beside, for less time than the file needs alone; only Posthouse is measured,
+    /// and what the flow keeps.
     beside: bool,
 }
 
@@ -133,9 +134,9 @@ fn case(
                 Subject::TcpCubic => tcp(plan, "cubic", &relay),
             };
             match carried {
-                Ok((run, bytes)) => {
+                Ok(run) => {
                     let seen = relay.seen()[0];
-                    let share = bytes as f64 * 8.0 / run.seconds / RATE;
+                    let share = plan.bytes as f64 * 8.0 / run.seconds / RATE;
                     let dropped = seen.queue_dropped as f64 / seen.packets.max(1) as f64;
                     eprintln!(
                         "{}: {name}, run {round}: {:.2} s, {:.1} % of the line, {:.2} % dropped at the queue, {:.2} % handed over late",
@@ -188,16 +189,14 @@ fn case(
     Ok(())
 }
 
-/// One run, and the user bytes that it brought.
 fn posthouse(
     plan: &Plan,
     program: Option<&Path>,
     data: &Path,
     relay: &Relay,
     kept: &mut Vec<f64>,
-) -> anyhow::Result<(Run, u64)> {
-    let left = Place { address: relay.left.address, namespace: Some(&relay.left.namespace) };
-    let right = Place { address: relay.right.address, namespace: Some(&relay.right.namespace) };
+) -> anyhow::Result<Run> {
+    let (left, right) = (relay.left.place(), relay.right.place());
     let places = Places { centre: right, provider: left, consumer: right };
     let provider = format!("[[resource]]\nid = \"data\"\nfolder = \"{}\"\n", data.display());
     let consumer = "[[job]]\nname = \"data\"\nresource = \"provider.bench.example/data\"\ninto = { folder = \"{dir}/inbox\" }\nmode = \"full\"\nwrite = \"upsert\"\nschedule = \"manual\"\n";
@@ -222,10 +221,10 @@ fn posthouse(
     ensure!(end["state"] == "settled", "{end}");
     let same = Command::new("cmp").arg(data.join("data.bin")).arg(site.path("inbox/data.bin")).status()?;
     ensure!(same.success(), "the content differs");
-    Ok((run, plan.bytes))
+    Ok(run)
 }
 
-fn tcp(plan: &Plan, control: &str, relay: &Relay) -> anyhow::Result<(Run, u64)> {
+fn tcp(plan: &Plan, control: &str, relay: &Relay) -> anyhow::Result<Run> {
     let mut bits = 0.0;
     let mut run = measured(None, &[], || {
         bits = flow(control, plan.seconds, relay)?;
@@ -237,27 +236,24 @@ fn tcp(plan: &Plan, control: &str, relay: &Relay) -> anyhow::Result<(Run, u64)> 
     run.cpu_seconds *= scale;
     run.client_cpu_seconds *= scale;
     run.other_cpu_seconds *= scale;
-    Ok((run, plan.bytes))
+    Ok(run)
 }
 
 /// Bits a second that arrived of one flow of iperf3.
 fn flow(control: &str, seconds: u64, relay: &Relay) -> anyhow::Result<f64> {
-    let place = |end: &relay::End| -> anyhow::Result<()> {
+    let (left, right) = (relay.left.place(), relay.right.place());
+    for place in [left, right] {
         for (name, sizes) in [("tcp_wmem", "4096 16384 67108864"), ("tcp_rmem", "4096 131072 67108864")] {
             let write = format!("echo {sizes} > /proc/sys/net/ipv4/{name}");
-            ensure!(end.command("sh").args(["-c", &write]).status()?.success(), "{name} cannot be raised");
+            ensure!(place.command("sh").args(["-c", &write]).status()?.success(), "{name} cannot be raised");
         }
-        Ok(())
-    };
-    place(&relay.left)?;
-    place(&relay.right)?;
-    let server = relay.right.command("iperf3").args(["-s", "-1"]).stdout(Stdio::null()).spawn()?;
+    }
+    let server = right.command("iperf3").args(["-s", "-1"]).stdout(Stdio::null()).spawn()?;
     let server = Ended(server);
     std::thread::sleep(Duration::from_millis(500));
-    let output = relay
-        .left
+    let output = left
         .command("iperf3")
-        .args(["-c", relay.right.address, "-t", &seconds.to_string(), "-C", control, "-J"])
+        .args(["-c", right.address, "-t", &seconds.to_string(), "-C", control, "-J"])
         .stdin(Stdio::null())
         .output()?;
     drop(server);

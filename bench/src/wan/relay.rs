@@ -4,6 +4,7 @@
 //! One thread a way takes packets from a device and decides their fate and moment, another hands them over then.
 //! Not played: reordering, jitter, ECN marks.
 
+use crate::site::Place;
 use anyhow::{Context, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::os::fd::AsFd;
@@ -110,11 +111,8 @@ impl Drop for Relay {
 }
 
 impl End {
-    /// A command that runs at this end.
-    pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace]).arg(program);
-        command
+    pub fn place(&self) -> Place<'_> {
+        Place { address: self.address, namespace: Some(&self.namespace) }
     }
 
     /// Makes the namespace, and the device in it by a thread that goes there.
