@@ -3,9 +3,11 @@
 //! anything else used meanwhile, so that a disturbed run is seen. Results: JSON, a Markdown table and a plot.
 //!
 //! `smoke`: small cases that show in a minute whether a build still performs.
+//! `files`: folders from node to node, beside the tools that copy files.
 //! `tables`: a large table from database to database, beside the tools that do the same.
 //! `wan`: a large file over a long line that loses packets, beside TCP's own senders.
 
+mod files;
 mod measure;
 mod plot;
 mod report;
@@ -22,12 +24,12 @@ use std::process::Command;
 /// Measure posthouse beside its peers
 #[derive(Parser)]
 struct Cli {
-    /// Which suite: smoke, tables, wan
+    /// Which suite: smoke, files, tables, wan
     suite: String,
     /// Only this case; may be given several times
     #[arg(long = "case", value_name = "NAME")]
     cases: Vec<String>,
-    /// Only this subject; may be given several times (tables, wan)
+    /// Only this subject; may be given several times (files, tables, wan)
     #[arg(long = "subject", value_name = "NAME")]
     subjects: Vec<String>,
     /// Another number of rows than the case's; the case is then named by it. Given several times, each is measured, and
@@ -37,7 +39,7 @@ struct Cli {
     /// Counted runs of each subject, interleaved
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
-    /// Keep the database server's data below this folder meanwhile (tables)
+    /// Keep files, or the database server's data, below this folder meanwhile (files, tables)
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Also write the result as JSON into this file
@@ -53,8 +55,13 @@ fn main() -> anyhow::Result<()> {
     let suite = match cli.suite.as_str() {
         "smoke" => {
             let only_tables = cli.subjects.is_empty() && cli.rows.is_empty() && cli.data.is_none();
-            ensure!(only_tables, "--subject belongs to the suites tables and wan, --rows and --data to tables");
+            ensure!(only_tables, "--subject and --data belong to other suites, --rows to tables");
             smoke::run(&build()?, &cli.cases, cli.runs)?
+        }
+        "files" => {
+            ensure!(cli.rows.is_empty(), "--rows belongs to the suite tables");
+            let data = cli.data.as_deref();
+            files::run(build, &files::Options { cases: &cli.cases, subjects: &cli.subjects, runs: cli.runs, data })?
         }
         "tables" => tables::run(
             build,
@@ -68,10 +75,10 @@ fn main() -> anyhow::Result<()> {
         )?,
         "wan" => {
             let only_tables = cli.rows.is_empty() && cli.data.is_none();
-            ensure!(only_tables, "--rows and --data belong to the suite tables");
+            ensure!(only_tables, "--rows belongs to the suite tables, --data to tables and files");
             wan::run(build, &cli.cases, &cli.subjects, cli.runs)?
         }
-        other => bail!("there is no suite `{other}`; there is: smoke, tables, wan"),
+        other => bail!("there is no suite `{other}`; there is: smoke, files, tables, wan"),
     };
     let json = serde_json::to_string_pretty(&suite)?;
     if let Some(file) = &cli.json {

@@ -42,12 +42,13 @@ pub fn measured(
     let before = Ticks::now(server)?;
     let (seconds, sampled) = std::thread::scope(|scope| {
         let (running, ended) = channel::<()>();
-        let sampler = scope.spawn(move || sample(server, &ended));
+        // Daemons keep their own peak; looking at all their pages would slow them down.
+        let sampler = daemons.is_empty().then(|| scope.spawn(move || sample(server, &ended)));
         let start = Instant::now();
         let outcome = work();
         let seconds = start.elapsed().as_secs_f64();
         drop(running);
-        let sampled = sampler.join().unwrap_or(0);
+        let sampled = sampler.map_or(0, |sampler| sampler.join().unwrap_or(0));
         outcome.map(|()| (seconds, sampled))
     })?;
     await_backends(server, before.backends);

@@ -1,5 +1,6 @@
 //! Small cases: one file of 64 MiB, 2,000 small files, one table of 200,000 rows.
 
+use crate::files::same;
 use crate::measure::{Run, measured};
 use crate::report::{Case, Suite, machine};
 use crate::site::Site;
@@ -148,11 +149,5 @@ fn table_case(program: &Path, case: &str, runs: u32, source: &Path, result: &mut
         line: None,
         note: "bytes are those of the source's database file".to_owned(),
     });
-    Ok(())
-}
-
-fn same(left: &Path, right: &Path) -> anyhow::Result<()> {
-    let status = Command::new("diff").args(["-rq", "--no-dereference"]).arg(left).arg(right).status()?;
-    ensure!(status.success(), "the content differs");
     Ok(())
 }

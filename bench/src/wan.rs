@@ -5,12 +5,12 @@
 mod relay;
 
 use crate::chosen;
+use crate::files::noise;
 use crate::measure::{Run, measured, peak_rss};
 use crate::report::{Case, Failure, OnLine, Suite, machine, median};
 use crate::site::{Places, Site};
 use anyhow::{Context, bail, ensure};
 use relay::{Line, Relay};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -272,21 +272,6 @@ impl Drop for Ended {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// Bytes that no one can make shorter.
-fn noise(path: &Path, bytes: u64) -> anyhow::Result<()> {
-    let mut file = std::fs::File::create(path)?;
-    let mut noise = blake3::Hasher::new().update(b"wan").finalize_xof();
-    let (mut block, mut rest) = (vec![0; 1 << 20], bytes);
-    while rest > 0 {
-        let part = usize::try_from(rest)?.min(block.len());
-        noise.fill(&mut block[..part]);
-        file.write_all(&block[..part])?;
-        rest -= part as u64;
-    }
-    file.sync_all()?;
-    Ok(())
 }
 
 const RATE: f64 = 500e6;

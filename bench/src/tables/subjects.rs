@@ -53,11 +53,15 @@ impl Subject {
             Self::Posthouse => {
                 "two nodes over QUIC, row digests at both ends, applied once, receipted; the peak is the larger node's"
             }
-            Self::CopyBinary => "psql \\copy binary | psql \\copy, into a new heap table; verifies nothing",
-            Self::CopyText => "psql \\copy text | psql \\copy, into a new heap table; verifies nothing",
-            Self::PgDump => "pg_dump -Fc | pg_restore, gzip as it comes; makes the primary key too; verifies nothing",
+            Self::CopyBinary => {
+                "psql \\copy binary | psql \\copy, into a new heap table, then the key if there is one; verifies nothing"
+            }
+            Self::CopyText => {
+                "psql \\copy text | psql \\copy, into a new heap table, then the key if there is one; verifies nothing"
+            }
+            Self::PgDump => "pg_dump -Fc | pg_restore, gzip as it comes; verifies nothing",
             Self::PgCopyDb => {
-                "clone, 2 table jobs, split at 200 MB; makes the primary key and analyses too; verifies by another command"
+                "clone, 2 table jobs, split at 200 MB where there is a key; analyses too; verifies by another command"
             }
             Self::Sling => "full-refresh from a view with bytea as hex text, as it fails on bytea; verifies nothing",
             Self::Adbc => "Arrow stream into adbc_ingest; numeric lands as text, jsonb as json; verifies nothing",
@@ -128,7 +132,11 @@ fn copy(server: &Server, table: &Table, format: &str) -> anyhow::Result<Vec<Comm
         psql.args(["-c", &format!("\\copy {} {way} (FORMAT {format})", table.name)]);
         psql
     };
-    Ok(vec![end(SOURCE, "TO STDOUT"), end(TARGET, "FROM STDIN")])
+    let mut last = end(TARGET, "FROM STDIN");
+    if let Some(add) = table.add_key() {
+        last.args(["-c", &add]);
+    }
+    Ok(vec![end(SOURCE, "TO STDOUT"), last])
 }
 
 fn pg_dump(server: &Server, table: &Table) -> Vec<Command> {
@@ -171,12 +179,9 @@ fn posthouse(server: &Server, table: &Table, program: &Path) -> anyhow::Result<R
         format!("[connection.db]\nkind = \"postgres\"\nurl = \"{url}\"\npassword_file = \"{password}\"\n\n")
     };
     let name = table.name;
-    let key: Vec<String> = table.key.iter().map(|column| format!("\"{column}\"")).collect();
-    let provider = format!(
-        "{}[[resource]]\nid = \"table\"\nconnection = \"db\"\ntable = \"public.{name}\"\nkey = [{}]\n",
-        connection(SOURCE),
-        key.join(", ")
-    );
+    // The source's key is the resource's.
+    let provider =
+        format!("{}[[resource]]\nid = \"table\"\nconnection = \"db\"\ntable = \"public.{name}\"\n", connection(SOURCE));
     let consumer = format!(
         "{}[[job]]\nname = \"table\"\nresource = \"provider.bench.example/table\"\ninto = {{ connection = \"db\", table = \"public.{name}\" }}\nmode = \"full\"\nwrite = \"replace\"\nschedule = \"manual\"\n",
         connection(TARGET)

@@ -8,6 +8,7 @@ pub struct Table {
     pub name: &'static str,
     /// What a case is called before its number of rows.
     pub case: &'static str,
+    /// Of the source, and made by the subjects that make one; none where both sides are heaps without an index.
     pub key: &'static [&'static str],
     pub columns: &'static [(&'static str, &'static str)],
     pub rows: u64,
@@ -20,6 +21,15 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "person",
         case: "pg-pg-register",
+        key: &[],
+        columns: register::COLUMNS,
+        rows: 5_000_000,
+        size: "5m",
+        write: register::write,
+    },
+    Table {
+        name: "person",
+        case: "pg-pg-register-key",
         key: &["person_id"],
         columns: register::COLUMNS,
         rows: 5_000_000,
@@ -29,7 +39,7 @@ pub const TABLES: &[Table] = &[
     Table {
         name: "lineitem",
         case: "pg-pg-lineitem",
-        key: &["l_orderkey", "l_linenumber"],
+        key: &[],
         columns: lineitem::COLUMNS,
         rows: lineitem::ROWS,
         size: "6m",
@@ -59,6 +69,11 @@ impl Table {
     pub fn create(&self) -> String {
         let columns: Vec<String> = self.columns.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
         format!("CREATE TABLE {} ({})", self.name, columns.join(", "))
+    }
+
+    pub fn add_key(&self) -> Option<String> {
+        let key = (!self.key.is_empty()).then(|| self.key.join(", "))?;
+        Some(format!("ALTER TABLE {} ADD PRIMARY KEY ({key})", self.name))
     }
 
     /// The name of the view that has bytea as hex text.
@@ -133,7 +148,8 @@ mod tests {
 
     #[test]
     fn another_number_of_rows_has_another_name() {
-        let [register, lineitem] = TABLES else { panic!("two tables") };
+        let [register, keyed, lineitem] = TABLES else { panic!("three cases") };
+        assert_eq!(keyed.case_of(5_000_000), "pg-pg-register-key-5m");
         assert_eq!(register.case_of(5_000_000), "pg-pg-register-5m");
         assert_eq!(register.case_of(2_000_000), "pg-pg-register-2m");
         assert_eq!(register.case_of(200_000), "pg-pg-register-200k");

@@ -1,0 +1,177 @@
+//! Suite `files`: a folder from one node to the other on loopback, by Posthouse and by its peers. Both ends share the
+//! machine. Each run begins with a new, empty folder on a synced disk and a source that lies in the kernel's memory,
+//! and ends with a comparison of all content, outside its time. Subjects take turns.
+
+mod data;
+mod subjects;
+
+use crate::chosen;
+use crate::report::{Case, Failure, Suite, machine};
+use anyhow::ensure;
+use data::Data;
+pub use data::noise;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use subjects::{SUBJECTS, Subject, Way};
+
+struct Plan {
+    name: &'static str,
+    data: Data,
+}
+
+const PLANS: &[Plan] = &[
+    Plan { name: "random-4g", data: Data::Random(4 << 30) },
+    Plan { name: "random-64m", data: Data::Random(64 << 20) },
+    Plan { name: "random-8g", data: Data::Random(8 << 30) },
+    Plan { name: "csv-4g", data: Data::Csv(4 << 30) },
+    Plan { name: "small-20k", data: Data::Small(20_000) },
+    Plan { name: "tiny-20k", data: Data::Tiny(20_000) },
+    Plan { name: "tiny-1m", data: Data::Tiny(1_000_000) },
+];
+
+pub struct Options<'a> {
+    pub cases: &'a [String],
+    pub subjects: &'a [String],
+    pub runs: u32,
+    /// The folder below which sources and targets lie meanwhile.
+    pub data: Option<&'a Path>,
+}
+
+/// `build` gives the program; it is asked only where Posthouse is among the subjects.
+pub fn run(build: impl FnOnce() -> anyhow::Result<PathBuf>, options: &Options) -> anyhow::Result<Suite> {
+    let plans = chosen(PLANS, options.cases, "files", "case", |plan| plan.name.to_owned())?;
+    let subjects = chosen(SUBJECTS, options.subjects, "files", "subject", |subject| subject.name().to_owned())?;
+    let program = if subjects.contains(&&Subject::Posthouse) { Some(build()?) } else { None };
+    let mut suite = Suite { base: Some("quinn"), ..Suite::new("files", machine()) };
+    let mut present = Vec::new();
+    for subject in subjects {
+        match subject.version(program.as_deref()) {
+            Ok(version) => present.push((*subject, version)),
+            Err(reason) => suite.lacks(subject.name(), format!("{reason:#}")),
+        }
+    }
+    for plan in plans {
+        case(plan, program.as_deref(), &present, options, &mut suite)?;
+    }
+    Ok(suite)
+}
+
+fn case(
+    plan: &Plan,
+    program: Option<&Path>,
+    subjects: &[(Subject, String)],
+    options: &Options,
+    suite: &mut Suite,
+) -> anyhow::Result<()> {
+    let folder = |prefix: &str| {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(prefix);
+        match options.data {
+            Some(data) => builder.tempdir_in(data),
+            None => builder.tempdir(),
+        }
+    };
+    let source = folder("posthouse-bench-source-")?;
+    eprintln!("{}: making the source", plan.name);
+    let bytes = plan.data.make(source.path())?;
+    let first = suite.cases.len();
+    for (subject, version) in subjects {
+        suite.cases.push(Case {
+            case: plan.name.to_owned(),
+            subject: subject.name().to_owned(),
+            bytes,
+            rows: None,
+            runs: Vec::new(),
+            line: None,
+            note: format!("{version}; {}", subject.note()),
+        });
+    }
+    let mut turns: Vec<usize> = (0..subjects.len()).collect();
+    for round in 1..=options.runs {
+        // A subject that failed is not given further turns.
+        let mut failed = Vec::new();
+        for turn in &turns {
+            let subject = subjects[*turn].0;
+            let (target, scratch) = (folder("posthouse-bench-target-")?, folder("posthouse-bench-scratch-")?);
+            settle(source.path())?;
+            let way = Way { from: source.path(), to: target.path(), bytes, scratch: scratch.path() };
+            let carried = subject.carry(&way, program).and_then(|run| {
+                if subject.lands() {
+                    same(source.path(), target.path())?;
+                }
+                Ok(run)
+            });
+            match carried {
+                Ok(run) => {
+                    let (name, seconds) = (subject.name(), run.seconds);
+                    let gigabytes = bytes as f64 / 1e9;
+                    eprintln!(
+                        "{}: {name}, run {round}: {seconds:.2} s, {:.2} CPU s/GB, {:.2} s CPU elsewhere",
+                        plan.name,
+                        run.cpu_seconds / gigabytes,
+                        run.other_cpu_seconds
+                    );
+                    suite.cases[first + turn].runs.push(run);
+                }
+                Err(error) => {
+                    eprintln!("{}: {}, run {round}: {error:#}", plan.name, subject.name());
+                    let reason = format!("run {round}: {error:#}");
+                    let case = plan.name.to_owned();
+                    suite.failed.push(Failure { case, subject: subject.name().to_owned(), reason });
+                    failed.push(*turn);
+                }
+            }
+        }
+        turns.retain(|turn| !failed.contains(turn));
+        if !turns.is_empty() {
+            turns.rotate_left(1);
+        }
+    }
+    suite.cases.retain(|case| !case.runs.is_empty());
+    Ok(())
+}
+
+/// Nothing of earlier runs is left to be written, and the source is in the kernel's memory.
+fn settle(source: &Path) -> anyhow::Result<()> {
+    rustix::fs::sync();
+    let mut open = vec![source.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path());
+            } else {
+                std::io::copy(&mut std::fs::File::open(entry.path())?, &mut std::io::sink())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub fn same(left: &Path, right: &Path) -> anyhow::Result<()> {
+    let mut diff = Command::new("diff");
+    let status = diff.args(["-rq", "--no-dereference"]).arg(left).arg(right).stdout(Stdio::null()).status()?;
+    ensure!(status.success(), "the content differs");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_that_differs_is_found() {
+        let [left, right] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+        for folder in [&left, &right] {
+            Data::Tiny(3).make(folder.path()).expect("data");
+        }
+        same(left.path(), right.path()).expect("the same");
+        let file = right.path().join("d00000/f0000001");
+        let mut content = std::fs::read(&file).expect("a file");
+        content[1000] ^= 1;
+        std::fs::write(&file, content).expect("a changed file");
+        same(left.path(), right.path()).expect_err("one bit differs");
+        std::fs::remove_file(&file).expect("the file goes");
+        same(left.path(), right.path()).expect_err("a file is missing");
+    }
+}

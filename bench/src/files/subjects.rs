@@ -1,0 +1,350 @@
+//! Who carries a folder: Posthouse and its peers, each as its own documentation tells to run it, on loopback. What a
+//! peer leaves to the kernel is synced within its time. A subject that is not installed is named as missing.
+
+use crate::measure::{Run, measured, peak_rss};
+use crate::site::{Site, ports};
+use anyhow::{Context, bail, ensure};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    Posthouse,
+    Quinn,
+    Iperf3,
+    RsyncDaemon,
+    RsyncSsh,
+    Scp,
+    RcloneSftp,
+    RcloneHttp,
+    Cp,
+}
+
+pub const SUBJECTS: &[Subject] = &[
+    Subject::Posthouse,
+    Subject::Quinn,
+    Subject::Iperf3,
+    Subject::RsyncDaemon,
+    Subject::RsyncSsh,
+    Subject::Scp,
+    Subject::RcloneSftp,
+    Subject::RcloneHttp,
+    Subject::Cp,
+];
+
+/// What lies in `from` is to come to lie in `to`, a new folder.
+pub struct Way<'a> {
+    pub from: &'a Path,
+    pub to: &'a Path,
+    pub bytes: u64,
+    /// For what the run leaves behind.
+    pub scratch: &'a Path,
+}
+
+impl Subject {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Posthouse => "posthouse",
+            Self::Quinn => "quinn",
+            Self::Iperf3 => "iperf3",
+            Self::RsyncDaemon => "rsyncd",
+            Self::RsyncSsh => "rsync-ssh",
+            Self::Scp => "scp",
+            Self::RcloneSftp => "rclone-sftp",
+            Self::RcloneHttp => "rclone-http",
+            Self::Cp => "cp",
+        }
+    }
+
+    /// What a reader of the figures has to know; the version is put before it.
+    pub fn note(self) -> &'static str {
+        match self {
+            Self::Posthouse => {
+                "from the command to the receipt: encrypted, verified at both ends, synced, renamed; the peak is the larger node's"
+            }
+            Self::Quinn => {
+                "one stream with quinn's defaults, as many bytes from memory to nowhere; encrypted, no files"
+            }
+            Self::Iperf3 => "one TCP flow, as many bytes from memory to nowhere; not encrypted, no files",
+            Self::RsyncDaemon => "rsync -a to a daemon over plain TCP, then sync; not encrypted",
+            Self::RsyncSsh => "rsync -a over ssh, then sync",
+            Self::Scp => "scp -r, then sync; verifies nothing",
+            Self::RcloneSftp => "rclone copy to its own sftp server, then sync",
+            Self::RcloneHttp => {
+                "rclone copy from its own webdav server over plain HTTP, then sync; not encrypted, verifies nothing"
+            }
+            Self::Cp => "cp -r, then sync; no network, verifies nothing",
+        }
+    }
+
+    /// Whether it lands what it carries.
+    pub fn lands(self) -> bool {
+        !matches!(self, Self::Quinn | Self::Iperf3)
+    }
+
+    /// Its version, or why it cannot run here.
+    pub fn version(self, program: Option<&Path>) -> anyhow::Result<String> {
+        let mut command = match self {
+            Self::Posthouse => Command::new(program.context("posthouse was not built")?),
+            Self::Quinn => {
+                ensure!(bare()?.is_file(), "{} is not built: cargo build --release -p bench", bare()?.display());
+                return quinn_version().context("the lock file names quinn");
+            }
+            Self::Iperf3 => Command::new("iperf3"),
+            Self::RsyncDaemon => Command::new("rsync"),
+            Self::RsyncSsh | Self::Scp => {
+                ensure!(Path::new(SSHD).is_file(), "{SSHD} is not there");
+                if self == Self::RsyncSsh {
+                    ensure!(Command::new("rsync").arg("-V").output().is_ok(), "rsync is not installed");
+                }
+                let mut ssh = Command::new("ssh");
+                ssh.arg("-V");
+                ssh
+            }
+            Self::RcloneSftp | Self::RcloneHttp => Command::new("rclone"),
+            Self::Cp => Command::new("cp"),
+        };
+        if !matches!(self, Self::RsyncSsh | Self::Scp) {
+            command.arg("--version");
+        }
+        let name = command.get_program().to_string_lossy().into_owned();
+        let output = command.stdin(Stdio::null()).output().with_context(|| format!("{name} is not installed"))?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok(String::from_utf8_lossy(&said).lines().next().unwrap_or_default().trim().to_owned())
+    }
+
+    pub fn carry(self, way: &Way, program: Option<&Path>) -> anyhow::Result<Run> {
+        let (from, to) = (way.from.display(), way.to.display());
+        // All that lies in the folder, not the folder itself.
+        let inside = format!("{from}/.");
+        let [port] = ports()?;
+        let own = rustix::process::geteuid().as_raw();
+        match self {
+            Self::Posthouse => posthouse(way, program.context("posthouse was not built")?),
+            Self::Quinn => {
+                let (address, bytes) = (format!("127.0.0.1:{port}"), way.bytes.to_string());
+                let certificate = way.scratch.join("certificate");
+                let side = |name: &str| {
+                    let mut command = Command::new(bare()?);
+                    command.args([name, &address, &bytes]).arg(&certificate);
+                    anyhow::Ok(command)
+                };
+                let server = Server::start(side("serve")?)?;
+                until(|| certificate.is_file(), "quinn-stream")?;
+                let run = measured(None, &[], || done(side("take")?));
+                drop(server);
+                run
+            }
+            Self::Iperf3 => {
+                let port = port.to_string();
+                let mut serve = Command::new("iperf3");
+                let _server = Server::start_at(serve.args(["-s", "-B", "127.0.0.1", "-p", &port]), &port)?;
+                let mut take = Command::new("iperf3");
+                take.args(["-c", "127.0.0.1", "-p", &port, "-n", &way.bytes.to_string()]);
+                measured(None, &[], || done(take))
+            }
+            Self::RsyncDaemon => {
+                let config = way.scratch.join("rsyncd.conf");
+                std::fs::write(
+                    &config,
+                    format!(
+                        "use chroot = no\nuid = {own}\ngid = {own}\naddress = 127.0.0.1\n[to]\npath = {to}\nread only = no\n"
+                    ),
+                )?;
+                let port = port.to_string();
+                let mut serve = Command::new("rsync");
+                serve.args(["--daemon", "--no-detach", &format!("--port={port}")]);
+                serve.arg(format!("--config={}", config.display()));
+                let _server = Server::start_at(&mut serve, &port)?;
+                let mut take = Command::new("rsync");
+                take.args(["-a", &inside, &format!("rsync://127.0.0.1:{port}/to/")]);
+                synced(way, take)
+            }
+            Self::RsyncSsh | Self::Scp => {
+                let ssh = Ssh::start(way.scratch, port)?;
+                let here = format!("127.0.0.1:{to}");
+                let take = if self == Self::Scp {
+                    let mut scp = Command::new("scp");
+                    scp.args(["-q", "-r", "-P", &ssh.port]).args(&ssh.options).args([&inside, &here]);
+                    scp
+                } else {
+                    let shell = format!("ssh -p {} {}", ssh.port, ssh.options.join(" "));
+                    let mut rsync = Command::new("rsync");
+                    rsync.args(["-a", "-e", &shell, &inside, &here]);
+                    rsync
+                };
+                synced(way, take)
+            }
+            Self::RcloneSftp => {
+                let port = port.to_string();
+                let mut serve = rclone(way);
+                serve.args(["serve", "sftp", &to.to_string(), "--addr", &format!("127.0.0.1:{port}")]);
+                let _server = Server::start_at(serve.args(["--user", "bench", "--pass", "bench"]), &port)?;
+                let obscured = rclone(way).args(["obscure", "bench"]).output()?;
+                let obscured = String::from_utf8(obscured.stdout)?;
+                let mut take = rclone(way);
+                take.args(["copy", "--sftp-host", "127.0.0.1", "--sftp-port", &port, "--sftp-user", "bench"]);
+                take.args(["--sftp-pass", obscured.trim(), &from.to_string(), ":sftp:"]);
+                synced(way, take)
+            }
+            Self::RcloneHttp => {
+                let port = port.to_string();
+                let mut serve = rclone(way);
+                serve.args(["serve", "webdav", &from.to_string(), "--addr", &format!("127.0.0.1:{port}")]);
+                let _server = Server::start_at(&mut serve, &port)?;
+                let mut take = rclone(way);
+                take.args(["copy", "--multi-thread-streams", "4"]);
+                take.args(["--webdav-url", &format!("http://127.0.0.1:{port}"), ":webdav:", &to.to_string()]);
+                synced(way, take)
+            }
+            Self::Cp => {
+                let mut take = Command::new("cp");
+                take.args(["-r", &inside, &to.to_string()]);
+                synced(way, take)
+            }
+        }
+    }
+}
+
+fn posthouse(way: &Way, program: &Path) -> anyhow::Result<Run> {
+    let provider = format!("[[resource]]\nid = \"data\"\nfolder = \"{}\"\n", way.from.display());
+    let consumer = format!(
+        "[[job]]\nname = \"data\"\nresource = \"provider.bench.example/data\"\ninto = {{ folder = \"{}\" }}\nmode = \"full\"\nwrite = \"upsert\"\nschedule = \"manual\"\n",
+        way.to.display()
+    );
+    let site = Site::start(program, &provider, &consumer, &["data"])?;
+    let pids = site.pids();
+    let mut end = serde_json::Value::Null;
+    let mut run = measured(None, &pids, || {
+        end = site.take("data")?;
+        Ok(())
+    })?;
+    ensure!(end["state"] == "settled", "{end}");
+    if let [_, provider, consumer] = pids[..] {
+        run.provider_peak_rss_bytes = peak_rss(provider);
+        run.consumer_peak_rss_bytes = peak_rss(consumer);
+        run.peak_rss_bytes = run.provider_peak_rss_bytes.max(run.consumer_peak_rss_bytes).unwrap_or(run.peak_rss_bytes);
+    }
+    Ok(run)
+}
+
+/// A peer that leaves its files to the kernel: the time ends when they are on the disk. The sync is a process of its
+/// own, so that its CPU is counted.
+fn synced(way: &Way, take: Command) -> anyhow::Result<Run> {
+    measured(None, &[], || {
+        done(take)?;
+        let mut sync = Command::new("sync");
+        sync.arg("-f").arg(way.to);
+        done(sync)
+    })
+}
+
+fn done(mut command: Command) -> anyhow::Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{name} does not start"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    bail!("{name}: {}: {}", output.status, said.lines().last().unwrap_or_default());
+}
+
+/// A server that does not outlive the run.
+struct Server(Child);
+
+impl Server {
+    fn start(mut command: Command) -> anyhow::Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Self(quiet.spawn().with_context(|| format!("{name} does not start"))?))
+    }
+
+    /// The same, once it listens.
+    fn start_at(command: &mut Command, port: &str) -> anyhow::Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = Self(quiet.spawn().with_context(|| format!("{name} does not start"))?);
+        let port: u16 = port.parse()?;
+        until(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(), &name)?;
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn until(is_there: impl Fn() -> bool, what: &str) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while !is_there() {
+        ensure!(start.elapsed() < Duration::from_secs(10), "{what} does not come up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// A server for secure shells with keys that are thrown away.
+struct Ssh {
+    port: String,
+    options: Vec<String>,
+    _server: Server,
+}
+
+impl Ssh {
+    fn start(scratch: &Path, port: u16) -> anyhow::Result<Self> {
+        let keys = ["host", "user"].map(|name| scratch.join(name));
+        for key in &keys {
+            let mut make = Command::new("ssh-keygen");
+            make.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key);
+            done(make)?;
+        }
+        let config = scratch.join("sshd.conf");
+        let [host, user] = keys.map(|key| key.display().to_string());
+        std::fs::write(
+            &config,
+            format!(
+                "Port {port}\nListenAddress 127.0.0.1\nHostKey {host}\nAuthorizedKeysFile {user}.pub\nPasswordAuthentication no\nUsePAM no\nStrictModes no\nPidFile none\nPermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
+            ),
+        )?;
+        if rustix::process::geteuid().is_root() {
+            // Where it separates its privileges.
+            std::fs::create_dir_all("/run/sshd")?;
+        }
+        let mut serve = Command::new(SSHD);
+        serve.args(["-D", "-f"]).arg(&config);
+        let port = port.to_string();
+        let server = Server::start_at(&mut serve, &port)?;
+        let words = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes", "LogLevel=ERROR"];
+        let mut options: Vec<String> = words.iter().flat_map(|word| ["-o".to_owned(), (*word).to_owned()]).collect();
+        options.extend(["-i".to_owned(), user]);
+        Ok(Self { port, options, _server: server })
+    }
+}
+
+/// It leaves nothing outside the scratch folder.
+fn rclone(way: &Way) -> Command {
+    let mut command = Command::new("rclone");
+    command.args(["--config", "/dev/null", "--cache-dir"]).arg(way.scratch.join("cache"));
+    command
+}
+
+/// The program beside this one.
+fn bare() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    // A test's own program lies one folder deeper.
+    let folder = own.parent().context("a program has a folder")?;
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    Ok(folder.join("quinn-stream"))
+}
+
+fn quinn_version() -> Option<String> {
+    let (_, rest) = include_str!("../../../Cargo.lock").split_once("name = \"quinn\"\nversion = \"")?;
+    Some(format!("quinn {}", rest.split_once('"')?.0))
+}
+
+const SSHD: &str = "/usr/sbin/sshd";
