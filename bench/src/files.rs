@@ -41,7 +41,7 @@ pub struct Options<'a> {
 pub fn run(build: impl FnOnce() -> anyhow::Result<PathBuf>, options: &Options) -> anyhow::Result<Suite> {
     let plans = chosen(PLANS, options.cases, "files", "case", |plan| plan.name.to_owned())?;
     let subjects = chosen(SUBJECTS, options.subjects, "files", "subject", |subject| subject.name().to_owned())?;
-    let program = if subjects.contains(&&Subject::Posthouse) { Some(build()?) } else { None };
+    let program = if subjects.iter().any(|subject| subject.is_own()) { Some(build()?) } else { None };
     let mut suite = Suite { base: Some("quinn"), ..Suite::new("files", machine()) };
     let mut present = Vec::new();
     for subject in subjects {

@@ -39,6 +39,7 @@ pub fn measured(
         // Resets the peak so that each run has its own; where the kernel refuses, the peak is the process's.
         let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
     }
+    quiet_backends(server);
     let before = Ticks::now(server)?;
     let (seconds, sampled) = std::thread::scope(|scope| {
         let (running, ended) = channel::<()>();
@@ -200,6 +201,21 @@ fn await_backends(server: Option<u32>, before: usize) {
         && Processes::now().is_ok_and(|processes| processes.family(pid).len() > before)
     {
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A backend of whoever came before has ended too: one that still was there would be missed as one of the run's.
+fn quiet_backends(server: Option<u32>) {
+    let Some(server) = server else { return };
+    let count = || Processes::now().map_or(0, |processes| processes.family(server).len());
+    let start = Instant::now();
+    let (mut least, mut since) = (count(), Instant::now());
+    while start.elapsed() < SETTLE && since.elapsed() < SETTLE / 4 {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = count();
+        if now < least {
+            (least, since) = (now, Instant::now());
+        }
     }
 }
 

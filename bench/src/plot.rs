@@ -48,7 +48,7 @@ fn group(body: &mut String, suite: &Suite, name: &str, cases: &[&Case], top: f64
         let middle = y + ROW / 2.0;
         text(body, time_left - 8.0, middle + 4.0, "end", "#000", &case.subject);
         let seconds = case.median(|run| run.seconds);
-        let colour = if case.subject == "posthouse" { OURS } else { THEIRS };
+        let colour = if case.subject.starts_with("posthouse") { OURS } else { THEIRS };
         bar(body, time_left, y, seconds / longest * TIME, colour);
         for run in &case.runs {
             let x = time_left + run.seconds / longest * TIME;
@@ -105,7 +105,7 @@ fn by_size(body: &mut String, suite: &Suite, family: &str, cases: &[&Case], top:
     for subject in subjects {
         let mut own: Vec<&Case> = cases.iter().copied().filter(|case| case.subject == subject).collect();
         own.sort_by_key(|case| case.rows);
-        let colour = if subject == "posthouse" { OURS } else { THEIRS };
+        let colour = if subject.starts_with("posthouse") { OURS } else { THEIRS };
         let mut line = String::new();
         for case in &own {
             let (x, middle) = (x(case.rows.unwrap_or(1)), y(per_million(case, case.median(|run| run.seconds))));

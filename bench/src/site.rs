@@ -21,6 +21,14 @@ pub struct Places<'a> {
     pub centre: Place<'a>,
     pub provider: Place<'a>,
     pub consumer: Place<'a>,
+    /// The nodes' `transport`.
+    pub transport: &'a str,
+}
+
+impl Places<'_> {
+    pub fn loopback(transport: &str) -> Places<'_> {
+        Places { centre: LOOPBACK, provider: LOOPBACK, consumer: LOOPBACK, transport }
+    }
 }
 
 const LOOPBACK: Place = Place { address: "127.0.0.1", namespace: None };
@@ -44,8 +52,7 @@ pub struct Site {
 impl Site {
     /// `provider` and `consumer` are the configuration after `[node]` and `[coordinator]`; `{dir}` is the site's folder.
     pub fn start(program: &Path, provider: &str, consumer: &str, grants: &[&str]) -> anyhow::Result<Self> {
-        let places = Places { centre: LOOPBACK, provider: LOOPBACK, consumer: LOOPBACK };
-        Self::start_at(&places, program, provider, consumer, grants)
+        Self::start_at(&Places::loopback("auto"), program, provider, consumer, grants)
     }
 
     /// The same, each where it shall be.
@@ -84,8 +91,9 @@ impl Site {
             std::fs::write(
                 &config,
                 format!(
-                    "[node]\nname = \"{node}\"\ndata_dir = \"{}\"\nlisten = \"{own}:{port}\"\nadvertise = \"{own}:{port}\"\n\n[coordinator]\naddress = \"{}:{centre}\"\n\n{rest}\n",
+                    "[node]\nname = \"{node}\"\ndata_dir = \"{}\"\nlisten = \"{own}:{port}\"\nadvertise = \"{own}:{port}\"\ntransport = \"{}\"\n\n[coordinator]\naddress = \"{}:{centre}\"\n\n{rest}\n",
                     site.path(name),
+                    places.transport,
                     places.centre.address,
                     own = place.address,
                 ),

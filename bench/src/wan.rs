@@ -38,23 +38,34 @@ const PLANS: &[Plan] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subject {
     Posthouse,
+    PosthouseQuic,
+    PosthouseTcp,
     TcpBbr,
     TcpCubic,
 }
 
-const SUBJECTS: &[Subject] = &[Subject::Posthouse, Subject::TcpBbr, Subject::TcpCubic];
+const SUBJECTS: &[Subject] =
+    &[Subject::Posthouse, Subject::PosthouseQuic, Subject::PosthouseTcp, Subject::TcpBbr, Subject::TcpCubic];
 
 impl Subject {
     fn name(self) -> &'static str {
         match self {
             Self::Posthouse => "posthouse",
+            Self::PosthouseQuic => "posthouse-quic",
+            Self::PosthouseTcp => "posthouse-tcp",
             Self::TcpBbr => "tcp-bbr",
             Self::TcpCubic => "tcp-cubic",
         }
     }
+    /// Whether it is this project's.
+    fn is_own(self) -> bool {
+        matches!(self, Self::Posthouse | Self::PosthouseQuic | Self::PosthouseTcp)
+    }
     fn note(self) -> &'static str {
         match self {
             Self::Posthouse => "from the command to the receipt, verified and synced; defaults",
+            Self::PosthouseQuic => "as posthouse, which chooses; here with `transport = \"quic\"`",
+            Self::PosthouseTcp => "as posthouse, which chooses; here with `transport = \"tcp\"`",
             Self::TcpBbr | Self::TcpCubic => {
                 "iperf3, one flow, buffers raised to 64 MB, time and CPU for as many bytes; from memory to nowhere"
             }
@@ -62,7 +73,9 @@ impl Subject {
     }
     fn version(self, program: Option<&Path>) -> anyhow::Result<String> {
         let mut command = match self {
-            Self::Posthouse => Command::new(program.context("posthouse was not built")?),
+            Self::Posthouse | Self::PosthouseQuic | Self::PosthouseTcp => {
+                Command::new(program.context("posthouse was not built")?)
+            }
             Self::TcpBbr | Self::TcpCubic => Command::new("iperf3"),
         };
         let output = command.arg("--version").stdin(Stdio::null()).output().context("iperf3 is not installed")?;
@@ -88,7 +101,7 @@ pub fn run(
 ) -> anyhow::Result<Suite> {
     let plans = chosen(PLANS, cases, "wan", "case", |plan| plan.name.to_owned())?;
     let subjects = chosen(SUBJECTS, subjects, "wan", "subject", |subject| subject.name().to_owned())?;
-    let program = if subjects.contains(&&Subject::Posthouse) { Some(build()?) } else { None };
+    let program = if subjects.iter().any(|subject| subject.is_own()) { Some(build()?) } else { None };
     let setting = format!(
         "a line of {:.0} Mbit/s, {} ms there and back, a queue of {} ms that drops its tail; at 1,500 bytes a packet some 96 % of it can be user bytes",
         RATE / 1e6,
@@ -120,16 +133,18 @@ fn case(
     noise(&data.path().join("data.bin"), plan.bytes)?;
     let mut results: Vec<Results> = subjects.iter().map(|_| Results::default()).collect();
     let mut turns: Vec<usize> = (0..subjects.len()).collect();
-    turns.retain(|turn| !plan.beside || subjects[*turn].0 == Subject::Posthouse);
-    // What the flow beside kept.
-    let mut kept = Vec::new();
+    turns.retain(|turn| !plan.beside || subjects[*turn].0.is_own());
+    // What the flow beside each of them kept.
+    let mut kept: Vec<Vec<f64>> = subjects.iter().map(|_| Vec::new()).collect();
     for round in 1..=runs {
         for turn in &turns {
             let (name, subject) = (subjects[*turn].0.name(), subjects[*turn].0);
             let line = Line { bits_per_second: RATE, delay: DELAY, queue: QUEUE, loss: plan.loss };
             let relay = Relay::start(line, round.into())?;
             let carried = match subject {
-                Subject::Posthouse => posthouse(plan, program, data.path(), &relay, &mut kept),
+                Subject::Posthouse => posthouse(plan, program, data.path(), &relay, "auto", &mut kept[*turn]),
+                Subject::PosthouseQuic => posthouse(plan, program, data.path(), &relay, "quic", &mut kept[*turn]),
+                Subject::PosthouseTcp => posthouse(plan, program, data.path(), &relay, "tcp", &mut kept[*turn]),
                 Subject::TcpBbr => tcp(plan, "bbr", &relay),
                 Subject::TcpCubic => tcp(plan, "cubic", &relay),
             };
@@ -162,7 +177,7 @@ fn case(
             turns.rotate_left(1);
         }
     }
-    for ((subject, version), result) in subjects.iter().zip(results) {
+    for (((subject, version), result), kept) in subjects.iter().zip(results).zip(kept) {
         if result.runs.is_empty() {
             continue;
         }
@@ -194,10 +209,11 @@ fn posthouse(
     program: Option<&Path>,
     data: &Path,
     relay: &Relay,
+    transport: &str,
     kept: &mut Vec<f64>,
 ) -> anyhow::Result<Run> {
     let (left, right) = (relay.left.place(), relay.right.place());
-    let places = Places { centre: right, provider: left, consumer: right };
+    let places = Places { centre: right, provider: left, consumer: right, transport };
     let provider = format!("[[resource]]\nid = \"data\"\nfolder = \"{}\"\n", data.display());
     let consumer = "[[job]]\nname = \"data\"\nresource = \"provider.bench.example/data\"\ninto = { folder = \"{dir}/inbox\" }\nmode = \"full\"\nwrite = \"upsert\"\nschedule = \"manual\"\n";
     let site = Site::start_at(&places, program.context("posthouse was not built")?, &provider, consumer, &["data"])?;

@@ -1,7 +1,7 @@
 //! Memory of chunks, used again: a fresh buffer of a chunk's size comes from the system page by page, each of them
 //! zeroed first, which costs as much as hashing what is then put there.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use posthouse_protocol::limits;
 use std::sync::{Mutex, PoisonError};
 
@@ -27,17 +27,22 @@ impl Buffers {
         Self { lent: Mutex::default(), most }
     }
 
-    /// An empty buffer with room for so many bytes.
+    /// An empty buffer with room for so many bytes; a large one begins where a disk's block may.
     pub fn take(&self, bytes: usize) -> BytesMut {
         if bytes < LEAST_BYTES {
             return BytesMut::with_capacity(bytes);
         }
+        let room = bytes + ALIGN_BYTES;
         let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = lent.iter_mut().position(|buffer| buffer.try_reclaim(bytes));
-        match free {
+        let free = lent.iter_mut().position(|buffer| buffer.try_reclaim(room));
+        let mut buffer = match free {
             Some(place) => lent.swap_remove(place),
-            None => BytesMut::with_capacity(bytes.max(limits::CHUNK_BYTES as usize)),
-        }
+            None => BytesMut::with_capacity(room.max(limits::CHUNK_BYTES as usize + ALIGN_BYTES)),
+        };
+        let gap = buffer.as_ptr().align_offset(ALIGN_BYTES).min(ALIGN_BYTES);
+        buffer.resize(gap, 0);
+        buffer.advance(gap);
+        buffer
     }
 
     /// What was put into a buffer; its memory comes back when that is dropped.
@@ -55,6 +60,8 @@ impl Buffers {
 
 /// Smaller ones come from memory that the process holds anyway.
 const LEAST_BYTES: usize = 64 << 10;
+/// Of a disk, and of a page of memory.
+const ALIGN_BYTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -66,6 +73,7 @@ mod tests {
         let fill = |byte: u8, bytes: usize| {
             let mut buffer = buffers.take(bytes);
             assert!(buffer.is_empty() && buffer.capacity() >= bytes);
+            assert!(bytes < LEAST_BYTES || buffer.as_ptr().align_offset(ALIGN_BYTES) == 0);
             buffer.resize(bytes, byte);
             buffers.filled(buffer)
         };

@@ -1,11 +1,12 @@
 //! Connections to other nodes: at most four per pair, dialled at the addresses of the policy, or opened by
 //! the peer, or by the peer because the centre asked it to. Whoever dialled, channels are opened both ways.
-//! On simultaneous dials the connection that the smaller name dialled is kept.
+//! On simultaneous dials the connection that the smaller name dialled is kept. A line over which nothing comes is
+//! replaced by one over the other transport, which is then favoured for a while.
 //! What is said on a connection is elsewhere; every new one is handed to the daemon, which serves it.
 
 use crate::authority::Authority;
 use posthouse_platform::World;
-use posthouse_platform::endpoint::{Connection, Dial, DialTrust, Endpoint, Remote, TransportChoice};
+use posthouse_platform::endpoint::{Connection, Dial, DialTrust, Endpoint, Remote, Transport, TransportChoice};
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::limits;
 use posthouse_protocol::problem::{Code, Problem};
@@ -28,6 +29,8 @@ pub struct Pool {
     choice: TransportChoice,
     centre: Arc<dyn AskDial>,
     open: Mutex<BTreeMap<NodeId, Vec<Arc<dyn Connection>>>>,
+    /// Transports over which a peer was reached when the other fell silent, until when (monotonic).
+    favoured: Mutex<BTreeMap<NodeId, (Transport, Duration)>>,
     /// One dial per peer at a time; the others wait for its outcome.
     dialling: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<()>>>>,
     /// Rises with every connection added.
@@ -60,6 +63,7 @@ impl Pool {
             choice,
             centre,
             open: Mutex::default(),
+            favoured: Mutex::default(),
             dialling: Mutex::default(),
             arrivals: watch::Sender::new(0),
             serve,
@@ -119,6 +123,59 @@ impl Pool {
         Err(Problem::new(Code::PeerUnreachable).with("peer", peer).cause(causes.join("; ")))
     }
 
+    /// Puts a line over TCP in the place of one over QUIC over which nothing more comes, which is then closed, for
+    /// whoever else used it. `received` is what had come over it; where more has come meanwhile it stays, and the answer
+    /// is no.
+    pub async fn replace(&self, peer: &NodeId, silent: &Arc<dyn Connection>, received: u64) -> Result<bool, Problem> {
+        let unreachable = || Problem::new(Code::PeerUnreachable).with("peer", peer);
+        if self.choice != TransportChoice::Auto {
+            return Err(unreachable().cause("`transport` allows no other"));
+        }
+        let gate = self.locked(&self.dialling).entry(peer.clone()).or_default().clone();
+        let _alone = gate.lock().await;
+        if silent.is_closed() {
+            // Somebody else has replaced it.
+            return Ok(true);
+        }
+        let mut last = unreachable().cause("it has no address to dial");
+        for (_, address) in self.authority.peer(peer)?.addresses {
+            let choice = TransportChoice::Tcp;
+            let dial = Dial { peer, address: &address, choice, trust: DialTrust::Certified };
+            let connection = match self.endpoint.dial(dial).await {
+                Ok(connection) => connection,
+                Err(problem) => {
+                    last = problem;
+                    continue;
+                }
+            };
+            if silent.bytes_received() != Some(received) {
+                connection.close(0, "the other line is alive");
+                return Ok(false);
+            }
+            tracing::info!(%peer, address, "Nothing comes over QUIC any more; TCP takes its place");
+            self.favour(peer, Transport::Tcp);
+            silent.close(Code::PeerUnreachable.number(), "nothing comes over it");
+            if !self.add(peer, connection.clone()) {
+                connection.close(Code::Busy.number(), "this pair holds its connections already");
+            }
+            return Ok(true);
+        }
+        Err(last)
+    }
+
+    /// Reaches a peer over this transport for a while, where it can.
+    pub fn favour(&self, peer: &NodeId, transport: Transport) {
+        let until = self.world.clock.monotonic() + FAVOURED;
+        self.locked(&self.favoured).insert(peer.clone(), (transport, until));
+    }
+
+    fn favoured(&self, peer: &NodeId) -> Option<Transport> {
+        let now = self.world.clock.monotonic();
+        let mut favoured = self.locked(&self.favoured);
+        favoured.retain(|_, (_, until)| *until > now);
+        favoured.get(peer).map(|(transport, _)| *transport)
+    }
+
     /// Dials a peer at the addresses that the centre names, because the peer asked for it.
     pub async fn dial_back(&self, peer: &NodeId, addresses: &[String]) -> Result<(), Problem> {
         self.authority.peer(peer)?;
@@ -152,13 +209,17 @@ impl Pool {
         }
     }
 
-    /// An open connection to `peer`, if there is one: that of the smaller name's dial before others.
+    /// An open connection to `peer`, if there is one: over the transport that is favoured, and that of the smaller
+    /// name's dial, before others.
     pub fn existing(&self, peer: &NodeId) -> Option<Arc<dyn Connection>> {
+        let (favoured, ours_first) = (self.favoured(peer), self.name < *peer);
+        let rank = |connection: &&Arc<dyn Connection>| {
+            (favoured == Some(connection.transport()), connection.dialled() == ours_first)
+        };
         let mut open = self.locked(&self.open);
         let list = open.get_mut(peer)?;
         list.retain(|connection| !connection.is_closed());
-        let ours_first = self.name < *peer;
-        list.iter().max_by_key(|connection| connection.dialled() == ours_first).cloned()
+        list.iter().max_by_key(rank).cloned()
     }
 
     /// Closes what is open to peers that the policy no longer knows, or to all where this node is barred.
@@ -195,14 +256,24 @@ impl Pool {
     }
 
     async fn dial(&self, peer: &NodeId, address: &str) -> Result<Arc<dyn Connection>, Problem> {
-        let dial = Dial { peer, address, choice: self.choice, trust: DialTrust::Certified };
         let started = self.world.clock.monotonic();
-        let connection = self.endpoint.dial(dial).await?;
+        let dial = |choice| self.endpoint.dial(Dial { peer, address, choice, trust: DialTrust::Certified });
+        let favoured = self.favoured(peer).filter(|_| self.choice == TransportChoice::Auto);
+        let connection = match favoured {
+            None => dial(self.choice).await?,
+            Some(transport) => match dial(transport.into()).await {
+                // What made it the better one may have passed.
+                Err(problem) if problem.code == Code::PeerUnreachable => dial(self.choice).await?,
+                dialled => dialled?,
+            },
+        };
         let took_ms =
             u64::try_from(self.world.clock.monotonic().saturating_sub(started).as_millis()).unwrap_or(u64::MAX);
         // The peer dialled meanwhile and has the smaller name: its connection is the one both keep.
         if *peer < self.name
             && let Some(theirs) = self.existing(peer)
+            // Within a site a dial over QUIC gives way to one over TCP by itself.
+            && theirs.transport() == connection.transport()
         {
             connection.close(0, "the other dial is kept");
             return Ok(theirs);
@@ -236,5 +307,7 @@ fn reason(problem: &Problem) -> String {
     if problem.cause.is_empty() { problem.to_string() } else { problem.cause.clone() }
 }
 
+/// Lines are raced again after so long.
+const FAVOURED: Duration = Duration::from_secs(600);
 /// How long a peer that was asked to dial may take.
 const ASKED_WAIT: Duration = Duration::from_secs(10);

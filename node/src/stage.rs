@@ -169,7 +169,7 @@ impl Stage {
             return Ok(part.clone());
         }
         let part = Arc::new(match &self.place {
-            Place::Folder(folder) => OpenPart::Folder(folder.part(&entry.name, resume)?),
+            Place::Folder(folder) => OpenPart::Folder(folder.part(&entry.name, resume)?.sized(entry.size)?),
             Place::Table(table) => OpenPart::Split(table.part(entry, resume)?),
         });
         parts.insert(entry.index, part.clone());

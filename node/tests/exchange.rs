@@ -13,6 +13,8 @@ mod planning;
 #[path = "exchange/quarantine.rs"]
 mod quarantine;
 mod support;
+#[path = "exchange/switching.rs"]
+mod switching;
 #[path = "exchange/window.rs"]
 mod window;
 
@@ -24,6 +26,7 @@ use posthouse_platform::World;
 use posthouse_platform::disk::{Fault, FaultyDisk};
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::job::State;
+use posthouse_protocol::limits;
 use posthouse_protocol::problem::Code;
 use posthouse_protocol::reconciliation::Party;
 use posthouse_protocol::statement::{Body, Outcome};

@@ -30,7 +30,7 @@ pub enum Transport {
     Tcp,
 }
 
-/// What to try when dialling: `auto` races QUIC and TCP with a head start for QUIC.
+/// What to try when dialling: `auto` races QUIC and TCP with a head start for QUIC, and takes TCP within a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportChoice {
@@ -38,6 +38,15 @@ pub enum TransportChoice {
     Auto,
     Quic,
     Tcp,
+}
+
+impl From<Transport> for TransportChoice {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Quic => Self::Quic,
+            Transport::Tcp => Self::Tcp,
+        }
+    }
 }
 
 /// Who is at the other end.
@@ -98,6 +107,9 @@ pub trait Connection: Send + Sync {
     fn remote_address(&self) -> String;
     /// Round-trip estimate in milliseconds, where known.
     fn rtt_ms(&self) -> Option<f64>;
+    /// Bytes that have come over it, down to the last acknowledgement. None where the system keeps that to itself, as
+    /// it does of TCP.
+    fn bytes_received(&self) -> Option<u64>;
 }
 
 pub struct Listen {

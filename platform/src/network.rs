@@ -116,6 +116,9 @@ fn tune(stream: &tokio::net::TcpStream) {
     let _ = sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES);
     let idle_ms = u32::try_from(posthouse_protocol::limits::IDLE_MS).unwrap_or(u32::MAX);
     let _ = sockopt::set_tcp_user_timeout(stream, idle_ms);
+    // What a long line loses by the way is no congestion. The system may have it, and may allow it
+    // (net.ipv4.tcp_allowed_congestion_control).
+    let _ = sockopt::set_tcp_congestion(stream, "bbr");
 }
 
 /// Runs `future` unless `limit` passes first, which reads as a time-out of the line.

@@ -281,6 +281,9 @@ impl Connection for QuicConnection {
     fn rtt_ms(&self) -> Option<f64> {
         Some(self.inner.rtt().as_secs_f64() * 1000.0)
     }
+    fn bytes_received(&self) -> Option<u64> {
+        Some(self.inner.stats().udp_rx.bytes)
+    }
 }
 
 fn closed(peer: &str, close: &quinn::ApplicationClose) -> Problem {

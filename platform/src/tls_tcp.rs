@@ -9,7 +9,7 @@
 mod channel;
 mod control;
 
-use self::channel::{Tls, channel};
+use self::channel::{Tls, buffered, channel};
 use self::control::{Word, run};
 use crate::endpoint::shared::{
     CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, Incoming, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES, called, closed_with,
@@ -62,20 +62,22 @@ impl Tcp {
         let join = matches!(dial.trust, DialTrust::Join { .. });
         let to = To { peer: dial.peer.clone(), name: dial.address.to_owned(), address, trust: dial.trust.clone() };
         let greeted = async {
-            let (mut stream, judge, certificate_sha256) = to.connect(&self.shared).await?;
+            let Connected { mut stream, judge, certificate_sha256, took } = to.connect(&self.shared).await?;
             let failed = |e: io::Error| to.explain(&self.shared, &judge, e);
             stream.write_all(&[CONTROL]).await.map_err(failed)?;
             stream.flush().await.map_err(failed)?;
             let mut welcome = [0; WELCOME_BYTES];
             stream.read_exact(&mut welcome).await.map_err(failed)?;
             let token = self.shared.welcomed(&to.peer, &welcome)?;
-            Ok::<_, Problem>((stream, certificate_sha256, token))
+            Ok::<_, Problem>((stream, certificate_sha256, token, took))
         };
         let late = || unreachable(dial.peer, dial.address).cause(format!("no answer from TCP {address} in time"));
-        let (stream, certificate_sha256, token) =
+        let (stream, certificate_sha256, token, took) =
             tokio::time::timeout(HANDSHAKE, greeted).await.map_err(|_| late())??;
         let remote = Remote::Certified { node: dial.peer.clone(), certificate_sha256 };
-        Ok(TcpConnection::start(self.shared.clone(), stream, remote, Some(to), join, address, token))
+        let connection = TcpConnection::start(self.shared.clone(), stream, remote, Some(to), join, address, token);
+        connection.note_round_trip(took);
+        Ok(connection)
     }
 }
 
@@ -87,19 +89,31 @@ struct To {
     trust: DialTrust,
 }
 
+/// A TLS connection that was dialled.
+struct Connected {
+    stream: Tls,
+    judge: Arc<Judge>,
+    /// Of the certificate at its other end.
+    certificate_sha256: [u8; 32],
+    /// How long the system's part of it took, which is a round trip.
+    took: Duration,
+}
+
 impl To {
-    /// A TLS connection and the SHA-256 of the certificate at its other end.
-    async fn connect(&self, shared: &Shared) -> Result<(Tls, Arc<Judge>, [u8; 32]), Problem> {
+    async fn connect(&self, shared: &Shared) -> Result<Connected, Problem> {
         let (tls, judge) = shared.dial_tls(&self.peer, &self.trust)?;
+        let began = shared.world.clock.monotonic();
         let line = within(HANDSHAKE, shared.world.network.dial_tcp(self.address))
             .await
             .map_err(|e| unreachable(&self.peer, &self.name).cause(format!("TCP {}: {e}", self.address)))?;
+        let took = shared.world.clock.monotonic().saturating_sub(began);
         let name = ServerName::try_from(self.peer.as_str().to_owned())
             .map_err(|e| unreachable(&self.peer, &self.name).cause(e))?;
-        let stream = TlsConnector::from(tls).connect(name, line).await.map_err(|e| self.explain(shared, &judge, e))?;
+        let stream = TlsConnector::from(tls).connect(name, buffered(line)).await;
+        let stream = stream.map_err(|e| self.explain(shared, &judge, e))?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let certificate_sha256 = leaf.map(|leaf| posthouse_protocol::codec::sha256(leaf)).unwrap_or_default();
-        Ok((Tls::Client(stream), judge, certificate_sha256))
+        Ok(Connected { stream: Tls::Client(stream), judge, certificate_sha256, took })
     }
 
     fn explain(&self, shared: &Shared, judge: &Judge, error: io::Error) -> Problem {
@@ -166,7 +180,7 @@ impl Acceptor {
             Err(problem) => return self.shared.refused(&from, None, &problem),
         };
         let refused = |error: io::Error| self.shared.refused(&from, Some(&judge), &error);
-        let mut stream = match TlsAcceptor::from(tls).accept(line).await {
+        let mut stream = match TlsAcceptor::from(tls).accept(buffered(line)).await {
             Ok(stream) => Tls::Server(stream),
             Err(error) => return refused(error),
         };
@@ -352,6 +366,11 @@ impl TcpConnection {
         connection
     }
 
+    fn note_round_trip(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.rtt_us.store(us.max(1), Ordering::Relaxed);
+    }
+
     /// Makes a channel of a stream. Its place is free again when both its halves are gone; until then it
     /// keeps the connection.
     fn channel(&self, stream: Tls, permit: OwnedSemaphorePermit) -> Channel {
@@ -367,7 +386,7 @@ impl TcpConnection {
     /// The dialler's part of a channel.
     async fn dial_channel(&self, to: &To, number: u32) -> Result<Tls, Problem> {
         let opened = async {
-            let (mut stream, judge, _) = to.connect(&self.shared).await?;
+            let Connected { mut stream, judge, .. } = to.connect(&self.shared).await?;
             let mut first = Vec::with_capacity(1 + TOKEN_BYTES + 4);
             first.push(CHANNEL);
             first.extend_from_slice(&self.token);
@@ -476,6 +495,9 @@ impl Connection for TcpConnection {
             0 => None,
             us => Some(us as f64 / 1000.0),
         }
+    }
+    fn bytes_received(&self) -> Option<u64> {
+        None
     }
 }
 

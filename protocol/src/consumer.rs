@@ -214,6 +214,17 @@ impl Consumer {
         }
     }
 
+    /// Asks the provider for a sign of life, before its silence has become long.
+    pub fn ask(&mut self, now: Timestamp) {
+        if !self.is_done() {
+            self.out.push(Frame::Ping(now.0.unsigned_abs()));
+        }
+    }
+    /// Whether something is still to come before the handover.
+    pub fn is_moving(&self) -> bool {
+        self.stage == Stage::Moving && (self.end.is_none() || !self.open.is_empty())
+    }
+
     pub fn counters(&self) -> Counters {
         self.counters
     }

@@ -2,7 +2,7 @@
 //! peer leaves to the kernel is synced within its time. A subject that is not installed is named as missing.
 
 use crate::measure::{Run, measured, peak_rss};
-use crate::site::{Site, ports};
+use crate::site::{Places, Site, ports};
 use anyhow::{Context, bail, ensure};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
     Posthouse,
+    PosthouseQuic,
+    PosthouseTcp,
     Quinn,
     Iperf3,
     RsyncDaemon,
@@ -24,6 +26,8 @@ pub enum Subject {
 
 pub const SUBJECTS: &[Subject] = &[
     Subject::Posthouse,
+    Subject::PosthouseQuic,
+    Subject::PosthouseTcp,
     Subject::Quinn,
     Subject::Iperf3,
     Subject::RsyncDaemon,
@@ -47,6 +51,8 @@ impl Subject {
     pub fn name(self) -> &'static str {
         match self {
             Self::Posthouse => "posthouse",
+            Self::PosthouseQuic => "posthouse-quic",
+            Self::PosthouseTcp => "posthouse-tcp",
             Self::Quinn => "quinn",
             Self::Iperf3 => "iperf3",
             Self::RsyncDaemon => "rsyncd",
@@ -64,6 +70,8 @@ impl Subject {
             Self::Posthouse => {
                 "from the command to the receipt: encrypted, verified at both ends, synced, renamed; the peak is the larger node's"
             }
+            Self::PosthouseQuic => "as posthouse, which chooses; here with `transport = \"quic\"`",
+            Self::PosthouseTcp => "as posthouse, which chooses; here with `transport = \"tcp\"`",
             Self::Quinn => {
                 "one stream with quinn's defaults, as many bytes from memory to nowhere; encrypted, no files"
             }
@@ -79,6 +87,11 @@ impl Subject {
         }
     }
 
+    /// Whether it is this project's.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Posthouse | Self::PosthouseQuic | Self::PosthouseTcp)
+    }
+
     /// Whether it lands what it carries.
     pub fn lands(self) -> bool {
         !matches!(self, Self::Quinn | Self::Iperf3)
@@ -87,7 +100,9 @@ impl Subject {
     /// Its version, or why it cannot run here.
     pub fn version(self, program: Option<&Path>) -> anyhow::Result<String> {
         let mut command = match self {
-            Self::Posthouse => Command::new(program.context("posthouse was not built")?),
+            Self::Posthouse | Self::PosthouseQuic | Self::PosthouseTcp => {
+                Command::new(program.context("posthouse was not built")?)
+            }
             Self::Quinn => {
                 ensure!(bare()?.is_file(), "{} is not built: cargo build --release -p bench", bare()?.display());
                 return quinn_version().context("the lock file names quinn");
@@ -122,7 +137,9 @@ impl Subject {
         let [port] = ports()?;
         let own = rustix::process::geteuid().as_raw();
         match self {
-            Self::Posthouse => posthouse(way, program.context("posthouse was not built")?),
+            Self::Posthouse => posthouse(way, program, "auto"),
+            Self::PosthouseQuic => posthouse(way, program, "quic"),
+            Self::PosthouseTcp => posthouse(way, program, "tcp"),
             Self::Quinn => {
                 let (address, bytes) = (format!("127.0.0.1:{port}"), way.bytes.to_string());
                 let certificate = way.scratch.join("certificate");
@@ -208,13 +225,14 @@ impl Subject {
     }
 }
 
-fn posthouse(way: &Way, program: &Path) -> anyhow::Result<Run> {
+fn posthouse(way: &Way, program: Option<&Path>, transport: &str) -> anyhow::Result<Run> {
+    let program = program.context("posthouse was not built")?;
     let provider = format!("[[resource]]\nid = \"data\"\nfolder = \"{}\"\n", way.from.display());
     let consumer = format!(
         "[[job]]\nname = \"data\"\nresource = \"provider.bench.example/data\"\ninto = {{ folder = \"{}\" }}\nmode = \"full\"\nwrite = \"upsert\"\nschedule = \"manual\"\n",
         way.to.display()
     );
-    let site = Site::start(program, &provider, &consumer, &["data"])?;
+    let site = Site::start_at(&Places::loopback(transport), program, &provider, &consumer, &["data"])?;
     let pids = site.pids();
     let mut end = serde_json::Value::Null;
     let mut run = measured(None, &pids, || {

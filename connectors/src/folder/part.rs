@@ -8,24 +8,46 @@ use posthouse_platform::disk::Disk;
 use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::Problem;
 use rustix::fd::OwnedFd;
-use rustix::fs::{FallocateFlags, Mode, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{FallocateFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub struct Part {
     file: Arc<File>,
+    /// The same file, past the kernel's memory: of a large one.
+    direct: Option<Direct>,
     path: PathBuf,
     fresh: bool,
     written: Arc<Written>,
 }
 
+/// Writing into the kernel's memory first costs several times the processor's time of writing past it, and pushes out
+/// what others have there.
+struct Direct {
+    file: File,
+    /// The file system takes the flag and not the writes.
+    is_refused: AtomicBool,
+}
+
 impl Part {
     pub(crate) fn new(file: File, path: PathBuf, fresh: bool, written: Arc<Written>) -> Self {
-        Self { file: Arc::new(file), path, fresh, written }
+        Self { file: Arc::new(file), direct: None, path, fresh, written }
+    }
+
+    /// Says how long the file will be: a large one is written past the kernel's memory, where its content lies so in
+    /// this process's that it can be.
+    pub fn sized(mut self, bytes: u64) -> Result<Self, Problem> {
+        self.direct = if bytes < DIRECT_BYTES_MIN { None } else { Direct::open(&self.file) };
+        if self.direct.is_some() && self.fresh {
+            // A write past memory that makes a file longer waits for all others.
+            rustix::fs::ftruncate(&self.file, bytes).map_err(|e| writing(&self.path, e))?;
+        }
+        Ok(self)
     }
 
     /// Whether it starts empty: what was recorded of an earlier one is then void.
@@ -45,11 +67,19 @@ impl Part {
                 at += zeros;
             } else {
                 let data = data_at_start(rest, zeros);
-                self.file.write_all_at(rest.get(..data).unwrap_or(rest), offset + at as u64).map_err(failed)?;
+                self.data(offset + at as u64, rest.get(..data).unwrap_or(rest)).map_err(failed)?;
                 at += data;
             }
         }
         self.written.note(&self.file, &self.path)
+    }
+
+    fn data(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        let directly = match &self.direct {
+            Some(direct) => direct.write(offset, bytes)?,
+            None => 0,
+        };
+        self.file.write_all_at(bytes.get(directly..).unwrap_or_default(), offset + directly as u64)
     }
 
     /// To check again what an earlier process wrote. Fills `out` unless the file ends before.
@@ -83,6 +113,34 @@ impl Part {
             Ok(()) => Ok(()),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.file.write_all_at(&vec![0; bytes], offset),
             Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl Direct {
+    /// None where the file system or the kernel has no such thing.
+    fn open(file: &File) -> Option<Self> {
+        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        let file = rustix::fs::open(own, flags, Mode::empty()).ok()?;
+        Some(Self { file: file.into(), is_refused: AtomicBool::new(false) })
+    }
+
+    /// Writes as much from the beginning as can be written so; how much that was.
+    fn write(&self, offset: u64, bytes: &[u8]) -> std::io::Result<usize> {
+        let block = BLOCK_BYTES as u64;
+        let lies_well = bytes.as_ptr().align_offset(BLOCK_BYTES) == 0 && offset.is_multiple_of(block);
+        if !lies_well || self.is_refused.load(Ordering::Relaxed) {
+            return Ok(0);
+        }
+        let whole = bytes.len() - bytes.len() % BLOCK_BYTES;
+        match self.file.write_all_at(bytes.get(..whole).unwrap_or_default(), offset) {
+            Ok(()) => Ok(whole),
+            Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                self.is_refused.store(true, Ordering::Relaxed);
+                Ok(0)
+            }
+            Err(e) => Err(e),
         }
     }
 }
@@ -183,6 +241,7 @@ fn is_zero(block: &[u8]) -> bool {
 }
 
 const BLOCK_BYTES: usize = 4096;
+const DIRECT_BYTES_MIN: u64 = 64 << 20;
 const HOLE_BYTES_MIN: usize = 64 << 10;
 const FILES_MAX: usize = 256;
 /// From so many files or folders on, one sync of the file system is quicker than one each.
@@ -212,6 +271,53 @@ mod tests {
         assert_eq!(at, bytes.len());
         assert_eq!(seen, [true, false, true, false]);
     }
+
+    #[test]
+    fn a_large_file_has_every_byte_and_hole_whatever_lies_where_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let handle = rustix::fs::open(folder.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let disk = Arc::new(posthouse_platform::disk::RealDisk);
+        let written = Arc::new(Written::new(disk, handle, folder.path().to_owned()));
+        let path = folder.path().join("part");
+        let open = |fresh: bool| {
+            let mut options = File::options();
+            let file = options.read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+            Part::new(file, path.clone(), fresh, written.clone()).sized(BYTES as u64).unwrap()
+        };
+        // Two blocks of zeros, too few for a hole, and a hole.
+        let mut content: Vec<u8> = (0..BYTES).map(|index| (index % 251) as u8 + 1).collect();
+        content[5 << 20..(5 << 20) + 8192].fill(0);
+        content[7 << 20..9 << 20].fill(0);
+        let mut room = vec![0; (1 << 20) + 2 * BLOCK_BYTES];
+        for (fresh, mark) in [(true, 0), (false, 1)] {
+            content[100] = mark;
+            let part = open(fresh);
+            // From the last to the first, each at another place of memory.
+            for (number, chunk) in content.chunks(1 << 20).enumerate().rev() {
+                let start = room.as_ptr().align_offset(BLOCK_BYTES) + if number % 3 == 0 { 16 } else { 0 };
+                room[start..start + chunk.len()].copy_from_slice(chunk);
+                part.write_at((number as u64) << 20, &room[start..start + chunk.len()]).unwrap();
+            }
+            written.sync().unwrap();
+            if let Some(direct) = &part.direct {
+                // A file system that cannot do it has said so.
+                let block = vec![7; 3 * BLOCK_BYTES];
+                let start = block.as_ptr().align_offset(BLOCK_BYTES);
+                let (lies_well, lies_ill) = (&block[start..], &block[start + 1..]);
+                let done = if direct.is_refused.load(Ordering::Relaxed) { 0 } else { 2 * BLOCK_BYTES };
+                assert_eq!(direct.write(0, &lies_well[..2 * BLOCK_BYTES]).unwrap(), done);
+                assert_eq!(direct.write(0, &lies_ill[..BLOCK_BYTES]).unwrap(), 0);
+                assert_eq!(direct.write(1, &lies_well[..BLOCK_BYTES]).unwrap(), 0);
+                part.write_at(0, &content[..2 * BLOCK_BYTES]).unwrap();
+            }
+            assert!(std::fs::read(&path).unwrap() == content);
+            use std::os::unix::fs::MetadataExt;
+            let held = std::fs::metadata(&path).unwrap().blocks() * 512;
+            assert!(held < BYTES as u64 - (1 << 20), "{held} bytes are held, though two mebibytes are a hole");
+        }
+    }
+
+    const BYTES: usize = (64 << 20) + 5001;
 
     #[test]
     fn times_before_1970_keep_their_nanoseconds() {

@@ -50,8 +50,10 @@ pub(super) async fn serve(ctx: Arc<Context>, caller: Caller, reader: FrameReader
         Ok(()) => tracing::debug!(%peer, %transfer, "A session ended"),
         Err(problem) => tracing::info!(%peer, %transfer, %problem, "A session was lost"),
     }
-    // A line that takes nothing more must not keep the session's place from the next one.
-    let _ = tokio::time::timeout(CLOSING, session.drain()).await;
+    // A line that takes nothing more must not keep the session's place from the next one, which may wait for it.
+    if !session.is_superseded() {
+        let _ = tokio::time::timeout(CLOSING, session.drain()).await;
+    }
     drop(session);
     pumps.close().await;
 }
@@ -100,6 +102,10 @@ impl Session {
                 self.fail(problem).await?;
             }
         }
+    }
+
+    fn is_superseded(&self) -> bool {
+        self.given.as_ref().is_some_and(|given| given.registered.is_superseded())
     }
 
     /// Sends what is left to say when the session is over.

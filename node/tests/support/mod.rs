@@ -92,6 +92,9 @@ impl Scene {
     pub(crate) async fn provider(&self, rest: &str) -> Node {
         self.start(World::real(), &self.provider, rest).await
     }
+    pub(crate) async fn provider_in(&self, world: World, rest: &str) -> Node {
+        self.start(world, &self.provider, rest).await
+    }
     pub(crate) async fn consumer(&self, rest: &str) -> Node {
         self.start(World::real(), &self.consumer, rest).await
     }

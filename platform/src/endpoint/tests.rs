@@ -330,16 +330,32 @@ async fn where_udp_is_swallowed_tcp_wins_within_a_second_and_is_remembered() {
 }
 
 #[tokio::test]
-async fn auto_takes_quic_where_udp_passes() {
+async fn within_a_site_auto_takes_what_passes_and_tcp_where_both_do() {
     let scene = Scene::new();
-    let server = scene.serve("b.example", TransportChoice::Auto).await;
     let client = scene.endpoint(Some("a.example"), None, TransportChoice::Auto).await;
-    let (dialled, _) = connect(&server, &client, TransportChoice::Auto).await;
-    assert_eq!(dialled.transport(), Transport::Quic);
-    // A peer that has UDP closed altogether is reached as well.
-    let tcp_only = scene.serve("b.example", TransportChoice::Tcp).await;
-    let (dialled, _) = connect(&tcp_only, &client, TransportChoice::Auto).await;
-    assert_eq!(dialled.transport(), Transport::Tcp);
+    for (serves, taken) in [
+        (TransportChoice::Auto, Transport::Tcp),
+        (TransportChoice::Quic, Transport::Quic),
+        (TransportChoice::Tcp, Transport::Tcp),
+    ] {
+        let server = scene.serve("b.example", serves).await;
+        let dialled = dial(&client, &server, "b.example", TransportChoice::Auto, DialTrust::Certified).await.unwrap();
+        assert_eq!(dialled.transport(), taken);
+        // The other side may meet a connection over QUIC first, which is closed at once.
+        let accepted = loop {
+            let accepted = within(server.accept()).await.unwrap();
+            if accepted.transport() == taken {
+                break accepted;
+            }
+            within(accepted.closed()).await;
+        };
+        let (mut channel, mut other) = joined(&dialled, &accepted).await;
+        channel.writer.write_all(b"through").await.unwrap();
+        channel.writer.shutdown().await.unwrap();
+        let mut came = Vec::new();
+        other.reader.read_to_end(&mut came).await.unwrap();
+        assert!(came.ends_with(b"through"));
+    }
 }
 
 #[tokio::test]

@@ -9,11 +9,16 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadBuf};
 use tokio_rustls::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-pub(super) type Tls = TlsStream<BoxLine>;
+/// rustls reads 4 KiB at a time: straight from the system, that would be a call for each.
+pub(super) type Tls = TlsStream<BufReader<BoxLine>>;
+
+pub(super) fn buffered(line: BoxLine) -> BufReader<BoxLine> {
+    BufReader::with_capacity(READ_BYTES, line)
+}
 
 /// `keep` lives until both halves are gone.
 pub(super) fn channel(stream: Tls, closed: &CancellationToken, keep: impl Send + 'static) -> Channel {
@@ -185,5 +190,6 @@ fn reset(error: io::Error) -> io::Error {
     }
 }
 
+const READ_BYTES: usize = 64 << 10;
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES: usize = 4 << 20;

@@ -6,7 +6,6 @@ use super::channel::Tls;
 use crate::endpoint::shared::{IDLE, KEEP_ALIVE};
 use crate::network::within;
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -65,8 +64,7 @@ async fn listen(
                 let sent = pinged.lock().unwrap_or_else(PoisonError::into_inner).take();
                 if let Some(sent) = sent {
                     let took = connection.shared.world.clock.monotonic().saturating_sub(sent);
-                    let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-                    connection.rtt_us.store(us.max(1), Ordering::Relaxed);
+                    connection.note_round_trip(took);
                 }
             }
             Word::Open(number) if connection.to.is_some() => {

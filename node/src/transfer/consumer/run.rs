@@ -27,6 +27,8 @@ pub(super) struct Run {
     pub(super) began: Duration,
     /// The provider knows how it ended.
     pub(super) told: bool,
+    /// How many lines were given up for another.
+    pub(super) given_up: u32,
 }
 
 /// The two halves of a control channel, greeted, and what carries them.
@@ -40,7 +42,7 @@ impl Run {
     pub(super) async fn new(ctx: &Arc<Context>, row: Transfer) -> Self {
         let registered = Registered::enter(ctx, row.clone(), None).await;
         let began = ctx.world.clock.monotonic();
-        Self { ctx: ctx.clone(), row, registered, began, told: false }
+        Self { ctx: ctx.clone(), row, registered, began, told: false, given_up: 0 }
     }
 
     /// To the final state; None when this node stops first.
@@ -90,6 +92,10 @@ impl Run {
                     if !self.wait_for_change(Some(WINDOW_LOOK)).await {
                         return Ok(None);
                     }
+                }
+                Ok(Ended::Replaced) => {
+                    self.given_up += 1;
+                    self.keep_row().await?;
                 }
                 Ok(Ended::Lost(problem)) => {
                     tracing::info!(transfer = %self.row.id, %problem, "It could not go on; trying again");

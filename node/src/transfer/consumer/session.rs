@@ -6,6 +6,7 @@ pub(super) mod arrived;
 mod durable;
 mod ending;
 mod finish;
+mod judging;
 mod listing;
 mod offered;
 mod writing;
@@ -23,6 +24,7 @@ use crate::transfer::wire::Wire;
 use crate::transfer::{blocking, steady, until};
 use durable::Durable;
 use finish::Commit;
+use judging::{Judging, LOOK_MS, Step};
 use listing::Listing;
 use offered::Accepted;
 use posthouse_platform::endpoint::Connection;
@@ -48,13 +50,17 @@ pub(super) enum Ended {
     /// Where it lands may not be used at this time of the day.
     Closed(Problem),
     Lost(Problem),
+    /// The line was given up for another, which is there.
+    Replaced,
 }
 
 /// Asks for the transfer over a line and takes what comes.
 pub(super) async fn take(run: &mut Run, job: &Job, line: Line, request: Request) -> Result<Ended, Problem> {
     let Line { connection, reader, writer } = line;
     let (wire, pumps) = Wire::start(reader, writer);
-    let machine = Consumer::new(request, run.row.peer.clone(), steady(&run.ctx.world));
+    let now = steady(&run.ctx.world);
+    let machine = Consumer::new(request, run.row.peer.clone(), now);
+    let judging = Judging::new(run.given_up, now);
     let (received_in, received) = mpsc::channel(RECEIVED);
     let (jobs_in, jobs) = mpsc::unbounded_channel();
     let predecessors = predecessors(&run.ctx, &run.row).await?;
@@ -72,6 +78,8 @@ pub(super) async fn take(run: &mut Run, job: &Job, line: Line, request: Request)
         jobs_in,
         jobs,
         predecessors,
+        judging,
+        looked: now,
         accepted: None,
         listing: Listing::default(),
         writing: Writing::default(),
@@ -103,6 +111,9 @@ struct Session<'r> {
     jobs_in: mpsc::UnboundedSender<Done>,
     jobs: mpsc::UnboundedReceiver<Done>,
     predecessors: Vec<TransferId>,
+    judging: Judging,
+    /// When the line was last looked at.
+    looked: Timestamp,
     accepted: Option<Accepted>,
     listing: Listing,
     writing: Writing,
@@ -123,6 +134,8 @@ enum Done {
     Wrote(Wrote),
     Flushed(Result<Progress, Problem>),
     StagedSplit(Result<u64, Problem>),
+    /// Whether there is another line now.
+    Replaced(Result<bool, Problem>),
     Finished(Result<Statement, Problem>),
 }
 
@@ -161,7 +174,8 @@ impl Session<'_> {
 
     async fn wait(&mut self) -> Woken {
         let timeout = self.machine().poll_timeout();
-        let deadline = [self.durable.deadline(), timeout, self.ending].into_iter().flatten().min();
+        let look = self.received().map(|_| self.looked.plus_ms(LOOK_MS));
+        let deadline = [self.durable.deadline(), timeout, self.ending, look].into_iter().flatten().min();
         let room = self.writing.has_room();
         tokio::select! {
             biased;
@@ -213,6 +227,7 @@ impl Session<'_> {
                     return Ok(Some(Ended::Stopped));
                 }
                 self.machine().handle_timeout(now);
+                self.look_at_line(now);
             }
         }
         Ok(None)
@@ -275,9 +290,42 @@ impl Session<'_> {
             Done::Wrote(wrote) => self.wrote(wrote)?,
             Done::Flushed(progress) => self.flushed(progress)?,
             Done::StagedSplit(staged) => self.staged_split(staged).await?,
+            Done::Replaced(Ok(true)) => return Ok(Some(Ended::Replaced)),
+            Done::Replaced(outcome) => {
+                if let Err(problem) = outcome {
+                    tracing::debug!(transfer = %self.base.id, %problem, "There is no other line");
+                }
+                self.judging.goes_on(steady(&self.ctx.world));
+            }
             Done::Finished(finished) => return self.committed(finished).await,
         }
         Ok(None)
+    }
+
+    /// What the transport has received, where that matters: before the offer and from the handover on, a line may be
+    /// silent for long.
+    fn received(&self) -> Option<u64> {
+        let is_judged = self.accepted.is_some() && self.ending.is_none() && self.machine().is_moving();
+        if is_judged { self.connection.bytes_received() } else { None }
+    }
+
+    fn look_at_line(&mut self, now: Timestamp) {
+        let Some(received) = self.received().filter(|_| now >= self.looked.plus_ms(LOOK_MS)) else { return };
+        self.looked = now;
+        let rtt_ms = self.connection.rtt_ms().unwrap_or_default();
+        match self.judging.look(received, rtt_ms, now) {
+            Step::Wait => {}
+            Step::Ask => self.machine().ask(now),
+            Step::GiveUp => {
+                let (pool, peer, jobs) = (self.ctx.pool.clone(), self.run.row.peer.clone(), self.jobs_in.clone());
+                let (silent, received) = (self.connection.clone(), self.judging.received());
+                tokio::spawn(async move {
+                    let replaced = pool.replace(&peer, &silent, received).await;
+                    // A session that is over needs none.
+                    let _ = jobs.send(Done::Replaced(replaced));
+                });
+            }
+        }
     }
 
     /// Does blocking work elsewhere; what came of it wakes the session.
