@@ -5,8 +5,8 @@
 mod data;
 mod subjects;
 
-use crate::chosen;
-use crate::report::{Case, Failure, Suite, machine};
+use crate::report::{Case, Suite, machine};
+use crate::{chosen, turns};
 use anyhow::ensure;
 use data::Data;
 pub use data::noise;
@@ -43,13 +43,8 @@ pub fn run(build: impl FnOnce() -> anyhow::Result<PathBuf>, options: &Options) -
     let subjects = chosen(SUBJECTS, options.subjects, "files", "subject", |subject| subject.name().to_owned())?;
     let program = if subjects.iter().any(|subject| subject.is_own()) { Some(build()?) } else { None };
     let mut suite = Suite { base: Some("quinn"), ..Suite::new("files", machine()) };
-    let mut present = Vec::new();
-    for subject in subjects {
-        match subject.version(program.as_deref()) {
-            Ok(version) => present.push((*subject, version)),
-            Err(reason) => suite.lacks(subject.name(), format!("{reason:#}")),
-        }
-    }
+    let version = |subject: Subject| subject.version(program.as_deref());
+    let present = turns::present(subjects, &mut suite, Subject::name, version);
     for plan in plans {
         case(plan, program.as_deref(), &present, options, &mut suite)?;
     }
@@ -74,60 +69,26 @@ fn case(
     let source = folder("posthouse-bench-source-")?;
     eprintln!("{}: making the source", plan.name);
     let bytes = plan.data.make(source.path())?;
-    let first = suite.cases.len();
-    for (subject, version) in subjects {
-        suite.cases.push(Case {
-            case: plan.name.to_owned(),
-            subject: subject.name().to_owned(),
-            bytes,
-            rows: None,
-            runs: Vec::new(),
-            line: None,
-            note: format!("{version}; {}", subject.note()),
-        });
-    }
-    let mut turns: Vec<usize> = (0..subjects.len()).collect();
-    for round in 1..=options.runs {
-        // A subject that failed is not given further turns.
-        let mut failed = Vec::new();
-        for turn in &turns {
-            let subject = subjects[*turn].0;
-            let (target, scratch) = (folder("posthouse-bench-target-")?, folder("posthouse-bench-scratch-")?);
-            settle(source.path())?;
-            let way = Way { from: source.path(), to: target.path(), bytes, scratch: scratch.path() };
-            let carried = subject.carry(&way, program).and_then(|run| {
-                if subject.lands() {
-                    same(source.path(), target.path())?;
-                }
-                Ok(run)
-            });
-            match carried {
-                Ok(run) => {
-                    let (name, seconds) = (subject.name(), run.seconds);
-                    let gigabytes = bytes as f64 / 1e9;
-                    eprintln!(
-                        "{}: {name}, run {round}: {seconds:.2} s, {:.2} CPU s/GB, {:.2} s CPU elsewhere",
-                        plan.name,
-                        run.cpu_seconds / gigabytes,
-                        run.other_cpu_seconds
-                    );
-                    suite.cases[first + turn].runs.push(run);
-                }
-                Err(error) => {
-                    eprintln!("{}: {}, run {round}: {error:#}", plan.name, subject.name());
-                    let reason = format!("run {round}: {error:#}");
-                    let case = plan.name.to_owned();
-                    suite.failed.push(Failure { case, subject: subject.name().to_owned(), reason });
-                    failed.push(*turn);
-                }
-            }
+    let row = |(subject, version): &(Subject, String)| Case {
+        case: plan.name.to_owned(),
+        subject: subject.name().to_owned(),
+        bytes,
+        rows: None,
+        runs: Vec::new(),
+        line: None,
+        note: format!("{version}; {}", subject.note()),
+    };
+    turns::take(suite, subjects.iter().map(row).collect(), options.runs, |turn| {
+        let subject = subjects[turn].0;
+        let (target, scratch) = (folder("posthouse-bench-target-")?, folder("posthouse-bench-scratch-")?);
+        settle(source.path())?;
+        let way = Way { from: source.path(), to: target.path(), bytes, scratch: scratch.path() };
+        let run = subject.carry(&way, program)?;
+        if subject.lands() {
+            same(source.path(), target.path())?;
         }
-        turns.retain(|turn| !failed.contains(turn));
-        if !turns.is_empty() {
-            turns.rotate_left(1);
-        }
-    }
-    suite.cases.retain(|case| !case.runs.is_empty());
+        Ok(run)
+    });
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 //! `tables`: a large table from database to database, beside the tools that do the same.
 //! `wan`: a large file over a long line that loses packets, beside TCP's own senders.
 
+mod dice;
 mod files;
 mod measure;
 mod plot;
@@ -14,6 +15,7 @@ mod report;
 mod site;
 mod smoke;
 mod tables;
+mod turns;
 mod wan;
 
 use anyhow::{Context, bail, ensure};

@@ -9,8 +9,8 @@ mod subjects;
 mod table;
 mod tuples;
 
-use crate::chosen;
-use crate::report::{Case, Failure, Suite, machine};
+use crate::report::{Case, Suite, machine};
+use crate::{chosen, turns};
 use anyhow::ensure;
 use server::{SETTINGS, SOURCE, Server, TARGET};
 use std::path::{Path, PathBuf};
@@ -39,13 +39,8 @@ pub fn run(build: impl FnOnce() -> anyhow::Result<PathBuf>, options: &Options) -
         ..Suite::new("tables", machine())
     };
     server.renew(SOURCE)?;
-    let mut present = Vec::new();
-    for subject in subjects {
-        match subject.version(&server, program.as_deref()) {
-            Ok(version) => present.push((*subject, version)),
-            Err(reason) => suite.lacks(subject.name(), reason),
-        }
-    }
+    let version = |subject: Subject| subject.version(&server, program.as_deref());
+    let present = turns::present(subjects, &mut suite, Subject::name, version);
     for table in tables {
         let own = [table.rows];
         for rows in if options.rows.is_empty() { &own[..] } else { options.rows } {
@@ -68,58 +63,28 @@ fn case(
     eprintln!("{case}: filling the source");
     let bytes = server.fill(table, rows)?;
     let expected = server.ask(SOURCE, &table.content("public"))?;
-    let first = suite.cases.len();
-    for (subject, version) in subjects {
-        suite.cases.push(Case {
-            case: case.clone(),
-            subject: subject.name().to_owned(),
-            bytes,
-            rows: Some(rows),
-            runs: Vec::new(),
-            line: None,
-            note: format!("{version}; {}", subject.note()),
-        });
-    }
+    let row = |(subject, version): &(Subject, String)| Case {
+        case: case.clone(),
+        subject: subject.name().to_owned(),
+        bytes,
+        rows: Some(rows),
+        runs: Vec::new(),
+        line: None,
+        note: format!("{version}; {}", subject.note()),
+    };
     // One run that nobody is charged for: it leaves the server what a server in service has, its log's files among it.
     if !subjects.is_empty() {
         server.renew(TARGET)?;
         Subject::CopyBinary.carry(server, table, None)?;
     }
-    let mut turns: Vec<usize> = (0..subjects.len()).collect();
-    for round in 1..=options.runs {
-        // A subject that failed is not given further turns.
-        let mut failed = Vec::new();
-        for turn in &turns {
-            let subject = subjects[*turn].0;
-            server.renew(TARGET)?;
-            let carried = subject.carry(server, table, program).and_then(|run| {
-                let landed = server.ask(TARGET, &table.content(subject.lands_in()))?;
-                ensure!(landed == expected, "the target has {landed}, the source {expected} (rows, sums of digests)");
-                Ok(run)
-            });
-            match carried {
-                Ok(run) => {
-                    let (name, seconds) = (subject.name(), run.seconds);
-                    eprintln!(
-                        "{case}: {name}, run {round}: {seconds:.2} s, {:.2} s CPU elsewhere",
-                        run.other_cpu_seconds
-                    );
-                    suite.cases[first + turn].runs.push(run);
-                }
-                Err(error) => {
-                    eprintln!("{case}: {}, run {round}: {error:#}", subject.name());
-                    let reason = format!("run {round}: {error:#}");
-                    suite.failed.push(Failure { case: case.clone(), subject: subject.name().to_owned(), reason });
-                    failed.push(*turn);
-                }
-            }
-        }
-        turns.retain(|turn| !failed.contains(turn));
-        if !turns.is_empty() {
-            turns.rotate_left(1);
-        }
-    }
-    suite.cases.retain(|case| !case.runs.is_empty());
+    turns::take(suite, subjects.iter().map(row).collect(), options.runs, |turn| {
+        let subject = subjects[turn].0;
+        server.renew(TARGET)?;
+        let run = subject.carry(server, table, program)?;
+        let landed = server.ask(TARGET, &table.content(subject.lands_in()))?;
+        ensure!(landed == expected, "the target has {landed}, the source {expected} (rows, sums of digests)");
+        Ok(run)
+    });
     Ok(())
 }
 

@@ -4,11 +4,11 @@
 
 mod relay;
 
-use crate::chosen;
 use crate::files::noise;
 use crate::measure::{Run, measured, peak_rss};
 use crate::report::{Case, Failure, OnLine, Suite, machine, median};
 use crate::site::{Places, Site};
+use crate::{chosen, turns};
 use anyhow::{Context, bail, ensure};
 use relay::{Line, Relay};
 use std::path::{Path, PathBuf};
@@ -109,13 +109,8 @@ pub fn run(
         QUEUE.as_millis()
     );
     let mut suite = Suite { setting: Some(setting), base: Some("tcp-bbr"), ..Suite::new("wan", machine()) };
-    let mut present = Vec::new();
-    for subject in subjects {
-        match subject.version(program.as_deref()) {
-            Ok(version) => present.push((*subject, version)),
-            Err(reason) => suite.lacks(subject.name(), format!("{reason:#}")),
-        }
-    }
+    let version = |subject: Subject| subject.version(program.as_deref());
+    let present = turns::present(subjects, &mut suite, Subject::name, version);
     for plan in plans {
         case(plan, program.as_deref(), &present, runs, &mut suite)?;
     }

@@ -1,6 +1,10 @@
 //! Sockets and names: everything that leaves the machine goes through [`Network`].
-//! The real one is tokio and quinn's own socket; the simulated one is in `simulated`.
+//! The real one is tokio and quinn's own socket; the simulated one is in `simulated`, and one that drops in `filtered`.
 //! What is said over the sockets is in `quic` and `tls_tcp`.
+
+mod filtered;
+
+pub use filtered::FilteredNetwork;
 
 use std::future::Future;
 use std::io;

@@ -1,5 +1,6 @@
 //! What the suites carry as files. The same on all machines: everything follows from a case's name and a number.
 
+use crate::dice::Dice;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -25,9 +26,9 @@ impl Data {
             Self::Random(bytes) => noise(&folder.join("data.bin"), bytes)?,
             Self::Csv(bytes) => csv(&folder.join("data.csv"), bytes)?,
             Self::Small(files) => many(folder, files, |dice, rows, content| {
-                let share = (dice.next() >> 11) as f64 / (1u64 << 53) as f64;
+                let share = (dice.roll() >> 11) as f64 / (1u64 << 53) as f64;
                 let length = (1024.0 + share * share * 15_000.0 + share * 34_000.0) as usize;
-                match dice.next() % 2 {
+                match dice.roll() % 2 {
                     0 => text(content, length, rows, dice),
                     _ => dice.fill(content, length),
                 }
@@ -56,7 +57,7 @@ pub fn noise(path: &Path, bytes: u64) -> anyhow::Result<u64> {
 
 fn csv(path: &Path, bytes: u64) -> anyhow::Result<u64> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    let (mut dice, mut rows, mut rest, mut block) = (Dice(1), 0, bytes, Vec::new());
+    let (mut dice, mut rows, mut rest, mut block) = (Dice::new(1), 0, bytes, Vec::new());
     while rest > 0 {
         let part = usize::try_from(rest)?.min(1 << 20);
         text(&mut block, part, &mut rows, &mut dice);
@@ -74,7 +75,7 @@ fn many(folder: &Path, files: u64, mut content: impl FnMut(&mut Dice, &mut u64, 
         if number % 200 == 0 {
             std::fs::create_dir(&inner)?;
         }
-        content(&mut Dice(number + 1), &mut rows, &mut block);
+        content(&mut Dice::new(number + 1), &mut rows, &mut block);
         std::fs::write(inner.join(format!("f{number:07}")), &block)?;
         bytes += block.len() as u64;
     }
@@ -86,7 +87,7 @@ fn text(into: &mut Vec<u8>, length: usize, rows: &mut u64, dice: &mut Dice) {
     let mut lines = String::with_capacity(length + 256);
     while lines.len() < length {
         *rows += 1;
-        let (id, one, two) = (*rows, dice.next(), dice.next());
+        let (id, one, two) = (*rows, dice.roll(), dice.roll());
         let pick = |of: &[&'static str], by: u64| of[(by % of.len() as u64) as usize];
         let _ = writeln!(
             lines,
@@ -118,27 +119,6 @@ fn text(into: &mut Vec<u8>, length: usize, rows: &mut u64, dice: &mut Dice) {
     }
     into.clear();
     into.extend_from_slice(&lines.as_bytes()[..length]);
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn fill(&mut self, into: &mut Vec<u8>, length: usize) {
-        into.clear();
-        while into.len() < length {
-            into.extend_from_slice(&self.next().to_le_bytes());
-        }
-        into.truncate(length);
-    }
 }
 
 #[cfg(test)]

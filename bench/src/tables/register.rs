@@ -4,6 +4,7 @@
 //! A row follows from its number alone, so that all machines measure the same data.
 
 use super::tuples::Tuples;
+use crate::dice::Dice;
 use std::fmt::Write as _;
 use std::io::Write;
 
@@ -112,36 +113,6 @@ fn row(dice: &mut Dice, id: i64, out: &mut Tuples<&mut dyn Write>, text: &mut St
             out.bytea(&hash);
         }
         false => out.null(),
-    }
-}
-
-/// SplitMix64 from a row's number: quick, and the same everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn new(row: u64) -> Self {
-        // Rows' sequences start far from each other.
-        Self(row.wrapping_mul(0xd134_2543_de82_ef95))
-    }
-
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.roll() % end
-    }
-
-    /// True in so many of a hundred cases.
-    fn share(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len() as u64) as usize]
     }
 }
 

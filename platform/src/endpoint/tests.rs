@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::Clock;
 use crate::identity::{Authority, TlsKey};
-use crate::network::{BoxLine, Network, SystemNetwork, TcpListen};
+use crate::network::FilteredNetwork;
 use posthouse_protocol::problem::Code;
 use posthouse_protocol::time::Timestamp;
 use std::io;
@@ -314,16 +314,16 @@ async fn where_udp_is_swallowed_tcp_wins_within_a_second_and_is_remembered() {
     let scene = Scene::new();
     let server = scene.serve("b.example", TransportChoice::Auto).await;
     let mut world = scene.world();
-    let swallowing = Arc::new(Swallowing::default());
-    world.network = swallowing.clone();
+    let network = Arc::new(FilteredNetwork::default());
+    network.shut(true);
+    world.network = network.clone();
     let listen = Listen { address: None, choice: TransportChoice::Auto, join: false };
     let client = bind(world, Some(scene.issue("a.example", DAY)), listen).await.unwrap();
     let began = tokio::time::Instant::now();
     let (dialled, _) = connect(&server, &client, TransportChoice::Auto).await;
     assert_eq!(dialled.transport(), Transport::Tcp);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    let swallowed = swallowing.swallowed.load(Ordering::Relaxed);
-    assert!(swallowed > 0, "QUIC was tried");
+    assert!(network.dropped() > 0, "QUIC was tried");
     drop(dialled);
     let (dialled, _) = connect(&server, &client, TransportChoice::Auto).await;
     assert_eq!(dialled.transport(), Transport::Tcp);
@@ -787,58 +787,3 @@ impl Scene {
 }
 
 type Pair2 = (Both, Both);
-
-/// A network whose UDP leads nowhere, as behind a firewall that drops it.
-#[derive(Default)]
-struct Swallowing {
-    swallowed: Arc<AtomicU64>,
-}
-
-#[async_trait::async_trait]
-impl Network for Swallowing {
-    fn quic_runtime(&self) -> Arc<dyn quinn::Runtime> {
-        SystemNetwork.quic_runtime()
-    }
-    fn quic_seed(&self) -> Option<[u8; 32]> {
-        None
-    }
-    async fn bind_udp(&self, address: SocketAddr) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
-        Ok(Arc::new(Hole { socket: SystemNetwork.bind_udp(address).await?, swallowed: self.swallowed.clone() }))
-    }
-    async fn bind_tcp(&self, address: SocketAddr) -> io::Result<Box<dyn TcpListen>> {
-        SystemNetwork.bind_tcp(address).await
-    }
-    async fn dial_tcp(&self, address: SocketAddr) -> io::Result<BoxLine> {
-        SystemNetwork.dial_tcp(address).await
-    }
-    async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
-        SystemNetwork.resolve(address).await
-    }
-}
-
-#[derive(Debug)]
-struct Hole {
-    socket: Arc<dyn quinn::AsyncUdpSocket>,
-    swallowed: Arc<AtomicU64>,
-}
-
-impl quinn::AsyncUdpSocket for Hole {
-    fn create_io_poller(self: Arc<Self>) -> std::pin::Pin<Box<dyn quinn::UdpPoller>> {
-        self.socket.clone().create_io_poller()
-    }
-    fn try_send(&self, _: &quinn::udp::Transmit) -> io::Result<()> {
-        self.swallowed.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-    fn poll_recv(
-        &self,
-        cx: &mut std::task::Context,
-        bufs: &mut [io::IoSliceMut<'_>],
-        meta: &mut [quinn::udp::RecvMeta],
-    ) -> std::task::Poll<io::Result<usize>> {
-        self.socket.poll_recv(cx, bufs, meta)
-    }
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-}

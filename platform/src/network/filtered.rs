@@ -1,0 +1,89 @@
+//! The system's network behind a firewall that drops what is sent over UDP while it is shut, and says nothing: for
+//! tests.
+
+use super::{BoxLine, Network, SystemNetwork, TcpListen};
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+#[derive(Default)]
+pub struct FilteredNetwork {
+    filter: Arc<Filter>,
+}
+
+#[derive(Debug, Default)]
+struct Filter {
+    is_shut: AtomicBool,
+    dropped: AtomicU64,
+}
+
+impl FilteredNetwork {
+    /// Whether UDP is dropped from now on.
+    pub fn shut(&self, is_shut: bool) {
+        self.filter.is_shut.store(is_shut, Ordering::SeqCst);
+    }
+    /// How many sends were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.filter.dropped.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait::async_trait]
+impl Network for FilteredNetwork {
+    fn quic_runtime(&self) -> Arc<dyn quinn::Runtime> {
+        SystemNetwork.quic_runtime()
+    }
+    fn quic_seed(&self) -> Option<[u8; 32]> {
+        None
+    }
+    async fn bind_udp(&self, address: SocketAddr) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
+        Ok(Arc::new(FilteredSocket { socket: SystemNetwork.bind_udp(address).await?, filter: self.filter.clone() }))
+    }
+    async fn bind_tcp(&self, address: SocketAddr) -> io::Result<Box<dyn TcpListen>> {
+        SystemNetwork.bind_tcp(address).await
+    }
+    async fn dial_tcp(&self, address: SocketAddr) -> io::Result<BoxLine> {
+        SystemNetwork.dial_tcp(address).await
+    }
+    async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
+        SystemNetwork.resolve(address).await
+    }
+}
+
+#[derive(Debug)]
+struct FilteredSocket {
+    socket: Arc<dyn quinn::AsyncUdpSocket>,
+    filter: Arc<Filter>,
+}
+
+impl quinn::AsyncUdpSocket for FilteredSocket {
+    fn create_io_poller(self: Arc<Self>) -> std::pin::Pin<Box<dyn quinn::UdpPoller>> {
+        self.socket.clone().create_io_poller()
+    }
+    fn try_send(&self, transmit: &quinn::udp::Transmit<'_>) -> io::Result<()> {
+        if self.filter.is_shut.load(Ordering::SeqCst) {
+            self.filter.dropped.fetch_add(1, Ordering::SeqCst);
+            return Ok(());
+        }
+        self.socket.try_send(transmit)
+    }
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [quinn::udp::RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_recv(cx, bufs, meta)
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+    fn max_receive_segments(&self) -> usize {
+        self.socket.max_receive_segments()
+    }
+    fn may_fragment(&self) -> bool {
+        self.socket.may_fragment()
+    }
+}
