@@ -46,6 +46,9 @@ pub(crate) struct AddArgs {
     /// Network zone that the consumer must be reached in
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
+    /// Relays that it goes through, from the consumer to the provider, parted by commas; by default none
+    #[arg(long, value_name = "NODE,NODE", value_delimiter = ',')]
+    via: Option<Vec<NodeId>>,
 }
 
 pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
@@ -59,6 +62,7 @@ pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
                 columns: args.columns.map(|columns| columns.iter().map(|c| c.trim().to_owned()).collect()),
                 filter: args.filter,
                 zone: args.zone,
+                via: args.via,
             };
             let grant: GrantRow = running.ask(&request).await?;
             if screen.json {
@@ -104,6 +108,7 @@ fn list(grants: &[GrantRow], screen: &Screen) {
                 withdrawn.unwrap_or_else(|| time(Some(grant.until))),
                 grant.columns.as_ref().map_or_else(|| "*".to_owned(), |columns| columns.join(",")),
                 grant.filter.clone().unwrap_or_default(),
+                via(grant),
             ]
         })
         .collect();
@@ -114,8 +119,13 @@ fn list(grants: &[GrantRow], screen: &Screen) {
         screen.say("until", "有效至"),
         screen.say("columns", "列"),
         screen.say("rows", "行"),
+        screen.say("via", "途经"),
     ];
     screen.table(&headings, &rows);
+}
+
+fn via(grant: &GrantRow) -> String {
+    grant.via.iter().flatten().map(NodeId::as_str).collect::<Vec<_>>().join(",")
 }
 
 /// The end of a day in the coordinator's time zone, or an instant.

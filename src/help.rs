@@ -121,6 +121,11 @@ const CHINESE: &[(&str, &str)] = &[
     ("Join a coordinator with a token from the managing authority", "凭管理方给出的令牌加入协调中心"),
     ("The token, as `posthouse coordinator token` printed it", "`posthouse coordinator token` 输出的令牌"),
     ("Run the node until it is stopped", "运行节点，直到停止"),
+    ("Change a running node until its next start", "调整正在运行的节点，至其下次启动为止"),
+    (
+        "What and to what: bandwidth=2MiB, bandwidth=\"2 MiB 08:00-18:00\", bandwidth=none, bandwidth=config",
+        "项目与取值：bandwidth=2MiB、bandwidth=\"2 MiB 08:00-18:00\"、bandwidth=none（不限）、bandwidth=config（依配置）",
+    ),
     ("Show how a running node is", "查看正在运行的节点的状况"),
     ("The node's configuration file", "节点的配置文件"),
     (
@@ -201,6 +206,10 @@ const CHINESE: &[(&str, &str)] = &[
         "可获取的行，如 \"district = '610102' AND status <> 'draft'\"",
     ),
     ("Network zone that the consumer must be reached in", "使用方必须所在的网络区域"),
+    (
+        "Relays that it goes through, from the consumer to the provider, parted by commas; by default none",
+        "途经的中转节点，从使用方到提供方依次写明，以逗号分隔；默认不经中转",
+    ),
 ];
 
 #[cfg(test)]

@@ -37,6 +37,15 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Change a running node until its next start
+    Set {
+        /// The node's configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// What and to what: bandwidth=2MiB, bandwidth="2 MiB 08:00-18:00", bandwidth=none, bandwidth=config
+        #[arg(value_name = "KEY=VALUE")]
+        setting: String,
+    },
     /// Show how a running node is
     Status {
         /// The node's configuration file
@@ -50,6 +59,7 @@ pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
         Verb::Init { out } => init(out.as_deref(), screen),
         Verb::Join { config, token } => join_with(&config, &token, screen).await,
         Verb::Run { config } => serve(&config, screen).await,
+        Verb::Set { config, setting } => set(&config, &setting, screen).await,
         Verb::Status { config } => status(&config, screen).await,
     }
 }
@@ -142,6 +152,28 @@ async fn serve(file: &Path, screen: &Screen) -> Outcome {
     service::stopping();
     node.stop().await;
     watchdog.abort();
+    Ok(Done::Yes)
+}
+
+async fn set(file: &Path, setting: &str, screen: &Screen) -> Outcome {
+    let usage = |what: String| Problem::new(Code::UsageInvalid).with("what", what);
+    let bandwidth = match setting.split_once('=') {
+        Some(("bandwidth", value)) if !value.trim().is_empty() => value.to_owned(),
+        Some(("bandwidth", _)) => return Err(usage("bandwidth=… has no value".to_owned())),
+        _ => {
+            let what = screen.say("only `bandwidth=…` can be set", "只能设置 `bandwidth=…`");
+            return Err(usage(format!("{setting}: {what}")));
+        }
+    };
+    let done: serde_json::Value = ask(file, &Request::SetBandwidth { bandwidth }, screen).await?.done().await?;
+    if screen.json {
+        screen.object(&done);
+        return Ok(Done::Yes);
+    }
+    let rate = done["bytes_per_second"].as_u64();
+    let shown = rate
+        .map_or_else(|| screen.say("no limit", "不限").to_owned(), |rate| format!("{}/s", crate::render::size(rate)));
+    screen.line(format!("{}: {shown}", screen.say("bandwidth now, until the next start", "当前带宽，至下次启动为止")));
     Ok(Done::Yes)
 }
 

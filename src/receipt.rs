@@ -312,6 +312,10 @@ fn print_receipt(path: &Path, verified: &Verified, screen: &Screen) {
         rows.push((screen.say("transfer", "交换批次"), manifest.transfer.to_string()));
         rows.push((screen.say("job", "任务"), format!("{}  {} {}", manifest.job, manifest.mode, manifest.write)));
         rows.push((screen.say("resource", "资源"), manifest.resource.to_string()));
+        if !manifest.route.is_empty() {
+            let route: Vec<&str> = manifest.route.iter().map(|relay| relay.as_str()).collect();
+            rows.push((screen.say("via", "途经"), route.join(", ")));
+        }
         rows.push((screen.say("content", "内容"), content(&manifest.counts, screen)));
         rows.push((screen.say("root", "内容根"), hex(&*manifest.content_root)));
     }
@@ -357,6 +361,7 @@ fn receipt_json(verified: &Verified) -> Value {
         "transfer": verified.transfer(),
         "job": manifest.map(|manifest| &manifest.job),
         "resource": manifest.map(|manifest| &manifest.resource),
+        "route": manifest.map(|manifest| &manifest.route),
         "counts": manifest.map(|manifest| manifest.counts),
         "content_root": manifest.map(|manifest| hex(&*manifest.content_root)),
         "outcome": verified.consumer.as_ref().and_then(Statement::landing).map(|landing| landing.outcome),

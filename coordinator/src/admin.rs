@@ -55,6 +55,9 @@ pub enum Request {
         filter: Option<String>,
         #[serde(default)]
         zone: Option<String>,
+        /// Relays in order from the consumer to the provider.
+        #[serde(default)]
+        via: Option<Vec<NodeId>>,
     },
     /// Items: [`GrantRow`].
     GrantList,
@@ -206,6 +209,10 @@ pub struct GrantRow {
     pub columns: Option<Vec<String>>,
     pub filter: Option<String>,
     pub zone: Option<String>,
+    /// Relays in order from the consumer to the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub via: Option<Vec<NodeId>>,
     #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked_at: Option<Timestamp>,
     /// Answered to a grant that stood already: when it ended before.
@@ -295,8 +302,8 @@ pub(crate) async fn answer(centre: &Arc<Centre>, request: Request) -> Result<Ans
             centre.revoke_access(&name, WHO).await?;
             done(&name)
         }
-        Request::GrantAdd { consumer, resource, until, columns, filter, zone } => {
-            let new = NewGrant { consumer, resource, until, columns, filter, zone };
+        Request::GrantAdd { consumer, resource, until, columns, filter, zone, via } => {
+            let new = NewGrant { consumer, resource, until, columns, filter, zone, via };
             done(&centre.add_grant(new, WHO).await?)
         }
         Request::GrantList => items(&centre.grant_rows().await?),

@@ -32,6 +32,8 @@ pub(crate) struct NewGrant {
     pub(crate) columns: Option<Vec<String>>,
     pub(crate) filter: Option<String>,
     pub(crate) zone: Option<String>,
+    /// Relays in order from the consumer to the provider.
+    pub(crate) via: Option<Vec<NodeId>>,
 }
 
 impl Centre {
@@ -49,6 +51,17 @@ impl Centre {
         }
         if new.consumer == new.resource.node {
             return Err(usage("a node needs no grant for what is its own"));
+        }
+        let via = new.via.filter(|via| !via.is_empty());
+        if via.as_ref().is_some_and(|via| via.len() > limits::RELAYS_MAX) {
+            return Err(usage(format!("--via names more than {} relays", limits::RELAYS_MAX)));
+        }
+        for (at, relay) in via.iter().flatten().enumerate() {
+            let before = via.iter().flatten().take(at);
+            if [&new.consumer, &new.resource.node].into_iter().chain(before).any(|stop| stop == relay) {
+                return Err(usage(format!("--via: {relay} stands on the way already")));
+            }
+            self.member(relay).await?;
         }
         self.member(&new.consumer).await?;
         let provider = self.member(&new.resource.node).await?;
@@ -69,6 +82,7 @@ impl Centre {
             columns: new.columns,
             filter,
             zone: new.zone,
+            via,
         };
         let record = GrantRecord {
             id: grant.id.clone(),
@@ -98,7 +112,7 @@ impl Centre {
         }
         let details = serde_json::to_string(&row).unwrap_or_default();
         self.ledger.act(what, who, &details).await?;
-        self.push(&[grant.consumer, grant.resource.node]);
+        self.push(&concerned(&record));
         Ok(row)
     }
 
@@ -106,7 +120,7 @@ impl Centre {
         let Some(grant) = self.store.revoke_grant(id, self.world.clock.now()).await? else {
             return Err(Problem::new(Code::UnknownName).with("kind", "grant").with("name", id));
         };
-        self.push(&[grant.consumer.clone(), grant.resource.node.clone()]);
+        self.push(&concerned(&grant));
         self.ledger.act("grant.revoke", who, id.as_str()).await
     }
 
@@ -117,6 +131,9 @@ impl Centre {
     /// The node's policy, signed.
     pub(crate) async fn policy_of(&self, node: &NodeId) -> Result<Vec<u8>, Problem> {
         let material = self.material(node).await?;
+        let since = self.world.clock.now().plus_ms(-ENDED_KEPT_MS);
+        let ended = material.ended.iter().filter(|grant| grant.revoked_at.is_some_and(|at| at > since));
+        let ended: Vec<_> = ended.map(|grant| grant.encoded.clone().into()).collect();
         let policy = Policy {
             ledger: self.config.ledger_origin(),
             epoch: material.epoch,
@@ -140,6 +157,7 @@ impl Centre {
             staleness_seconds: self.config.policy_staleness.0 / 1000,
             heartbeat_seconds: (self.config.heartbeat.0 / 1000).max(1),
             nodes: self.trusted(&material.own, &material.acquainted)?.into(),
+            ended: Some(ended).filter(|ended| !ended.is_empty()),
         };
         policy.sign(&self.config.name, &*self.keys.policy).map_err(inside)
     }
@@ -259,6 +277,17 @@ impl Beside {
     }
 }
 
+/// The nodes whose policies hold a grant: its parties, and the relays on its way.
+pub(crate) fn concerned(record: &GrantRecord) -> Vec<NodeId> {
+    let mut nodes = vec![record.consumer.clone(), record.resource.node.clone()];
+    nodes.extend(relays(record));
+    nodes
+}
+
+pub(crate) fn relays(record: &GrantRecord) -> Vec<NodeId> {
+    Grant::decode(&record.encoded).map(|grant| grant.route().to_vec()).unwrap_or_default()
+}
+
 /// A grant as it is, but ending at another time. A transfer that runs under it goes on.
 pub(crate) fn ending_at(record: &GrantRecord, until: Timestamp) -> Option<GrantRecord> {
     let grant = Grant { until, ..Grant::decode(&record.encoded)? };
@@ -283,6 +312,9 @@ pub(crate) fn coverage(grant: Option<&GrantRecord>, manifest: &Manifest) -> Resu
     if record.revoked_at.is_some_and(|revoked| manifest.started > revoked.plus_ms(limits::CLOCK_SKEW_MS)) {
         return no("its grant had been withdrawn when it started");
     }
+    if grant.route() != manifest.route {
+        return no("it did not go the way that its grant prescribes");
+    }
     if grant.filter_sha256() != manifest.filter_sha256.map(|sha256| *sha256) {
         return no("it was not filtered as its grant demands");
     }
@@ -301,10 +333,14 @@ fn grant_row(record: &GrantRecord) -> Result<GrantRow, Problem> {
         columns: grant.columns,
         filter: record.filter_text.clone(),
         zone: grant.zone,
+        via: grant.via,
         revoked_at: record.revoked_at,
         until_before: None,
     })
 }
+
+/// What was begun by a withdrawn grant is ended through its relays for so long.
+const ENDED_KEPT_MS: i64 = 7 * 86_400_000;
 
 fn usage(what: impl std::fmt::Display) -> Problem {
     Problem::new(Code::UsageInvalid).with("what", what)

@@ -88,6 +88,29 @@ pub struct TransferRow {
     pub ended_by_both: bool,
     /// Why its grant does not cover what was handed over.
     pub ungranted: Option<String>,
+    /// Relays that it went through, in order from the consumer to the provider, as the manifest has it.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub route: Vec<NodeId>,
+    /// What these relays say.
+    #[serde(default)]
+    pub passages: Vec<PassageRow>,
+}
+
+/// What a relay has stated to have passed on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PassageRow {
+    #[schema(value_type = String)]
+    pub relay: NodeId,
+    /// Bytes as the parties encrypted them.
+    pub to_consumer: u64,
+    pub to_provider: u64,
+    #[schema(value_type = String, format = DateTime)]
+    pub began: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    pub ended: Timestamp,
+    /// Its leaf of the ledger.
+    pub leaf: u64,
 }
 
 impl TransferRow {
@@ -120,6 +143,10 @@ impl TransferRow {
 
     /// What a statement that was just appended at `leaf` says of its transfer. None = it speaks of none.
     pub(crate) fn stated(row: Option<Self>, statement: &Statement, leaf: u64, at: Timestamp) -> Option<Self> {
+        if matches!(statement.body(), Body::Passage(..)) {
+            // It stands beside what the two say, and names no parties.
+            return row;
+        }
         let issued = statement.issued();
         let naming = Naming::of_body(statement.body())?;
         let mut row = row.unwrap_or_else(|| Self::begin(naming, issued, at));
@@ -134,13 +161,31 @@ impl TransferRow {
             Body::Provider(..) | Body::Consumer(..) => row.contradicting_leaves.push(leaf),
             Body::Refusal(_, ending) => row.ended(ending, State::Refused, leaf),
             Body::Failure(_, ending) => row.ended(ending, State::Failed, leaf),
-            Body::Reconciliation(..) | Body::Act(..) => return None,
+            Body::Reconciliation(..) | Body::Act(..) | Body::Passage(..) => return None,
         }
         if row.provider_leaf.is_some() && row.consumer_leaf.is_some() {
             row.state = State::Settled;
             row.receipt_at = row.receipt_at.or(Some(at));
         }
         Some(row)
+    }
+
+    /// What the relays of its way have said of it, out of all that the ledger has of it.
+    pub(crate) fn show_passages<'s>(&mut self, statements: impl Iterator<Item = (&'s Statement, u64)>) {
+        let shown = statements.filter_map(|(statement, leaf)| match statement.body() {
+            Body::Passage(_, passage) if self.is_between(statement.body()) && self.route.contains(&passage.relay) => {
+                Some(PassageRow {
+                    relay: passage.relay.clone(),
+                    to_consumer: passage.to_consumer,
+                    to_provider: passage.to_provider,
+                    began: passage.began,
+                    ended: passage.ended,
+                    leaf,
+                })
+            }
+            _ => None,
+        });
+        self.passages = shown.take(PASSAGES_MAX).collect();
     }
 
     /// Whether a body speaks of a transfer between this one's parties. Whoever spoke of it first named them: an id
@@ -217,6 +262,8 @@ impl TransferRow {
             strays: Vec::new(),
             ended_by_both: false,
             ungranted: None,
+            route: Vec::new(),
+            passages: Vec::new(),
         }
     }
 
@@ -228,6 +275,7 @@ impl TransferRow {
         self.provider_department = manifest.provider_department.clone();
         self.grant = Some(manifest.grant.clone());
         self.succeeds = manifest.succeeds.clone();
+        self.route = manifest.route.clone();
         self.bytes_total = manifest.counts.bytes;
         if self.consumer_leaf.is_none() {
             self.rows = manifest.counts.rows_sent;
@@ -311,5 +359,7 @@ impl Naming {
     }
 }
 
+/// Passages of one transfer that are told; the ledger has all of them.
+const PASSAGES_MAX: usize = 64;
 /// Strays of one transfer that are told; the ledger has all of them.
 const STRAYS_MAX: usize = 16;

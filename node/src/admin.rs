@@ -110,6 +110,11 @@ pub enum Request {
     },
     /// Done: the Prometheus text.
     Metrics,
+    /// What the whole node sends a second: a rate as in the configuration, `none` for no limit, `config` for what the
+    /// configuration says. Holds until the next start.
+    SetBandwidth {
+        bandwidth: String,
+    },
     /// Asks the node to stop; answered at once.
     Drain,
 }
@@ -381,6 +386,9 @@ pub struct ReceiptShown {
     /// As this node's statement has them.
     #[serde(default)]
     pub counts: posthouse_protocol::manifest::Counts,
+    /// Relays that it went through, in order from the consumer to the provider; where one receipt is shown.
+    #[serde(default)]
+    pub route: Vec<NodeId>,
 }
 
 /// A piece of one file of an export; pieces of one name follow each other.

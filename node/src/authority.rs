@@ -6,7 +6,7 @@ use crate::store::meta::StoredPolicy;
 use posthouse_platform::World;
 use posthouse_protocol::cose::{KeyId, Keys, PublicKey, key_id};
 use posthouse_protocol::id::{NodeId, ResourceRef};
-use posthouse_protocol::policy::{ActivePolicy, Peer, Permit, Policy, PolicyError, Refreshed, Staleness};
+use posthouse_protocol::policy::{ActivePolicy, Passing, Peer, Permit, Policy, PolicyError, Refreshed, Staleness};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::receipt::TrustStore;
 use posthouse_protocol::time::Timestamp;
@@ -72,6 +72,24 @@ impl Authority {
         let state = self.state();
         state.not_barred()?;
         state.active.still_permits(permit, self.world.clock.now(), self.world.clock.monotonic())
+    }
+
+    /// Proof that `from` may bring a line here for an exchange of others, or of this node.
+    pub fn pass(&self, consumer: &NodeId, resource: &ResourceRef, from: &NodeId) -> Result<Passing, Problem> {
+        let state = self.state();
+        state.not_barred()?;
+        state.active.pass(consumer, resource, from, self.world.clock.monotonic())
+    }
+
+    pub fn still_passes(&self, passing: &Passing) -> Result<(), Problem> {
+        let state = self.state();
+        state.not_barred()?;
+        state.active.still_passes(passing, self.world.clock.monotonic())
+    }
+
+    /// Relays between a consumer and the node of a resource, in this order.
+    pub fn route(&self, consumer: &NodeId, resource: &ResourceRef) -> Vec<NodeId> {
+        self.state().active.route(consumer, resource, self.world.clock.now()).to_vec()
     }
 
     /// A peer that this node has to do with, while the policy is in force.

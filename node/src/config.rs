@@ -3,10 +3,12 @@
 //! together, and nothing is set that this version does not do. Reading TOML as such is in
 //! `platform::settings`; the files in `config/` show every key.
 
+mod bandwidth;
 mod job;
 mod read;
 mod resource;
 
+pub use bandwidth::{Bandwidth, BandwidthError};
 pub use job::{Job, Kind, Overlap, RowLimit, Schedule, Target};
 pub use resource::{Origin, Resource};
 
@@ -27,6 +29,8 @@ pub struct Config {
     pub connections: BTreeMap<String, ConnectionConfig>,
     pub resources: BTreeMap<ResourceId, Resource>,
     pub jobs: BTreeMap<JobId, Job>,
+    /// What is sent to each of these nodes per second at most.
+    pub peers: BTreeMap<NodeId, Bandwidth>,
 }
 
 /// `[node]`.
@@ -48,7 +52,7 @@ pub struct Node {
     pub spool_max: Size,
     pub staging_max: Size,
     /// What this node sends per second at most, all transfers together.
-    pub bandwidth: Option<Size>,
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// `[connection.X]`: its connector has checked the settings.

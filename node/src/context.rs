@@ -5,14 +5,15 @@ use crate::centre::Centre;
 use crate::config::{Config, ConnectionConfig, Target};
 use crate::jobs::Runs;
 use crate::metrics::Metrics;
+use crate::pacing::Pacing;
 use crate::peers::Pool;
+use crate::relay::Book;
 use crate::seal::HeldMemory;
 use crate::store::Store;
 use crate::store::statements::Hand;
 use crate::transfer::Transfers;
 use posthouse_connectors::{Connection, registry};
 use posthouse_platform::World;
-use posthouse_platform::pace::Pace;
 use posthouse_protocol::format::Format;
 use posthouse_protocol::id::{NodeId, ResourceRef};
 use posthouse_protocol::policy::Permit;
@@ -36,12 +37,14 @@ pub struct Context {
     pub centre: Arc<Centre>,
     pub metrics: Arc<Metrics>,
     /// Taken before anything is sent on a data channel.
-    pub pace: Pace,
+    pub pacing: Pacing,
     /// Where sealed splits wait for the line.
     pub held: HeldMemory,
     pub runs: Runs,
     pub(crate) last_error: Mutex<Option<Problem>>,
     pub transfers: Transfers,
+    /// What is passed on between other nodes.
+    pub relays: Book,
     /// Wakes `report` after statements were queued.
     pub outbox: Arc<Notify>,
     /// Cancelled when the node stops: no new transfers, running ones stop at a durable point.

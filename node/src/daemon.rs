@@ -10,7 +10,9 @@ use crate::context::Context;
 use crate::jobs::{self, Runs};
 use crate::join::{self, Pinned};
 use crate::metrics::{self, Metrics};
+use crate::pacing::{self, Pacing};
 use crate::peers::{self, Pool};
+use crate::relay::Book;
 use crate::report;
 use crate::schedule;
 use crate::seal::HeldMemory;
@@ -20,7 +22,6 @@ use posthouse_platform::World;
 use posthouse_platform::admin_socket::{self, Serving};
 use posthouse_platform::endpoint::{self, Connection, Endpoint, Listen};
 use posthouse_platform::identity::Identity;
-use posthouse_platform::pace::Pace;
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Signer;
@@ -95,10 +96,10 @@ impl Node {
             choice: config.node.transport,
             centre: centre.clone(),
         });
-        let pace = Pace::new(config.node.bandwidth.map(|bandwidth| bandwidth.0));
+        let pacing = Pacing::new(&config, world.clock.now());
         let held = HeldMemory::new(config.node.memory.0);
         let context = Arc::new(Context {
-            pace,
+            pacing,
             held,
             config: watch::Sender::new(Arc::new(config)),
             world,
@@ -112,6 +113,7 @@ impl Node {
             metrics: Arc::new(Metrics::default()),
             runs: Runs::default(),
             transfers: Transfers::default(),
+            relays: Book::default(),
             last_error: Mutex::default(),
             outbox: Arc::new(Notify::new()),
             drain: CancellationToken::new(),
@@ -154,7 +156,7 @@ impl Node {
             let what = "name, data_dir, listen and transport change with a restart only";
             return Err(Problem::new(Code::UsageInvalid).with("what", what));
         }
-        self.context.pace.set(config.node.bandwidth.map(|bandwidth| bandwidth.0));
+        self.context.pacing.apply(&config, self.context.world.clock.now());
         self.context.config.send_replace(Arc::new(config));
         tracing::info!("Took the new configuration");
         Ok(())
@@ -190,6 +192,7 @@ impl Node {
         self.tasks.spawn(report::run(context.clone()));
         self.tasks.spawn(schedule::run(context.clone()));
         self.tasks.spawn(metrics::run(context.clone()));
+        self.tasks.spawn(pacing::run(context.clone()));
     }
 }
 

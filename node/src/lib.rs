@@ -5,9 +5,9 @@
 //! - [`daemon`]: start, accept, resume, drain. [`context`]: what everything below shares.
 //! - [`join`], [`centre`]: becoming a node, and staying in touch with the coordinator.
 //! - [`authority`]: the signed policy as it stands now, and whether it is fresh enough to act on.
-//! - [`peers`]: connections to other nodes. [`schedule`]: when jobs run. [`jobs`]: one run at a time of each.
+//! - [`peers`]: connections to other nodes. [`relay`]: lines between others, and to others through them. [`schedule`]: when jobs run. [`jobs`]: one run at a time of each.
 //! - [`store`]: local durable state. [`report`]: statements to the centre, proofs back.
-//! - [`admin`]: what the command line asks a running node. [`metrics`].
+//! - [`pacing`]: how much is sent a second. [`admin`]: what the command line asks a running node. [`metrics`].
 //!
 //! Invariants: nothing is signed before it is durable; a node whose policy is stale gives and takes nothing;
 //! no global state, so that several nodes run in one process (tests, simulation).
@@ -22,7 +22,9 @@ pub mod daemon;
 pub mod jobs;
 pub mod join;
 pub mod metrics;
+pub mod pacing;
 pub mod peers;
+pub mod relay;
 pub mod report;
 pub mod schedule;
 pub mod script;

@@ -1,12 +1,15 @@
 //! Connections to other nodes: at most four per pair, dialled at the addresses of the policy, or opened by
 //! the peer, or by the peer because the centre asked it to. Whoever dialled, channels are opened both ways.
-//! On simultaneous dials the connection that the smaller name dialled is kept. A line over which nothing comes is
-//! replaced by one over the other transport, which is then favoured for a while.
+//! On simultaneous dials the connection that the smaller name dialled is kept. A line over which nothing comes, or
+//! next to nothing, is replaced by one over the other transport, which is then favoured for a while.
 //! What is said on a connection is elsewhere; every new one is handed to the daemon, which serves it.
 
 use crate::authority::Authority;
 use posthouse_platform::World;
-use posthouse_platform::endpoint::{Connection, Dial, DialTrust, Endpoint, Remote, Transport, TransportChoice};
+use posthouse_platform::endpoint::{
+    Connection, Dial, DialTrust, Endpoint, Lines, Relayed, Remote, Transport, TransportChoice,
+};
+use posthouse_platform::network::BoxLine;
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::limits;
 use posthouse_protocol::problem::{Code, Problem};
@@ -123,17 +126,33 @@ impl Pool {
         Err(Problem::new(Code::PeerUnreachable).with("peer", peer).cause(causes.join("; ")))
     }
 
-    /// Puts a line over TCP in the place of one over QUIC over which nothing more comes, which is then closed, for
-    /// whoever else used it. `received` is what had come over it; where more has come meanwhile it stays, and the answer
+    /// A connection of its own to a peer, by lines that relays carry.
+    pub async fn through(&self, peer: &NodeId, lines: Arc<dyn Lines>) -> Result<Arc<dyn Connection>, Problem> {
+        self.authority.peer(peer)?;
+        self.endpoint.dial_through(peer, lines).await
+    }
+
+    /// Takes a line that a relay has brought; the connection that it belongs to arrives as one that a peer dialled.
+    pub fn arrived(&self, line: BoxLine, relayed: Relayed) {
+        self.endpoint.arrived(line, relayed);
+    }
+
+    /// Puts a line over TCP in the place of one over QUIC over which nothing more comes, or next to nothing, which is then
+    /// closed, for whoever else used it. `still`: where more than that has come over it meanwhile it stays, and the answer
     /// is no.
-    pub async fn replace(&self, peer: &NodeId, silent: &Arc<dyn Connection>, received: u64) -> Result<bool, Problem> {
+    pub async fn replace(
+        &self,
+        peer: &NodeId,
+        given_up: &Arc<dyn Connection>,
+        still: Option<u64>,
+    ) -> Result<bool, Problem> {
         let unreachable = || Problem::new(Code::PeerUnreachable).with("peer", peer);
         if self.choice != TransportChoice::Auto {
             return Err(unreachable().cause("`transport` allows no other"));
         }
         let gate = self.locked(&self.dialling).entry(peer.clone()).or_default().clone();
         let _alone = gate.lock().await;
-        if silent.is_closed() {
+        if given_up.is_closed() {
             // Somebody else has replaced it.
             return Ok(true);
         }
@@ -148,13 +167,13 @@ impl Pool {
                     continue;
                 }
             };
-            if silent.bytes_received() != Some(received) {
+            if still.is_some() && given_up.bytes_received() != still {
                 connection.close(0, "the other line is alive");
                 return Ok(false);
             }
-            tracing::info!(%peer, address, "Nothing comes over QUIC any more; TCP takes its place");
+            tracing::info!(%peer, address, is_silent = still.is_some(), "QUIC carries too little; TCP takes its place");
             self.favour(peer, Transport::Tcp);
-            silent.close(Code::PeerUnreachable.number(), "nothing comes over it");
+            given_up.close(Code::PeerUnreachable.number(), "it carries too little");
             if !self.add(peer, connection.clone()) {
                 connection.close(Code::Busy.number(), "this pair holds its connections already");
             }
@@ -209,7 +228,7 @@ impl Pool {
         }
     }
 
-    /// An open connection to `peer`, if there is one: over the transport that is favoured, and that of the smaller
+    /// An open connection to `peer` that no relay carries, if there is one: over the transport that is favoured, and that of the smaller
     /// name's dial, before others.
     pub fn existing(&self, peer: &NodeId) -> Option<Arc<dyn Connection>> {
         let (favoured, ours_first) = (self.favoured(peer), self.name < *peer);
@@ -219,7 +238,7 @@ impl Pool {
         let mut open = self.locked(&self.open);
         let list = open.get_mut(peer)?;
         list.retain(|connection| !connection.is_closed());
-        list.iter().max_by_key(rank).cloned()
+        list.iter().filter(|connection| connection.relayed().is_none()).max_by_key(rank).cloned()
     }
 
     /// Closes what is open to peers that the policy no longer knows, or to all where this node is barred.
@@ -287,7 +306,10 @@ impl Pool {
         let mut open = self.locked(&self.open);
         let list = open.entry(peer.clone()).or_default();
         list.retain(|connection| !connection.is_closed());
-        if list.len() >= limits::CONNECTIONS_PER_PEER_MAX {
+        // Through relays each transfer has one of its own, and the endpoint bounds them.
+        let is_direct = |connection: &Arc<dyn Connection>| connection.relayed().is_none();
+        let direct = list.iter().filter(|known| is_direct(known)).count();
+        if is_direct(&connection) && direct >= limits::CONNECTIONS_PER_PEER_MAX {
             return false;
         }
         list.push(connection.clone());

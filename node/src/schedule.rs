@@ -6,7 +6,7 @@ mod clock;
 mod window;
 
 pub use clock::{Cron, Due, due, zone};
-pub use window::Window;
+pub use window::{Window, WindowError};
 
 use crate::config::{Job, Overlap};
 use crate::context::Context;

@@ -14,6 +14,7 @@ use minicbor::bytes::ByteArray;
 use posthouse_connectors::folder::{FileStat, FolderSource, OpenFile};
 use posthouse_platform::endpoint::{Writer, write_bytes};
 use posthouse_protocol::chunk::{self, ChunkHeader, Layout, Subtrees};
+use posthouse_protocol::id::{JobId, NodeId};
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::SendChunk;
@@ -246,7 +247,8 @@ pub async fn run_channel(
     queue: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Vec<Packed>>>>,
     sent: mpsc::UnboundedSender<Result<Sent, Problem>>,
     line: Arc<Line>,
-    peer: String,
+    peer: NodeId,
+    job: JobId,
 ) {
     let mut buffer = Vec::new();
     loop {
@@ -254,7 +256,7 @@ pub async fn run_channel(
         let Some(chunks) = next else { break };
         let mut count = Sent::default();
         line.write_began();
-        ctx.pace.take(chunks.iter().map(|one| u64::from(one.header.wire_bytes)).sum()).await;
+        ctx.pacing.take(&peer, Some(&job), chunks.iter().map(|one| u64::from(one.header.wire_bytes)).sum()).await;
         let write = async {
             buffer.clear();
             for Packed { header, body } in &chunks {

@@ -15,7 +15,7 @@ use posthouse_protocol::id::{JobId, NodeId, ResourceRef, TransferId};
 use posthouse_protocol::job::{Mode, State};
 use posthouse_protocol::limits;
 use posthouse_protocol::problem::{Code, Exit, Problem};
-use posthouse_protocol::statement::{Body, Chain, Ending, Landing, Outcome, Signer, Statement};
+use posthouse_protocol::statement::{Body, Chain, Ending, Landing, Outcome, Passage, Signer, Statement};
 use posthouse_protocol::time::Timestamp;
 use rusqlite::Transaction;
 use std::sync::Arc;
@@ -227,6 +227,20 @@ pub async fn state_ending(
             Ok(Some(statement))
         })
         .await?;
+    ctx.outbox.notify_one();
+    Ok(signed)
+}
+
+/// Signs what this node has passed on between two others.
+pub async fn state_passage(ctx: &Context, passage: Passage) -> Result<Statement, Problem> {
+    let own = Own::of(ctx);
+    let subject = Subject {
+        transfer: passage.transfer.clone(),
+        job: passage.job.clone(),
+        resource: passage.resource.clone(),
+        consumer: passage.consumer.clone(),
+    };
+    let signed = ctx.store.write(move |tx| own.sign(tx, &subject, |chain| Body::Passage(chain, passage))).await?;
     ctx.outbox.notify_one();
     Ok(signed)
 }

@@ -17,10 +17,11 @@ pub(crate) use invite::ask;
 pub use invite::push;
 
 use crate::context::Context;
+use crate::relay;
 use crate::store::{Transfer, meta};
 pub(crate) use attachments::left_out;
 use posthouse_platform::World;
-use posthouse_platform::endpoint::{Channel, Connection, Remote, Writer};
+use posthouse_platform::endpoint::{Channel, Connection, Relayed, Remote, Writer};
 use posthouse_platform::frames;
 use posthouse_protocol::frame::{Frame, Hello, Purpose};
 use posthouse_protocol::id::{NodeId, TransferId};
@@ -76,8 +77,14 @@ struct Running {
     session: u64,
     live: watch::Sender<Live>,
     stop: watch::Sender<Stop>,
-    /// Providers: where data channels that the consumer opens go.
-    data: Option<mpsc::Sender<Writer>>,
+    /// Providers: where data channels that the consumer opens go, if they come the way of its control channel.
+    data: Option<DataDoor>,
+}
+
+/// Where a session takes data channels.
+pub(crate) struct DataDoor {
+    pub writers: mpsc::Sender<Writer>,
+    pub relayed: Option<Relayed>,
 }
 
 /// A session's place in the registry; leaving it takes the session out.
@@ -147,7 +154,7 @@ impl Transfers {
 
 impl Registered {
     /// Takes the transfer's place, from an older session where there is one.
-    pub(crate) async fn enter(ctx: &Arc<Context>, row: Transfer, data: Option<mpsc::Sender<Writer>>) -> Self {
+    pub(crate) async fn enter(ctx: &Arc<Context>, row: Transfer, data: Option<DataDoor>) -> Self {
         let transfer = row.id.clone();
         let live = watch::Sender::new(Live { row, bytes: 0, bytes_total: 0, files: 0, rows: 0 });
         let (stop, stopped) = watch::channel(Stop::No);
@@ -218,23 +225,25 @@ pub async fn serve_channel(ctx: Arc<Context>, connection: Arc<dyn Connection>, c
     }
     match hello.purpose.clone() {
         Purpose::Data(transfer, _) => {
-            let data =
-                ctx.transfers.locked().running.get(&transfer).and_then(|running| {
-                    (running.live.borrow().row.peer == peer).then(|| running.data.clone()).flatten()
-                });
+            let data = ctx.transfers.locked().running.get(&transfer).and_then(|running| {
+                let door = running.data.as_ref().filter(|door| door.relayed.as_ref() == connection.relayed())?;
+                (running.live.borrow().row.peer == peer).then(|| door.writers.clone())
+            });
             match data {
                 // The session is gone or has channels enough: the channel closes.
                 Some(data) => drop(data.try_send(writer.into_inner())),
                 None => tracing::debug!(%peer, %transfer, "A data channel came for a transfer that does not run"),
             }
         }
+        Purpose::Relay(asked) => relay::serve(ctx, peer, connection, asked, reader, writer).await,
         purpose => {
             if let Err(problem) = writer.send(&Frame::Hello(own_hello(&ctx, purpose.clone()))).await {
                 return tracing::debug!(%peer, %problem, "A channel was lost");
             }
             match purpose {
                 Purpose::Control(transfer) => {
-                    let caller = provider::Caller { peer, transfer, transport, epoch: hello.epoch };
+                    let relayed = connection.relayed().cloned();
+                    let caller = provider::Caller { peer, transfer, transport, relayed, epoch: hello.epoch };
                     provider::serve(ctx, caller, reader, writer).await;
                 }
                 _ => invite::serve_ask(ctx, peer, connection, reader, writer).await,

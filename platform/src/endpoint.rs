@@ -1,4 +1,5 @@
-//! Accept and dial: authenticated connections between two certified names, over QUIC or TLS/TCP.
+//! Accept and dial: authenticated connections between two certified names, over QUIC or TLS/TCP, or over TLS on lines
+//! that relays carry.
 //! Above this file nobody knows which of the two carries a connection.
 
 mod both;
@@ -8,7 +9,9 @@ mod tests;
 
 use crate::World;
 use crate::identity::Identity;
+use crate::network::BoxLine;
 use bytes::{Buf, Bytes};
+use posthouse_protocol::frame::Relay;
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::problem::Problem;
 use std::future::poll_fn;
@@ -16,6 +19,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// ALPN of exchange and coordinator traffic: both sides certified.
@@ -105,11 +109,43 @@ pub trait Connection: Send + Sync {
     fn is_closed(&self) -> bool;
     async fn closed(&self);
     fn remote_address(&self) -> String;
+    /// How relays carry it; None where the two ends reach each other.
+    fn relayed(&self) -> Option<&Relayed> {
+        None
+    }
     /// Round-trip estimate in milliseconds, where known.
     fn rtt_ms(&self) -> Option<f64>;
     /// Bytes that have come over it, down to the last acknowledgement. None where the system keeps that to itself, as
     /// it does of TCP.
     fn bytes_received(&self) -> Option<u64>;
+    /// Whether the peer has said a moment ago that the line takes less than it has to send.
+    fn is_held(&self) -> bool {
+        false
+    }
+}
+
+/// A way through relays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relayed {
+    /// In order from the consumer to the provider.
+    pub route: Vec<NodeId>,
+    /// What they were told that the line is for.
+    pub asked: Relay,
+}
+
+impl std::fmt::Display for Relayed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "relays {}", self.route.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// Lines to a peer that relays carry, as many as are asked for.
+#[async_trait::async_trait]
+pub trait Lines: Send + Sync {
+    fn relayed(&self) -> &Relayed;
+    /// How long one may take to stand.
+    fn patience(&self) -> Duration;
+    async fn open(&self) -> Result<BoxLine, Problem>;
 }
 
 pub struct Listen {
@@ -149,6 +185,10 @@ pub trait Endpoint: Send + Sync {
     /// The next connection whose handshake completed; failures are logged with the true reason and counted.
     async fn accept(&self) -> Option<Arc<dyn Connection>>;
     async fn dial(&self, dial: Dial<'_>) -> Result<Arc<dyn Connection>, Problem>;
+    /// Reaches a peer through relays: TLS from end to end, a line for each channel.
+    async fn dial_through(&self, peer: &NodeId, lines: Arc<dyn Lines>) -> Result<Arc<dyn Connection>, Problem>;
+    /// Takes a line that a relay has brought; who is at its other end shows by its certificate.
+    fn arrived(&self, line: BoxLine, relayed: Relayed);
     /// After a renewal: new handshakes use it, open connections go on.
     fn set_identity(&self, identity: Arc<Identity>);
     /// Names whose handshakes are refused; what is open with them is closed.

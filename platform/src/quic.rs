@@ -15,6 +15,7 @@ use crate::paced::{PacedSocket, Rate};
 use crate::random::Random;
 use aws_lc_rs::hmac;
 use bytes::Bytes;
+use posthouse_protocol::limits;
 use posthouse_protocol::problem::{Code, Problem};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionError, VarInt};
@@ -23,10 +24,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::AsyncWrite;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The QUIC half of an endpoint.
@@ -102,7 +104,7 @@ impl Quic {
         let join = matches!(dial.trust, DialTrust::Join { .. });
         let connection = QuicConnection::new(connection, remote, true, join);
         if !self.shared.join {
-            tokio::spawn(follow_window(Arc::downgrade(&connection)));
+            connection.look_after();
         }
         Ok(connection)
     }
@@ -211,7 +213,7 @@ async fn welcome(connection: quinn::Connection, shared: &Arc<Shared>, incoming: 
         Err(_) => return shared.refused(&from, None, &"the welcome could not be sent"),
     }
     if !shared.join {
-        tokio::spawn(follow_window(Arc::downgrade(&accepted)));
+        accepted.look_after();
     }
     if join {
         tokio::spawn(end_after(Arc::downgrade(&accepted), JOIN_LIFE));
@@ -226,11 +228,32 @@ struct QuicConnection {
     remote: Remote,
     dialled: bool,
     join: bool,
+    /// How long any writer has waited for the line.
+    waited: Arc<Mutex<Busy>>,
+    /// When the peer last said that its writers wait.
+    held: Mutex<Option<Instant>>,
 }
 
 impl QuicConnection {
     fn new(inner: quinn::Connection, remote: Remote, dialled: bool, join: bool) -> Arc<Self> {
-        Arc::new(Self { inner, remote, dialled, join })
+        let waited = Arc::new(Mutex::new(Busy::new(Instant::now())));
+        Arc::new(Self { inner, remote, dialled, join, waited, held: Mutex::default() })
+    }
+    fn look_after(self: &Arc<Self>) {
+        tokio::spawn(follow_window(Arc::downgrade(self)));
+    }
+    /// Whether the peer has said that its writers wait for the line.
+    fn hears_held(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut held = false;
+        while let Poll::Ready(Ok(word)) = pin!(self.inner.read_datagram()).poll(&mut context) {
+            held |= word == HELD;
+        }
+        held
+    }
+    fn channel(&self, send: quinn::SendStream, receive: quinn::RecvStream) -> Channel {
+        let writer = QuicWriter { stream: send, done: false, waits: false, waited: self.waited.clone() };
+        Channel { reader: Box::new(receive), writer: Box::new(writer) }
     }
     /// Why nothing passes any more: in the peer's own words, if it left some.
     fn lost(&self, error: &dyn std::fmt::Display) -> Problem {
@@ -257,14 +280,14 @@ impl Connection for QuicConnection {
     }
     async fn open(&self) -> Result<Channel, Problem> {
         match tokio::time::timeout(OPEN, self.inner.open_bi()).await {
-            Ok(Ok((send, receive))) => Ok(channel(send, receive)),
+            Ok(Ok((send, receive))) => Ok(self.channel(send, receive)),
             Ok(Err(error)) => Err(self.lost(&error)),
             Err(_) => Err(self.lost(&"too many channels are open")),
         }
     }
     async fn accept(&self) -> Option<Channel> {
         let (send, receive) = self.inner.accept_bi().await.ok()?;
-        Some(channel(send, receive))
+        Some(self.channel(send, receive))
     }
     fn close(&self, code: u16, reason: &str) {
         self.inner.close(VarInt::from(code), reason.as_bytes());
@@ -284,14 +307,13 @@ impl Connection for QuicConnection {
     fn bytes_received(&self) -> Option<u64> {
         Some(self.inner.stats().udp_rx.bytes)
     }
+    fn is_held(&self) -> bool {
+        locked(&self.held).is_some_and(|at| at.elapsed() <= HELD_FOR)
+    }
 }
 
 fn closed(peer: &str, close: &quinn::ApplicationClose) -> Problem {
     closed_with(peer, close.error_code.into_inner(), &String::from_utf8_lossy(&close.reason))
-}
-
-fn channel(send: quinn::SendStream, receive: quinn::RecvStream) -> Channel {
-    Channel { reader: Box::new(receive), writer: Box::new(QuicWriter { stream: send, done: false }) }
 }
 
 /// quinn finishes a stream that is dropped; here only `shutdown` does, so that a task that
@@ -299,11 +321,25 @@ fn channel(send: quinn::SendStream, receive: quinn::RecvStream) -> Channel {
 struct QuicWriter {
     stream: quinn::SendStream,
     done: bool,
+    /// It waits for the line, which `waited` counts.
+    waits: bool,
+    waited: Arc<Mutex<Busy>>,
+}
+
+impl QuicWriter {
+    fn note<T>(&mut self, polled: Poll<T>) -> Poll<T> {
+        if polled.is_pending() != self.waits {
+            self.waits = polled.is_pending();
+            locked(&self.waited).change(self.waits, Instant::now());
+        }
+        polled
+    }
 }
 
 impl AsyncWrite for QuicWriter {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, buf)
+        let polled = AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, buf);
+        self.note(polled)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         AsyncWrite::poll_flush(Pin::new(&mut self.stream), cx)
@@ -317,13 +353,14 @@ impl AsyncWrite for QuicWriter {
 impl WriteBytes for QuicWriter {
     fn poll_take(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
         // Dropped before it is done it has written nothing: quinn says so of this call.
-        let written = ready!(pin!(self.stream.write_chunks(std::slice::from_mut(bytes))).poll(cx));
-        Poll::Ready(written.map(|_| ()).map_err(io::Error::from))
+        let written = pin!(self.stream.write_chunks(std::slice::from_mut(bytes))).poll(cx);
+        self.note(written.map(|written| written.map(|_| ()).map_err(io::Error::from)))
     }
 }
 
 impl Drop for QuicWriter {
     fn drop(&mut self) {
+        let _ = self.note(Poll::Ready(()));
         if !self.done {
             // Already closed or stopped by the peer: then nothing is left to reset.
             let _ = self.stream.reset(VarInt::from_u32(0));
@@ -331,9 +368,39 @@ impl Drop for QuicWriter {
     }
 }
 
-/// Lets the connection's receive window follow what the line carries: twice bandwidth × delay.
+/// How long anything was under way, however much of it at once.
+struct Busy {
+    under_way: usize,
+    counted: Instant,
+    total: Duration,
+}
+
+impl Busy {
+    fn new(now: Instant) -> Self {
+        Self { under_way: 0, counted: now, total: Duration::ZERO }
+    }
+    /// One more is under way, or one less.
+    fn change(&mut self, begins: bool, now: Instant) {
+        self.count(now);
+        self.under_way = if begins { self.under_way + 1 } else { self.under_way.saturating_sub(1) };
+    }
+    fn count(&mut self, now: Instant) -> Duration {
+        if self.under_way > 0 {
+            self.total += now.saturating_duration_since(self.counted);
+        }
+        self.counted = now;
+        self.total
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets the connection's receive window follow what the line carries, twice bandwidth × delay, and exchanges with the peer
+/// whose writers wait for it.
 async fn follow_window(connection: Weak<QuicConnection>) {
-    let (mut before, mut window) = (0, WINDOW_MIN);
+    let (mut before, mut window, mut waited) = (0, WINDOW_MIN, Duration::ZERO);
     loop {
         tokio::time::sleep(WINDOW_EVERY).await;
         let Some(connection) = connection.upgrade() else { return };
@@ -351,6 +418,15 @@ async fn follow_window(connection: Weak<QuicConnection>) {
             window = next;
             connection.inner.set_receive_window(VarInt::try_from(next).unwrap_or(VarInt::MAX));
         }
+        if connection.hears_held() {
+            *locked(&connection.held) = Some(Instant::now());
+        }
+        // A stream's data would queue behind what waits already. A word that is lost is said again.
+        let now_waited = locked(&connection.waited).count(Instant::now());
+        if now_waited.saturating_sub(waited) >= HELD_LEAST {
+            let _ = connection.inner.send_datagram(Bytes::from_static(HELD));
+        }
+        waited = now_waited;
     }
 }
 
@@ -432,7 +508,7 @@ fn transport(coordinator: bool, rate: Arc<Rate>) -> Arc<quinn::TransportConfig> 
         .send_window(send)
         .max_idle_timeout(quinn::IdleTimeout::try_from(IDLE).ok())
         .keep_alive_interval(Some(KEEP_ALIVE))
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size((!coordinator).then_some(DATAGRAMS_BYTES))
         .enable_segmentation_offload(true)
         .congestion_controller_factory(Arc::new(Congestion(rate)));
     let mut mtu = quinn::MtuDiscoveryConfig::default();
@@ -451,7 +527,14 @@ const WINDOW_MIN: u64 = 16 << 20;
 const WINDOW_MAX: u64 = 64 << 20;
 const WINDOW_EVERY: Duration = Duration::from_secs(1);
 /// Written but not yet acknowledged.
-const SEND_BYTES: u64 = 32 << 20;
+const SEND_BYTES: u64 = 24 << 20;
+const _: () = assert!(SEND_BYTES < limits::CREDIT_BYTES, "a transfer would run out of credit before its writers wait");
+/// What a side says whose writers have waited for the line for nearly all of a second.
+const HELD: &[u8] = b"held";
+const HELD_LEAST: Duration = Duration::from_millis(900);
+/// How long it holds.
+const HELD_FOR: Duration = Duration::from_secs(3);
+const DATAGRAMS_BYTES: usize = 4 << 10;
 /// What one peer may send before its handshake is looked at.
 const INCOMING_BYTES: u64 = 64 << 10;
 const JOIN_LIFE: Duration = Duration::from_secs(60);

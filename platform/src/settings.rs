@@ -485,7 +485,7 @@ fn floor(text: &str, at: usize) -> usize {
     (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-fn wrong_type(wanted: &str, wanted_zh: &str, value: &DeValue<'_>) -> Say {
+pub fn wrong_type(wanted: &str, wanted_zh: &str, value: &DeValue<'_>) -> Say {
     let (is, is_zh) = match value {
         DeValue::String(_) => ("a string", "字符串"),
         DeValue::Integer(_) => ("a whole number", "整数"),

@@ -1,4 +1,4 @@
-//! TLS 1.3 over TCP, where UDP does not pass: one TLS connection for control, and one more for each
+//! TLS 1.3 over TCP, or over lines that relays carry, where UDP does not pass: one TLS connection for control, and one more for each
 //! channel, bound to it by a random token, so that no multiplexer is needed. Only the dialler opens TCP:
 //! where the accepting side wants a channel, it asks for it over the control connection.
 //!
@@ -15,7 +15,7 @@ use crate::endpoint::shared::{
     CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, Incoming, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES, called, closed_with,
     unreachable,
 };
-use crate::endpoint::{Channel, Connection, Dial, DialTrust, Remote, Transport};
+use crate::endpoint::{Channel, Connection, Dial, DialTrust, Lines, Relayed, Remote, Transport};
 use crate::identity::verify::Judge;
 use crate::network::{BoxLine, TcpListen, within};
 use posthouse_protocol::id::NodeId;
@@ -36,22 +36,25 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Tcp {
     shared: Arc<Shared>,
     local: Option<SocketAddr>,
+    acceptor: Arc<Acceptor>,
 }
 
 impl Tcp {
-    /// Dials, and accepts from `listener` into `incoming` if they are given, until `stop`.
+    /// Dials, and accepts into `incoming` what relays bring, and what comes to `listener` where there is one, until
+    /// `stop`.
     pub(crate) fn start(
         shared: Arc<Shared>,
-        listener: Option<(Box<dyn TcpListen>, Incoming)>,
+        listener: Option<Box<dyn TcpListen>>,
+        incoming: Incoming,
         stop: CancellationToken,
     ) -> Self {
-        let local = listener.as_ref().and_then(|(listener, _)| listener.local_address().ok());
-        if let Some((listener, incoming)) = listener {
-            let acceptor =
-                Acceptor { shared: shared.clone(), incoming, known: Mutex::default(), busy: Mutex::default() };
-            tokio::spawn(accept_all(Arc::new(acceptor), listener, stop));
+        let local = listener.as_ref().and_then(|listener| listener.local_address().ok());
+        let acceptor =
+            Arc::new(Acceptor { shared: shared.clone(), incoming, known: Mutex::default(), busy: Mutex::default() });
+        if let Some(listener) = listener {
+            tokio::spawn(accept_all(acceptor.clone(), listener, stop));
         }
-        Self { shared, local }
+        Self { shared, local, acceptor }
     }
 
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
@@ -59,8 +62,27 @@ impl Tcp {
     }
 
     pub(crate) async fn dial(&self, dial: &Dial<'_>, address: SocketAddr) -> Result<Arc<dyn Connection>, Problem> {
-        let join = matches!(dial.trust, DialTrust::Join { .. });
-        let to = To { peer: dial.peer.clone(), name: dial.address.to_owned(), address, trust: dial.trust.clone() };
+        let way = Way::Tcp(address);
+        self.greet(To { peer: dial.peer.clone(), name: dial.address.to_owned(), way, trust: dial.trust.clone() }).await
+    }
+
+    pub(crate) async fn dial_through(
+        &self,
+        peer: &NodeId,
+        lines: Arc<dyn Lines>,
+    ) -> Result<Arc<dyn Connection>, Problem> {
+        let way = Way::Relayed(lines);
+        self.greet(To { peer: peer.clone(), name: String::new(), way, trust: DialTrust::Certified }).await
+    }
+
+    /// A line that a relay has brought.
+    pub(crate) fn arrived(&self, line: BoxLine, relayed: Relayed) {
+        let (acceptor, from) = (self.acceptor.clone(), Caller::from(relayed));
+        tokio::spawn(acceptor.greet_in_time(line, from));
+    }
+
+    async fn greet(&self, to: To) -> Result<Arc<dyn Connection>, Problem> {
+        let join = matches!(to.trust, DialTrust::Join { .. });
         let greeted = async {
             let Connected { mut stream, judge, certificate_sha256, took } = to.connect(&self.shared).await?;
             let failed = |e: io::Error| to.explain(&self.shared, &judge, e);
@@ -71,11 +93,12 @@ impl Tcp {
             let token = self.shared.welcomed(&to.peer, &welcome)?;
             Ok::<_, Problem>((stream, certificate_sha256, token, took))
         };
-        let late = || unreachable(dial.peer, dial.address).cause(format!("no answer from TCP {address} in time"));
+        let late = || unreachable(&to.peer, &to.name).cause(format!("no answer from {} in time", to.way));
         let (stream, certificate_sha256, token, took) =
-            tokio::time::timeout(HANDSHAKE, greeted).await.map_err(|_| late())??;
-        let remote = Remote::Certified { node: dial.peer.clone(), certificate_sha256 };
-        let connection = TcpConnection::start(self.shared.clone(), stream, remote, Some(to), join, address, token);
+            tokio::time::timeout(to.patience(), greeted).await.map_err(|_| late())??;
+        let remote = Remote::Certified { node: to.peer.clone(), certificate_sha256 };
+        let from = to.caller();
+        let connection = TcpConnection::start(self.shared.clone(), stream, remote, Some(to), join, from, token);
         connection.note_round_trip(took);
         Ok(connection)
     }
@@ -84,9 +107,49 @@ impl Tcp {
 /// Where a dialler's channels go.
 struct To {
     peer: NodeId,
+    /// As the policy has its address; empty where there is none.
     name: String,
-    address: SocketAddr,
+    way: Way,
     trust: DialTrust,
+}
+
+enum Way {
+    Tcp(SocketAddr),
+    Relayed(Arc<dyn Lines>),
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "TCP {address}"),
+            Self::Relayed(lines) => std::fmt::Display::fmt(lines.relayed(), f),
+        }
+    }
+}
+
+/// The other end of a line, as this side knows it before it has shown who it is.
+#[derive(Clone)]
+struct Caller {
+    shown: String,
+    relayed: Option<Relayed>,
+}
+
+impl From<SocketAddr> for Caller {
+    fn from(address: SocketAddr) -> Self {
+        Self { shown: crate::endpoint::shown(address), relayed: None }
+    }
+}
+
+impl From<Relayed> for Caller {
+    fn from(relayed: Relayed) -> Self {
+        Self { shown: relayed.to_string(), relayed: Some(relayed) }
+    }
+}
+
+impl std::fmt::Display for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
 }
 
 /// A TLS connection that was dialled.
@@ -103,9 +166,12 @@ impl To {
     async fn connect(&self, shared: &Shared) -> Result<Connected, Problem> {
         let (tls, judge) = shared.dial_tls(&self.peer, &self.trust)?;
         let began = shared.world.clock.monotonic();
-        let line = within(HANDSHAKE, shared.world.network.dial_tcp(self.address))
-            .await
-            .map_err(|e| unreachable(&self.peer, &self.name).cause(format!("TCP {}: {e}", self.address)))?;
+        let line = match &self.way {
+            Way::Tcp(address) => within(HANDSHAKE, shared.world.network.dial_tcp(*address))
+                .await
+                .map_err(|e| unreachable(&self.peer, &self.name).cause(format!("{}: {e}", self.way)))?,
+            Way::Relayed(lines) => lines.open().await?,
+        };
         let took = shared.world.clock.monotonic().saturating_sub(began);
         let name = ServerName::try_from(self.peer.as_str().to_owned())
             .map_err(|e| unreachable(&self.peer, &self.name).cause(e))?;
@@ -122,7 +188,22 @@ impl To {
         }
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::AlertReceived(alert)) => shared.rejected(&self.peer, &self.name, u8::from(*alert)),
-            _ => unreachable(&self.peer, &self.name).cause(format!("TCP {}: {error}", self.address)),
+            _ => unreachable(&self.peer, &self.name).cause(format!("{}: {error}", self.way)),
+        }
+    }
+
+    /// How long a line may take to stand.
+    fn patience(&self) -> Duration {
+        match &self.way {
+            Way::Tcp(_) => HANDSHAKE,
+            Way::Relayed(lines) => lines.patience(),
+        }
+    }
+
+    fn caller(&self) -> Caller {
+        match &self.way {
+            Way::Tcp(address) => (*address).into(),
+            Way::Relayed(lines) => lines.relayed().clone().into(),
         }
     }
 }
@@ -157,10 +238,7 @@ async fn accept_all(acceptor: Arc<Acceptor>, listener: Box<dyn TcpListen>, stop:
                 };
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
-                    let done = tokio::time::timeout(HANDSHAKE, acceptor.greet(line, from)).await;
-                    if done.is_err() {
-                        acceptor.shared.refused(&from, None, &"the handshake took too long");
-                    }
+                    acceptor.greet_in_time(line, from.into()).await;
                     drop((turn, permit));
                 });
             }
@@ -174,12 +252,18 @@ async fn accept_all(acceptor: Arc<Acceptor>, listener: Box<dyn TcpListen>, stop:
 }
 
 impl Acceptor {
-    async fn greet(self: &Arc<Self>, line: BoxLine, from: SocketAddr) {
+    async fn greet_in_time(self: Arc<Self>, line: BoxLine, from: Caller) {
+        if tokio::time::timeout(HANDSHAKE, self.greet(line, &from)).await.is_err() {
+            self.shared.refused(&from, None, &"the handshake took too long");
+        }
+    }
+
+    async fn greet(self: &Arc<Self>, line: BoxLine, from: &Caller) {
         let (tls, judge) = match self.shared.accept_tls() {
             Ok(tls) => tls,
-            Err(problem) => return self.shared.refused(&from, None, &problem),
+            Err(problem) => return self.shared.refused(from, None, &problem),
         };
-        let refused = |error: io::Error| self.shared.refused(&from, Some(&judge), &error);
+        let refused = |error: io::Error| self.shared.refused(from, Some(&judge), &error);
         let mut stream = match TlsAcceptor::from(tls).accept(buffered(line)).await {
             Ok(stream) => Tls::Server(stream),
             Err(error) => return refused(error),
@@ -187,7 +271,7 @@ impl Acceptor {
         let session = stream.get_ref().1;
         let remote = match self.shared.remote(session.alpn_protocol(), session.peer_certificates()) {
             Ok(remote) => remote,
-            Err(problem) => return self.shared.refused(&from, None, &problem),
+            Err(problem) => return self.shared.refused(from, None, &problem),
         };
         match stream.read_u8().await {
             Ok(CONTROL) => self.control(stream, remote, from).await,
@@ -202,14 +286,14 @@ impl Acceptor {
                     Err(error) => refused(error),
                 }
             }
-            Ok(other) => self.shared.refused(&from, None, &format!("it began with {other}")),
+            Ok(other) => self.shared.refused(from, None, &format!("it began with {other}")),
             Err(error) => refused(error),
         }
     }
 
-    async fn control(self: &Arc<Self>, mut stream: Tls, remote: Remote, from: SocketAddr) {
+    async fn control(self: &Arc<Self>, mut stream: Tls, remote: Remote, from: &Caller) {
         let token: [u8; TOKEN_BYTES] = self.shared.world.random.bytes();
-        let refused = |error: &dyn std::fmt::Display| self.shared.refused(&from, None, error);
+        let refused = |error: &dyn std::fmt::Display| self.shared.refused(from, None, error);
         let sent = async {
             stream.write_all(&self.shared.welcome(&token)).await?;
             stream.flush().await
@@ -218,7 +302,7 @@ impl Acceptor {
             return refused(&error);
         }
         let join = remote == Remote::Unknown;
-        let connection = TcpConnection::start(self.shared.clone(), stream, remote, None, join, from, token);
+        let connection = TcpConnection::start(self.shared.clone(), stream, remote, None, join, from.clone(), token);
         let shown: Arc<dyn Connection> = connection.clone();
         if let Err(problem) = self.shared.admit(&shown) {
             connection.close(problem.code.number(), &problem.said());
@@ -245,20 +329,22 @@ impl Acceptor {
     }
 
     /// Gives a channel to the connection whose token it carries, if it comes from the same peer.
-    fn bind(&self, stream: Tls, remote: &Remote, token: &[u8; TOKEN_BYTES], number: u32, from: SocketAddr) {
+    fn bind(&self, stream: Tls, remote: &Remote, token: &[u8; TOKEN_BYTES], number: u32, from: &Caller) {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(token).and_then(Weak::upgrade);
-        let Some(connection) = known.filter(|c| !c.is_closed() && same_peer(&c.remote, remote)) else {
-            return self.shared.refused(&from, None, &"its channel belongs to no connection of its own");
+        let is_its =
+            |c: &Arc<TcpConnection>| !c.is_closed() && same_peer(&c.remote, remote) && c.from.relayed == from.relayed;
+        let Some(connection) = known.filter(is_its) else {
+            return self.shared.refused(from, None, &"its channel belongs to no connection of its own");
         };
         if number != 0 {
             let asked = connection.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
             match asked {
                 // Whoever asked may have given up meanwhile; then the stream ends here.
                 Some(asked) => drop(asked.send(stream)),
-                None => self.shared.refused(&from, None, &"it answers a question that was not asked"),
+                None => self.shared.refused(from, None, &"it answers a question that was not asked"),
             }
         } else if let Err(problem) = connection.arrived(stream) {
-            self.shared.refused(&from, None, &problem);
+            self.shared.refused(from, None, &problem);
         }
     }
 }
@@ -316,7 +402,7 @@ pub(crate) struct TcpConnection {
     /// Where to dial for a channel; None on the accepting side.
     to: Option<To>,
     join: bool,
-    address: SocketAddr,
+    from: Caller,
     token: [u8; TOKEN_BYTES],
     closed: CancellationToken,
     words: mpsc::Sender<Word>,
@@ -338,7 +424,7 @@ impl TcpConnection {
         remote: Remote,
         to: Option<To>,
         join: bool,
-        address: SocketAddr,
+        from: Caller,
         token: [u8; TOKEN_BYTES],
     ) -> Arc<Self> {
         let (words, words_out) = mpsc::channel(WORDS_MAX);
@@ -349,7 +435,7 @@ impl TcpConnection {
             remote,
             to,
             join,
-            address,
+            from,
             token,
             closed: CancellationToken::new(),
             words,
@@ -396,7 +482,7 @@ impl TcpConnection {
             stream.flush().await.map_err(failed)?;
             Ok(stream)
         };
-        match tokio::time::timeout(HANDSHAKE, opened).await {
+        match tokio::time::timeout(to.patience(), opened).await {
             Ok(result) => result,
             Err(_) => Err(self.lost(&"no channel could be opened in time")),
         }
@@ -488,7 +574,10 @@ impl Connection for TcpConnection {
         self.closed.cancelled().await;
     }
     fn remote_address(&self) -> String {
-        crate::endpoint::shown(self.address)
+        self.from.shown.clone()
+    }
+    fn relayed(&self) -> Option<&Relayed> {
+        self.from.relayed.as_ref()
     }
     fn rtt_ms(&self) -> Option<f64> {
         match self.rtt_us.load(Ordering::Relaxed) {

@@ -224,6 +224,14 @@ impl Consumer {
     pub fn is_moving(&self) -> bool {
         self.stage == Stage::Moving && (self.end.is_none() || !self.open.is_empty())
     }
+    /// Whether the provider may send, as far as this side's credit goes.
+    pub fn has_credit_open(&self) -> bool {
+        self.credit_open > u64::from(limits::CHUNK_BYTES_LARGE) + limits::CHUNK_CREDIT_OVERHEAD
+    }
+    /// Whether all that is still to come is on the line: the provider has handed over.
+    pub fn is_all_sent(&self) -> bool {
+        self.handover.is_some()
+    }
 
     pub fn counters(&self) -> Counters {
         self.counters

@@ -15,7 +15,7 @@ pub(crate) mod samples;
 pub use line::{FrameDecoder, FrameError};
 
 use crate::format::Native;
-use crate::id::{GrantId, JobId, NodeId, ResourceId, TransferId};
+use crate::id::{GrantId, JobId, NodeId, ResourceId, ResourceRef, TransferId};
 use crate::job::{Mode, Write};
 use crate::manifest::{Entry, LeftOut};
 use crate::problem::{Code, Problem};
@@ -111,6 +111,25 @@ pub enum Purpose {
     /// One question, one answer (or for `Invite`, its outcome).
     #[n(2)]
     Ask,
+    /// A line to be passed on: `Hello` answers once it stands to its end, `Refused` where it may not or cannot; then
+    /// come the bytes of the two ends, TLS 1.3 over TCP as between neighbours.
+    #[n(3)]
+    Relay(#[n(0)] Relay),
+}
+
+/// What a line through relays is for. The grant says which way it goes; who is at its ends shows by their certificates.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(map)]
+pub struct Relay {
+    #[n(0)]
+    pub consumer: NodeId,
+    #[n(1)]
+    pub resource: ResourceRef,
+    #[n(2)]
+    pub job: JobId,
+    /// None: a question or an invitation.
+    #[n(3)]
+    pub transfer: Option<TransferId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

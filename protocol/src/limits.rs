@@ -65,6 +65,8 @@ pub const CREDIT_BYTES: u64 = 32 << 20;
 /// Durable progress at least this often.
 pub const PROGRESS_BYTES: u64 = 16 << 20;
 pub const PROGRESS_MS: u64 = 200;
+/// Content of files that is written and not durable.
+pub const WRITTEN_BYTES_MAX: u64 = 32 << 20;
 pub const DATA_CHANNELS: u8 = 2;
 pub const DATA_CHANNELS_MAX: u8 = 8;
 /// Connections that one pair of nodes holds.
@@ -95,6 +97,8 @@ pub const TUPLE_HELD_BYTES_MAX: usize = 1 << 20;
 pub const VALUE_HELD_BYTES_MAX: usize = 64 << 20;
 /// Buckets of a table's standing digest.
 pub const BUCKETS: usize = 4096;
+/// Relays in the way of one grant.
+pub const RELAYS_MAX: usize = 4;
 /// One grant in a policy.
 pub const GRANT_BYTES_MAX: usize = 256 << 10;
 /// A row filter's text and depth.
@@ -106,6 +110,8 @@ pub const LEFT_OUT_LISTED_MAX: usize = 32;
 /// A peer that says nothing for this long is given up; the transfer then resumes over a new connection.
 pub const IDLE_MS: u64 = 30_000;
 pub const HANDSHAKE_MS: u64 = 5_000;
+/// One stretch of a line through relays: its neighbour may have to be asked to dial.
+pub const RELAY_HOP_MS: u64 = 15_000;
 pub const CLOCK_SKEW_MS: i64 = 300_000;
 
 const _: () = {
@@ -114,8 +120,10 @@ const _: () = {
     assert!(NODES_BYTES_MAX < POLICY_BYTES_MAX);
     assert!(CHUNK_BYTES.is_power_of_two() && CHUNK_BYTES_LARGE.is_power_of_two());
     assert!(CREDIT_BYTES >= 2 * (CHUNK_BYTES_LARGE + CHUNK_WIRE_OVERHEAD) as u64);
-    // After one kill at most what was in flight and what was not yet recorded is sent again.
+    // After one kill at most what was in flight and what was not yet recorded is sent again; of a file what was
+    // written, and some that was being written.
     assert!(CREDIT_BYTES + PROGRESS_BYTES <= 48 << 20);
+    assert!(WRITTEN_BYTES_MAX + PROGRESS_BYTES <= 48 << 20);
     assert!(FILE_BYTES_MAX / CHUNK_BYTES_LARGE as u64 <= 1 << 28);
     // The last entry that fits into a list may begin just below the fill.
     assert!(FRAME_FILL_BYTES + PATH_BYTES_MAX + LINK_BYTES_MAX + REASON_BYTES_MAX + 256 <= FRAME_BYTES_MAX);

@@ -5,7 +5,7 @@
 
 mod active;
 
-pub use active::{ActivePolicy, Permit, Refreshed, Staleness};
+pub use active::{ActivePolicy, Passing, Permit, Refreshed, Staleness};
 
 use crate::codec;
 use crate::cose::{self, CoseError, PublicKey, Signer};
@@ -48,6 +48,10 @@ pub struct Policy {
     /// `nodes.cose` of this node and its peers (see `trust`): what exported receipts are verified with.
     #[n(10)]
     pub nodes: ByteVec,
+    /// Grants with relays that were withdrawn not long ago: nothing is given by them any more, but what was begun by
+    /// them is ended and settled on the same way.
+    #[n(11)]
+    pub ended: Option<Vec<ByteVec>>,
 }
 
 /// Why a policy or a word of freshness was not accepted.
@@ -110,9 +114,25 @@ pub struct Grant {
     /// Network zone that the consumer must be reached in.
     #[n(7)]
     pub zone: Option<String>,
+    /// Relays that it goes through, in order from the consumer to the provider; None = the two reach each other.
+    #[n(8)]
+    pub via: Option<Vec<NodeId>>,
 }
 
 impl Grant {
+    /// Relays in order from the consumer to the provider.
+    pub fn route(&self) -> &[NodeId] {
+        self.via.as_deref().unwrap_or_default()
+    }
+    /// Who stands before and after a node on the way from the consumer to the provider.
+    pub(crate) fn beside(&self, node: &NodeId) -> Option<(Option<&NodeId>, Option<&NodeId>)> {
+        let way: Vec<&NodeId> =
+            std::iter::once(&self.consumer).chain(self.route()).chain(std::iter::once(&self.resource.node)).collect();
+        let at = way.iter().position(|stop| *stop == node)?;
+        let before = at.checked_sub(1).and_then(|before| way.get(before));
+        Some((before.copied(), way.get(at + 1).copied()))
+    }
+
     /// As it is carried in a policy.
     pub fn encode(&self) -> ByteVec {
         codec::encode(self).into()

@@ -271,10 +271,6 @@ impl Provider {
             self.credit = self.credit.saturating_add(credit(send.layout.bytes(send.chunk)));
         }
     }
-    /// Whether chunks wait for credit.
-    pub fn is_waiting_for_credit(&self) -> bool {
-        !self.queue.is_empty()
-    }
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         if self.is_done() { None } else { self.pulse.as_ref()?.timeout() }
     }

@@ -315,7 +315,7 @@ impl<'a> Sides<'a> {
     fn sort(statements: &'a [Arrived<'a>]) -> Option<Self> {
         // The provider's word names the parties where there is one; then the order of arrival decides.
         let mut about: Vec<&Arrived<'a>> =
-            statements.iter().filter(|a| a.statement.body().transfer().is_some()).collect();
+            statements.iter().filter(|a| a.statement.body().transfer().is_some()).filter(|a| is_a_party(a)).collect();
         about.sort_by_key(|a| (a.statement.manifest().is_none(), a.at, *a.statement.sha256()));
         let body = about.first()?.statement.body();
         let ((provider, consumer), transfer) = (body.parties()?, body.transfer()?);
@@ -359,6 +359,11 @@ impl<'a> Sides<'a> {
         };
         vec![Difference { what: "outcome".to_owned(), provider, consumer }]
     }
+}
+
+/// Not a relay's, which stands beside what the two say.
+fn is_a_party(arrived: &Arrived<'_>) -> bool {
+    !matches!(arrived.statement.body(), Body::Passage(..))
 }
 
 struct Found(Vec<Difference>);

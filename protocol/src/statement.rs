@@ -5,7 +5,7 @@
 
 use crate::codec;
 use crate::cose::{self, CoseError, KeyId, Keys};
-use crate::id::{JobId, NodeId, ResourceRef, TransferId};
+use crate::id::{GrantId, JobId, NodeId, ResourceRef, TransferId};
 use crate::limits;
 use crate::manifest::{Counts, LeftOut, Manifest};
 use crate::time::Timestamp;
@@ -161,6 +161,9 @@ pub enum Body {
     /// An administrative act at the centre: what, who, details as text.
     #[n(5)]
     Act(#[n(0)] String, #[n(1)] String, #[n(2)] String),
+    /// What a relay passed on.
+    #[n(6)]
+    Passage(#[n(0)] Chain, #[n(1)] Passage),
 }
 
 impl Body {
@@ -170,6 +173,7 @@ impl Body {
             Self::Provider(_, manifest) => manifest.transfer.to_string(),
             Self::Consumer(_, landing) => landing.transfer.to_string(),
             Self::Refusal(_, ending) | Self::Failure(_, ending) => ending.transfer.to_string(),
+            Self::Passage(_, passage) => passage.transfer.to_string(),
             Self::Reconciliation(_, reconciled) => format!("{}/{}", reconciled.consumer, reconciled.job),
             Self::Act(what, _, _) => what.clone(),
         }
@@ -179,6 +183,7 @@ impl Body {
             Self::Provider(_, manifest) => Some(&manifest.transfer),
             Self::Consumer(_, landing) => Some(&landing.transfer),
             Self::Refusal(_, ending) | Self::Failure(_, ending) => Some(&ending.transfer),
+            Self::Passage(_, passage) => Some(&passage.transfer),
             Self::Reconciliation(..) | Self::Act(..) => None,
         }
     }
@@ -188,6 +193,7 @@ impl Body {
             Self::Provider(_, manifest) => Some((&manifest.provider, &manifest.consumer)),
             Self::Consumer(_, landing) => Some((&landing.provider, &landing.consumer)),
             Self::Refusal(_, ending) | Self::Failure(_, ending) => Some((&ending.provider, &ending.consumer)),
+            Self::Passage(_, passage) => Some((&passage.resource.node, &passage.consumer)),
             Self::Reconciliation(_, reconciled) => Some((&reconciled.provider, &reconciled.consumer)),
             Self::Act(..) => None,
         }
@@ -197,6 +203,7 @@ impl Body {
             Self::Provider(_, manifest) => Some(&manifest.resource),
             Self::Consumer(_, landing) => Some(&landing.resource),
             Self::Refusal(_, ending) | Self::Failure(_, ending) => Some(&ending.resource),
+            Self::Passage(_, passage) => Some(&passage.resource),
             Self::Reconciliation(_, reconciled) => Some(&reconciled.resource),
             Self::Act(..) => None,
         }
@@ -206,6 +213,7 @@ impl Body {
             Self::Provider(_, manifest) => Some(&manifest.job),
             Self::Consumer(_, landing) => Some(&landing.job),
             Self::Refusal(_, ending) | Self::Failure(_, ending) => Some(&ending.job),
+            Self::Passage(_, passage) => Some(&passage.job),
             Self::Reconciliation(_, reconciled) => Some(&reconciled.job),
             Self::Act(..) => None,
         }
@@ -216,7 +224,8 @@ impl Body {
             | Self::Consumer(chain, _)
             | Self::Refusal(chain, _)
             | Self::Failure(chain, _)
-            | Self::Reconciliation(chain, _) => Some(chain),
+            | Self::Reconciliation(chain, _)
+            | Self::Passage(chain, _) => Some(chain),
             Self::Act(..) => None,
         }
     }
@@ -229,9 +238,14 @@ impl Body {
             Self::Failure(..) => "failure",
             Self::Reconciliation(..) => "reconciliation",
             Self::Act(..) => "act",
+            Self::Passage(..) => "passage",
         }
     }
-    /// A provider speaks as the provider, a consumer as the consumer; the rest either may say.
+    /// Whether its party says it once of a transfer. A relay speaks of each stretch of time in which lines of it stood.
+    pub fn is_said_once(&self) -> bool {
+        !matches!(self, Self::Passage(..))
+    }
+    /// A provider speaks as the provider, a consumer as the consumer, a relay as itself; the rest either party may say.
     /// Acts are the coordinator's, whose key alone the trust holds for them.
     fn may_be_said_by(&self, issuer: &NodeId) -> bool {
         // A resource is offered by the node whose name it carries.
@@ -241,6 +255,7 @@ impl Body {
         match (self, self.parties()) {
             (Self::Provider(..), Some((provider, _))) => issuer == provider,
             (Self::Consumer(..), Some((_, consumer))) => issuer == consumer,
+            (Self::Passage(_, passage), _) => *issuer == passage.relay,
             (_, Some((provider, consumer))) => issuer == provider || issuer == consumer,
             (_, None) => true,
         }
@@ -328,6 +343,34 @@ pub struct Ending {
     #[n(6)]
     pub cause: String,
     #[n(7)]
+    pub ended: Timestamp,
+}
+
+/// A relay's word: what passed through it between the two parties of a transfer, which it cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Passage {
+    #[n(0)]
+    pub transfer: TransferId,
+    #[n(1)]
+    pub job: JobId,
+    #[n(2)]
+    pub resource: ResourceRef,
+    #[n(3)]
+    pub consumer: NodeId,
+    #[n(4)]
+    pub relay: NodeId,
+    #[n(5)]
+    pub grant: GrantId,
+    /// Bytes as the parties encrypted them.
+    #[n(6)]
+    pub to_consumer: u64,
+    #[n(7)]
+    pub to_provider: u64,
+    /// When the first line of this stretch stood, and when the last had ended.
+    #[n(8)]
+    pub began: Timestamp,
+    #[n(9)]
     pub ended: Timestamp,
 }
 

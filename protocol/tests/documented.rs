@@ -42,8 +42,9 @@ fn every_frame_stands_in_the_document_with_its_number() {
             number = rest.split_once(')').map(|(number, _)| number.to_owned());
         } else if line.starts_with("//") {
             continue;
-        } else if let (Some(number), Some((name, _))) = (&number, line.split_once('(')) {
-            let name = kebab(name);
+        } else if let (Some(number), false) = (&number, line.is_empty()) {
+            // What has no fields has no parentheses.
+            let name = kebab(line.split('(').next().unwrap_or_default().trim_end_matches(','));
             let found = frames.lines().any(|line| {
                 line.trim().starts_with(&format!("/ [{number}, "))
                     && line.rsplit_once("; ").is_some_and(|(_, comment)| comment == name)

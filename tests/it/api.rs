@@ -61,22 +61,17 @@ fn a_viewer_sees_who_is_up_what_moved_and_what_is_not_reconciled() {
     });
 }
 
-fn token(site: &Site, role: &str) -> String {
-    let ran = posthouse(&[
-        "coordinator",
-        "access",
-        "add",
-        "--config",
-        &site.centre_config(),
-        &format!("test-{role}"),
-        "--role",
-        role,
-    ])
-    .ok();
+pub(crate) fn token(site: &Site, role: &str) -> String {
+    token_named(site, &format!("test-{role}"), role)
+}
+
+pub(crate) fn token_named(site: &Site, name: &str, role: &str) -> String {
+    let ran =
+        posthouse(&["coordinator", "access", "add", "--config", &site.centre_config(), name, "--role", role]).ok();
     ran.stdout.trim().to_owned()
 }
 
-fn get(site: &Site, path: &str, token: Option<&str>) -> (u16, Value) {
+pub(crate) fn get(site: &Site, path: &str, token: Option<&str>) -> (u16, Value) {
     let mut command = Command::new("curl");
     command.args(["-s", "-w", "\n%{http_code}", &format!("http://127.0.0.1:{}{path}", site.http)]);
     if let Some(token) = token {

@@ -197,7 +197,7 @@ fn counts(site: &Site) -> Value {
     posthouse(&["reconcile", "--config", &site.centre_config(), "--json"]).json()["counts"].clone()
 }
 
-fn newest(config: &str) -> Value {
+pub(crate) fn newest(config: &str) -> Value {
     let ran = posthouse(&["transfer", "list", "--config", config, "--json"]);
     ran.stdout
         .lines()

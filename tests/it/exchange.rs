@@ -1,10 +1,12 @@
 //! Folders and tables between two processes: over QUIC, over TLS/TCP, with UDP dropped; taken and pushed.
 
-use crate::support::{CONSUMER, PROVIDER, Scene, Site, compare_folders, long, posthouse, run, text};
+use crate::centre::newest;
+use crate::support::{CONSUMER, PROVIDER, Scene, Site, compare_folders, long, posthouse, run, text, wait_for};
 use rusqlite::Connection;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Rows of the table scene: 2 million in the long run.
 fn rows() -> u64 {
@@ -88,6 +90,28 @@ fn a_node_that_nobody_can_dial_exchanges_by_dialling_out() {
     let site = Site::start(&scene);
     assert_settled(&site.take("tree"));
     assert_eq!(compare_folders(&source, &site.dir().join("inbox")), "");
+}
+
+#[test]
+fn a_nodes_bandwidth_is_changed_while_it_sends() {
+    let source = tempfile::tempdir().expect("a folder");
+    let mut content = vec![0; 24 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut content);
+    std::fs::write(source.path().join("large"), content).expect("a file");
+    // So it would take a minute and a half.
+    let scene = Scene { provider_node: "bandwidth = \"256 KiB\"".to_owned(), ..folder("keep", source.path(), false) };
+    let site = Site::start(&scene);
+    let (config, provider) = (site.config(CONSUMER), site.config(PROVIDER));
+    posthouse(&["job", "run", "--config", &config, "tree"]).ok();
+    wait_for("bytes arrive", Duration::from_secs(30), || newest(&config)["bytes_sent"].as_u64().unwrap_or(0) > 0);
+    let set = |setting: &str| posthouse(&["node", "set", "--config", &provider, setting, "--json"]);
+    for wrong in ["bandwidth=fast", "bandwidth=1KiB", "bandwidth=", "memory=1GiB"] {
+        assert_eq!(set(wrong).code, 2, "{wrong}");
+    }
+    assert_eq!(set("bandwidth=none").ok().json()["bytes_per_second"], Value::Null);
+    wait_for("it settles", Duration::from_secs(30), || newest(&config)["state"] == "settled");
+    assert_eq!(compare_folders(source.path(), &site.dir().join("inbox")), "");
+    assert_eq!(set("bandwidth=config").ok().json()["bytes_per_second"], 256 << 10);
 }
 
 /// How a scene's transfer is to travel.

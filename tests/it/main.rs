@@ -20,6 +20,7 @@ mod postgres;
 mod power;
 mod readme;
 mod receipts;
+mod relay;
 mod schemas;
 mod service;
 mod tidy;

@@ -71,6 +71,7 @@ pub(crate) async fn coordinator(machine: Machine, board: Board, folder: PathBuf)
                     columns: None,
                     filter: None,
                     zone: None,
+                    via: None,
                 };
                 coordinator.ask(grant).await?;
             }

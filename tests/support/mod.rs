@@ -181,6 +181,10 @@ pub(crate) struct Scene {
     pub(crate) consumer_node: String,
     /// Resources of the provider that the consumer may take.
     pub(crate) grants: Vec<&'static str>,
+    /// Relays that every grant goes through, in order from the consumer; each is a node of its own.
+    pub(crate) via: Vec<&'static str>,
+    /// Further lines within `[node]` of the last of them.
+    pub(crate) last_relay_node: String,
     /// Words before each daemon's command line, such as `ip netns exec NAME`.
     pub(crate) prefix: Vec<String>,
     /// Each role's data folder lies on a disk of its own that a power cut can strike.
@@ -199,6 +203,7 @@ pub(crate) struct Site {
     pub(crate) coordinator: Daemon,
     pub(crate) provider: Daemon,
     pub(crate) consumer: Daemon,
+    pub(crate) relays: Vec<Daemon>,
     pub(crate) http: u16,
     // After the daemons, and before the folder that they are mounted in.
     disks: Vec<(Role, LossyDisk)>,
@@ -276,12 +281,16 @@ impl Site {
         };
         let provider = node(PROVIDER, police, &scene.provider_node, &scene.provider);
         let consumer = node(CONSUMER, housing, &scene.consumer_node, &scene.consumer);
-        let site = Self { coordinator, provider, consumer, http, disks, folder };
+        let last = scene.via.last();
+        let own = |relay| if last == Some(relay) { scene.last_relay_node.as_str() } else { "" };
+        let relays = scene.via.iter().map(|relay| node(relay, free_ports::<1>()[0], own(relay), "")).collect();
+        let site = Self { coordinator, provider, consumer, relays, http, disks, folder };
         for resource in &scene.grants {
-            site.grant(resource);
+            site.grant_via(resource, &scene.via);
         }
-        site.wait_until_up(PROVIDER);
-        site.wait_until_up(CONSUMER);
+        for name in [PROVIDER, CONSUMER].iter().chain(&scene.via) {
+            site.wait_until_up(name);
+        }
         site
     }
 
@@ -314,21 +323,16 @@ impl Site {
 
     /// Grants a resource of the provider to the consumer; gives the grant's id.
     pub(crate) fn grant(&self, resource: &str) -> String {
-        let ran = posthouse(&[
-            "grant",
-            "add",
-            "--config",
-            &self.centre_config(),
-            "--consumer",
-            CONSUMER,
-            "--resource",
-            &format!("{PROVIDER}/{resource}"),
-            "--until",
-            "2099-12-31",
-            "--json",
-        ])
-        .ok();
-        ran.json()["id"].as_str().expect("a grant has an id").to_owned()
+        self.grant_via(resource, &[])
+    }
+    fn grant_via(&self, resource: &str, via: &[&str]) -> String {
+        let (config, resource, relays) = (self.centre_config(), format!("{PROVIDER}/{resource}"), via.join(","));
+        let mut args = vec!["grant", "add", "--config", &config, "--consumer", CONSUMER, "--resource", &resource];
+        args.extend(["--until", "2099-12-31", "--json"]);
+        if !via.is_empty() {
+            args.extend(["--via", &relays]);
+        }
+        posthouse(&args).ok().json()["id"].as_str().expect("a grant has an id").to_owned()
     }
 
     /// Runs a job at the consumer and waits; the closing object of design.md section 6.

@@ -2,6 +2,8 @@
 
 use crate::Centre;
 use crate::ledger::Taken;
+use crate::policy::concerned;
+use crate::store::records::GrantRecord;
 use posthouse_protocol::centre::{CentreAnswer, CentreRequest, Dial, Heartbeat, HeartbeatAnswer, Profile};
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::limits;
@@ -76,8 +78,9 @@ fn shown_otherwise(before: &Profile, now: &Profile) -> bool {
 /// One node can't reach another: the other is asked to dial, if the two have anything to do with each other.
 async fn ask_dial(centre: &Arc<Centre>, node: &NodeId, peer: &NodeId) -> Result<CentreAnswer, Problem> {
     let material = centre.store.policy_material(node).await?;
-    let grants = material.map(|material| material.grants).unwrap_or_default();
-    if !grants.iter().any(|grant| grant.consumer == *peer || grant.resource.node == *peer) {
+    // A relay is reached by the nodes beside it.
+    let shares = |grant: &GrantRecord| concerned(grant).contains(peer);
+    if !material.is_some_and(|material| material.grants.iter().chain(&material.ended).any(shares)) {
         return Err(Problem::new(Code::NoGrant)
             .with("consumer", node)
             .with("resource", peer)

@@ -124,6 +124,8 @@ pub(crate) struct PolicyMaterial {
     pub(crate) own: NodeRecord,
     /// Not revoked ones, in both directions, by id.
     pub(crate) grants: Vec<GrantRecord>,
+    /// Withdrawn ones with relays on their way, the latest first.
+    pub(crate) ended: Vec<GrantRecord>,
     /// Every node that it ever shared a grant with: receipts of long ago are verified with their keys.
     pub(crate) acquainted: Vec<NodeRecord>,
     /// The other ends of these grants.

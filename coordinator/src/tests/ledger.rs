@@ -9,7 +9,7 @@ use posthouse_protocol::ledger::{Checkpoint, Inclusion, LedgerKey, leaf_hash, ve
 use posthouse_protocol::limits;
 use posthouse_protocol::problem::Code;
 use posthouse_protocol::reconciliation::{Party, Verdict};
-use posthouse_protocol::statement::{Body, Statement};
+use posthouse_protocol::statement::{Body, Passage, Statement};
 
 struct Pair {
     scene: Scene,
@@ -204,6 +204,40 @@ async fn a_statement_that_names_other_parties_is_told_by_name_and_makes_no_verdi
     );
     let subject = exchange.manifest.transfer.to_string();
     assert!(pair.scene.alarms().await.contains(&("contradiction".to_owned(), subject)));
+}
+
+#[tokio::test]
+async fn what_relays_have_passed_on_is_shown_where_they_stand_on_the_way() {
+    let pair = pair().await;
+    let (gate, stranger) =
+        (pair.scene.joined("gate.test.example").await, pair.scene.joined("transport.test.example").await);
+    let mut routed = manifest(&pair.scene, &pair.provider, &pair.consumer, &pair.grant);
+    routed.route = vec![gate.name.clone()];
+    let now = pair.scene.world.clock.now();
+    let passage = |node: &Node| Passage {
+        transfer: routed.transfer.clone(),
+        job: routed.job.clone(),
+        resource: routed.resource.clone(),
+        consumer: routed.consumer.clone(),
+        relay: node.name.clone(),
+        grant: routed.grant.clone(),
+        to_consumer: 2_000,
+        to_provider: 100,
+        began: now,
+        ended: now,
+    };
+    // It may come before any word of the parties, and from whoever likes to be one.
+    for node in [&gate, &stranger] {
+        let proofs = node.submit(&[&node.sign(Body::Passage(chain(), passage(node)))]).await;
+        assert!(proofs[0].refused.is_none());
+    }
+    let row = || async { pair.scene.centre().store.transfer(&routed.transfer).await.unwrap() };
+    assert!(row().await.is_none(), "a relay names no parties");
+    pair.provider.submit(&[&pair.provider.sign(Body::Provider(chain(), Box::new(routed.clone())))]).await;
+    let row = row().await.unwrap();
+    let shown: Vec<_> = row.passages.iter().map(|shown| (shown.relay.as_str(), shown.to_consumer)).collect();
+    assert_eq!((shown, row.route), (vec![("gate.test.example", 2_000)], routed.route.clone()));
+    assert!(row.ungranted.is_some_and(|cause| cause.contains("way")), "its grant has no relay");
 }
 
 #[tokio::test]

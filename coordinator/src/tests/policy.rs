@@ -52,6 +52,54 @@ async fn a_grant_given_and_withdrawn_reaches_both_nodes_within_five_seconds() {
 }
 
 #[tokio::test]
+async fn the_relays_of_a_grant_hold_it_too_and_for_a_while_after_it_was_withdrawn() {
+    let scene = Scene::start().await;
+    let relays = ["gate.test.example", "inner.test.example"].map(|name| name.parse::<NodeId>().unwrap());
+    let (_provider, _consumer) = (scene.joined(PROVIDER).await, scene.joined(CONSUMER).await);
+    let request = |via: &[&NodeId]| match scene.grant_request(&format!("{PROVIDER}/person")) {
+        Request::GrantAdd { consumer, resource, until, columns, filter, zone, .. } => {
+            let via = Some(via.iter().map(|name| (*name).clone()).collect());
+            Request::GrantAdd { consumer, resource, until, columns, filter, zone, via }
+        }
+        other => panic!("{other:?}"),
+    };
+    let unknown = scene.ask(request(&[&relays[0]])).await.unwrap_err();
+    assert_eq!(unknown.code, Code::UnknownName);
+    let gate = scene.joined(relays[0].as_str()).await;
+    let inner = scene.joined(relays[1].as_str()).await;
+    let (consumer, provider) = (CONSUMER.parse().unwrap(), PROVIDER.parse().unwrap());
+    for wrong in [vec![&consumer], vec![&relays[0], &provider], vec![&relays[0], &relays[0]], vec![&relays[0]; 5]] {
+        assert_eq!(scene.ask(request(&wrong)).await.unwrap_err().code, Code::UsageInvalid, "{wrong:?}");
+    }
+    let mut told = [gate.listen(CentreAnswer::Done), inner.listen(CentreAnswer::Done)];
+    gate.beat().await.unwrap();
+    inner.beat().await.unwrap();
+    settle(&mut told).await;
+    let row = scene.ask(request(&[&relays[0], &relays[1]])).await.unwrap();
+    let grant = serde_json::from_value::<GrantRow>(row.done).unwrap();
+    assert_eq!(grant.via.as_deref(), Some(&relays[..]));
+    for (told, node) in told.iter_mut().zip([&gate, &inner]) {
+        assert_eq!(next(told).await, CentreRequest::PolicyChanged);
+        let policy = policy(node).await;
+        assert_eq!(Grant::decode(&policy.grants[0]).unwrap().route(), relays);
+        let peers: Vec<&str> = policy.peers.iter().map(|peer| peer.node.as_str()).collect();
+        let other = relays.iter().find(|relay| **relay != node.name).unwrap();
+        for name in [CONSUMER, PROVIDER, other.as_str()] {
+            assert!(peers.contains(&name), "{name} is no peer of {}: {peers:?}", node.name);
+        }
+        assert!(policy.ended.is_none());
+    }
+    settle(&mut told).await;
+    scene.ask(Request::GrantRevoke { grant: grant.id }).await.unwrap();
+    for (told, node) in told.iter_mut().zip([&gate, &inner]) {
+        assert_eq!(next(told).await, CentreRequest::PolicyChanged);
+        let policy = policy(node).await;
+        assert!(policy.grants.is_empty());
+        assert_eq!(Grant::decode(&policy.ended.unwrap()[0]).unwrap().route(), relays);
+    }
+}
+
+#[tokio::test]
 async fn a_heartbeat_answers_which_policy_is_the_latest() {
     let scene = Scene::start().await;
     let (provider, _consumer) = (scene.joined(PROVIDER).await, scene.joined(CONSUMER).await);
@@ -129,7 +177,8 @@ async fn what_may_not_be_granted_is_refused() {
     ] {
         let (consumer, resource) = (consumer.clone(), resource.clone());
         let filter = filter.map(str::to_owned);
-        let refused = scene.ask(Request::GrantAdd { consumer, resource, until, columns, filter, zone: None }).await;
+        let refused =
+            scene.ask(Request::GrantAdd { consumer, resource, until, columns, filter, zone: None, via: None }).await;
         assert_eq!(refused.unwrap_err().code, Code::UsageInvalid);
     }
 }
@@ -145,7 +194,7 @@ async fn a_grant_given_again_moves_its_end_and_another_for_the_same_pair_is_refu
     let add = async |until, columns: Option<&str>| {
         let Request::GrantAdd { consumer, resource, .. } = scene.grant_request(&resource) else { panic!() };
         let columns = columns.map(|column| vec![column.to_owned()]);
-        let request = Request::GrantAdd { consumer, resource, until, columns, filter: None, zone: None };
+        let request = Request::GrantAdd { consumer, resource, until, columns, filter: None, zone: None, via: None };
         scene.ask(request).await.map(|answer| serde_json::from_value::<GrantRow>(answer.done).unwrap())
     };
     // Before it ends, so that what runs under it goes on.

@@ -109,6 +109,7 @@ impl Scene {
             columns: None,
             filter: None,
             zone: None,
+            via: None,
         }
     }
 

@@ -4,7 +4,9 @@ use super::{
     LeftOutRow, QuarantineRow, Request, Shown, StatementRow, Status, Summary, dry_run, evidence, jobs, proven,
     quarantine, statistics, summaries,
 };
+use crate::config::Bandwidth;
 use crate::context::Context;
+use crate::pacing::Set;
 use crate::store::quarantine::of_transfer;
 use crate::store::{Side, statements, transfers};
 use posthouse_platform::admin_socket::{Handler, Items};
@@ -59,6 +61,7 @@ impl Handler for Desk {
                 crate::metrics::measure(context).await;
                 Ok(Value::String(context.metrics.text()))
             }
+            Request::SetBandwidth { bandwidth } => set_bandwidth(context, &bandwidth),
             Request::Drain => {
                 tracing::info!("Asked to drain");
                 context.drain.cancel();
@@ -66,6 +69,23 @@ impl Handler for Desk {
             }
         }
     }
+}
+
+fn set_bandwidth(context: &Context, text: &str) -> Result<Value, Problem> {
+    let set = match text.trim() {
+        "config" => None,
+        "none" => Some(Set(None)),
+        rate => {
+            let parsed = rate.parse::<Bandwidth>();
+            Some(Set(Some(
+                parsed.map_err(|e| Problem::new(Code::UsageInvalid).with("what", format!("bandwidth: {e}")))?,
+            )))
+        }
+    };
+    let now = context.world.clock.now();
+    context.pacing.set(set, &context.config(), now);
+    tracing::info!(bandwidth = text, "The node's bandwidth was set");
+    Ok(serde_json::json!({ "bandwidth": text.trim(), "bytes_per_second": context.pacing.rate() }))
 }
 
 async fn status(context: &Arc<Context>) -> Result<Status, Problem> {

@@ -4,10 +4,11 @@
 use super::jobs::{find, kind, resource};
 use crate::config::{Job, Kind};
 use crate::context::Context;
+use crate::relay;
 use crate::transfer::planning::{ask_plan, landing_plan};
 use posthouse_connectors::types::type_name;
 use posthouse_platform::admin_socket::Items;
-use posthouse_protocol::frame::PlanAnswer;
+use posthouse_protocol::frame::{PlanAnswer, Relay};
 use posthouse_protocol::id::{JobId, ResourceRef};
 use posthouse_protocol::job::Mode;
 use posthouse_protocol::problem::Problem;
@@ -31,10 +32,13 @@ pub(super) async fn dry_run(context: &Arc<Context>, name: &JobId, items: &mut It
     let permit = context.authority.permit(&consumer, &wanted, None)?;
     items.send(&format!("granted by {} until {}", permit.grant(), permit.until())).await?;
     let peer = job.peer().clone();
-    let connection = context.pool.connection(&peer).await?;
-    items
-        .send(&format!("{peer} is reached at {} over {:?}", connection.remote_address(), connection.transport()))
-        .await?;
+    relay::goes_as_configured(context, &job, &consumer, &wanted)?;
+    let asked = Relay { consumer, resource: wanted.clone(), job: job.name.clone(), transfer: None };
+    let connection = relay::reach(context, &asked).await?;
+    let how = connection
+        .relayed()
+        .map_or_else(|| format!("at {}", connection.remote_address()), |relayed| format!("through {relayed}"));
+    items.send(&format!("{peer} is reached {how} over {:?}", connection.transport())).await?;
     let free = context.disk_free().await;
     items.send(&format!("{free} bytes are free in the data folder")).await?;
     if let Kind::Take { .. } = job.kind

@@ -43,14 +43,17 @@ pub(super) async fn list(context: &Arc<Context>, items: &mut Items) -> Result<Va
 pub(super) async fn show(context: &Arc<Context>, id: &str) -> Result<ReceiptShown, Problem> {
     let transfer = find(context, id).await?;
     let this = context.name.clone();
-    context
+    let (receipt, handover) = context
         .store
         .read(move |db| {
             let row = statements::receipt_of(db, &transfer)?.ok_or_else(|| none(&transfer))?;
             let kept = transfers::get(db, &transfer)?.ok_or_else(|| none(&transfer))?;
-            Ok(shown(row, &kept, &this))
+            Ok((shown(row, &kept, &this), statements::bytes(db, &transfer, "provider")?))
         })
-        .await
+        .await?;
+    let handover = handover.and_then(|bytes| Statement::open(&bytes, context.authority.as_ref()).ok());
+    let route = handover.and_then(|statement| statement.manifest().map(|manifest| manifest.route.clone()));
+    Ok(ReceiptShown { route: route.unwrap_or_default(), ..receipt })
 }
 
 /// Everything that `receipt verify` and other people's tools need, in pieces.
@@ -180,6 +183,7 @@ fn shown(row: statements::ReceiptRow, transfer: &Transfer, this: &NodeId) -> Rec
         refused: counts.refused,
         quarantined: transfer.quarantined(),
         counts: *counts,
+        route: Vec::new(),
     }
 }
 

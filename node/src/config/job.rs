@@ -1,7 +1,7 @@
 //! `[[job]]`: what this node takes, pushes, or accepts when it is pushed.
 
-use super::TIMEZONE_DEFAULT;
 use super::read::{Place, bad_name};
+use super::{Bandwidth, TIMEZONE_DEFAULT};
 use crate::schedule::{Cron, zone};
 use posthouse_platform::settings::{FromValue, Interval, Say, Table, nearest, say};
 use posthouse_protocol::id::{JobId, NodeId, ResourceId, ResourceRef};
@@ -26,6 +26,20 @@ pub struct Job {
     pub overlap: Overlap,
     /// A run missed while the node was off is made up once.
     pub missed_once: bool,
+    /// Relays, in order from the consumer to the provider, as this node's operator expects them in the grant.
+    pub via: Option<Vec<NodeId>>,
+    /// What moves for it per second at most.
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// The name of a node in a list.
+struct Name(NodeId);
+
+impl FromValue for Name {
+    fn from_value(value: &DeValue<'_>) -> Result<Self, Say> {
+        let text = String::from_value(value)?;
+        NodeId::parse(&text).map(Self).map_err(|e| say(e.to_string(), format!("`{text}` 不是有效的节点名称")))
+    }
 }
 
 /// How many rows of a transfer: so many, or a share of those that were read.
@@ -97,6 +111,9 @@ impl Job {
     pub fn starts_here(&self) -> bool {
         !matches!(self.kind, Kind::Accept { .. })
     }
+    pub fn pushes(&self) -> bool {
+        matches!(self.kind, Kind::Push { .. })
+    }
     /// The other node.
     pub fn peer(&self) -> &NodeId {
         match &self.kind {
@@ -113,7 +130,7 @@ impl Job {
 pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
     let name: Option<JobId> = table.require_parse("name", "任务名称");
     let kind = kind(table, place);
-    table.not_yet("via");
+    let via = table.get::<Vec<Name>>("via").map(|names| names.into_iter().map(|Name(node)| node).collect());
     // By what was meant, so that a mistake in a name is not followed by others that it caused.
     let pushes = table.has("push");
     let accepts = table.has("accept") && !pushes;
@@ -166,6 +183,7 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
     let quarantine_max = table.get("quarantine_max");
     let overlap =
         table.choice("overlap", &[("skip", Overlap::Skip), ("queue", Overlap::Queue)]).unwrap_or(Overlap::Skip);
+    let bandwidth = table.get("bandwidth");
     let missed_once = table.choice("missed", &[("once", true), ("skip", false)]).unwrap_or(true);
     Some(Job {
         name: name?,
@@ -178,6 +196,8 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
         quarantine_max,
         overlap,
         missed_once,
+        via,
+        bandwidth,
     })
 }
 

@@ -2,12 +2,12 @@
 //! `[connection.X]` hold, and how parts refer to each other.
 
 use super::{
-    BANDWIDTH_MIN, Config, ConnectionConfig, MEMORY_DEFAULT, MEMORY_MIN, Node, Origin, Resource, SPOOL_MAX_DEFAULT,
+    Bandwidth, Config, ConnectionConfig, MEMORY_DEFAULT, MEMORY_MIN, Node, Origin, Resource, SPOOL_MAX_DEFAULT,
     STAGING_MAX_DEFAULT, job, resource,
 };
 use posthouse_connectors::registry;
 use posthouse_platform::endpoint::TransportChoice;
-use posthouse_platform::settings::{Size, Table, nearest, say};
+use posthouse_platform::settings::{Table, nearest, say};
 use posthouse_protocol::id::{NodeId, ResourceId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -76,13 +76,14 @@ pub(super) fn config(root: &Table<'_>, base: &Path) -> Option<Config> {
         }
         jobs.insert(found.name.clone(), found);
     }
+    let peers = peers(root);
     let resources =
         std::mem::take(&mut place.resources).into_iter().filter_map(|(id, found)| Some((id, found?))).collect();
     if broken {
         return None;
     }
     let connections = connections.into_iter().filter_map(|(name, found)| Some((name, found?))).collect();
-    Some(Config { node: node?, coordinator: coordinator?, connections, resources, jobs })
+    Some(Config { node: node?, coordinator: coordinator?, connections, resources, jobs, peers })
 }
 
 /// What resources and jobs may refer to.
@@ -209,14 +210,7 @@ fn node(table: &Table<'_>, base: &Path) -> Option<Node> {
             None,
         );
     }
-    let bandwidth: Option<Size> = table.get("bandwidth");
-    if bandwidth.is_some_and(|bandwidth| bandwidth < BANDWIDTH_MIN) {
-        table.mistake(
-            "bandwidth",
-            say(format!("per second; at least {BANDWIDTH_MIN}"), format!("为每秒流量；至少 {BANDWIDTH_MIN}")),
-            None,
-        );
-    }
+    let bandwidth = table.get("bandwidth");
     // Every key is read before anything is given up, or the rest would count as unknown.
     let department = table.get("department");
     let transport = table.choice("transport", &transports).unwrap_or_default();
@@ -271,6 +265,22 @@ fn checked_address(table: &Table<'_>, key: &str, address: &str) -> bool {
         );
     }
     ok
+}
+
+/// `[peer."NAME"]`: what is sent to it.
+fn peers(root: &Table<'_>) -> BTreeMap<NodeId, Bandwidth> {
+    let mut found = BTreeMap::new();
+    for (name, table) in root.named_tables("peer") {
+        let bandwidth = table.require("bandwidth");
+        match name.parse::<NodeId>() {
+            Ok(node) => found.extend(bandwidth.map(|bandwidth| (node, bandwidth))),
+            Err(error) => {
+                let zh = format!("`{name}` 不是有效的节点名称");
+                table.mistake_here(say(format!("`{name}` is no name of a node: {error}"), zh));
+            }
+        }
+    }
+    found
 }
 
 fn connections(root: &Table<'_>, base: &Path) -> BTreeMap<String, Option<ConnectionConfig>> {

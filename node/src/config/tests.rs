@@ -63,10 +63,6 @@ fn a_folder_is_offered_taken_pushed_and_accepted() {
 fn keys_of_features_that_do_not_exist_yet_are_refused_and_not_ignored() {
     let cases = [
         (
-            "[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = { folder = \"/x\" }\nvia = [\"b.example\"]\n",
-            "`job.via` is not available",
-        ),
-        (
             "[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = { folder = \"/x\", format = \"parquet\" }\nmode = \"follow\"\n",
             "mode = \"follow\" is not available",
         ),
@@ -226,6 +222,7 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "quarantine_max",
         "overlap",
         "missed",
+        "via",
         "push",
         "to",
         "accept",
@@ -252,6 +249,25 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
             assert!(chinese && english, "only one language: {comment:#?}");
             comment.clear();
         }
+    }
+}
+
+#[test]
+fn a_node_its_peers_and_its_jobs_have_bandwidths() {
+    let config = read("[peer.\"bureau.test.example\"]\nbandwidth = [\"1 MiB 00:00-23:59\", \"2 MiB\"]\n").unwrap();
+    let now = posthouse_protocol::time::Timestamp(0);
+    assert_eq!(config.peers[&"bureau.test.example".parse().unwrap()].at(now), Some(1 << 20));
+    let job = "[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = { folder = \"/x\" }\n";
+    let config = read(&format!("{job}bandwidth = \"3 MiB\"\nvia = [\"gate.example\"]\n")).unwrap();
+    let read_job = &config.jobs[&"j".parse().unwrap()];
+    assert_eq!(read_job.bandwidth.as_ref().and_then(|bandwidth| bandwidth.at(now)), Some(3 << 20));
+    assert_eq!(read_job.via, Some(vec!["gate.example".parse().unwrap()]));
+    for (text, starts) in [
+        ("[peer.\"Not A Name\"]\nbandwidth = \"1 MiB\"\n", "`Not A Name` is no name of a node"),
+        ("[peer.\"a.example\"]\n", "`peer.a.example.bandwidth` is missing"),
+        ("[peer.\"a.example\"]\nbandwidth = [\"1 MiB at night\"]\n", "`1 MiB at night` is not a size"),
+    ] {
+        assert!(only(text).starts_with(starts), "{}", only(text));
     }
 }
 

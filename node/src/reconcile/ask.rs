@@ -29,7 +29,7 @@ impl Comparison {
             resource: self.resource.resource.clone(),
             watermark: self.watermark.clone(),
         };
-        let answer = match ask(&self.ctx, &self.resource.node, &Frame::Digest(request), ANSWERED_WITHIN).await? {
+        let answer = match ask(&self.ctx, &self.resource, &self.job, &Frame::Digest(request), ANSWERED_WITHIN).await? {
             Frame::DigestAnswer(answer) => answer,
             _ => return Err(self.invalid("it answered a digest by something else")),
         };
@@ -59,7 +59,7 @@ impl Comparison {
                 buckets: some,
                 watermark: self.watermark.clone(),
             };
-            match ask(&self.ctx, &self.resource.node, &Frame::Keys(request), ANSWERED_WITHIN).await? {
+            match ask(&self.ctx, &self.resource, &self.job, &Frame::Keys(request), ANSWERED_WITHIN).await? {
                 Frame::KeysAnswer(KeysAnswer { refused: Some(refused), .. }) => return Err(self.refusal(&refused)),
                 Frame::KeysAnswer(answer) => {
                     keys.extend(answer.keys.into_iter().map(|key| (key.key, (key.bucket, key.hash.into()))));

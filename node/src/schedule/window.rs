@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use posthouse_protocol::time::Timestamp;
 use std::str::FromStr;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     from: Time,
     /// Before `from` where it ends on the next day.

@@ -15,8 +15,9 @@ pub struct Progress {
     pub chunks: BTreeMap<u64, NewChunks>,
     /// Entries that are now whole.
     pub whole: Vec<(Entry, Whole)>,
+    /// What was written, as it counts for credit.
     pub bytes: u64,
-    /// Credit that returns to the provider once this is durable.
+    /// Credit that returns to the provider once this is durable: that of splits.
     pub credit: u64,
 }
 
@@ -25,37 +26,48 @@ pub struct Progress {
 pub struct NewChunks {
     pub entry: Entry,
     values: ChunkValues,
+    /// As they count for credit.
     bytes: u64,
-    credit: u64,
 }
 
 impl Progress {
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty() && self.whole.is_empty() && self.credit == 0
     }
-    pub fn add(&mut self, entry: &Entry, meta: &ChunkMeta) {
-        let (bytes, credit) = (u64::from(meta.bytes()), meta.credit());
-        self.bytes += bytes;
-        self.credit += credit;
-        let new = || NewChunks { entry: entry.clone(), values: Vec::new(), bytes: 0, credit: 0 };
+    /// Gives the credit that is free at once: a file's content waits for nothing but its sync, a split also for the
+    /// destination.
+    #[must_use]
+    pub fn add(&mut self, entry: &Entry, meta: &ChunkMeta) -> u64 {
+        let bytes = meta.credit();
+        let new = || NewChunks { entry: entry.clone(), values: Vec::new(), bytes: 0 };
         let chunks = self.chunks.entry(entry.index).or_insert_with(new);
         chunks.bytes += bytes;
-        chunks.credit += credit;
         chunks.values.push((meta.chunk(), meta.value()));
+        self.bytes += bytes;
+        if !matches!(entry.kind, EntryKind::Split(_)) {
+            return bytes;
+        }
+        self.credit += bytes;
+        0
+    }
+    /// What was written and has given its credit back.
+    pub fn freed(&self) -> u64 {
+        self.bytes.saturating_sub(self.credit)
     }
     pub fn has_splits(&self) -> bool {
         self.chunks.values().any(|chunks| matches!(chunks.entry.kind, EntryKind::Split(_)))
     }
-    /// Takes an entry out that becomes durable in another way, with the credit of its new chunks.
+    /// Takes a split out that becomes durable in another way, with the credit of its new chunks.
     pub fn take(&mut self, index: u64) -> Option<u64> {
         let taken = self.chunks.remove(&index)?;
         self.bytes -= taken.bytes;
-        self.credit -= taken.credit;
-        Some(taken.credit)
+        self.credit -= taken.bytes;
+        Some(taken.bytes)
     }
     /// The entry is read anew: what was written of it counts no more.
     pub fn drop_entry(&mut self, index: u64) {
-        self.chunks.remove(&index);
+        // The credit of a split comes back with the next sync all the same.
+        self.bytes -= self.chunks.remove(&index).map_or(0, |chunks| chunks.bytes);
         self.whole.retain(|(entry, _)| entry.index != index);
     }
 
@@ -108,7 +120,7 @@ mod tests {
         let header = ChunkHeader { entry: 0, revision: 0, chunk: 0, bytes: 10, wire_bytes: 10, value };
         let chunk = VerifiedChunk::verify(&header, layout, vec![7; 10].into()).unwrap();
         let mut progress = Progress::default();
-        progress.add(&entry, &chunk.meta());
+        assert_eq!(progress.add(&entry, &chunk.meta()), 0);
         let (staged, found) = store
             .write_now(|tx| {
                 progress.record(tx, &id, 1)?;

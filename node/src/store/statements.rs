@@ -49,7 +49,8 @@ pub fn sign(
     let sequence = last.map_or(1, |(sequence, _)| sequence + 1);
     let chain = Chain { epoch: hand.epoch, sequence, previous: last.map(|(_, sha256)| sha256.into()) };
     let body = body(chain);
-    if let Some(transfer) = body.transfer()
+    if body.is_said_once()
+        && let Some(transfer) = body.transfer()
         && let Some(made) = own(tx, transfer, body.kind(), &OwnKey::of(hand))?
     {
         return Ok(made);

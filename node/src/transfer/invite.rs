@@ -6,11 +6,12 @@ use super::{own_hello, planning};
 use crate::config::{Job, Kind};
 use crate::context::Context;
 use crate::reconcile;
+use crate::relay;
 use crate::settle;
 use crate::store::{Side, Transfer, exchange, jobs, transfers};
 use posthouse_platform::endpoint::Connection;
 use posthouse_platform::frames::{self, FrameReader, FrameWriter};
-use posthouse_protocol::frame::{Frame, Invite, Invited, Purpose, Refused};
+use posthouse_protocol::frame::{Frame, Invite, Invited, Purpose, Refused, Relay};
 use posthouse_protocol::id::{NodeId, ResourceRef, TransferId};
 use posthouse_protocol::job::Mode;
 use posthouse_protocol::problem::{Code, Problem};
@@ -27,7 +28,7 @@ pub async fn push(ctx: Arc<Context>, job: &Job) -> Result<Outcome, Problem> {
     let invite = Invite { job: job.name.clone(), resource: resource.clone(), mode: job.mode, run: Some(run.into()) };
     let mut wait = BACK_OFF_MIN;
     let transfer = loop {
-        match invite_once(&ctx, to, &invite).await {
+        match invite_once(&ctx, job, to, &invite).await {
             Ok(transfer) => break transfer,
             Err(problem) if problem.code == Code::PeerUnreachable => {
                 tracing::info!(job = %job.name, %problem, "The taker was not reached; trying again");
@@ -50,8 +51,11 @@ pub async fn push(ctx: Arc<Context>, job: &Job) -> Result<Outcome, Problem> {
     follow(&ctx, &transfer).await
 }
 
-async fn invite_once(ctx: &Arc<Context>, to: &NodeId, invite: &Invite) -> Result<TransferId, Problem> {
-    let connection = ctx.pool.connection(to).await?;
+async fn invite_once(ctx: &Arc<Context>, job: &Job, to: &NodeId, invite: &Invite) -> Result<TransferId, Problem> {
+    let resource = ResourceRef { node: ctx.name.clone(), resource: invite.resource.clone() };
+    relay::goes_as_configured(ctx, job, to, &resource)?;
+    let asked = Relay { consumer: to.clone(), resource, job: invite.job.clone(), transfer: None };
+    let connection = relay::reach(ctx, &asked).await?;
     let hello = own_hello(ctx, Purpose::Ask);
     match frames::ask(connection.as_ref(), to, hello, &Frame::Invite(invite.clone()), INVITE_WITHIN).await? {
         Frame::Invited(Invited { transfer: Some(transfer), .. }) => Ok(transfer),
@@ -100,11 +104,18 @@ async fn follow(ctx: &Arc<Context>, transfer: &TransferId) -> Result<Outcome, Pr
 pub(super) async fn serve_ask(
     ctx: Arc<Context>,
     peer: NodeId,
-    _connection: Arc<dyn Connection>,
+    connection: Arc<dyn Connection>,
     mut reader: FrameReader,
     mut writer: FrameWriter,
 ) {
-    let answer = match reader.next().await {
+    let question = reader.next().await;
+    if let Ok(Some(frame)) = &question
+        && let Some(asked) = asked_by(&ctx, &peer, frame)
+        && let Err(problem) = relay::comes_as_granted(&ctx, connection.relayed(), &asked)
+    {
+        return tracing::warn!(%peer, %problem, "A question was refused");
+    }
+    let answer = match question {
         Ok(Some(Frame::Invite(invite))) => Frame::Invited(invited(&ctx, &peer, invite).await),
         Ok(Some(Frame::Digest(request))) => Frame::DigestAnswer(reconcile::answer_digest(&ctx, &peer, request).await),
         Ok(Some(Frame::Plan(request))) => Frame::PlanAnswer(planning::answer_plan(&ctx, &peer, request).await),
@@ -120,14 +131,30 @@ pub(super) async fn serve_ask(
     let _ = writer.finish().await;
 }
 
-/// Asks another node one question.
+/// What a question is about.
+fn asked_by(ctx: &Context, peer: &NodeId, question: &Frame) -> Option<Relay> {
+    let (consumer, node, resource, job) = match question {
+        Frame::Invite(invite) => (&ctx.name, peer, &invite.resource, &invite.job),
+        Frame::Digest(request) => (peer, &ctx.name, &request.resource, &request.job),
+        Frame::Keys(request) => (peer, &ctx.name, &request.resource, &request.job),
+        Frame::Plan(request) => (peer, &ctx.name, &request.resource, &request.job),
+        _ => return None,
+    };
+    let resource = ResourceRef { node: node.clone(), resource: resource.clone() };
+    Some(Relay { consumer: consumer.clone(), resource, job: job.clone(), transfer: None })
+}
+
+/// Asks the provider of a job one question.
 pub(crate) async fn ask(
     ctx: &Arc<Context>,
-    peer: &NodeId,
+    resource: &ResourceRef,
+    job: &Job,
     question: &Frame,
     within: Duration,
 ) -> Result<Frame, Problem> {
-    let connection = ctx.pool.connection(peer).await?;
+    let peer = &resource.node;
+    relay::goes_as_configured(ctx, job, &ctx.name, resource)?;
+    let connection = relay::reach(ctx, &relay::question(ctx, resource, job)).await?;
     frames::ask(connection.as_ref(), peer, own_hello(ctx, Purpose::Ask), question, within).await
 }
 

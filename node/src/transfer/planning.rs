@@ -112,7 +112,7 @@ pub(crate) async fn ask_plan(ctx: &Arc<Context>, job: &Job, resource: &ResourceR
         watermark,
         formats: (!formats.is_empty()).then(|| formats.iter().map(|format| format.name().to_owned()).collect()),
     };
-    let answer = match ask(ctx, &resource.node, &Frame::Plan(request), ANSWERED_WITHIN).await? {
+    let answer = match ask(ctx, resource, job, &Frame::Plan(request), ANSWERED_WITHIN).await? {
         Frame::PlanAnswer(answer) => answer,
         _ => {
             let cause = "it answered a plan by something else";

@@ -18,7 +18,7 @@ use crate::store::{Transfer, transfers};
 use answer::Given;
 use feed::Fed;
 use outgoing::Came;
-use posthouse_platform::endpoint::{Transport, Writer};
+use posthouse_platform::endpoint::{Relayed, Transport, Writer};
 use posthouse_platform::frames::{FrameReader, FrameWriter};
 use posthouse_protocol::frame::Frame;
 use posthouse_protocol::id::{NodeId, TransferId};
@@ -37,6 +37,8 @@ pub(super) struct Caller {
     pub peer: NodeId,
     pub transfer: TransferId,
     pub transport: Transport,
+    /// How relays carry it.
+    pub relayed: Option<Relayed>,
     pub epoch: u64,
 }
 

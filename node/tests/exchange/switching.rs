@@ -1,4 +1,4 @@
-//! A line over which UDP passes no more in the midst of a transfer: TCP takes its place.
+//! A line over which UDP passes no more in the midst of a transfer, or next to nothing of it: TCP takes its place.
 
 use super::*;
 use posthouse_platform::endpoint::Transport;
@@ -28,6 +28,25 @@ async fn where_udp_is_dropped_in_the_midst_tcp_goes_on() {
     // What comes next goes that way at once.
     std::fs::write(scene.path("source/more"), noise(2, 10_000)).unwrap();
     assert_eq!(run(&consumer, "scans").await.transport, Some(Transport::Tcp));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_udp_is_throttled_in_the_midst_tcp_goes_on() {
+    let (scene, network) = (scene(), Arc::new(FilteredNetwork::default()));
+    let _provider = scene.provider_in(behind(&network), &offer_folder(&scene)).await;
+    let consumer = scene.consumer(&take_folder(&scene, "")).await;
+    over_quic(&consumer).await;
+    let id = plan(&consumer, "scans").await;
+    let running = tokio::spawn(transfer::run_consumer(consumer.context().clone(), id.clone()));
+    until_live(&consumer, &id, "a third of it", |live| live.row.bytes_sent > BYTES / 3).await;
+    network.throttle(RATE / 100);
+    let began = Instant::now();
+    until_live(&consumer, &id, "on TCP", |live| live.row.transport == Some(Transport::Tcp)).await;
+    println!("on TCP {:?} after UDP was throttled", began.elapsed());
+    let transfer::Outcome::Final(row) = running.await.unwrap().unwrap() else { panic!("it was stopped") };
+    assert_eq!((row.state, row.transport), (State::Settled, Some(Transport::Tcp)), "{row:?}");
+    assert_eq!(tree(&scene.path("target")), tree(&scene.path("source")));
+    assert!(row.bytes_sent < BYTES + limits::CREDIT_BYTES + (4 << 20), "{row:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,3 +84,5 @@ fn behind(network: &Arc<FilteredNetwork>) -> World {
 }
 
 const BYTES: u64 = 120 << 20;
+/// What the provider sends in a second, as `scene` has it.
+const RATE: u64 = 20 << 20;

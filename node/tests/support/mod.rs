@@ -65,6 +65,7 @@ impl Scene {
             columns: None,
             filter: None,
             zone: None,
+            via: None,
         };
         let grants = granted.iter().enumerate().map(grant).collect();
         let scene = Self {
@@ -201,6 +202,7 @@ impl Scene {
             staleness_seconds: 3600,
             heartbeat_seconds: 30,
             nodes: Vec::new().into(),
+            ended: None,
         };
         (policy.sign(&name("centre.test.example"), &self.policy_signer).unwrap(), sequence)
     }

@@ -4,10 +4,10 @@
 //! long lines that lose packets, is not there. For a while an address is then dialled over TCP at once.
 
 use super::shared::{Shared, unreachable};
-use super::{Connection, Dial, Endpoint, Listen, TransportChoice};
+use super::{Connection, Dial, Endpoint, Lines, Listen, Relayed, TransportChoice};
 use crate::World;
 use crate::identity::Identity;
-use crate::network::{TcpListen, within};
+use crate::network::{BoxLine, TcpListen, within};
 use crate::quic::Quic;
 use crate::tls_tcp::Tcp;
 use posthouse_protocol::id::NodeId;
@@ -54,7 +54,7 @@ pub(super) async fn bind(
         Some(socket) => Some(Quic::start(shared.clone(), socket, listens.then(|| sender.clone()), closed.clone())?),
         None => None,
     };
-    let tcp = Tcp::start(shared.clone(), tcp.map(|listener| (listener, sender)), closed.clone());
+    let tcp = Tcp::start(shared.clone(), tcp, sender, closed.clone());
     let local = tcp.local_address().or_else(|| quic.as_ref().filter(|_| listens).and_then(Quic::local_address));
     Ok(Arc::new(Both {
         shared,
@@ -88,7 +88,7 @@ impl Endpoint for Both {
             () = self.closed.cancelled() => None,
             connection = incoming.recv() => match connection {
                 Some(connection) => Some(connection),
-                // Nothing listens: nothing will come before the end.
+                // Nothing will come before the end.
                 None => { self.closed.cancelled().await; None }
             },
         }
@@ -114,6 +114,23 @@ impl Endpoint for Both {
         };
         self.shared.note(&connection);
         Ok(connection)
+    }
+
+    async fn dial_through(&self, peer: &NodeId, lines: Arc<dyn Lines>) -> Result<Arc<dyn Connection>, Problem> {
+        if self.closed.is_cancelled() {
+            return Err(unreachable(peer, "").cause("this endpoint is closed"));
+        }
+        if self.shared.denied.contains(peer) {
+            return Err(Problem::new(Code::NodeRevoked).with("node", peer));
+        }
+        let connection = self.tcp.dial_through(peer, lines).await?;
+        self.shared.note(&connection);
+        Ok(connection)
+    }
+    fn arrived(&self, line: BoxLine, relayed: Relayed) {
+        if !self.closed.is_cancelled() {
+            self.tcp.arrived(line, relayed);
+        }
     }
 
     fn set_identity(&self, identity: Arc<Identity>) {

@@ -147,12 +147,22 @@ impl Shared {
                         .cause("too many nodes are joining"));
                 }
             }
-            Remote::Certified { .. } if held.len() >= limits::CONNECTIONS_PER_PEER_MAX => {
-                if let Some(oldest) = held.remove(0).upgrade() {
+            Remote::Certified { node, .. } => {
+                let is_like = like(connection);
+                let count = held.iter().filter(|known| is_like(known)).count();
+                // Through relays each transfer has a connection of its own: none gives way to another.
+                if connection.relayed().is_some() && count >= RELAYED_MAX {
+                    let cause = format!("it has {RELAYED_MAX} connections through relays");
+                    return Err(Problem::new(Code::Busy).with("peer", node).cause(cause));
+                }
+                if connection.relayed().is_none()
+                    && count >= limits::CONNECTIONS_PER_PEER_MAX
+                    && let Some(at) = held.iter().position(is_like)
+                    && let Some(oldest) = held.remove(at).upgrade()
+                {
                     oldest.close(Code::Busy.number(), "a newer connection of the same node took its place");
                 }
             }
-            Remote::Certified { .. } => {}
         }
         held.push(Arc::downgrade(connection));
         Ok(())
@@ -164,7 +174,7 @@ impl Shared {
         // Dialled ones count towards the same list, but the dialler decides how many it needs.
         let held = open.of(connection.remote());
         held.retain(alive);
-        if held.len() < NOTED_MAX {
+        if held.iter().filter(|known| like(connection)(known)).count() < NOTED_MAX {
             held.push(Arc::downgrade(connection));
         }
     }
@@ -284,6 +294,12 @@ impl Open {
     }
 }
 
+/// Whether another comes directly, or through relays, as this one does.
+fn like(connection: &Arc<dyn Connection>) -> impl Fn(&Weak<dyn Connection>) -> bool {
+    let is_relayed = connection.relayed().is_some();
+    move |other| other.upgrade().is_some_and(|other| other.relayed().is_some() == is_relayed)
+}
+
 fn alive(connection: &Weak<dyn Connection>) -> bool {
     connection.upgrade().is_some_and(|connection| !connection.is_closed())
 }
@@ -319,6 +335,8 @@ fn host(address: &str) -> String {
     address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned()
 }
 
+/// Connections of one peer through relays.
+const RELAYED_MAX: usize = 64;
 pub(crate) const TOKEN_BYTES: usize = 16;
 pub(crate) const WELCOME_BYTES: usize = 1 + 8 + TOKEN_BYTES;
 const WELCOME_VERSION: u8 = 1;

@@ -1,12 +1,13 @@
-//! The system's network behind a firewall that drops what is sent over UDP while it is shut, and says nothing: for
-//! tests.
+//! The system's network behind a firewall that drops what is sent over UDP, all of it or what is beyond a rate, and says
+//! nothing: for tests.
 
 use super::{BoxLine, Network, SystemNetwork, TcpListen};
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use tokio::time::Instant;
 
 #[derive(Default)]
 pub struct FilteredNetwork {
@@ -16,13 +17,50 @@ pub struct FilteredNetwork {
 #[derive(Debug, Default)]
 struct Filter {
     is_shut: AtomicBool,
+    throttle: Mutex<Option<Throttle>>,
     dropped: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Throttle {
+    bytes_per_second: f64,
+    /// What may pass at once.
+    room: f64,
+    since: Instant,
+}
+
+impl Throttle {
+    fn passes(&mut self, bytes: usize) -> bool {
+        let now = Instant::now();
+        let more = now.duration_since(self.since).as_secs_f64() * self.bytes_per_second;
+        (self.room, self.since) = ((self.room + more).min(AT_ONCE_BYTES), now);
+        let passes = self.room >= bytes as f64;
+        if passes {
+            self.room -= bytes as f64;
+        }
+        passes
+    }
+}
+
+impl Filter {
+    fn passes(&self, bytes: usize) -> bool {
+        if self.is_shut.load(Ordering::SeqCst) {
+            return false;
+        }
+        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        throttle.as_mut().is_none_or(|throttle| throttle.passes(bytes))
+    }
 }
 
 impl FilteredNetwork {
     /// Whether UDP is dropped from now on.
     pub fn shut(&self, is_shut: bool) {
         self.filter.is_shut.store(is_shut, Ordering::SeqCst);
+    }
+    /// From now on so many bytes a second pass over UDP, and the rest is dropped.
+    pub fn throttle(&self, bytes_per_second: u64) {
+        let throttle = Throttle { bytes_per_second: bytes_per_second as f64, room: 0.0, since: Instant::now() };
+        *self.filter.throttle.lock().unwrap_or_else(PoisonError::into_inner) = Some(throttle);
     }
     /// How many sends were dropped.
     pub fn dropped(&self) -> u64 {
@@ -63,7 +101,7 @@ impl quinn::AsyncUdpSocket for FilteredSocket {
         self.socket.clone().create_io_poller()
     }
     fn try_send(&self, transmit: &quinn::udp::Transmit<'_>) -> io::Result<()> {
-        if self.filter.is_shut.load(Ordering::SeqCst) {
+        if !self.filter.passes(transmit.contents.len()) {
             self.filter.dropped.fetch_add(1, Ordering::SeqCst);
             return Ok(());
         }
@@ -87,3 +125,6 @@ impl quinn::AsyncUdpSocket for FilteredSocket {
         self.socket.may_fragment()
     }
 }
+
+/// More than one send of a batch of packets.
+const AT_ONCE_BYTES: f64 = 128.0 * 1024.0;

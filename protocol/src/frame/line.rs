@@ -13,7 +13,9 @@ use crate::problem::{Code, Problem};
 pub const VERSION_MIN: u16 = 1;
 pub const VERSION_MAX: u16 = 1;
 /// What both sides may do beyond the version's minimum.
-pub const FEATURES: &[&str] = &["zstd"];
+pub const FEATURES: &[&str] = &["zstd", KEPT];
+/// A frame that came later than version 1: said only to who knows it.
+pub const KEPT: &str = "kept";
 
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -154,6 +156,9 @@ impl Hello {
             purpose,
             epoch,
         }
+    }
+    pub fn knows(&self, feature: &str) -> bool {
+        self.features.iter().any(|known| known == feature)
     }
     /// The version to speak with the sender of this: the highest that both know.
     pub fn negotiate(&self, peer: &NodeId) -> Result<u16, Problem> {

@@ -25,6 +25,8 @@ struct Believed {
     policy: Policy,
     grants: Vec<Grant>,
     unusable: Vec<Unusable>,
+    /// Withdrawn, with relays on their way.
+    ended: Vec<Grant>,
     /// Age that it had at `since`, and the newest signed time.
     age: Duration,
     since: Duration,
@@ -87,11 +89,41 @@ impl Permit {
     pub fn until(&self) -> Timestamp {
         self.grant.until
     }
+    /// Relays in order from the consumer to the provider; none where the two reach each other.
+    pub fn route(&self) -> &[NodeId] {
+        self.grant.route()
+    }
     pub fn policy_epoch(&self) -> u64 {
         self.policy_epoch
     }
     pub fn policy_sequence(&self) -> u64 {
         self.policy_sequence
+    }
+}
+
+/// Proof that a line which another node brings belongs here; made only by [`ActivePolicy::pass`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passing {
+    grant: Grant,
+    /// Where it goes on to; None: it has arrived.
+    next: Option<NodeId>,
+    /// Whether it comes from the consumer's side.
+    from_consumer: bool,
+}
+
+impl Passing {
+    pub fn grant(&self) -> &GrantId {
+        &self.grant.id
+    }
+    pub fn next(&self) -> Option<&NodeId> {
+        self.next.as_ref()
+    }
+    pub fn from_consumer(&self) -> bool {
+        self.from_consumer
+    }
+    /// Relays in order from the consumer to the provider.
+    pub fn route(&self) -> &[NodeId] {
+        self.grant.route()
     }
 }
 
@@ -166,7 +198,8 @@ impl ActivePolicy {
                 None => unusable.push(Unusable::read(bytes)),
             }
         }
-        self.believed = Some(Believed { policy, grants, unusable, age, since: monotonic, signed });
+        let ended = policy.ended.iter().flatten().filter_map(|bytes| Grant::decode(bytes)).collect();
+        self.believed = Some(Believed { policy, grants, unusable, ended, age, since: monotonic, signed });
         Ok(())
     }
 
@@ -257,6 +290,53 @@ impl ActivePolicy {
         }
     }
 
+    /// Relays between `consumer` and the resource's node, in this order: as the live grant prescribes, else the last one
+    /// that was known. What is under way is ended on the way on which it began.
+    pub fn route(&self, consumer: &NodeId, resource: &ResourceRef, now: Timestamp) -> &[NodeId] {
+        let Some(believed) = &self.believed else { return &[] };
+        let about = |grant: &&Grant| grant.consumer == *consumer && grant.resource == *resource;
+        let mut known = believed.grants.iter().filter(about).chain(believed.ended.iter().filter(about));
+        let live = known.clone().find(|grant| covers(grant, grant.zone.as_deref(), now).is_ok());
+        live.or_else(|| known.next()).map_or(&[], Grant::route)
+    }
+
+    /// Whether `from` may bring a line here for what `consumer` and the resource's node exchange of it: where a grant
+    /// prescribes relays, and has `from` next to this node on that way. What is given by it, and whether at all any
+    /// more, is the providing node's to judge: the refusal, and what settles the transfers before, take the same way.
+    pub fn pass(
+        &self,
+        consumer: &NodeId,
+        resource: &ResourceRef,
+        from: &NodeId,
+        monotonic: Duration,
+    ) -> Result<Passing, Problem> {
+        let believed = self.in_force(monotonic)?;
+        self.check_denied(consumer, resource)?;
+        let about = |grant: &&Grant| grant.consumer == *consumer && grant.resource == *resource;
+        let known = believed.grants.iter().chain(&believed.ended).filter(about);
+        for grant in known.filter(|grant| !grant.route().is_empty()) {
+            let (from_consumer, next) = match grant.beside(&self.node) {
+                Some((Some(before), after)) if before == from => (true, after.cloned()),
+                Some((before, Some(after))) if after == from => (false, before.cloned()),
+                _ => continue,
+            };
+            return Ok(Passing { grant: grant.clone(), next, from_consumer });
+        }
+        Err(no_grant(consumer, resource).cause(format!("no grant has it come from {from} to {} as a relay", self.node)))
+    }
+
+    /// Whether that still holds.
+    pub fn still_passes(&self, passing: &Passing, monotonic: Duration) -> Result<(), Problem> {
+        let believed = self.in_force(monotonic)?;
+        let Grant { id, consumer, resource, .. } = &passing.grant;
+        self.check_denied(consumer, resource)?;
+        let is_it = |grant: &Grant| grant.id == *id && grant.via == passing.grant.via;
+        match believed.grants.iter().chain(&believed.ended).any(is_it) {
+            true => Ok(()),
+            false => Err(Problem::new(Code::GrantWithdrawn).with("resource", resource).with("grant", id)),
+        }
+    }
+
     fn in_force(&self, monotonic: Duration) -> Result<&Believed, Problem> {
         match &self.believed {
             Some(believed) if self.staleness(monotonic) != Staleness::Stale => Ok(believed),
@@ -265,12 +345,15 @@ impl ActivePolicy {
         }
     }
 
-    fn check_parties(&self, consumer: &NodeId, resource: &ResourceRef) -> Result<(), Problem> {
-        for node in [consumer, &resource.node, &self.node] {
-            if self.is_denied(node) {
-                return Err(Problem::new(Code::NodeRevoked).with("node", node));
-            }
+    fn check_denied(&self, consumer: &NodeId, resource: &ResourceRef) -> Result<(), Problem> {
+        match [consumer, &resource.node, &self.node].into_iter().find(|node| self.is_denied(node)) {
+            Some(node) => Err(Problem::new(Code::NodeRevoked).with("node", node)),
+            None => Ok(()),
         }
+    }
+
+    fn check_parties(&self, consumer: &NodeId, resource: &ResourceRef) -> Result<(), Problem> {
+        self.check_denied(consumer, resource)?;
         // A policy speaks of its own node's exchanges only.
         if *consumer != self.node && resource.node != self.node {
             return Err(no_grant(consumer, resource));

@@ -24,6 +24,7 @@ fn grant(world: &World) -> Grant {
         columns: Some(vec!["id".to_owned(), "name".to_owned()]),
         filter: Some(Filter::parse("district = '610102'").unwrap()),
         zone: None,
+        via: None,
     }
 }
 
@@ -40,6 +41,7 @@ fn policy(world: &World, grants: Vec<ByteVec>) -> Policy {
         staleness_seconds: 72 * 3600,
         heartbeat_seconds: 30,
         nodes: world.nodes_cose.clone().into(),
+        ended: None,
     }
 }
 
@@ -106,6 +108,74 @@ fn everything_that_is_not_granted_is_denied() {
     assert_eq!(ask_as(&active, &world.consumer, &mine, None, NOW.plus_ms(-1001)), Err(Code::NoGrant));
     let nothing = ActivePolicy::new(world.provider.clone(), world.policy.public_key());
     assert_eq!(ask(&nothing, &world), Err(Code::PolicyStale));
+}
+
+#[test]
+fn a_line_is_passed_on_only_along_the_way_that_a_grant_prescribes() {
+    let world = World::new();
+    let name = |text: &str| text.parse::<NodeId>().unwrap();
+    let (first, second, stranger) = (name("gate.xian.example"), name("inner.xian.example"), name("court.xian.example"));
+    let routed = Grant { via: Some(vec![first.clone(), second.clone()]), ..grant(&world) };
+    let direct = Grant {
+        id: GrantId::from_random([9; 16]),
+        resource: "police.xian.example/open".parse().unwrap(),
+        ..grant(&world)
+    };
+    let at = |node: &NodeId, grants: &[&Grant]| {
+        let mut active = ActivePolicy::new(node.clone(), world.policy.public_key());
+        let policy =
+            Policy { node: node.clone(), ..policy(&world, grants.iter().map(|grant| grant.encode()).collect()) };
+        active.accept(&sign(&world, &policy), Duration::ZERO).unwrap();
+        active
+    };
+    let pass = |node: &NodeId, from: &NodeId| {
+        let passing = at(node, &[&direct, &routed]).pass(&world.consumer, &world.resource(), from, Duration::ZERO);
+        passing.map(|passing| (passing.next().cloned(), passing.from_consumer())).map_err(|problem| problem.code)
+    };
+    let (consumer, provider) = (&world.consumer, &world.provider);
+    assert_eq!(pass(&first, consumer), Ok((Some(second.clone()), true)));
+    assert_eq!(pass(&second, &first), Ok((Some(provider.clone()), true)));
+    assert_eq!(pass(provider, &second), Ok((None, true)));
+    // An invitation goes the other way.
+    assert_eq!(pass(&second, provider), Ok((Some(first.clone()), false)));
+    assert_eq!(pass(consumer, &first), Ok((None, false)));
+    for (node, from) in [
+        (&first, &second),
+        (&second, consumer),
+        (provider, &first),
+        (provider, consumer),
+        (&first, &stranger),
+        (&stranger, consumer),
+    ] {
+        let expected =
+            if (node, from) == (&first, &second) { Ok((Some(consumer.clone()), false)) } else { Err(Code::NoGrant) };
+        assert_eq!(pass(node, from), expected, "{from} to {node}");
+    }
+    // Where the two reach each other, nobody brings a line.
+    let open = at(provider, &[&direct]).pass(consumer, &direct.resource, consumer, Duration::ZERO);
+    assert_eq!(open.unwrap_err().code, Code::NoGrant);
+
+    let mut active = at(&first, &[&routed]);
+    let passing = active.pass(consumer, &world.resource(), consumer, Duration::ZERO).unwrap();
+    assert_eq!(passing.route(), [first.clone(), second.clone()]);
+    let mut with = |grants: &[&Grant], ended: &[&Grant], denied: Vec<NodeId>, sequence| {
+        let encoded = |grants: &[&Grant]| grants.iter().map(|grant| grant.encode()).collect::<Vec<ByteVec>>();
+        let ended = Some(encoded(ended)).filter(|ended| !ended.is_empty());
+        let policy = Policy { node: first.clone(), sequence, denied, ended, ..policy(&world, encoded(grants)) };
+        active.accept(&sign(&world, &policy), Duration::ZERO).unwrap();
+        let route = active.route(consumer, &world.resource(), NOW).to_vec();
+        (active.still_passes(&passing, Duration::ZERO).map_err(|problem| problem.code), route)
+    };
+    let both = vec![first.clone(), second.clone()];
+    assert_eq!(with(&[&routed], &[], vec![], 6), (Ok(()), both.clone()));
+    assert_eq!(with(&[&routed], &[], vec![provider.clone()], 7).0, Err(Code::NodeRevoked));
+    let shorter = Grant { via: Some(vec![first.clone()]), ..routed.clone() };
+    assert_eq!(with(&[&shorter], &[], vec![], 8), (Err(Code::GrantWithdrawn), vec![first.clone()]));
+    // Withdrawn: what was begun is ended on the same way, and another grant's way is taken once there is one.
+    assert_eq!(with(&[], &[&routed], vec![], 9), (Ok(()), both));
+    let again = Grant { id: GrantId::from_random([7; 16]), via: None, ..routed.clone() };
+    assert_eq!(with(&[&again], &[&routed], vec![], 10), (Ok(()), vec![]));
+    assert_eq!(with(&[], &[], vec![], 11), (Err(Code::GrantWithdrawn), vec![]));
 }
 
 #[test]
@@ -280,6 +350,7 @@ proptest! {
             columns: None,
             filter: None,
             zone: zoned(*z),
+            via: None,
         }).collect();
         let active = active(&world, &policy(&world, all.iter().map(Grant::encode).collect()));
         let (zone, at) = (zoned(zone), NOW.plus_ms(now));

@@ -3,13 +3,13 @@
 use super::super::Granted;
 use super::super::records::{GrantRecord, NodeRecord, PolicyMaterial};
 use super::{Failure, membership};
-use crate::policy::{Beside, ending_at};
+use crate::policy::{Beside, concerned, ending_at, relays};
 use posthouse_protocol::id::{GrantId, NodeId, ResourceId, ResourceRef};
 use posthouse_protocol::time::Timestamp;
 use rusqlite::{Connection, Row, Transaction};
 
 pub(super) fn add_grant(t: &Transaction<'_>, grant: &GrantRecord) -> Result<Granted, Failure> {
-    let parties = [grant.consumer.clone(), grant.resource.node.clone()];
+    let parties = concerned(grant);
     let mut same = None;
     for known in live(t, grant)? {
         match Beside::of(&known, grant) {
@@ -41,6 +41,9 @@ pub(super) fn add_grant(t: &Transaction<'_>, grant: &GrantRecord) -> Result<Gran
             grant.created_at.0,
         ),
     )?;
+    for relay in relays(grant) {
+        t.execute("INSERT INTO relays (grant_id, relay) VALUES (?1, ?2)", (grant.id.as_str(), relay.as_str()))?;
+    }
     bump(t, Some(&parties))?;
     Ok(Granted::Added)
 }
@@ -73,7 +76,7 @@ pub(super) fn revoke_grant(t: &Transaction<'_>, id: &GrantId, at: Timestamp) -> 
     }
     let grant = grant(t, id)?;
     if let Some(grant) = &grant {
-        bump(t, Some(&[grant.consumer.clone(), grant.resource.node.clone()]))?;
+        bump(t, Some(&concerned(grant)))?;
     }
     Ok(grant)
 }
@@ -81,10 +84,20 @@ pub(super) fn revoke_grant(t: &Transaction<'_>, id: &GrantId, at: Timestamp) -> 
 pub(super) fn material(c: &Connection, node: &NodeId) -> Result<Option<PolicyMaterial>, Failure> {
     let Some(own) = membership::node(c, node)? else { return Ok(None) };
     let mut statement = c.prepare_cached(&format!(
-        "SELECT {GRANT} FROM grants WHERE (consumer = ?1 OR provider = ?1) AND revoked_at IS NULL
+        "SELECT {GRANT} FROM grants
+         WHERE (consumer = ?1 OR provider = ?1 OR id IN (SELECT grant_id FROM relays WHERE relay = ?1))
+             AND revoked_at IS NULL
          ORDER BY created_at DESC, id"
     ))?;
     let grants = collect(statement.query([node.as_str()])?)?;
+    let mut statement = c.prepare_cached(&format!(
+        "SELECT {GRANT} FROM grants
+         WHERE id IN (SELECT grant_id FROM relays)
+             AND (consumer = ?1 OR provider = ?1 OR id IN (SELECT grant_id FROM relays WHERE relay = ?1))
+             AND revoked_at IS NOT NULL
+         ORDER BY revoked_at DESC, id LIMIT ?2"
+    ))?;
+    let ended = collect(statement.query((node.as_str(), ENDED_LISTED_MAX))?)?;
     let mut statement = c.prepare_cached(ACQUAINTED)?;
     let mut acquainted = Vec::new();
     for name in names(statement.query((node.as_str(), MEMBERS_LISTED_MAX))?)? {
@@ -100,6 +113,7 @@ pub(super) fn material(c: &Connection, node: &NodeId) -> Result<Option<PolicyMat
         sequence: own.policy_sequence,
         own,
         grants,
+        ended,
         acquainted,
         peers,
         denied,
@@ -163,11 +177,16 @@ fn grant_of(row: &Row<'_>) -> Result<GrantRecord, Failure> {
     })
 }
 
-/// Whom a node's policy names: all it ever shared a grant with, so that old receipts verify and a refusal after a
+/// Whom a node's policy names: all it ever shared a grant with, as a party or a relay, so that old receipts verify and a refusal after a
 /// withdrawn grant can be signed and checked; and, while the members are few, every member, so that a request
 /// without any grant meets the provider's own signed refusal instead of a closed door.
 const ACQUAINTED: &str = "SELECT provider FROM grants WHERE consumer = ?1
     UNION SELECT consumer FROM grants WHERE provider = ?1
+    UNION SELECT relay FROM relays JOIN grants ON grant_id = id WHERE ?1 IN (consumer, provider)
+    UNION SELECT consumer FROM grants JOIN relays ON grant_id = id WHERE relay = ?1
+    UNION SELECT provider FROM grants JOIN relays ON grant_id = id WHERE relay = ?1
+    UNION SELECT other.relay FROM relays own JOIN relays other USING (grant_id) WHERE own.relay = ?1 AND other.relay <> ?1
     UNION SELECT name FROM nodes WHERE name <> ?1 AND revoked_at IS NULL AND (SELECT count(*) FROM nodes) <= ?2
     ORDER BY 1";
 const MEMBERS_LISTED_MAX: i64 = 256;
+const ENDED_LISTED_MAX: i64 = 1_000;

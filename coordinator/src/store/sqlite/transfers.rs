@@ -24,10 +24,12 @@ pub(super) fn apply(t: &Transaction<'_>, leaf: &Leaf, index: u64, at: Timestamp)
         let grant = policy::grant(t, &manifest.grant)?;
         row.ungranted = row.ungranted.or(coverage(grant.as_ref(), manifest).err());
     }
-    let mut statements = Vec::new();
+    let (mut statements, mut leaves) = (Vec::new(), Vec::new());
     for leaf in ledger::leaves_of(t, transfer)? {
         statements.push((reopen(t, &leaf.bytes)?, leaf.taken_at));
+        leaves.push(leaf.index);
     }
+    row.show_passages(statements.iter().map(|(statement, _)| statement).zip(leaves));
     row.settle_verdict(&statements, at);
     put(t, &row)
 }

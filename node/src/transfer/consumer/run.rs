@@ -4,14 +4,16 @@ use super::session::{self, Ended};
 use super::{committing, load, settling};
 use crate::config::{Job, Target};
 use crate::context::Context;
+use crate::relay;
 use crate::settle::{self, Subject};
 use crate::stage::Staged;
 use crate::store::{Transfer, exchange, statements, transfers};
 use crate::transfer::{Registered, Stop, greet, own_hello};
 use posthouse_platform::endpoint::Connection;
 use posthouse_platform::frames::{self, FrameReader, FrameWriter};
-use posthouse_protocol::frame::{Frame, Purpose, Request};
-use posthouse_protocol::id::{NodeId, TransferId};
+use posthouse_protocol::frame::line::KEPT;
+use posthouse_protocol::frame::{Frame, Purpose, Relay, Request};
+use posthouse_protocol::id::NodeId;
 use posthouse_protocol::job::{Mode, State};
 use posthouse_protocol::limits;
 use posthouse_protocol::problem::{Code, Problem};
@@ -36,6 +38,8 @@ pub(super) struct Line {
     pub(super) connection: Arc<dyn Connection>,
     pub(super) reader: FrameReader,
     pub(super) writer: FrameWriter,
+    /// The provider wants to hear which splits are kept here.
+    pub(super) knows_kept: bool,
 }
 
 impl Run {
@@ -155,11 +159,15 @@ impl Run {
         if let Some(ended) = committing::commit_staged(self, &job).await? {
             return Ok(ended);
         }
+        if let Err(problem) = relay::goes_as_configured(&self.ctx, &job, &self.ctx.name, &self.row.resource) {
+            return self.lost_or_final(problem);
+        }
         let line = match self.connect().await {
             Ok(line) => line,
             Err(problem) => return self.lost_or_final(problem),
         };
-        let request = self.request(false);
+        let mut request = self.request(false);
+        request.route = line.connection.relayed().map(|relayed| relayed.route.clone()).unwrap_or_default();
         session::take(self, &job, line, request).await
     }
 
@@ -185,7 +193,7 @@ impl Run {
                 self.registered.stop.mark_changed();
                 return Err(lost(&peer, "the transfer was stopped here"));
             }
-            line = connect(&self.ctx, &peer, &self.row.id) => line?,
+            line = connect(&self.ctx, &self.row) => line?,
         };
         self.row.transport = Some(line.connection.transport());
         if self.row.started.is_none() {
@@ -203,7 +211,7 @@ impl Run {
             mode: row.mode,
             write: row.write,
             watermark: row.watermark_from.clone().filter(|_| row.mode == Mode::Incremental),
-            route: Vec::new(),
+            route: self.ctx.authority.route(&self.ctx.name, &self.row.resource),
             consumer_epoch: self.ctx.epoch,
             succeeds: row.succeeds.clone(),
             committed,
@@ -325,18 +333,26 @@ impl Run {
 }
 
 /// Opens a control channel for a transfer, on a connection that is there or is made.
-pub(super) async fn connect(ctx: &Arc<Context>, peer: &NodeId, transfer: &TransferId) -> Result<Line, Problem> {
-    let connection = ctx.pool.connection(peer).await?;
+pub(super) async fn connect(ctx: &Arc<Context>, row: &Transfer) -> Result<Line, Problem> {
+    let (peer, transfer) = (&row.peer, &row.id);
+    let asked = Relay {
+        consumer: ctx.name.clone(),
+        resource: row.resource.clone(),
+        job: row.job.clone(),
+        transfer: Some(transfer.clone()),
+    };
+    let connection = relay::reach(ctx, &asked).await?;
     let (mut reader, mut writer) = frames::split(connection.open().await?, peer);
     writer.send(&Frame::Hello(own_hello(ctx, Purpose::Control(transfer.clone())))).await?;
     let patience = Duration::from_millis(limits::HANDSHAKE_MS);
-    match tokio::time::timeout(patience, reader.expect()).await {
-        Ok(Ok(Frame::Hello(hello))) => greet(ctx, peer, &hello).await?,
+    let hello = match tokio::time::timeout(patience, reader.expect()).await {
+        Ok(Ok(Frame::Hello(hello))) => hello,
         Ok(Ok(_)) => return Err(invalid(peer, "it does not greet")),
         Ok(Err(problem)) => return Err(problem),
         Err(_) => return Err(lost(peer, "it does not greet")),
-    }
-    Ok(Line { connection, reader, writer })
+    };
+    greet(ctx, peer, &hello).await?;
+    Ok(Line { connection, reader, writer, knows_kept: hello.knows(KEPT) })
 }
 
 fn lost(peer: &NodeId, cause: &str) -> Problem {

@@ -1,11 +1,12 @@
 //! One connection's worth of taking: from the request to the settled receipt, or to whatever cut it short.
-//! The machine says what is asked and what is complete; here chunks are written, made durable in groups,
-//! and only then is their credit given back. When the line goes, everything that arrived is made durable first.
+//! The machine says what is asked and what is complete; here chunks are written and made durable in groups, and their
+//! credit is given back. When the line goes, everything that arrived is made durable first.
 
 pub(super) mod arrived;
 mod durable;
 mod ending;
 mod finish;
+mod giving;
 mod judging;
 mod listing;
 mod offered;
@@ -24,7 +25,8 @@ use crate::transfer::wire::Wire;
 use crate::transfer::{blocking, steady, until};
 use durable::Durable;
 use finish::Commit;
-use judging::{Judging, LOOK_MS, Step};
+use giving::Giving;
+use judging::{Fault, Judging, LOOK_MS, Seen, Step};
 use listing::Listing;
 use offered::Accepted;
 use posthouse_platform::endpoint::Connection;
@@ -56,7 +58,7 @@ pub(super) enum Ended {
 
 /// Asks for the transfer over a line and takes what comes.
 pub(super) async fn take(run: &mut Run, job: &Job, line: Line, request: Request) -> Result<Ended, Problem> {
-    let Line { connection, reader, writer } = line;
+    let Line { connection, reader, writer, knows_kept } = line;
     let (wire, pumps) = Wire::start(reader, writer);
     let now = steady(&run.ctx.world);
     let machine = Consumer::new(request, run.row.peer.clone(), now);
@@ -71,6 +73,7 @@ pub(super) async fn take(run: &mut Run, job: &Job, line: Line, request: Request)
         run,
         job,
         connection,
+        knows_kept,
         machine: Arc::new(Mutex::new(machine)),
         wire,
         received_in,
@@ -84,6 +87,7 @@ pub(super) async fn take(run: &mut Run, job: &Job, line: Line, request: Request)
         listing: Listing::default(),
         writing: Writing::default(),
         durable: Durable::default(),
+        giving: Giving::default(),
         handed: None,
         commit: Commit::NotYet,
         kept: None,
@@ -104,6 +108,7 @@ struct Session<'r> {
     base: Transfer,
     job: &'r Job,
     connection: Arc<dyn Connection>,
+    knows_kept: bool,
     machine: Arc<Mutex<Consumer>>,
     wire: Wire,
     received_in: mpsc::Sender<Received>,
@@ -118,6 +123,7 @@ struct Session<'r> {
     listing: Listing,
     writing: Writing,
     durable: Durable,
+    giving: Giving,
     handed: Option<Handover>,
     commit: Commit,
     /// How the provider ended it while it was being committed here.
@@ -175,7 +181,8 @@ impl Session<'_> {
     async fn wait(&mut self) -> Woken {
         let timeout = self.machine().poll_timeout();
         let look = self.received().map(|_| self.looked.plus_ms(LOOK_MS));
-        let deadline = [self.durable.deadline(), timeout, self.ending, look].into_iter().flatten().min();
+        let deadlines = [self.durable.deadline(), self.giving.deadline(), timeout, self.ending, look];
+        let deadline = deadlines.into_iter().flatten().min();
         let room = self.writing.has_room();
         tokio::select! {
             biased;
@@ -245,6 +252,7 @@ impl Session<'_> {
         self.look_up();
         self.write_some();
         self.flush_if_due();
+        self.give_what_is_due();
         self.stage_some();
         self.finish_if_whole()?;
         Ok(None)
@@ -313,14 +321,23 @@ impl Session<'_> {
         let Some(received) = self.received().filter(|_| now >= self.looked.plus_ms(LOOK_MS)) else { return };
         self.looked = now;
         let rtt_ms = self.connection.rtt_ms().unwrap_or_default();
-        match self.judging.look(received, rtt_ms, now) {
+        let takes = self.writing.has_room() && self.durable.has_room(self.writing.bytes());
+        let (is_all_sent, may_come) = {
+            let machine = self.machine();
+            (machine.is_all_sent(), takes && machine.has_credit_open())
+        };
+        match self
+            .judging
+            .look(&Seen { received, rtt_ms, is_held: is_all_sent || self.connection.is_held(), may_come }, now)
+        {
             Step::Wait => {}
             Step::Ask => self.machine().ask(now),
-            Step::GiveUp => {
+            Step::GiveUp(fault) => {
                 let (pool, peer, jobs) = (self.ctx.pool.clone(), self.run.row.peer.clone(), self.jobs_in.clone());
-                let (silent, received) = (self.connection.clone(), self.judging.received());
+                let given_up = self.connection.clone();
+                let still = (fault == Fault::Silent).then_some(received);
                 tokio::spawn(async move {
-                    let replaced = pool.replace(&peer, &silent, received).await;
+                    let replaced = pool.replace(&peer, &given_up, still).await;
                     // A session that is over needs none.
                     let _ = jobs.send(Done::Replaced(replaced));
                 });

@@ -8,18 +8,19 @@ use super::outgoing::Outgoing;
 use crate::config::{Origin, Resource};
 use crate::context::Context;
 use crate::reconcile;
+use crate::relay;
 use crate::send::{Sent, Supply, SupplySource};
 use crate::settle::Subject;
 use crate::store::exchange::{self, Offered};
 use crate::store::{Transfer, transfers};
 use crate::transfer::attachments::Attachments;
 use crate::transfer::spooling::{Begun, Spooling};
-use crate::transfer::{Answering, Registered, blocking};
+use crate::transfer::{Answering, DataDoor, Registered, blocking};
 use posthouse_connectors::folder::FolderSource;
 use posthouse_platform::endpoint::Writer;
 use posthouse_protocol::digest::digest_key;
 use posthouse_protocol::format::Format;
-use posthouse_protocol::frame::{Offer, Request};
+use posthouse_protocol::frame::{Offer, Relay, Request};
 use posthouse_protocol::job::{Mode, State};
 use posthouse_protocol::limits;
 use posthouse_protocol::policy::Permit;
@@ -87,6 +88,16 @@ impl Answer {
         let Self { ctx, caller, request, subject, mut row, known, alone } = self;
         let invalid = |cause: &str| Problem::new(Code::FrameInvalid).with("peer", &caller.peer).cause(cause);
         let permit = ctx.permit(&caller.peer, &subject.resource).await?;
+        let asked = Relay {
+            consumer: caller.peer.clone(),
+            resource: subject.resource.clone(),
+            job: subject.job.clone(),
+            transfer: Some(subject.transfer.clone()),
+        };
+        relay::comes_as_granted(&ctx, caller.relayed.as_ref(), &asked)?;
+        if request.route != permit.route() {
+            return Err(super::lost(&caller.peer, "it names another way than its grant"));
+        }
         let config = ctx.config();
         let resource =
             config.resources.get(&request.resource).ok_or_else(|| super::not_offered(&ctx, &subject))?.clone();
@@ -100,7 +111,8 @@ impl Answer {
             offer_anew(&ctx, &caller, &request, &subject, &mut row, &permit, &resource).await?;
         }
         let (data_in, data) = mpsc::channel(usize::from(limits::DATA_CHANNELS_MAX));
-        let mut registered = Registered::enter(&ctx, row.clone(), Some(data_in)).await;
+        let door = DataDoor { writers: data_in, relayed: caller.relayed.clone() };
+        let mut registered = Registered::enter(&ctx, row.clone(), Some(door)).await;
         registered.alone().await;
         // Nobody else works on it now: it stands as the session before has left it.
         let id = request.transfer.clone();
@@ -154,7 +166,7 @@ impl Answer {
             Some(_) => None,
             None => Some(blocking(&ctx.world, move || Attachments::begin(&root, &id, session, disk)).await?),
         };
-        let outgoing = Outgoing::new(&ctx, &caller.peer, &subject.resource.resource, supply);
+        let outgoing = Outgoing::new(&ctx, &subject, supply);
         // From here on another session takes this one's place instead of being turned away.
         drop(alone);
         Ok(Given {
@@ -193,6 +205,8 @@ fn same_request(known: &Request, now: &Request) -> bool {
     let now = Request {
         consumer_epoch: known.consumer_epoch,
         committed: known.committed,
+        // Another way is another grant's, and that is looked at.
+        route: known.route.clone(),
         // A newer program may take more; what was offered is one of those before.
         formats: known.formats.clone(),
         ..now.clone()

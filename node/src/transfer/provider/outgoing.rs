@@ -9,10 +9,11 @@ pub(super) use reads::ReadDone;
 use super::lost;
 use crate::context::Context;
 use crate::send::{self, Line, Packed, Sent, Supply};
+use crate::settle::Subject;
 use crate::store::exchange;
 use posthouse_connectors::folder::{FileStat, left_out};
 use posthouse_platform::endpoint::Writer;
-use posthouse_protocol::id::{NodeId, ResourceId};
+use posthouse_protocol::id::{JobId, NodeId, ResourceId};
 use posthouse_protocol::manifest::{Entry, LeftOut};
 use posthouse_protocol::problem::Problem;
 use posthouse_protocol::provider::Provider;
@@ -25,6 +26,7 @@ pub(super) struct Outgoing {
     ctx: Arc<Context>,
     consumer: NodeId,
     resource: ResourceId,
+    job: JobId,
     supply: Arc<Supply>,
     /// Files whose root is not known when they are listed, until they are sealed; and a few that were.
     open: BTreeMap<u64, Sending>,
@@ -68,14 +70,15 @@ pub(super) enum Came {
 }
 
 impl Outgoing {
-    pub(super) fn new(ctx: &Arc<Context>, consumer: &NodeId, resource: &ResourceId, supply: Supply) -> Self {
+    pub(super) fn new(ctx: &Arc<Context>, subject: &Subject, supply: Supply) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
         let (sent_in, sent) = mpsc::unbounded_channel();
         let line = Arc::new(Line::new(ctx.world.clock.clone()));
         Self {
             ctx: ctx.clone(),
-            consumer: consumer.clone(),
-            resource: resource.clone(),
+            consumer: subject.consumer.clone(),
+            resource: subject.resource.resource.clone(),
+            job: subject.job.clone(),
             supply: Arc::new(supply),
             open: BTreeMap::new(),
             finals: BTreeMap::new(),
@@ -126,7 +129,8 @@ impl Outgoing {
         }
         self.lanes.open += 1;
         let (queued, sent, line) = (self.lanes.queued.clone(), self.lanes.sent_in.clone(), self.lanes.line.clone());
-        tokio::spawn(send::run_channel(self.ctx.clone(), writer, queued, sent, line, self.consumer.to_string()));
+        let (consumer, job) = (self.consumer.clone(), self.job.clone());
+        tokio::spawn(send::run_channel(self.ctx.clone(), writer, queued, sent, line, consumer, job));
     }
 
     /// So much content is on the line, or is not read after all.

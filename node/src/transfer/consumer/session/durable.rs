@@ -1,6 +1,7 @@
-//! What is written becomes durable in groups, and only then is its credit given back. A split whose file is whole
-//! goes on into the destination's staging at once, and is durable with that; only where the destination does not keep
-//! up is its file synced before.
+//! What is written becomes durable in groups. A file's content has given its credit back by then, so that the line
+//! does not wait for the disk; how much may be written and not durable is bounded by itself. A split keeps its credit:
+//! once its file is whole it goes on into the destination's staging, and is durable with that; only where the
+//! destination does not keep up is its file synced before.
 
 use super::{Done, Session};
 use crate::stage::{Place, Progress, Stage};
@@ -20,7 +21,8 @@ pub(super) struct Durable {
     progress: Progress,
     /// When the oldest of it was written.
     since: Option<Timestamp>,
-    flushing: bool,
+    /// What is being synced of that which has given its credit back.
+    flushing: Option<u64>,
     /// Splits that are whole in their files, synced and recorded.
     to_stage: VecDeque<Entry>,
     /// Those that are neither: being staged makes them durable.
@@ -43,16 +45,25 @@ impl Durable {
     pub(super) fn deadline(&self) -> Option<Timestamp> {
         let stall = self.fresh.front().map(FreshSplit::stalls_at);
         let due = self.since.map(|since| since.plus_ms(self.patience_ms()));
-        if self.flushing { None } else { [stall, due].into_iter().flatten().min() }
+        if self.is_flushing() { None } else { [stall, due].into_iter().flatten().min() }
     }
     pub(super) fn is_busy(&self) -> bool {
         let Self { progress, to_stage, fresh, staging, flushing, since: _, row_at: _ } = self;
-        *flushing || !staging.is_empty() || !progress.is_empty() || !to_stage.is_empty() || !fresh.is_empty()
+        flushing.is_some() || !staging.is_empty() || !progress.is_empty() || !to_stage.is_empty() || !fresh.is_empty()
     }
 
-    pub(super) fn wrote(&mut self, entry: &Entry, meta: &ChunkMeta, now: Timestamp) {
-        self.progress.add(entry, meta);
+    fn is_flushing(&self) -> bool {
+        self.flushing.is_some()
+    }
+    /// Whether, beside what is being written, more may be before what is there is durable.
+    pub(super) fn has_room(&self, being_written: u64) -> bool {
+        self.progress.freed() + self.flushing.unwrap_or_default() + being_written < limits::WRITTEN_BYTES_MAX
+    }
+
+    /// Gives the credit that is free with that.
+    pub(super) fn wrote(&mut self, entry: &Entry, meta: &ChunkMeta, now: Timestamp) -> u64 {
         self.since.get_or_insert(now);
+        self.progress.add(entry, meta)
     }
 
     pub(super) fn complete(&mut self, entry: Entry, whole: Whole, now: Timestamp) {
@@ -112,7 +123,7 @@ impl Durable {
 
     /// `idle`: nothing more comes, so there is nothing to wait for.
     fn is_due(&mut self, now: Timestamp, idle: bool) -> bool {
-        if self.flushing {
+        if self.is_flushing() {
             return false;
         }
         if self.fresh.front().is_some_and(|split| split.stalls_at() <= now) {
@@ -151,10 +162,10 @@ impl Session<'_> {
     fn flush(&mut self, leaving: bool) {
         let Some(accepted) = &self.accepted else { return };
         let (stage, session) = (accepted.stage.clone(), accepted.session);
-        self.durable.flushing = true;
         self.durable.since = None;
         self.durable.give_up_waiting(steady(&self.ctx.world), leaving);
         let progress = std::mem::take(&mut self.durable.progress);
+        self.durable.flushing = Some(progress.freed());
         let (store, id, row) = (self.ctx.store.clone(), self.run.row.id.clone(), self.row());
         self.show();
         self.spawn(Done::Flushed, move || {
@@ -170,9 +181,9 @@ impl Session<'_> {
     }
 
     pub(super) fn flushed(&mut self, progress: Result<Progress, Problem>) -> Result<(), Problem> {
-        self.durable.flushing = false;
+        self.durable.flushing = None;
         let progress = progress?;
-        self.machine().durable(progress.credit);
+        self.give_back(progress.credit);
         let splits = progress.whole.into_iter().filter(|(entry, _)| matches!(entry.kind, EntryKind::Split(_)));
         self.durable.to_stage.extend(splits.map(|(entry, _)| entry));
         Ok(())
@@ -196,8 +207,10 @@ impl Session<'_> {
     pub(super) async fn staged_split(&mut self, staged: Result<u64, Problem>) -> Result<(), Problem> {
         let index = staged?;
         let credit = self.durable.staged(index);
-        self.machine().durable(credit);
-        self.machine().kept(index);
+        self.give_back(credit);
+        if self.knows_kept {
+            self.machine().kept(index);
+        }
         self.show();
         let now = steady(&self.ctx.world);
         if self.durable.row_at.is_some_and(|at| at.plus_ms(ROW_MS) > now) {
@@ -211,8 +224,8 @@ impl Session<'_> {
     /// Makes durable whatever has arrived: the session is being left.
     pub(super) async fn make_durable(&mut self) {
         self.write_some();
-        while self.writing.is_writing() || self.durable.flushing || self.durable.has_fresh() {
-            if !self.writing.is_writing() && !self.durable.flushing {
+        while self.writing.is_writing() || self.durable.is_flushing() || self.durable.has_fresh() {
+            if !self.writing.is_writing() && !self.durable.is_flushing() {
                 self.flush(true);
             }
             let Some(done) = self.jobs.recv().await else { return };
@@ -302,7 +315,7 @@ mod tests {
         );
         durable.progress.bytes = FLUSH_BYTES;
         assert!(durable.is_due(now, false));
-        durable.flushing = true;
+        durable.flushing = Some(0);
         assert!(!durable.is_due(now, true), "one at a time");
         assert!(durable.is_busy() && durable.deadline().is_none());
     }
@@ -323,7 +336,8 @@ mod tests {
             value: layout.value(0, &content).into(),
         };
         let meta = VerifiedChunk::verify(&header, layout, content.to_vec().into()).unwrap().meta();
-        durable.wrote(entry, &meta, now);
+        let free = durable.wrote(entry, &meta, now);
+        assert_eq!(free, if entry.kind == EntryKind::File { meta.credit() } else { 0 });
         meta.credit()
     }
     fn whole(durable: &Durable) -> Vec<u64> {
@@ -375,6 +389,26 @@ mod tests {
         durable.progress = Progress::default();
         assert!(!durable.has_fresh() && durable.is_busy());
         assert_eq!(durable.staged(0), 0, "it came back before");
+    }
+
+    #[test]
+    fn content_of_files_waits_for_its_sync_within_bounds() {
+        let (now, file) = (Timestamp(1_000), EntryKind::File);
+        let mut durable = Durable::default();
+        let cost = written(&mut durable, &entry(0, file.clone()), now);
+        assert_eq!((durable.progress.freed(), durable.progress.credit), (cost, 0));
+        durable.flushing = Some(limits::WRITTEN_BYTES_MAX - 2 * cost);
+        assert!(durable.has_room(0) && !durable.has_room(cost));
+        written(&mut durable, &entry(1, file), now);
+        assert!(!durable.has_room(0));
+        durable.flushing = None;
+        assert!(durable.has_room(0));
+        durable.forget(0);
+        assert_eq!(durable.progress.freed(), cost, "it is not there any more");
+        // Of splits the credit is the bound.
+        let mut durable = Durable { flushing: Some(limits::WRITTEN_BYTES_MAX - 1), ..Default::default() };
+        written(&mut durable, &entry(0, EntryKind::Split(SplitCounts::default())), now);
+        assert!(durable.has_room(0));
     }
 
     #[test]

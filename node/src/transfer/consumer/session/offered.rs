@@ -55,7 +55,8 @@ impl Session<'_> {
         self.run.registered.show(|live| (live.bytes, live.bytes_total, live.files, live.rows) = (0, 0, 0, 0));
         let channels = offer.data_channels.min(limits::DATA_CHANNELS);
         self.accepted = Some(Accepted { offer, stage, session, arrived });
-        self.machine().accept(channels, limits::CREDIT_BYTES)?;
+        let credit = self.first_credit();
+        self.machine().accept(channels, credit)?;
         self.transmit();
         let buffers = Arc::default();
         for number in 0..channels {

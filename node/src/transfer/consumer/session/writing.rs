@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub(super) struct Writing {
     waiting: VecDeque<VerifiedChunk>,
     jobs: usize,
+    /// Content of what is being written.
+    bytes: u64,
     /// How many chunks of an entry wait or are being written.
     under_way: BTreeMap<u64, usize>,
     /// Entries that are complete but for these.
@@ -31,6 +33,9 @@ pub(super) struct Wrote {
 impl Writing {
     pub(super) fn has_room(&self) -> bool {
         self.waiting.len() < WAITING_MAX
+    }
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
     pub(super) fn is_writing(&self) -> bool {
         self.jobs > 0
@@ -89,14 +94,15 @@ impl Session<'_> {
     pub(super) fn write_some(&mut self) {
         let Some(accepted) = &self.accepted else { return };
         let (stage, arrived) = (accepted.stage.clone(), accepted.arrived.clone());
-        while self.writing.jobs < JOBS && !self.writing.waiting.is_empty() {
+        while self.writing.jobs < JOBS && !self.writing.waiting.is_empty() && self.durable.has_room(self.writing.bytes)
+        {
             let mut batch = Vec::new();
             let mut bytes = 0;
             while bytes < JOB_BYTES && batch.len() < JOB_CHUNKS {
                 let Some(chunk) = self.writing.waiting.pop_front() else { break };
                 let Some(entry) = self.listing.awaited(chunk.meta().entry()).cloned() else {
                     // Its entry was left out meanwhile.
-                    self.give_back(&chunk.meta());
+                    self.not_written(&chunk.meta());
                     continue;
                 };
                 bytes += u64::from(chunk.meta().bytes());
@@ -106,6 +112,7 @@ impl Session<'_> {
                 return;
             }
             self.writing.jobs += 1;
+            self.writing.bytes += bytes;
             let (stage, arrived, done) = (stage.clone(), arrived.clone(), self.jobs_in.clone());
             let blocking = self.ctx.world.blocking.clone();
             tokio::spawn(async move {
@@ -127,6 +134,7 @@ impl Session<'_> {
     pub(super) fn wrote(&mut self, wrote: Wrote) -> Result<(), Problem> {
         let Wrote { metas, again, result } = wrote;
         self.writing.jobs -= 1;
+        self.writing.bytes -= metas.iter().map(|meta| u64::from(meta.bytes())).sum::<u64>();
         self.writing.resent_bytes += again;
         for meta in metas {
             self.writing.one_less(meta.entry());
@@ -135,10 +143,11 @@ impl Session<'_> {
             }
             match self.listing.awaited(meta.entry()).filter(|entry| entry.revision == meta.revision()) {
                 Some(entry) => {
-                    self.durable.wrote(entry, &meta, steady(&self.ctx.world));
+                    let free = self.durable.wrote(entry, &meta, steady(&self.ctx.world));
+                    self.give_back(free);
                     self.run.registered.show(|live| live.bytes += u64::from(meta.bytes()));
                 }
-                None => self.machine().durable(meta.credit()),
+                None => self.give_back(meta.credit()),
             }
             if let Some(entry) = self.writing.completed(meta.entry()) {
                 self.complete(entry);
@@ -172,14 +181,14 @@ impl Session<'_> {
     /// The chunks of an entry that wait to be written are void.
     pub(super) fn void_waiting(&mut self, index: u64) {
         for chunk in self.writing.take_waiting(index) {
-            self.give_back(&chunk.meta());
+            self.not_written(&chunk.meta());
         }
     }
 
     /// A chunk that is not written after all: its credit is free again.
-    fn give_back(&mut self, meta: &ChunkMeta) {
+    fn not_written(&mut self, meta: &ChunkMeta) {
         self.writing.one_less(meta.entry());
-        self.machine().durable(meta.credit());
+        self.give_back(meta.credit());
     }
 }
 
