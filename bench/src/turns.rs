@@ -1,5 +1,6 @@
-//! Who takes part in a suite, and in which order: subjects take turns, and another one begins each round, so that none
-//! always follows the same neighbour.
+//! Who takes part in a suite, and in which order: subjects take turns, every other round goes backwards, and each two
+//! rounds begin with another one, so that none always follows the same neighbour: what one leaves behind is not always
+//! the same one's to bear.
 
 use crate::measure::Run;
 use crate::report::{Case, Failure, Suite};
@@ -49,7 +50,9 @@ pub fn take(suite: &mut Suite, mut cases: Vec<Case>, rounds: u32, mut carry: imp
         }
         turns.retain(|turn| !failed.contains(turn));
         if !turns.is_empty() {
-            turns.rotate_left(1);
+            turns.reverse();
+            let back = usize::from(round % 2 == 0);
+            turns.rotate_right(back);
         }
     }
     suite.cases.extend(cases.into_iter().filter(|case| !case.runs.is_empty()));
@@ -61,7 +64,7 @@ mod tests {
     use crate::report::machine;
 
     #[test]
-    fn another_begins_each_round_and_one_that_fails_has_no_further_turn() {
+    fn another_begins_each_round_after_another_and_one_that_fails_has_no_further_turn() {
         let mut suite = Suite::new("turns", machine());
         let case = |subject: &str| Case {
             case: "case".to_owned(),
@@ -78,7 +81,7 @@ mod tests {
             anyhow::ensure!(turn != 3 && (turn != 1 || order.len() < 5), "it fails");
             crate::measure::measured(None, &[], || Ok(()))
         });
-        assert_eq!(order, [0, 1, 2, 3, 1, 2, 0, 0, 2]);
+        assert_eq!(order, [0, 1, 2, 3, 2, 1, 0, 2, 0]);
         let runs: Vec<_> = suite.cases.iter().map(|case| (case.subject.as_str(), case.runs.len())).collect();
         assert_eq!(runs, [("a", 3), ("b", 1), ("c", 3)]);
         let failed: Vec<_> = suite.failed.iter().map(|failure| failure.subject.as_str()).collect();
