@@ -397,8 +397,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets the connection's receive window follow what the line carries, twice bandwidth × delay, and exchanges with the peer
-/// whose writers wait for it.
+/// Once a second: the connection's receive window follows what the line carries, twice bandwidth × delay, and each side
+/// hears whether the other's writers wait for it.
 async fn follow_window(connection: Weak<QuicConnection>) {
     let (mut before, mut window, mut waited) = (0, WINDOW_MIN, Duration::ZERO);
     loop {

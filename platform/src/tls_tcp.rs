@@ -8,19 +8,19 @@
 
 mod channel;
 mod control;
+mod way;
 
 use self::channel::{Tls, buffered, channel};
 use self::control::{Word, run};
+use self::way::{Caller, Connected, To, Way};
 use crate::endpoint::shared::{
     CHANNELS_MAX, HANDSHAKE, HANDSHAKES_MAX, Incoming, OPEN, Shared, TOKEN_BYTES, WELCOME_BYTES, called, closed_with,
     unreachable,
 };
 use crate::endpoint::{Channel, Connection, Dial, DialTrust, Lines, Relayed, Remote, Transport};
-use crate::identity::verify::Judge;
-use crate::network::{BoxLine, TcpListen, within};
+use crate::network::{BoxLine, TcpListen};
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::problem::{Code, Problem};
-use rustls_pki_types::ServerName;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// The TCP half of an endpoint.
@@ -101,110 +101,6 @@ impl Tcp {
         let connection = TcpConnection::start(self.shared.clone(), stream, remote, Some(to), join, from, token);
         connection.note_round_trip(took);
         Ok(connection)
-    }
-}
-
-/// Where a dialler's channels go.
-struct To {
-    peer: NodeId,
-    /// As the policy has its address; empty where there is none.
-    name: String,
-    way: Way,
-    trust: DialTrust,
-}
-
-enum Way {
-    Tcp(SocketAddr),
-    Relayed(Arc<dyn Lines>),
-}
-
-impl std::fmt::Display for Way {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "TCP {address}"),
-            Self::Relayed(lines) => std::fmt::Display::fmt(lines.relayed(), f),
-        }
-    }
-}
-
-/// The other end of a line, as this side knows it before it has shown who it is.
-#[derive(Clone)]
-struct Caller {
-    shown: String,
-    relayed: Option<Relayed>,
-}
-
-impl From<SocketAddr> for Caller {
-    fn from(address: SocketAddr) -> Self {
-        Self { shown: crate::endpoint::shown(address), relayed: None }
-    }
-}
-
-impl From<Relayed> for Caller {
-    fn from(relayed: Relayed) -> Self {
-        Self { shown: relayed.to_string(), relayed: Some(relayed) }
-    }
-}
-
-impl std::fmt::Display for Caller {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.shown)
-    }
-}
-
-/// A TLS connection that was dialled.
-struct Connected {
-    stream: Tls,
-    judge: Arc<Judge>,
-    /// Of the certificate at its other end.
-    certificate_sha256: [u8; 32],
-    /// How long the system's part of it took, which is a round trip.
-    took: Duration,
-}
-
-impl To {
-    async fn connect(&self, shared: &Shared) -> Result<Connected, Problem> {
-        let (tls, judge) = shared.dial_tls(&self.peer, &self.trust)?;
-        let began = shared.world.clock.monotonic();
-        let line = match &self.way {
-            Way::Tcp(address) => within(HANDSHAKE, shared.world.network.dial_tcp(*address))
-                .await
-                .map_err(|e| unreachable(&self.peer, &self.name).cause(format!("{}: {e}", self.way)))?,
-            Way::Relayed(lines) => lines.open().await?,
-        };
-        let took = shared.world.clock.monotonic().saturating_sub(began);
-        let name = ServerName::try_from(self.peer.as_str().to_owned())
-            .map_err(|e| unreachable(&self.peer, &self.name).cause(e))?;
-        let stream = TlsConnector::from(tls).connect(name, buffered(line)).await;
-        let stream = stream.map_err(|e| self.explain(shared, &judge, e))?;
-        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let certificate_sha256 = leaf.map(|leaf| posthouse_protocol::codec::sha256(leaf)).unwrap_or_default();
-        Ok(Connected { stream: Tls::Client(stream), judge, certificate_sha256, took })
-    }
-
-    fn explain(&self, shared: &Shared, judge: &Judge, error: io::Error) -> Problem {
-        if let Some(problem) = judge.refusal() {
-            return problem;
-        }
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(rustls::Error::AlertReceived(alert)) => shared.rejected(&self.peer, &self.name, u8::from(*alert)),
-            _ => unreachable(&self.peer, &self.name).cause(format!("{}: {error}", self.way)),
-        }
-    }
-
-    /// How long a line may take to stand.
-    fn patience(&self) -> Duration {
-        match &self.way {
-            Way::Tcp(_) => HANDSHAKE,
-            Way::Relayed(lines) => lines.patience(),
-        }
-    }
-
-    fn caller(&self) -> Caller {
-        match &self.way {
-            Way::Tcp(address) => (*address).into(),
-            Way::Relayed(lines) => lines.relayed().clone().into(),
-        }
     }
 }
 

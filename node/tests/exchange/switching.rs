@@ -1,29 +1,19 @@
 //! A line over which UDP passes no more in the midst of a transfer, or next to nothing of it: TCP takes its place.
 
 use super::*;
+use posthouse_node::store::Transfer;
 use posthouse_platform::endpoint::Transport;
 use posthouse_platform::network::FilteredNetwork;
+use posthouse_protocol::problem::Problem;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_udp_is_dropped_in_the_midst_tcp_goes_on() {
-    let (scene, network) = (scene(), Arc::new(FilteredNetwork::default()));
-    let provider = scene.provider_in(behind(&network), &offer_folder(&scene)).await;
-    let consumer = scene.consumer(&take_folder(&scene, "")).await;
-    over_quic(&consumer).await;
-    let id = plan(&consumer, "scans").await;
-    let running = tokio::spawn(transfer::run_consumer(consumer.context().clone(), id.clone()));
-    until_live(&consumer, &id, "a third of it", |live| live.row.bytes_sent > BYTES / 3).await;
-    network.shut(true);
-    let began = Instant::now();
+    let moving = Moving::start().await;
+    moving.network.shut(true);
     // Long before the line would be known to be dead by its idle limit.
-    until_live(&consumer, &id, "on TCP", |live| live.row.transport == Some(Transport::Tcp)).await;
-    println!("on TCP {:?} after UDP was dropped", began.elapsed());
-    let transfer::Outcome::Final(row) = running.await.unwrap().unwrap() else { panic!("it was stopped") };
-    assert_eq!((row.state, row.transport), (State::Settled, Some(Transport::Tcp)), "{row:?}");
-    assert_eq!(tree(&scene.path("target")), tree(&scene.path("source")));
-    // What was on its way when the line was given up comes once more; nothing else does.
-    assert!(row.bytes_sent < BYTES + limits::CREDIT_BYTES + (4 << 20), "{row:?}");
-    let stated = evidence_of_both(&provider, &id).await;
+    let Moved { scene, provider, consumer, row, took } = moving.over_tcp().await;
+    println!("on TCP {took:?} after UDP was dropped");
+    let stated = evidence_of_both(&provider, &row.id).await;
     assert_eq!(stated.iter().find_map(|statement| statement.landing()).unwrap().transport, "tcp");
     // What comes next goes that way at once.
     std::fs::write(scene.path("source/more"), noise(2, 10_000)).unwrap();
@@ -32,37 +22,66 @@ async fn where_udp_is_dropped_in_the_midst_tcp_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_udp_is_throttled_in_the_midst_tcp_goes_on() {
-    let (scene, network) = (scene(), Arc::new(FilteredNetwork::default()));
-    let _provider = scene.provider_in(behind(&network), &offer_folder(&scene)).await;
-    let consumer = scene.consumer(&take_folder(&scene, "")).await;
-    over_quic(&consumer).await;
-    let id = plan(&consumer, "scans").await;
-    let running = tokio::spawn(transfer::run_consumer(consumer.context().clone(), id.clone()));
-    until_live(&consumer, &id, "a third of it", |live| live.row.bytes_sent > BYTES / 3).await;
-    network.throttle(RATE / 100);
-    let began = Instant::now();
-    until_live(&consumer, &id, "on TCP", |live| live.row.transport == Some(Transport::Tcp)).await;
-    println!("on TCP {:?} after UDP was throttled", began.elapsed());
-    let transfer::Outcome::Final(row) = running.await.unwrap().unwrap() else { panic!("it was stopped") };
-    assert_eq!((row.state, row.transport), (State::Settled, Some(Transport::Tcp)), "{row:?}");
-    assert_eq!(tree(&scene.path("target")), tree(&scene.path("source")));
-    assert!(row.bytes_sent < BYTES + limits::CREDIT_BYTES + (4 << 20), "{row:?}");
+    let moving = Moving::start().await;
+    moving.network.throttle(RATE / 100);
+    println!("on TCP {:?} after UDP was throttled", moving.over_tcp().await.took);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_is_cut_for_a_moment_is_kept() {
-    let (scene, network) = (scene(), Arc::new(FilteredNetwork::default()));
-    let _provider = scene.provider_in(behind(&network), &offer_folder(&scene)).await;
-    let consumer = scene.consumer(&take_folder(&scene, "")).await;
-    over_quic(&consumer).await;
-    let id = plan(&consumer, "scans").await;
-    let running = tokio::spawn(transfer::run_consumer(consumer.context().clone(), id.clone()));
-    until_live(&consumer, &id, "moving", |live| live.row.bytes_sent > 4 << 20).await;
-    network.shut(true);
+    let moving = Moving::start().await;
+    moving.network.shut(true);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    network.shut(false);
-    let transfer::Outcome::Final(row) = running.await.unwrap().unwrap() else { panic!("it was stopped") };
+    moving.network.shut(false);
+    let transfer::Outcome::Final(row) = moving.running.await.unwrap().unwrap() else { panic!("it was stopped") };
     assert_eq!((row.state, row.transport), (State::Settled, Some(Transport::Quic)), "{row:?}");
+}
+
+/// A transfer of which a third has come over QUIC.
+struct Moving {
+    scene: Scene,
+    network: Arc<FilteredNetwork>,
+    provider: Node,
+    consumer: Node,
+    id: TransferId,
+    running: tokio::task::JoinHandle<Result<transfer::Outcome, Problem>>,
+}
+
+/// One that has ended over TCP.
+struct Moved {
+    scene: Scene,
+    provider: Node,
+    consumer: Node,
+    row: Box<Transfer>,
+    /// Until it was on TCP.
+    took: Duration,
+}
+
+impl Moving {
+    async fn start() -> Self {
+        let (scene, network) = (scene(), Arc::new(FilteredNetwork::default()));
+        let provider = scene.provider_in(behind(&network), &offer_folder(&scene)).await;
+        let consumer = scene.consumer(&take_folder(&scene, "")).await;
+        over_quic(&consumer).await;
+        let id = plan(&consumer, "scans").await;
+        let running = tokio::spawn(transfer::run_consumer(consumer.context().clone(), id.clone()));
+        until_live(&consumer, &id, "a third of it", |live| live.row.bytes_sent > BYTES / 3).await;
+        Self { scene, network, provider, consumer, id, running }
+    }
+
+    /// Waits for TCP and the end.
+    async fn over_tcp(self) -> Moved {
+        let Self { scene, network: _, provider, consumer, id, running } = self;
+        let began = Instant::now();
+        until_live(&consumer, &id, "on TCP", |live| live.row.transport == Some(Transport::Tcp)).await;
+        let took = began.elapsed();
+        let transfer::Outcome::Final(row) = running.await.unwrap().unwrap() else { panic!("it was stopped") };
+        assert_eq!((row.state, row.transport), (State::Settled, Some(Transport::Tcp)), "{row:?}");
+        assert_eq!(tree(&scene.path("target")), tree(&scene.path("source")));
+        // What was on its way when the line was given up comes once more; nothing else does.
+        assert!(row.bytes_sent < BYTES + limits::CREDIT_BYTES + (4 << 20), "{row:?}");
+        Moved { scene, provider, consumer, row, took }
+    }
 }
 
 fn scene() -> Scene {
