@@ -1,5 +1,5 @@
 //! Suite `files`: a folder from one node to the other on loopback, by Posthouse and by its peers. Both ends share the
-//! machine. Each run begins with a new, empty folder on a synced disk and a source that lies in the kernel's memory,
+//! machine. Each run begins with a new folder (empty, or with an older version in it) on a synced disk and a source that lies in the kernel's memory,
 //! and ends with a comparison of all content, outside its time. Subjects take turns.
 
 mod data;
@@ -8,8 +8,8 @@ mod subjects;
 use crate::report::{Case, Suite, machine};
 use crate::{chosen, turns};
 use anyhow::ensure;
-use data::Data;
-pub use data::noise;
+pub use data::Data;
+use data::Edits;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use subjects::{SUBJECTS, Subject, Way};
@@ -17,16 +17,30 @@ use subjects::{SUBJECTS, Subject, Way};
 struct Plan {
     name: &'static str,
     data: Data,
+    /// The provider is killed when half of it is there, and started again.
+    cut: bool,
 }
 
 const PLANS: &[Plan] = &[
-    Plan { name: "random-4g", data: Data::Random(4 << 30) },
-    Plan { name: "random-64m", data: Data::Random(64 << 20) },
-    Plan { name: "random-8g", data: Data::Random(8 << 30) },
-    Plan { name: "csv-4g", data: Data::Csv(4 << 30) },
-    Plan { name: "small-20k", data: Data::Small(20_000) },
-    Plan { name: "tiny-20k", data: Data::Tiny(20_000) },
-    Plan { name: "tiny-1m", data: Data::Tiny(1_000_000) },
+    Plan { name: "random-4g", data: Data::Random(4 << 30), cut: false },
+    Plan { name: "random-64m", data: Data::Random(64 << 20), cut: false },
+    Plan { name: "random-8g", data: Data::Random(8 << 30), cut: false },
+    Plan { name: "csv-4g", data: Data::Csv(4 << 30), cut: false },
+    Plan { name: "small-20k", data: Data::Small(20_000), cut: false },
+    Plan { name: "tiny-20k", data: Data::Tiny(20_000), cut: false },
+    Plan { name: "tiny-1m", data: Data::Tiny(1_000_000), cut: false },
+    Plan { name: "sparse-100g", data: Data::Sparse(100 << 30), cut: false },
+    Plan { name: "resume-50pct", data: Data::Random(4 << 30), cut: true },
+    Plan {
+        name: "changed-1pct",
+        data: Data::Changed(4 << 30, Edits { count: 64, bytes: 655 << 10, moves: true }),
+        cut: false,
+    },
+    Plan {
+        name: "changed-4k",
+        data: Data::Changed(4 << 30, Edits { count: 10_240, bytes: 4 << 10, moves: false }),
+        cut: false,
+    },
 ];
 
 pub struct Options<'a> {
@@ -69,6 +83,10 @@ fn case(
     let source = folder("posthouse-bench-source-")?;
     eprintln!("{}: making the source", plan.name);
     let bytes = plan.data.make(source.path())?;
+    let before = folder("posthouse-bench-before-")?;
+    if let Some(older) = plan.data.older() {
+        older.make(before.path())?;
+    }
     let row = |(subject, version): &(Subject, String)| Case {
         case: plan.name.to_owned(),
         subject: subject.name().to_owned(),
@@ -78,11 +96,16 @@ fn case(
         line: None,
         note: format!("{version}; {}", subject.note()),
     };
-    turns::take(suite, subjects.iter().map(row).collect(), options.runs, |turn| {
+    let subjects: Vec<_> = subjects.iter().filter(|(subject, _)| !plan.cut || subject.is_own()).collect();
+    turns::take(suite, subjects.iter().map(|subject| row(subject)).collect(), options.runs, |turn| {
         let subject = subjects[turn].0;
         let (target, scratch) = (folder("posthouse-bench-target-")?, folder("posthouse-bench-scratch-")?);
+        for older in std::fs::read_dir(before.path())? {
+            let older = older?;
+            std::fs::copy(older.path(), target.path().join(older.file_name()))?;
+        }
         settle(source.path())?;
-        let way = Way { from: source.path(), to: target.path(), bytes, scratch: scratch.path() };
+        let way = Way { from: source.path(), to: target.path(), bytes, scratch: scratch.path(), cut: plan.cut };
         let run = subject.carry(&way, program)?;
         if subject.lands() {
             same(source.path(), target.path())?;

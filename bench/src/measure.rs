@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Run {
     pub seconds: f64,
     /// All processes of both ends: client and server together.
@@ -26,6 +26,9 @@ pub struct Run {
     pub provider_peak_rss_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consumer_peak_rss_bytes: Option<u64>,
+    /// Content as it crossed the line, where the subject tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent_bytes: Option<u64>,
 }
 
 /// Runs `work`. `server` is the first process of a database server that both ends use; `daemons` are the
@@ -69,6 +72,7 @@ pub fn measured(
         peak_rss_bytes: largest.unwrap_or(sampled),
         provider_peak_rss_bytes: None,
         consumer_peak_rss_bytes: None,
+        sent_bytes: None,
     })
 }
 

@@ -236,6 +236,7 @@ pub mod tests {
             peak_rss_bytes: 8 << 20,
             provider_peak_rss_bytes: None,
             consumer_peak_rss_bytes: None,
+            sent_bytes: None,
         };
         let case = |subject: &str, runs: Vec<Run>| Case {
             case: "pg-pg-register-5m".to_owned(),

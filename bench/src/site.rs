@@ -46,7 +46,13 @@ impl Place<'_> {
 pub struct Site {
     program: PathBuf,
     folder: tempfile::TempDir,
-    daemons: Vec<Child>,
+    daemons: Vec<Daemon>,
+}
+
+/// A process that can be started again as it was.
+struct Daemon {
+    command: Command,
+    child: Child,
 }
 
 impl Site {
@@ -129,7 +135,24 @@ impl Site {
 
     /// The coordinator, the provider and the consumer, in this order.
     pub fn pids(&self) -> Vec<u32> {
-        self.daemons.iter().map(Child::id).collect()
+        self.daemons.iter().map(|daemon| daemon.child.id()).collect()
+    }
+
+    /// Begins a run of a job of the consumer, whose closing object comes out of the process.
+    pub fn begin(&self, job: &str) -> anyhow::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.args(["job", "run", "--config", &self.path("consumer.toml"), job, "--wait", "--json"]);
+        Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?)
+    }
+
+    /// Kills one of [`Self::pids`] as a power cut does, and starts it again after `pause`.
+    pub fn kill_and_start(&mut self, daemon: usize, pause: Duration) -> anyhow::Result<()> {
+        let Daemon { command, child } = self.daemons.get_mut(daemon).context("there is no such daemon")?;
+        child.kill()?;
+        child.wait()?;
+        std::thread::sleep(pause);
+        *child = command.spawn()?;
+        Ok(())
     }
 
     pub fn path(&self, name: &str) -> String {
@@ -161,21 +184,17 @@ impl Site {
 
     fn spawn(&mut self, place: &Place, args: &[&str]) -> anyhow::Result<()> {
         let log = std::fs::File::create(self.path(&format!("{}.log", self.daemons.len())))?;
-        let child = place
-            .command(&self.program)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        self.daemons.push(child);
+        let mut command = place.command(&self.program);
+        command.args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn()?;
+        self.daemons.push(Daemon { command, child });
         Ok(())
     }
 }
 
 impl Drop for Site {
     fn drop(&mut self) {
-        for child in &mut self.daemons {
+        for Daemon { child, .. } in &mut self.daemons {
             let _ = child.kill();
             let _ = child.wait();
         }

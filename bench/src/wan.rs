@@ -4,7 +4,7 @@
 
 mod relay;
 
-use crate::files::noise;
+use crate::files::{Data, same};
 use crate::measure::{Run, measured, peak_rss};
 use crate::report::{Case, Failure, OnLine, Suite, machine, median};
 use crate::site::{Places, Site};
@@ -19,8 +19,7 @@ struct Plan {
     name: &'static str,
     /// Share of the packets that the line loses.
     loss: f64,
-    /// Of Posthouse's file.
-    bytes: u64,
+    data: Data,
     /// Of a TCP flow.
     seconds: u64,
     /// A flow of TCP CUBIC runs beside, for less time than the file needs alone; only Posthouse is measured,
@@ -29,10 +28,11 @@ struct Plan {
 }
 
 const PLANS: &[Plan] = &[
-    Plan { name: "500m-100ms-0", loss: 0.0, bytes: 1_250_000_000, seconds: 20, beside: false },
-    Plan { name: "500m-100ms-0.1", loss: 0.001, bytes: 1_250_000_000, seconds: 20, beside: false },
-    Plan { name: "500m-100ms-1", loss: 0.01, bytes: 1_250_000_000, seconds: 20, beside: false },
-    Plan { name: "cubic-beside-60s", loss: 0.0, bytes: 3_700_000_000, seconds: 60, beside: true },
+    Plan { name: "500m-100ms-0", loss: 0.0, data: Data::Random(1_250_000_000), seconds: 20, beside: false },
+    Plan { name: "500m-100ms-0.1", loss: 0.001, data: Data::Random(1_250_000_000), seconds: 20, beside: false },
+    Plan { name: "500m-100ms-1", loss: 0.01, data: Data::Random(1_250_000_000), seconds: 20, beside: false },
+    Plan { name: "csv-4g-500m", loss: 0.0, data: Data::Csv(4 << 30), seconds: 20, beside: false },
+    Plan { name: "cubic-beside-60s", loss: 0.0, data: Data::Random(3_700_000_000), seconds: 60, beside: true },
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +125,7 @@ fn case(
     suite: &mut Suite,
 ) -> anyhow::Result<()> {
     let data = tempfile::Builder::new().prefix("posthouse-bench-data-").tempdir()?;
-    noise(&data.path().join("data.bin"), plan.bytes)?;
+    let bytes = plan.data.make(data.path())?;
     let mut results: Vec<Results> = subjects.iter().map(|_| Results::default()).collect();
     let mut turns: Vec<usize> = (0..subjects.len()).collect();
     turns.retain(|turn| !plan.beside || subjects[*turn].0.is_own());
@@ -140,13 +140,13 @@ fn case(
                 Subject::Posthouse => posthouse(plan, program, data.path(), &relay, "auto", &mut kept[*turn]),
                 Subject::PosthouseQuic => posthouse(plan, program, data.path(), &relay, "quic", &mut kept[*turn]),
                 Subject::PosthouseTcp => posthouse(plan, program, data.path(), &relay, "tcp", &mut kept[*turn]),
-                Subject::TcpBbr => tcp(plan, "bbr", &relay),
-                Subject::TcpCubic => tcp(plan, "cubic", &relay),
+                Subject::TcpBbr => tcp(bytes, plan.seconds, "bbr", &relay),
+                Subject::TcpCubic => tcp(bytes, plan.seconds, "cubic", &relay),
             };
             match carried {
                 Ok(run) => {
                     let seen = relay.seen()[0];
-                    let share = plan.bytes as f64 * 8.0 / run.seconds / RATE;
+                    let share = bytes as f64 * 8.0 / run.seconds / RATE;
                     let dropped = seen.queue_dropped as f64 / seen.packets.max(1) as f64;
                     eprintln!(
                         "{}: {name}, run {round}: {:.2} s, {:.1} % of the line, {:.2} % dropped at the queue, {:.2} % handed over late",
@@ -186,7 +186,7 @@ fn case(
         suite.cases.push(Case {
             case: plan.name.to_owned(),
             subject: subject.name().to_owned(),
-            bytes: plan.bytes,
+            bytes,
             rows: None,
             line: Some(OnLine {
                 link_share: median(result.shares.into_iter()),
@@ -230,20 +230,20 @@ fn posthouse(
         (run.provider_peak_rss_bytes, run.consumer_peak_rss_bytes) = (peak_rss(provider), peak_rss(consumer));
     }
     ensure!(end["state"] == "settled", "{end}");
-    let same = Command::new("cmp").arg(data.join("data.bin")).arg(site.path("inbox/data.bin")).status()?;
-    ensure!(same.success(), "the content differs");
+    run.sent_bytes = end["bytes_sent"].as_u64();
+    same(data, Path::new(&site.path("inbox")))?;
     Ok(run)
 }
 
-fn tcp(plan: &Plan, control: &str, relay: &Relay) -> anyhow::Result<Run> {
+fn tcp(bytes: u64, seconds: u64, control: &str, relay: &Relay) -> anyhow::Result<Run> {
     let mut bits = 0.0;
     let mut run = measured(None, &[], || {
-        bits = flow(control, plan.seconds, relay)?;
+        bits = flow(control, seconds, relay)?;
         Ok(())
     })?;
     // As long as it would have taken for the file, so that rows compare.
-    let scale = plan.bytes as f64 * 8.0 / bits.max(1.0) / plan.seconds as f64;
-    run.seconds = plan.seconds as f64 * scale;
+    let scale = bytes as f64 * 8.0 / bits.max(1.0) / seconds as f64;
+    run.seconds = seconds as f64 * scale;
     run.cpu_seconds *= scale;
     run.client_cpu_seconds *= scale;
     run.other_cpu_seconds *= scale;

@@ -191,6 +191,7 @@ impl Node {
         self.tasks.spawn(enforce(context.clone()));
         self.tasks.spawn(report::run(context.clone()));
         self.tasks.spawn(schedule::run(context.clone()));
+        self.tasks.spawn(schedule::watch::run(context.clone()));
         self.tasks.spawn(metrics::run(context.clone()));
         self.tasks.spawn(pacing::run(context.clone()));
     }

@@ -3,10 +3,11 @@
 //! [`VerifiedChunk`] goes on to `stage`. A bad chunk is asked again. Nothing here is durable.
 
 use crate::buffers::Buffers;
+use crate::stage::Stage;
 use bytes::Bytes;
 use posthouse_platform::blocking::Blocking;
 use posthouse_platform::endpoint::Reader;
-use posthouse_protocol::chunk::{self, CHUNK_HEADER_BYTES, ChunkHeader, Layout, VerifiedChunk};
+use posthouse_protocol::chunk::{self, CHUNK_HEADER_BYTES, ChunkHeader, Form, Layout, VerifiedChunk};
 use posthouse_protocol::consumer::{Consumer, Expected};
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::problem::{Code, Problem};
@@ -34,6 +35,8 @@ pub struct Receiving {
     pub blocking: Arc<dyn Blocking>,
     pub provider: NodeId,
     pub buffers: Arc<Buffers>,
+    /// Where deltas are put together with what is there.
+    pub stage: Arc<Stage>,
     pub out: mpsc::Sender<Received>,
 }
 
@@ -90,11 +93,20 @@ impl Receiving {
 
     /// Long bodies are hashed on other threads, while the next one is read.
     async fn verify(&self, header: ChunkHeader, layout: Layout, body: Bytes, hashing: &Arc<Semaphore>) {
+        let (buffers, stage) = (self.buffers.clone(), self.stage.clone());
         let check = move || {
-            let content = chunk::unpack(&header, body)?;
-            VerifiedChunk::verify(&header, layout, content)
+            if header.is_raw() {
+                return VerifiedChunk::verify(&header, layout, body);
+            }
+            let mut content = buffers.take(header.bytes as usize);
+            content.resize(header.bytes as usize, 0);
+            match header.form {
+                Form::Delta => stage.put_together(&header, &body, &mut content)?,
+                Form::Plain | Form::Lz4 => chunk::unpack(&header, &body, &mut content)?,
+            }
+            VerifiedChunk::verify(&header, layout, buffers.filled(content))
         };
-        if header.bytes <= INLINE_BYTES {
+        if header.bytes <= INLINE_BYTES && header.form != Form::Delta {
             let _ = self.out.send(received(header, check())).await;
             return;
         }
@@ -121,6 +133,10 @@ impl Receiving {
 fn received(header: ChunkHeader, checked: Result<VerifiedChunk, chunk::ChunkError>) -> Received {
     match checked {
         Ok(chunk) => Received::Chunk(chunk),
+        Err(error) if header.form == Form::Delta => {
+            tracing::debug!(entry = header.entry, chunk = header.chunk, %error, "A delta does not fit what is here");
+            Received::Bad(header)
+        }
         Err(error) => {
             tracing::warn!(entry = header.entry, chunk = header.chunk, %error, "A bad chunk is asked again");
             Received::Bad(header)

@@ -13,14 +13,15 @@ pub use line::Line;
 use minicbor::bytes::ByteArray;
 use posthouse_connectors::folder::{FileStat, FolderSource, OpenFile};
 use posthouse_platform::endpoint::{Writer, write_bytes};
-use posthouse_protocol::chunk::{self, ChunkHeader, Layout, Subtrees};
+use posthouse_protocol::chunk::{self, ChunkHeader, Form, Layout, Packing, Subtrees};
+use posthouse_protocol::delta::{Cut, PieceIndex};
 use posthouse_protocol::id::{JobId, NodeId};
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::SendChunk;
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
@@ -60,6 +61,23 @@ pub struct Packed {
     pub body: Bytes,
 }
 
+/// Chunks of one entry that are to be read.
+pub struct Wanted {
+    pub entry: Entry,
+    pub stat: Option<FileStat>,
+    /// What the consumer has that may be in it.
+    pub known: Option<Arc<KnownPieces>>,
+    pub chunks: Vec<SendChunk>,
+}
+
+/// Pieces at the consumer; put in order when they are first used, where it blocks nobody.
+pub type KnownPieces = LazyLock<Option<PieceIndex>, Box<dyn FnOnce() -> Option<PieceIndex> + Send>>;
+
+/// What the consumer told. Pieces that cannot be are of no use, and of no harm.
+pub fn known_pieces(cut: Cut, pieces: Vec<u8>) -> Arc<KnownPieces> {
+    Arc::new(LazyLock::new(Box::new(move || PieceIndex::new(cut, &pieces).ok())))
+}
+
 /// What reading came to.
 #[derive(Debug)]
 pub enum Read {
@@ -82,20 +100,23 @@ impl Supply {
         Self { source, open: Mutex::default(), buffers: Arc::default() }
     }
 
-    /// Reads some chunks of one entry, and packs them where that is said; stops at the first that cannot be read.
-    pub fn read(&self, entry: &Entry, stat: Option<FileStat>, chunks: &[SendChunk], packs: bool) -> Vec<Read> {
+    /// Reads what is wanted, and packs it as is said; stops at the first chunk that cannot be read.
+    pub fn read(&self, wanted: &Wanted, packing: Packing) -> Vec<Read> {
+        let Wanted { entry, stat, known, chunks } = wanted;
         let (index, revision) = (entry.index, entry.revision);
         let failed = |problem: Problem| match problem.code {
             Code::FileChanged => Read::Changed { entry: index, revision },
             _ => Read::Failed { entry: index, revision, problem },
         };
-        let reading = match self.open(entry, stat) {
+        let reading = match self.open(entry, *stat) {
             Ok(reading) => reading,
             Err(problem) => return vec![failed(problem)],
         };
         let mut read = Vec::with_capacity(chunks.len());
         for chunk in chunks {
-            match reading.chunk(chunk.chunk, packs) {
+            // One that came and was of no use comes as a whole.
+            let known = known.as_deref().filter(|_| !chunk.again).and_then(|known| known.as_ref());
+            match reading.chunk(chunk.chunk, known, packing) {
                 Ok(packed) => read.push(Read::Packed(packed)),
                 Err(problem) => {
                     read.push(failed(problem));
@@ -172,16 +193,26 @@ impl Supply {
 }
 
 impl Reading {
-    fn chunk(&self, chunk: u32, packs: bool) -> Result<Packed, Problem> {
-        let (content, value) = self.value(chunk)?;
+    fn chunk(&self, chunk: u32, known: Option<&PieceIndex>, packing: Packing) -> Result<Packed, Problem> {
+        let (content, value, delta) = match (known, &self.file) {
+            (Some(known), ReadFile::Folder(file)) => self.compared(chunk, file, known)?,
+            _ => {
+                let (content, value) = self.value(chunk)?;
+                (content, value, None)
+            }
+        };
         self.unchanged()?;
         let bytes = content.len() as u32;
-        let body = if packs { chunk::pack(content) } else { content };
+        let (form, body) = match delta {
+            Some(delta) => (Form::Delta, delta),
+            None => chunk::pack(content, packing),
+        };
         let header = ChunkHeader {
             entry: self.entry.index,
             revision: self.entry.revision,
             chunk,
             bytes,
+            form,
             wire_bytes: body.len() as u32,
             value: ByteArray::from(value),
         };
@@ -195,6 +226,28 @@ impl Reading {
         let value = known.unwrap_or_else(|| self.layout.value(chunk, &content));
         self.locked().insert(chunk, value);
         Ok((content, value))
+    }
+
+    /// Reads one chunk with what lies around it, hashes it, and finds what of it the consumer has.
+    fn compared(
+        &self,
+        chunk: u32,
+        file: &OpenFile,
+        known: &PieceIndex,
+    ) -> Result<(Bytes, [u8; 32], Option<Bytes>), Problem> {
+        let (bytes, offset) = (self.layout.bytes(chunk), self.layout.offset(chunk));
+        let window = known.cut().window(offset..offset + u64::from(bytes), self.layout.size());
+        let start = (offset - window.start) as usize;
+        let within = start..start + bytes as usize;
+        let around =
+            self.filled((window.end - window.start) as usize, |around| match file.read_at(window.start, around)? {
+                read if read < around.len() => Err(changed(&self.entry)),
+                _ => Ok(()),
+            })?;
+        let content = around.slice(within.clone());
+        let value = self.layout.value(chunk, &content);
+        self.locked().insert(chunk, value);
+        Ok((content, value, known.delta(&around, within).map(Bytes::from)))
     }
 
     fn content(&self, chunk: u32) -> Result<Bytes, Problem> {
@@ -255,6 +308,7 @@ pub async fn run_channel(
         let next = queue.lock().await.recv().await;
         let Some(chunks) = next else { break };
         let mut count = Sent::default();
+        let mut packable = 0;
         line.write_began();
         ctx.pacing.take(&peer, Some(&job), chunks.iter().map(|one| u64::from(one.header.wire_bytes)).sum()).await;
         let write = async {
@@ -264,6 +318,7 @@ pub async fn run_channel(
                 count.chunks += 1;
                 count.bytes += u64::from(header.bytes);
                 count.wire_bytes += u64::from(header.wire_bytes);
+                packable += u64::from(if is_next_to_nothing(header) { header.wire_bytes } else { header.bytes });
                 if body.len() < GATHER_BYTES {
                     buffer.extend_from_slice(body);
                     if buffer.len() < GATHER_BYTES {
@@ -280,7 +335,7 @@ pub async fn run_channel(
             writer.flush().await
         };
         let done = write.await.map_err(|e| Problem::new(Code::PeerUnreachable).with("peer", &peer).cause(e));
-        line.write_ended(count.bytes, count.wire_bytes);
+        line.write_ended(packable, count.wire_bytes);
         let over = done.is_err();
         // A transfer that is over does not count any more.
         if sent.send(done.map(|()| count)).is_err() || over {
@@ -289,6 +344,11 @@ pub async fn run_channel(
     }
     // What was sent arrives; how the channel closes after that is of no matter.
     let _ = writer.shutdown().await;
+}
+
+/// A delta, or a hole: what it would take as it is says nothing of whether packing pays.
+fn is_next_to_nothing(header: &ChunkHeader) -> bool {
+    header.form == Form::Delta || header.wire_bytes < header.bytes / 512
 }
 
 /// What one write put on the line.

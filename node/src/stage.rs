@@ -4,19 +4,21 @@
 //! [`Staged`] is the whole transfer, durable and equal to what the provider signed; only this room makes it.
 
 mod lookup;
+mod older;
 mod progress;
 mod split;
 mod staged;
 mod table;
 
 pub use lookup::Answer;
+pub use older::{Cuts, Older};
 pub use progress::{NewChunks, Progress};
 pub use staged::{HandedOver, SplitTotals, Staged};
 pub use table::{RowForm, TableStage};
 
 use crate::store::exchange::{StagedSplit, Whole};
 use posthouse_connectors::BadRow;
-use posthouse_connectors::folder::{FolderDestination, Part};
+use posthouse_connectors::folder::{FolderDestination, OpenFile, Part};
 use posthouse_protocol::chunk::VerifiedChunk;
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::manifest::{Entry, EntryKind};
@@ -32,6 +34,8 @@ pub struct Stage {
     place: Place,
     /// Temporary files that chunks are being written to, by the entry's index.
     parts: Mutex<BTreeMap<u64, Arc<OpenPart>>>,
+    /// What stands in the folder and was cut into pieces, by the index of the entry that it may be in.
+    older: Mutex<BTreeMap<u64, Arc<OpenFile>>>,
     /// What a sync failed with. What was written before is of unknown content since then, and the system
     /// tells of it once only: no later sync here means anything.
     unsynced: Mutex<Option<Problem>>,
@@ -44,7 +48,7 @@ pub enum Place {
 
 impl Stage {
     pub fn new(transfer: TransferId, job: JobId, place: Place) -> Self {
-        Self { transfer, job, place, parts: Mutex::default(), unsynced: Mutex::default() }
+        Self { transfer, job, place, parts: Mutex::default(), older: Mutex::default(), unsynced: Mutex::default() }
     }
 
     pub fn place(&self) -> &Place {
@@ -178,6 +182,9 @@ impl Stage {
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<OpenPart>>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn locked_older(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<OpenFile>>> {
+        self.older.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

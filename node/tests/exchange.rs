@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end it where they fail")]
 
+#[path = "exchange/changed.rs"]
+mod changed;
 #[path = "exchange/late.rs"]
 mod late;
 #[path = "exchange/lines.rs"]
 mod lines;
 #[path = "exchange/listing.rs"]
 mod listing;
+#[path = "exchange/names.rs"]
+mod names;
 #[path = "exchange/planning.rs"]
 mod planning;
 #[path = "exchange/quarantine.rs"]
@@ -15,6 +19,8 @@ mod quarantine;
 mod support;
 #[path = "exchange/switching.rs"]
 mod switching;
+#[path = "exchange/watching.rs"]
+mod watching;
 #[path = "exchange/window.rs"]
 mod window;
 

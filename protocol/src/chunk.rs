@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 pub const CHUNK_HEADER_BYTES: usize = 56;
 
-/// Fixed layout, big-endian: entry u64, revision u32, chunk u32, bytes u32, wire_bytes u32, value [32] = 56.
+/// Fixed layout, big-endian: entry u64, revision u32, chunk u32, bytes u32, form u8, wire_bytes u24, value [32] = 56.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkHeader {
     pub entry: u64,
@@ -18,14 +18,38 @@ pub struct ChunkHeader {
     pub chunk: u32,
     /// Length of the content.
     pub bytes: u32,
-    /// Length of the body: equal to `bytes` where it is raw; smaller where it is one zstd frame.
+    pub form: Form,
+    /// Length of the body.
     pub wire_bytes: u32,
     /// BLAKE3 subtree value of the content at its place in the file (the root hash where the file is this one chunk).
     pub value: ByteArray<32>,
 }
 
+/// How a body gives its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As it is, or as one zstd frame where it is shorter than its content.
+    Plain,
+    /// By what differs from content that is at the consumer, see [`crate::delta`].
+    Delta,
+    /// As one LZ4 block.
+    Lz4,
+}
+
+/// How hard content is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Packing {
+    Not,
+    Lz4,
+    Zstd,
+    /// At a third of the speed.
+    ZstdMore,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
+    #[error("a chunk has the unknown form {0}")]
+    Form(u8),
     #[error("a chunk declares {bytes} bytes in {wire_bytes}")]
     Lengths { bytes: u32, wire_bytes: u32 },
     #[error("a file of {0} bytes is over the limit")]
@@ -34,6 +58,8 @@ pub enum ChunkError {
     NoSuchChunk { chunk: u32, size: u64 },
     #[error("chunk {chunk} of entry {entry} does not unpack to {bytes} bytes")]
     Packed { entry: u64, chunk: u32, bytes: u32 },
+    #[error("chunk {chunk} of entry {entry} cannot be put together: {cause}")]
+    Delta { entry: u64, chunk: u32, cause: String },
     #[error("the content of chunk {chunk} of entry {entry} is not what its header says")]
     Value { entry: u64, chunk: u32 },
 }
@@ -42,11 +68,17 @@ impl ChunkHeader {
     pub fn encode(&self) -> [u8; CHUNK_HEADER_BYTES] {
         let mut out = [0; CHUNK_HEADER_BYTES];
         out[..8].copy_from_slice(&self.entry.to_be_bytes());
-        for (at, field) in [self.revision, self.chunk, self.bytes, self.wire_bytes].into_iter().enumerate() {
+        let body = u32::from(self.form.number()) << FORM_SHIFT | self.wire_bytes;
+        for (at, field) in [self.revision, self.chunk, self.bytes, body].into_iter().enumerate() {
             out[8 + 4 * at..12 + 4 * at].copy_from_slice(&field.to_be_bytes());
         }
         out[24..].copy_from_slice(&*self.value);
         out
+    }
+
+    /// Whether its body is the content as it is.
+    pub fn is_raw(&self) -> bool {
+        self.form == Form::Plain && self.wire_bytes == self.bytes
     }
 
     /// Lengths are within their bounds afterwards: a body of `wire_bytes` may be allocated.
@@ -59,7 +91,8 @@ impl ChunkHeader {
             revision: field(8),
             chunk: field(12),
             bytes: field(16),
-            wire_bytes: field(20),
+            form: Form::of(from[20])?,
+            wire_bytes: field(20) & ((1 << FORM_SHIFT) - 1),
             value: value.into(),
         };
         let ok = header.bytes > 0 && header.bytes <= limits::CHUNK_BYTES_LARGE;
@@ -68,6 +101,22 @@ impl ChunkHeader {
         } else {
             Err(ChunkError::Lengths { bytes: header.bytes, wire_bytes: header.wire_bytes })
         }
+    }
+}
+
+impl Form {
+    fn number(self) -> u8 {
+        match self {
+            Self::Plain => 0,
+            Self::Delta => 1,
+            Self::Lz4 => 2,
+        }
+    }
+    fn of(number: u8) -> Result<Self, ChunkError> {
+        [Self::Plain, Self::Delta, Self::Lz4]
+            .into_iter()
+            .find(|form| form.number() == number)
+            .ok_or(ChunkError::Form(number))
     }
 }
 
@@ -187,23 +236,42 @@ pub fn credit(bytes: u32) -> u64 {
     u64::from(bytes) + limits::CHUNK_CREDIT_OVERHEAD
 }
 
-/// Content as it goes onto the line: packed where that saves at least a sixteenth, else as it is.
-pub fn pack(content: Bytes) -> Bytes {
-    let Ok(packed) = zstd::bulk::compress(&content, ZSTD_LEVEL) else { return content };
-    if packed.len() + content.len() / 16 < content.len() { packed.into() } else { content }
+/// Content as it goes onto the line: packed where that saves at least a sixteenth, else as it is. Zeros always are.
+pub fn pack(content: Bytes, packing: Packing) -> (Form, Bytes) {
+    let (form, packed) = match packing {
+        // A hole of a sparse file costs next to nothing on any line.
+        Packing::Not if is_zero(&content) => (Form::Plain, zstd::bulk::compress(&content, 1).unwrap_or_default()),
+        Packing::Not => return (Form::Plain, content),
+        Packing::Lz4 => (Form::Lz4, lz4_flex::block::compress(&content)),
+        Packing::Zstd => (Form::Plain, zstd::bulk::compress(&content, 1).unwrap_or_default()),
+        Packing::ZstdMore => (Form::Plain, zstd::bulk::compress(&content, 3).unwrap_or_default()),
+    };
+    let saves = !packed.is_empty() && packed.len() + content.len() / 16 < content.len();
+    if saves { (form, packed.into()) } else { (Form::Plain, content) }
 }
 
-/// The content of a body that came behind `header`; never more than `header.bytes`.
-pub fn unpack(header: &ChunkHeader, body: Bytes) -> Result<Bytes, ChunkError> {
-    let bad = || ChunkError::Packed { entry: header.entry, chunk: header.chunk, bytes: header.bytes };
-    if body.len() != header.wire_bytes as usize || header.bytes > limits::CHUNK_BYTES_LARGE {
-        return Err(bad());
+/// Whether it is nothing but zeros.
+pub fn is_zero(content: &[u8]) -> bool {
+    // Most content fails at its first bytes; the rest is looked at by blocks, several bytes at once.
+    content.first() == Some(&0) && content.chunks(64).all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
+/// Puts the content of a body that came behind `header` into its place. Deltas are put together elsewhere.
+pub fn unpack(header: &ChunkHeader, body: &[u8], content: &mut [u8]) -> Result<(), ChunkError> {
+    let bad = ChunkError::Packed { entry: header.entry, chunk: header.chunk, bytes: header.bytes };
+    if body.len() != header.wire_bytes as usize || content.len() != header.bytes as usize {
+        return Err(bad);
     }
-    if header.wire_bytes == header.bytes {
-        return Ok(body);
-    }
-    let content = zstd::bulk::decompress(&body, header.bytes as usize).map_err(|_| bad())?;
-    if content.len() == header.bytes as usize { Ok(content.into()) } else { Err(bad()) }
+    let unpacked = match header.form {
+        Form::Plain if header.is_raw() => {
+            content.copy_from_slice(body);
+            Some(body.len())
+        }
+        Form::Plain => zstd::bulk::decompress_to_buffer(body, content).ok(),
+        Form::Lz4 => lz4_flex::block::decompress_into(body, content).ok(),
+        Form::Delta => None,
+    };
+    if unpacked == Some(content.len()) { Ok(()) } else { Err(bad) }
 }
 
 /// The values of a file's chunks as they become known, joined into subtrees as soon as both halves are there:
@@ -386,7 +454,10 @@ fn joined(values: &[[u8; 32]]) -> Option<[u8; 32]> {
 }
 
 const SMALL_CHUNK: usize = limits::CHUNK_BYTES as usize;
-const ZSTD_LEVEL: i32 = 1;
+/// In the field that has the form and the length of a body.
+const FORM_SHIFT: u32 = 24;
+
+const _: () = assert!(limits::CHUNK_BYTES_LARGE < 1 << FORM_SHIFT);
 
 #[cfg(test)]
 mod tests;

@@ -64,6 +64,8 @@ pub struct Counters {
     /// Came although they were known.
     pub resent_chunks: u64,
     pub bad_chunks: u64,
+    /// Could not be put together with what is here.
+    pub bad_deltas: u64,
     /// Bodies on the wire, good or not.
     pub wire_bytes: u64,
     /// Content of verified new chunks.
@@ -190,15 +192,13 @@ impl Consumer {
     }
 
     pub fn poll_transmit(&mut self, _now: Timestamp) -> Option<Frame> {
-        if let Some(frame) = self.out.pop() {
-            return Some(frame);
-        }
-        // Less than this is never missed: the provider still has nearly all of what it was granted.
+        // Less than this is never missed: the provider still has nearly all of what it was granted. It does not wait
+        // behind long lists.
         if self.solicited && self.stage == Stage::Moving && self.credit_back >= CREDIT_STEP_BYTES {
             self.credit_open += self.credit_back;
             return Some(Frame::Credit(std::mem::take(&mut self.credit_back)));
         }
-        None
+        self.out.pop()
     }
     pub fn poll_event(&mut self) -> Option<ConsumerEvent> {
         self.events.pop_front()

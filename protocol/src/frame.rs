@@ -4,7 +4,7 @@
 //! Reading and writing them on a line, and the version spoken, are in [`line`].
 //!
 //! A take: consumer `Request` → provider `Offer` | `Refused` → consumer `Accept` → provider `Entries`…
-//! `EntriesEnd`, consumer `Want`…/`Credit`…/`Kept`…, chunks on the data channels, provider `Sealed`… →
+//! `EntriesEnd`, consumer `Pieces`…/`Want`…/`Credit`…/`Kept`…, chunks on the data channels, provider `Sealed`… →
 //! provider `Handover` (its signed statement) → consumer `Landed` (its own) → provider `Settled`.
 //! A push is an `Invite`: the consumer then takes as usual.
 
@@ -97,6 +97,9 @@ pub enum Frame {
     /// Splits that are in the consumer's destination, by their numbers: nothing of them is asked for again.
     #[n(29)]
     Kept(#[n(0)] Vec<u64>),
+    /// What is at the consumer and may be in an entry: of its chunks only the rest is to be sent. Before its `Want`.
+    #[n(30)]
+    Pieces(#[n(0)] Pieces),
 }
 
 /// What a channel is for.
@@ -245,6 +248,23 @@ pub struct Want {
     pub revision: u32,
     #[n(2)]
     pub chunks: Vec<(u32, u32)>,
+}
+
+/// Pieces of a content that the consumer has, in order; those of several frames follow each other. Without any, what
+/// was told of that content before is void.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Pieces {
+    #[n(0)]
+    pub entry: u64,
+    #[n(1)]
+    pub revision: u32,
+    /// How the content was cut: the mean length of a piece.
+    #[n(2)]
+    pub mean: u32,
+    /// Of each piece the first 8 bytes of its BLAKE3 hash and its length, see [`crate::delta`].
+    #[n(3)]
+    pub pieces: ByteVec,
 }
 
 /// What is left out, with its number if it was listed as an entry.

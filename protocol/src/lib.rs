@@ -9,7 +9,7 @@
 //! - [`catalog`], [`schema`], [`number`], [`batch`], [`watermark`], [`digest`]: what data is.
 //! - [`format`], [`pgcopy`]: rows in an engine's own form, PostgreSQL's binary COPY, with the same digest.
 //! - [`policy`], [`filter`]: who may have it; [`policy::Permit`] is the proof.
-//! - [`job`], [`frame`], [`chunk`], [`manifest`], [`provider`], [`consumer`]: the exchange.
+//! - [`job`], [`frame`], [`chunk`], [`delta`], [`manifest`], [`provider`], [`consumer`]: the exchange.
 //! - [`cose`], [`statement`], [`receipt`], [`trust`], [`ledger`], [`reconciliation`]: the evidence.
 //! - [`centre`]: what nodes and the coordinator say to each other.
 //!
@@ -23,6 +23,7 @@ pub mod chunk;
 pub mod codec;
 pub mod consumer;
 pub mod cose;
+pub mod delta;
 pub mod digest;
 pub mod filter;
 pub mod format;

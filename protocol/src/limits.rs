@@ -36,6 +36,8 @@ pub const CHUNK_CREDIT_OVERHEAD: u64 = 1024;
 /// Times that a bad chunk or a file that does not add up is asked again before the transfer ends.
 pub const CHUNK_TRIES_MAX: u32 = 5;
 pub const BAD_CHUNKS_MAX: u32 = 1000;
+/// Deltas that could not be put together: files that others write to while they are used make many at once.
+pub const BAD_DELTAS_MAX: u32 = 100_000;
 /// Ranges in one `Want`; what is missing in more pieces is asked from there to the end.
 pub const WANT_RANGES_MAX: usize = 1024;
 /// Files or splits in one transfer.
@@ -67,6 +69,10 @@ pub const PROGRESS_BYTES: u64 = 16 << 20;
 pub const PROGRESS_MS: u64 = 200;
 /// Content of files that is written and not durable.
 pub const WRITTEN_BYTES_MAX: u64 = 32 << 20;
+/// Pieces of a consumer's content that a provider keeps for one transfer, of all its entries.
+pub const PIECES_MAX: usize = 1 << 19;
+/// Shorter contents are sent as they are.
+pub const DELTA_BYTES_MIN: u64 = 64 << 10;
 pub const DATA_CHANNELS: u8 = 2;
 pub const DATA_CHANNELS_MAX: u8 = 8;
 /// Connections that one pair of nodes holds.

@@ -6,7 +6,7 @@
 mod entries;
 
 use crate::chunk::{Layout, credit};
-use crate::frame::{Accept, Frame, Handover, Offer, Omission, Refused, Request, Want};
+use crate::frame::{Accept, Frame, Handover, Offer, Omission, Pieces, Refused, Request, Want};
 use crate::id::NodeId;
 use crate::limits;
 use crate::manifest::{EntryList, EntryTotals, LeftOut, LeftOuts};
@@ -23,6 +23,8 @@ pub enum ProviderEvent {
     Requested(Box<Request>),
     /// List the entries now, as `room` allows.
     Accepted(Accept),
+    /// Content at the consumer that may be in an entry, before `Wanted` of it; without pieces, not any more.
+    Pieces(Pieces),
     /// The first answer for this state of an entry: how many of its chunks are wanted. One that is not sealed is
     /// to be read to its end all the same.
     Wanted {
@@ -80,6 +82,8 @@ pub struct Provider {
     left_out: LeftOuts,
     totals: Option<EntryTotals>,
     queue: VecDeque<Ask>,
+    /// Pieces that were told of entries that are not done.
+    pieces: usize,
     credit: u64,
     out: Outgoing,
     events: VecDeque<ProviderEvent>,
@@ -137,6 +141,7 @@ impl Provider {
             left_out: LeftOuts::default(),
             totals: None,
             queue: VecDeque::new(),
+            pieces: 0,
             credit: 0,
             out: Outgoing::default(),
             events: VecDeque::new(),
@@ -169,6 +174,7 @@ impl Provider {
                 Err(self.invalid("a list longer than a frame may hold"))
             }
             Frame::Want(wants) => wants.into_iter().try_for_each(|want| self.wanted(want)),
+            Frame::Pieces(pieces) => self.told_pieces(pieces),
             Frame::Credit(credit) => self.credited(credit),
             Frame::Kept(splits) => self.kept(splits),
             Frame::LeftOut(omissions) => omissions.into_iter().try_for_each(|what| self.left_out_by_peer(what)),
@@ -258,6 +264,7 @@ impl Provider {
             if let Some(given) = self.open.get_mut(&entry).filter(|_| !again) {
                 given.unsent = given.unsent.saturating_sub(1);
                 if given.unsent == 0 {
+                    self.free_pieces(entry);
                     self.advance();
                 }
             }

@@ -4,6 +4,7 @@ use crate::dice::Dice;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// What lies in a case's folder.
@@ -17,6 +18,19 @@ pub enum Data {
     Small(u64),
     /// So many files of 1 KiB, 200 a folder.
     Tiny(u64),
+    /// One file of so many bytes, nearly all of it a hole.
+    Sparse(u64),
+    /// `Random` of so many bytes after edits; an older version, without them, lies where it is to come to lie.
+    Changed(u64, Edits),
+}
+
+/// So many edits in a file, at random places that are aligned to nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Edits {
+    pub count: u64,
+    pub bytes: u64,
+    /// Half of them overwrite, a quarter inserts, a quarter deletes; otherwise all overwrite.
+    pub moves: bool,
 }
 
 impl Data {
@@ -34,14 +48,63 @@ impl Data {
                 }
             })?,
             Self::Tiny(files) => many(folder, files, |dice, _, content| dice.fill(content, 1024))?,
+            Self::Sparse(bytes) => sparse(&folder.join("data.bin"), bytes)?,
+            Self::Changed(bytes, edits) => changed(&folder.join("data.bin"), bytes, edits)?,
         };
         rustix::fs::syncfs(File::open(folder)?)?;
         Ok(bytes)
     }
 }
 
+impl Data {
+    /// What lies in the target before each run, if anything.
+    pub fn older(self) -> Option<Self> {
+        if let Self::Changed(bytes, _) = self { Some(Self::Random(bytes)) } else { None }
+    }
+}
+
+/// What `noise` makes, with edits.
+fn changed(path: &Path, bytes: u64, edits: Edits) -> anyhow::Result<u64> {
+    let (mut dice, mut fresh) = (Dice::new(bytes), Dice::new(edits.bytes));
+    let mut places: Vec<u64> = (0..edits.count).map(|_| dice.below(bytes - edits.bytes)).collect();
+    places.sort_unstable();
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut old = blake3::Hasher::new().update(b"files").finalize_xof();
+    let mut written = 0;
+    let mut block = Vec::new();
+    for (number, place) in (0u64..).zip(places) {
+        // One that begins within the edit before it begins where that ends.
+        let place = place.max(old.position());
+        written += part_of(&mut old, place, &mut file)?;
+        let (inserts, deletes) = (edits.moves && number % 4 == 1, edits.moves && number % 4 == 3);
+        if !inserts {
+            old.set_position((old.position() + edits.bytes).min(bytes));
+        }
+        if !deletes {
+            fresh.fill(&mut block, usize::try_from(edits.bytes)?);
+            file.write_all(&block)?;
+            written += edits.bytes;
+        }
+    }
+    written += part_of(&mut old, bytes, &mut file)?;
+    file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    Ok(written)
+}
+
+/// Copies up to a place of it; gives how much that was.
+fn part_of(old: &mut blake3::OutputReader, end: u64, into: &mut impl Write) -> anyhow::Result<u64> {
+    let mut block = vec![0; 1 << 20];
+    let bytes = end - old.position();
+    while old.position() < end {
+        let part = usize::try_from(end - old.position())?.min(block.len());
+        old.fill(&mut block[..part]);
+        into.write_all(&block[..part])?;
+    }
+    Ok(bytes)
+}
+
 /// Bytes that no one can make shorter.
-pub fn noise(path: &Path, bytes: u64) -> anyhow::Result<u64> {
+fn noise(path: &Path, bytes: u64) -> anyhow::Result<u64> {
     let mut file = File::create(path)?;
     let mut noise = blake3::Hasher::new().update(b"files").finalize_xof();
     let (mut block, mut rest) = (vec![0; 1 << 20], bytes);
@@ -50,6 +113,18 @@ pub fn noise(path: &Path, bytes: u64) -> anyhow::Result<u64> {
         noise.fill(&mut block[..part]);
         file.write_all(&block[..part])?;
         rest -= part as u64;
+    }
+    file.sync_all()?;
+    Ok(bytes)
+}
+
+fn sparse(path: &Path, bytes: u64) -> anyhow::Result<u64> {
+    let file = File::create(path)?;
+    file.set_len(bytes)?;
+    let (mut dice, mut block) = (Dice::new(bytes), Vec::new());
+    for _ in 0..8 {
+        dice.fill(&mut block, 1 << 20);
+        file.write_all_at(&block, dice.below(bytes - (1 << 20)))?;
     }
     file.sync_all()?;
     Ok(bytes)
@@ -127,7 +202,16 @@ mod tests {
 
     #[test]
     fn data_is_the_same_each_time_and_of_the_size_that_is_told() {
-        for data in [Data::Random(3 << 20), Data::Csv((2 << 20) + 7), Data::Small(450), Data::Tiny(201)] {
+        let edits = Edits { count: 8, bytes: 10_000, moves: true };
+        let changed = Data::Changed(3 << 20, edits);
+        for data in [
+            Data::Random(3 << 20),
+            Data::Csv((2 << 20) + 7),
+            Data::Small(450),
+            Data::Tiny(201),
+            changed,
+            Data::Sparse(9 << 20),
+        ] {
             let made = [(); 2].map(|()| {
                 let folder = tempfile::tempdir().expect("a folder");
                 let bytes = data.make(folder.path()).expect("data");

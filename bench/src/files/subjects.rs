@@ -5,6 +5,7 @@ use crate::measure::{Run, measured, peak_rss};
 use crate::site::{Places, Site, ports};
 use anyhow::{Context, bail, ensure};
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -45,6 +46,7 @@ pub struct Way<'a> {
     pub bytes: u64,
     /// For what the run leaves behind.
     pub scratch: &'a Path,
+    pub cut: bool,
 }
 
 impl Subject {
@@ -232,7 +234,10 @@ fn posthouse(way: &Way, program: Option<&Path>, transport: &str) -> anyhow::Resu
         "[[job]]\nname = \"data\"\nresource = \"provider.bench.example/data\"\ninto = {{ folder = \"{}\" }}\nmode = \"full\"\nwrite = \"upsert\"\nschedule = \"manual\"\n",
         way.to.display()
     );
-    let site = Site::start_at(&Places::loopback(transport), program, &provider, &consumer, &["data"])?;
+    let mut site = Site::start_at(&Places::loopback(transport), program, &provider, &consumer, &["data"])?;
+    if way.cut {
+        return cut(way, &mut site);
+    }
     let pids = site.pids();
     let mut end = serde_json::Value::Null;
     let mut run = measured(None, &pids, || {
@@ -240,12 +245,39 @@ fn posthouse(way: &Way, program: Option<&Path>, transport: &str) -> anyhow::Resu
         Ok(())
     })?;
     ensure!(end["state"] == "settled", "{end}");
+    run.sent_bytes = end["bytes_sent"].as_u64();
     if let [_, provider, consumer] = pids[..] {
         run.provider_peak_rss_bytes = peak_rss(provider);
         run.consumer_peak_rss_bytes = peak_rss(consumer);
         run.peak_rss_bytes = run.provider_peak_rss_bytes.max(run.consumer_peak_rss_bytes).unwrap_or(run.peak_rss_bytes);
     }
     Ok(run)
+}
+
+/// The provider is killed when half of the file is there. The time is from its start to the receipt; of CPU and memory
+/// nothing is told.
+fn cut(way: &Way, site: &mut Site) -> anyhow::Result<Run> {
+    let command = site.begin("data")?;
+    until_within(|| held(way.to) >= way.bytes / 2, "half of the file", Duration::from_secs(120))?;
+    site.kill_and_start(PROVIDER, Duration::from_secs(2))?;
+    let (start, before) = (Instant::now(), held(way.to));
+    until_within(|| held(way.to) > before, "another byte", Duration::from_secs(60))?;
+    let first = start.elapsed().as_secs_f64();
+    let output = command.wait_with_output()?;
+    let seconds = start.elapsed().as_secs_f64();
+    let end: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(end["state"] == "settled", "{end}");
+    eprintln!(
+        "resume: the first new byte {first:.2} s after the provider's start, {} of {} chunks came twice",
+        end["resent_chunks"], end["chunks"]
+    );
+    Ok(Run { seconds, sent_bytes: end["bytes_sent"].as_u64(), ..Run::default() })
+}
+
+/// Bytes that a folder's files take on the disk.
+fn held(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some(entry.metadata().ok()?.blocks() * 512)).sum()
 }
 
 /// A peer that leaves its files to the kernel: the time ends when they are on the disk. The sync is a process of its
@@ -298,9 +330,13 @@ impl Drop for Server {
 }
 
 fn until(is_there: impl Fn() -> bool, what: &str) -> anyhow::Result<()> {
+    until_within(is_there, what, Duration::from_secs(10))
+}
+
+fn until_within(is_there: impl Fn() -> bool, what: &str, patience: Duration) -> anyhow::Result<()> {
     let start = Instant::now();
     while !is_there() {
-        ensure!(start.elapsed() < Duration::from_secs(10), "{what} does not come up");
+        ensure!(start.elapsed() < patience, "{what} does not come up");
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
@@ -365,4 +401,6 @@ fn quinn_version() -> Option<String> {
     Some(format!("quinn {}", rest.split_once('"')?.0))
 }
 
+/// Among the site's processes.
+const PROVIDER: usize = 1;
 const SSHD: &str = "/usr/sbin/sshd";

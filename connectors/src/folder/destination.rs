@@ -11,6 +11,7 @@ use super::mirror::{self, LandedBefore};
 use super::names::{self, SELF, check_name, part_leaf, split};
 use super::part::{Part, Written, modified};
 use super::replace::{Prepared, Replacing};
+use super::source::OpenFile;
 use super::stat::{FileStat, file_type, travelling_mode};
 use super::walk::{Met, Then, walk};
 use folders::Folders;
@@ -177,11 +178,15 @@ impl FolderDestination {
     pub fn hash(&self, name: &[u8], reread: bool) -> Result<[u8; 32], Problem> {
         check_name(name).map_err(|e| named(Code::NameRefused, name, e))?;
         let path = self.root.path_of(name);
-        let root = match (&self.standing, self.root.at(name)) {
-            (Some(standing), Ok(At::Nothing | At::Blocked)) => standing,
-            _ => &self.root,
-        };
-        hash_file(root, name, reread).map_err(|e| named(Code::FileUnreadable, name, e).with("path", path.display()))
+        hash_file(self.root_of(name), name, reread)
+            .map_err(|e| named(Code::FileUnreadable, name, e).with("path", path.display()))
+    }
+
+    /// Opens what stands at a name for reading (with `replace`, in the folder that is to go); None where that cannot be.
+    pub fn open_file(&self, name: &[u8]) -> Option<OpenFile> {
+        let root = self.root_of(name);
+        let file = check_name(name).ok().and_then(|()| root.file(name, OFlags::RDONLY).ok())?;
+        OpenFile::new(name, file).ok()
     }
 
     /// What `mirror` would delete of what this job landed before. Ask only with a complete manifest.
@@ -252,6 +257,14 @@ impl FolderDestination {
     pub fn free_bytes(&self) -> Result<u64, Problem> {
         let path = self.root.path_of(SELF);
         self.written.disk.free_bytes(&path).map_err(|e| writing(&path, e))
+    }
+
+    /// Where a name is looked for: `replace` may have nothing of that name in its new folder yet.
+    fn root_of(&self, name: &[u8]) -> &Root {
+        match (&self.standing, self.root.at(name)) {
+            (Some(standing), Ok(At::Nothing | At::Blocked)) => standing,
+            _ => &self.root,
+        }
     }
 
     fn compare(&self, root: &Root, entry: &Entry) -> Result<Present, Problem> {

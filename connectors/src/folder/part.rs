@@ -5,6 +5,7 @@ use super::fault::writing;
 use super::source::read_full;
 use super::stat::travelling_mode;
 use posthouse_platform::disk::Disk;
+use posthouse_protocol::chunk::is_zero;
 use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::Problem;
 use rustix::fd::OwnedFd;
@@ -233,11 +234,6 @@ fn data_at_start(bytes: &[u8], from: usize) -> usize {
         end += rest.get(zeros..).map_or(0, |data| data.len().min(BLOCK_BYTES));
     }
     end
-}
-
-fn is_zero(block: &[u8]) -> bool {
-    // Most data fails at its first bytes; only then is the block looked through.
-    block.first() == Some(&0) && block.iter().all(|b| *b == 0)
 }
 
 const BLOCK_BYTES: usize = 4096;

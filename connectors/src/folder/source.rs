@@ -12,6 +12,7 @@ use super::{FolderOptions, Links};
 use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
+use rustix::fd::OwnedFd;
 use rustix::fs::{Advice, FileType, OFlags, Stat};
 use rustix::io::Errno;
 use std::os::unix::fs::FileExt;
@@ -70,8 +71,7 @@ impl FolderSource {
         };
         // Only a hint; a file system that does not take it reads as well.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
-        let stat = rustix::fs::fstat(&file).map_err(|e| reading(name, e))?;
-        Ok(OpenFile { name: name.to_vec(), file: file.into(), stat: FileStat::of(&stat) })
+        OpenFile::new(name, file).map_err(|e| reading(name, e))
     }
 
     fn lost(&self, errno: Errno) -> Problem {
@@ -88,6 +88,10 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
+    pub(crate) fn new(name: &[u8], file: OwnedFd) -> Result<Self, Errno> {
+        let stat = rustix::fs::fstat(&file)?;
+        Ok(Self { name: name.to_vec(), file: file.into(), stat: FileStat::of(&stat) })
+    }
     /// As it was when it was opened.
     pub fn stat(&self) -> FileStat {
         self.stat

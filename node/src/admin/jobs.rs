@@ -244,6 +244,7 @@ fn schedule_text(schedule: &Schedule) -> String {
     match schedule {
         Schedule::Manual => "manual".to_owned(),
         Schedule::Every(interval) => format!("every {interval}"),
+        Schedule::Watch => "watch".to_owned(),
         Schedule::Cron(cron) => cron.to_string(),
     }
 }

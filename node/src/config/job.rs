@@ -95,6 +95,8 @@ pub enum Schedule {
     Manual,
     Every(Interval),
     Cron(Cron),
+    /// When the folder that it pushes changes.
+    Watch,
 }
 
 /// What happens when a run is due while the previous one is still under way.
@@ -174,6 +176,16 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
             say(
                 format!("the resource `{resource}` has no `watermark`, which incremental needs"),
                 format!("资源 `{resource}` 没有 `watermark`，无法增量"),
+            ),
+            None,
+        );
+    }
+    if matches!(schedule, Some(Schedule::Watch)) && !place.pushes_folder(kind.as_ref()) {
+        table.mistake(
+            "schedule",
+            say(
+                "only a job that pushes a folder can watch it; others run at times, such as \"every 30s\"",
+                "只有推送目录的任务可以监视（watch）；其他任务按时间运行，如 \"every 30s\"",
             ),
             None,
         );
@@ -391,6 +403,9 @@ fn schedule(table: &Table<'_>) -> Option<Schedule> {
     if text == "manual" {
         return Some(Schedule::Manual);
     }
+    if text == "watch" {
+        return Some(Schedule::Watch);
+    }
     if let Some(every) = text.strip_prefix("every ") {
         return match every.parse::<Interval>() {
             Ok(interval) if interval >= EVERY_MIN => Some(Schedule::Every(interval)),
@@ -420,8 +435,8 @@ fn schedule(table: &Table<'_>) -> Option<Schedule> {
         Err(cause) => {
             table.mistake(
                 "schedule",
-                say(format!("`{text}` is neither cron (minute hour day month weekday), \"every 30s\" nor \"manual\": {cause}"), format!("`{text}` 不是 cron（分 时 日 月 周）、\"every 30s\" 或 \"manual\"：{cause}")),
-                nearest(&text, ["manual"].into_iter()),
+                say(format!("`{text}` is neither cron (minute hour day month weekday), \"every 30s\", \"watch\" nor \"manual\": {cause}"), format!("`{text}` 不是 cron（分 时 日 月 周）、\"every 30s\"、\"watch\" 或 \"manual\"：{cause}")),
+                nearest(&text, ["manual", "watch"].into_iter()),
             );
             None
         }

@@ -161,6 +161,18 @@ impl Place<'_> {
             Origin::Folder { .. } => None,
         }
     }
+
+    /// Also where the resource is not known: that is told already.
+    pub(super) fn pushes_folder(&self, kind: Option<&job::Kind>) -> bool {
+        match kind {
+            Some(job::Kind::Push { resource, .. }) => match self.resources.get(resource) {
+                Some(Some(resource)) => !resource.is_table(),
+                _ => true,
+            },
+            Some(_) => false,
+            None => true,
+        }
+    }
 }
 
 fn node(table: &Table<'_>, base: &Path) -> Option<Node> {

@@ -60,6 +60,19 @@ fn a_folder_is_offered_taken_pushed_and_accepted() {
 }
 
 #[test]
+fn only_a_folder_that_is_pushed_is_watched() {
+    let job = |kind: &str| format!("{RESOURCES}[[job]]\nname = \"j\"\n{kind}\nschedule = \"watch\"\n");
+    const RESOURCES: &str = "[connection.db]\nkind = \"sqlite\"\npath = \"/x.db\"\n\
+         [[resource]]\nid = \"files\"\nfolder = \"/x\"\n[[resource]]\nid = \"rows\"\nconnection = \"db\"\ntable = \"t\"\n";
+    let config = read(&job("push = \"files\"\nto = \"a.example\"")).unwrap();
+    assert!(matches!(config.jobs.values().next().unwrap().schedule, Schedule::Watch));
+    for kind in ["push = \"rows\"\nto = \"a.example\"", "resource = \"a.example/r\"\ninto = { folder = \"/y\" }"] {
+        let found = only(&job(kind));
+        assert!(found.starts_with("only a job that pushes a folder can watch it"), "{found}");
+    }
+}
+
+#[test]
 fn keys_of_features_that_do_not_exist_yet_are_refused_and_not_ignored() {
     let cases = [
         (

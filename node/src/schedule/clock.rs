@@ -56,6 +56,7 @@ pub fn due(schedule: &Schedule, last: Option<Timestamp>, started: Timestamp, now
     let next = |after: Timestamp| match schedule {
         Schedule::Manual => None,
         Schedule::Every(interval) => Some(after.plus_ms(interval.as_ms())),
+        Schedule::Watch => Some(after.plus_ms(RESCAN_MS)),
         Schedule::Cron(cron) => cron.next(after),
     };
     let mut due = None;
@@ -87,6 +88,8 @@ pub struct Due {
     pub next: Option<Timestamp>,
 }
 
+/// A watched folder is looked through this often, whatever is told of it.
+const RESCAN_MS: i64 = 600_000;
 const DAY_MS: i64 = 86_400_000;
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
-//! Whether a session's line is what holds the transfer up. Only then does packing pay: on a line that is idle half
-//! of the time it would take processor time from the database beside it and win nothing.
+//! How hard a session's content is packed: only where the line is what holds the transfer up, the harder the slower it
+//! is. On a line that is idle half of the time packing would take processor time from the database beside it and win
+//! nothing. Content that does not become shorter is left alone for a while, and then tried again.
 
 use posthouse_platform::clock::Clock;
+use posthouse_protocol::chunk::Packing;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,12 +11,14 @@ use std::time::Duration;
 pub struct Line {
     clock: Arc<dyn Clock>,
     meter: Mutex<Meter>,
+    trials: Mutex<Trials>,
+    takes_lz4: bool,
 }
 
 impl Line {
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
+    pub fn new(clock: Arc<dyn Clock>, takes_lz4: bool) -> Self {
         let meter = Mutex::new(Meter::new(clock.monotonic()));
-        Self { clock, meter }
+        Self { clock, meter, trials: Mutex::default(), takes_lz4 }
     }
     /// A channel has something to write and waits until the line has taken it.
     pub fn write_began(&self) {
@@ -24,9 +28,20 @@ impl Line {
     pub fn write_ended(&self, bytes: u64, wire_bytes: u64) {
         self.locked().ended(self.clock.monotonic(), bytes, wire_bytes);
     }
-    /// Whether content is to be packed from now on.
-    pub fn packs(&self) -> bool {
-        self.locked().packs
+    /// How the next so many bytes of content are packed.
+    pub fn packing(&self, bytes: u64) -> Packing {
+        match self.locked().packing {
+            Packing::Lz4 if !self.takes_lz4 => Packing::Not,
+            Packing::Not => Packing::Not,
+            packing => self.trials().next(bytes, packing),
+        }
+    }
+    /// A chunk was packed, or was found not to become shorter by it.
+    pub fn tried(&self, in_vain: bool) {
+        self.trials().tried(in_vain);
+    }
+    fn trials(&self) -> MutexGuard<'_, Trials> {
+        self.trials.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn locked(&self) -> MutexGuard<'_, Meter> {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner)
@@ -35,7 +50,7 @@ impl Line {
 
 /// Measures in windows, and decides at the end of each for the next.
 struct Meter {
-    packs: bool,
+    packing: Packing,
     /// Channels that wait for the line now.
     waiting: u32,
     /// When that was last 0, or was last counted.
@@ -48,7 +63,15 @@ struct Meter {
 
 impl Meter {
     fn new(now: Duration) -> Self {
-        Self { packs: false, waiting: 0, counted: now, window: now, busy: Duration::ZERO, bytes: 0, wire_bytes: 0 }
+        Self {
+            packing: Packing::Not,
+            waiting: 0,
+            counted: now,
+            window: now,
+            busy: Duration::ZERO,
+            bytes: 0,
+            wire_bytes: 0,
+        }
     }
     fn began(&mut self, now: Duration) {
         self.count(now);
@@ -61,7 +84,8 @@ impl Meter {
         self.wire_bytes += wire_bytes;
         let window = now.saturating_sub(self.window);
         if window >= WINDOW {
-            self.packs = self.is_slow() && self.need() >= window.as_secs_f64() * FULL;
+            let is_full = self.need() >= window.as_secs_f64() * FULL;
+            self.packing = if is_full { self.worth() } else { Packing::Not };
             (self.window, self.busy, self.bytes, self.wire_bytes) = (now, Duration::ZERO, 0, 0);
         }
     }
@@ -75,17 +99,53 @@ impl Meter {
     fn need(&self) -> f64 {
         self.busy.as_secs_f64() * self.bytes as f64 / self.wire_bytes.max(1) as f64
     }
-    /// Whether it takes less than one core can pack.
-    fn is_slow(&self) -> bool {
-        (self.wire_bytes as f64) < self.busy.as_secs_f64() * PACKED_PER_SECOND
+    /// The hardest way of packing that keeps up with what it takes. What packs already goes on to a somewhat faster
+    /// line, so that one at a border does not change with each window.
+    fn worth(&self) -> Packing {
+        let seconds = self.busy.as_secs_f64();
+        let is_slower = |(packing, rate): &(Packing, f64)| {
+            let rate = if *packing <= self.packing { rate * STAYS } else { *rate };
+            (self.wire_bytes as f64) < seconds * rate
+        };
+        WORTH.iter().find(|way| is_slower(way)).map_or(Packing::Not, |(packing, _)| *packing)
+    }
+}
+
+/// When content that could not be packed is tried again.
+#[derive(Default)]
+struct Trials {
+    /// Bytes that are left alone before the next trial.
+    left: u64,
+    /// How many they were the last time.
+    pause: u64,
+}
+
+impl Trials {
+    fn next(&mut self, bytes: u64, packing: Packing) -> Packing {
+        if self.left == 0 {
+            return packing;
+        }
+        self.left = self.left.saturating_sub(bytes);
+        Packing::Not
+    }
+    fn tried(&mut self, in_vain: bool) {
+        if !in_vain {
+            *self = Self::default();
+        } else if self.left == 0 {
+            self.pause = (self.pause * 2).clamp(PAUSE_BYTES_MIN, PAUSE_BYTES_MAX);
+            self.left = self.pause;
+        }
     }
 }
 
 const WINDOW: Duration = Duration::from_millis(250);
 /// The share of its time that a line which holds the transfer up is in use.
 const FULL: f64 = 0.9;
-/// Bytes that one core packs in a second, with some left for the rest of the transfer.
-const PACKED_PER_SECOND: f64 = 150e6;
+/// Lines of up to so many bytes a second are worth it: about half of what one core packs.
+const WORTH: [(Packing, f64); 3] = [(Packing::ZstdMore, 10e6), (Packing::Zstd, 150e6), (Packing::Lz4, 300e6)];
+const STAYS: f64 = 1.3;
+const PAUSE_BYTES_MIN: u64 = 4 << 20;
+const PAUSE_BYTES_MAX: u64 = 32 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -103,23 +163,67 @@ mod tests {
     #[test]
     fn a_full_slow_line_is_packed_for_as_long_as_it_would_be_full_without() {
         let (mut meter, mut now) = (Meter::new(Duration::ZERO), 0);
-        assert!(!meter.packs, "nothing is known of the line yet");
-        // 10 MB/s, never idle.
-        writes(&mut meter, &mut now, 10, (1_000_000, 1_000_000), (100, 0));
-        assert!(meter.packs);
+        assert_eq!(meter.packing, Packing::Not, "nothing is known of the line yet");
+        // 20 MB/s, never idle.
+        writes(&mut meter, &mut now, 10, (2_000_000, 2_000_000), (100, 0));
+        assert_eq!(meter.packing, Packing::Zstd);
         // Packed to a third it is idle half of the time; as it is it would not be.
-        writes(&mut meter, &mut now, 10, (3_000_000, 1_000_000), (100, 100));
-        assert!(meter.packs);
+        writes(&mut meter, &mut now, 10, (6_000_000, 2_000_000), (100, 100));
+        assert_eq!(meter.packing, Packing::Zstd);
         // Now it would be idle a quarter of the time either way.
-        writes(&mut meter, &mut now, 10, (3_000_000, 1_000_000), (100, 300));
-        assert!(!meter.packs);
+        writes(&mut meter, &mut now, 10, (6_000_000, 2_000_000), (100, 300));
+        assert_eq!(meter.packing, Packing::Not);
+    }
+
+    #[test]
+    fn the_slower_a_line_the_harder_is_packed_and_at_a_border_it_stays_as_it_is() {
+        let packing = |megabytes_per_second: &[u64]| {
+            let (mut meter, mut now) = (Meter::new(Duration::ZERO), 0);
+            for rate in megabytes_per_second {
+                writes(&mut meter, &mut now, 10, (rate * 100_000, rate * 100_000), (100, 0));
+            }
+            meter.packing
+        };
+        assert_eq!(
+            [5, 50, 200, 400].map(|rate| packing(&[rate])),
+            [Packing::ZstdMore, Packing::Zstd, Packing::Lz4, Packing::Not]
+        );
+        assert_eq!((packing(&[5, 12]), packing(&[5, 14])), (Packing::ZstdMore, Packing::Zstd));
+        assert_eq!((packing(&[50, 170]), packing(&[170])), (Packing::Zstd, Packing::Lz4));
+        assert_eq!((packing(&[200, 350]), packing(&[350])), (Packing::Lz4, Packing::Not));
+        assert_eq!(packing(&[5, 500, 12]), Packing::Zstd, "it begins anew");
+    }
+
+    #[test]
+    fn what_cannot_be_packed_is_left_alone_for_longer_and_longer_and_tried_again() {
+        const MIB: u64 = 1 << 20;
+        let mut trials = Trials::default();
+        // Trials among so many mebibytes.
+        let mut tried = |mebibytes: u64, in_vain: bool| {
+            let is_tried = |_: &u64| {
+                let packs = trials.next(MIB, Packing::Zstd) != Packing::Not;
+                if packs {
+                    trials.tried(in_vain);
+                }
+                packs
+            };
+            (0..mebibytes).filter(is_tried).collect::<Vec<u64>>()
+        };
+        assert_eq!(tried(100, true), [0, 5, 14, 31, 64, 97]);
+        assert_eq!(tried(40, false).len(), 10, "from the first that can be, all are");
+        assert_eq!(tried(10, true), [0, 5]);
+        // Several that were under way at once are one trial.
+        for _ in 0..4 {
+            trials.tried(true);
+        }
+        assert_eq!(trials.pause, 8 * MIB);
     }
 
     #[test]
     fn a_fast_line_is_not_packed_even_where_it_is_full() {
         let (mut meter, mut now) = (Meter::new(Duration::ZERO), 0);
         writes(&mut meter, &mut now, 100, (10_000_000, 10_000_000), (20, 0));
-        assert!(!meter.packs);
+        assert_eq!(meter.packing, Packing::Not);
     }
 
     #[test]
@@ -131,6 +235,6 @@ mod tests {
             meter.ended(Duration::from_millis(start + 130), 1000, 1000);
             meter.ended(Duration::from_millis(start + 130), 1000, 1000);
         }
-        assert!(!meter.packs, "it was busy for less than half of the time");
+        assert_eq!(meter.packing, Packing::Not, "it was busy for less than half of the time");
     }
 }

@@ -105,7 +105,7 @@ mod tests {
     use crate::store::Store;
     use crate::store::exchange::StagedSplit;
     use posthouse_platform::World;
-    use posthouse_protocol::chunk::{ChunkHeader, Layout, VerifiedChunk};
+    use posthouse_protocol::chunk::{ChunkHeader, Form, Layout, VerifiedChunk};
     use posthouse_protocol::manifest::SplitCounts;
 
     #[tokio::test]
@@ -117,7 +117,8 @@ mod tests {
         let entry =
             Entry { index: 0, name: b"split".into(), kind, size: 10, mode: 0, mtime_ns: 0, root: None, revision: 0 };
         let value = layout.value(0, &[7; 10]).into();
-        let header = ChunkHeader { entry: 0, revision: 0, chunk: 0, bytes: 10, wire_bytes: 10, value };
+        let header =
+            ChunkHeader { entry: 0, revision: 0, chunk: 0, bytes: 10, form: Form::Plain, wire_bytes: 10, value };
         let chunk = VerifiedChunk::verify(&header, layout, vec![7; 10].into()).unwrap();
         let mut progress = Progress::default();
         assert_eq!(progress.add(&entry, &chunk.meta()), 0);

@@ -219,7 +219,7 @@ const READ_BYTES: usize = 256 << 10;
 mod tests {
     use super::*;
     use posthouse_platform::disk::RealDisk;
-    use posthouse_protocol::chunk::{ChunkHeader, Layout};
+    use posthouse_protocol::chunk::{ChunkHeader, Form, Layout};
 
     fn content() -> Vec<u8> {
         (0..2_500_000u32).map(|byte| (byte % 251) as u8).collect()
@@ -232,7 +232,8 @@ mod tests {
             let (from, bytes) = (layout.offset(chunk) as usize, layout.bytes(chunk));
             let body = Bytes::copy_from_slice(&content[from..from + bytes as usize]);
             let value = layout.value(chunk, &body).into();
-            let header = ChunkHeader { entry: 0, revision: 0, chunk, bytes, wire_bytes: bytes, value };
+            let header =
+                ChunkHeader { entry: 0, revision: 0, chunk, bytes, form: Form::Plain, wire_bytes: bytes, value };
             VerifiedChunk::verify(&header, layout, body).unwrap()
         };
         (0..layout.chunks()).rev().map(chunk).collect()

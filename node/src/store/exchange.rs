@@ -264,6 +264,16 @@ pub fn put_landed(at: &Connection, job: &JobId, transfer: &TransferId, file: &La
     run(at, sql, params![job.as_str(), file.name, kind, root, size, file.mtime_ns, stat, transfer.as_str()])
 }
 
+/// Files of one length that a job landed, by name.
+pub fn landed_of_size(at: &Connection, job: &JobId, size: u64, most: u32) -> Result<Vec<LandedFile>, Problem> {
+    let sql = "SELECT name, kind, root, size, mtime_ns, stat FROM landed WHERE job = ?1 AND size = ?2
+        ORDER BY name LIMIT ?3";
+    let mut statement = cached(at, sql)?;
+    let rows = statement.query_map(params![job.as_str(), signed(size)?, most], landed_row).map_err(failed)?;
+    let found: Result<Vec<LandedFile>, Problem> = rows.map(|row| row.map_err(failed)?).collect();
+    Ok(found?.into_iter().filter(|file| file.kind == Kind::File).collect())
+}
+
 /// All that a job landed, by name.
 pub fn all_landed(at: &Connection, job: &JobId) -> Result<Vec<LandedFile>, Problem> {
     let sql = "SELECT name, kind, root, size, mtime_ns, stat FROM landed WHERE job = ?1 ORDER BY name";

@@ -40,6 +40,7 @@ pub(super) struct Caller {
     /// How relays carry it.
     pub relayed: Option<Relayed>,
     pub epoch: u64,
+    pub takes_lz4: bool,
 }
 
 /// Serves one control channel to its end.
@@ -213,6 +214,12 @@ impl Session {
                     given.moving = true;
                 }
                 self.row_state(State::Moving).await
+            }
+            ProviderEvent::Pieces(pieces) => {
+                if let Some(given) = &mut self.given {
+                    given.outgoing.told_pieces(pieces);
+                }
+                Ok(())
             }
             ProviderEvent::Wanted { entry, revision, chunks } => {
                 if let Some(given) = &mut self.given {

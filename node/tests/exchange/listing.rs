@@ -31,6 +31,49 @@ async fn a_provider_that_lists_a_name_twice_is_refused_by_that_name_and_nothing_
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_provider_that_knows_deltas_is_told_pieces() {
+    for (features, expected) in [(vec![], vec!["want"]), (vec!["delta".to_owned()], vec!["pieces", "want"])] {
+        let scene = Scene::new("tcp", &["scans"]);
+        std::fs::write(scene.path("target/a"), noise(1, 200_000)).unwrap();
+        let endpoint = scene.provider_endpoint().await;
+        let said = tokio::spawn(async move {
+            let connection = endpoint.accept().await.unwrap();
+            said_of_a_file(connection.as_ref(), features).await
+        });
+        let consumer = scene.consumer(&take_folder(&scene, "")).await;
+        let id = plan(&consumer, "scans").await;
+        let running = tokio::spawn(transfer::run_consumer(consumer.context().clone(), id));
+        assert_eq!(said.await.unwrap(), expected);
+        consumer.stop().await;
+        let _ = running.await;
+    }
+}
+
+/// Lists a file whose older version is at the consumer; gives the names of what is said of it.
+async fn said_of_a_file(connection: &dyn Connection, features: Vec<String>) -> Vec<&'static str> {
+    let (mut reader, mut writer) = frames::split(connection.accept().await.unwrap(), "the consumer");
+    let Frame::Hello(Hello { purpose, .. }) = reader.expect().await.unwrap() else { panic!("no greeting") };
+    writer.send(&Frame::Hello(Hello { features, ..Hello::new(purpose, 1) })).await.unwrap();
+    let mut said = Vec::new();
+    loop {
+        match reader.expect().await.unwrap() {
+            Frame::Request(request) => writer.send(&Frame::Offer(offer(request.transfer))).await.unwrap(),
+            Frame::Accept(_) => {
+                let listed = Entry { size: 200_001, root: None, ..file(0, "a") };
+                writer.send(&Frame::Entries(vec![listed])).await.unwrap();
+            }
+            Frame::Ping(token) => writer.send(&Frame::Pong(token)).await.unwrap(),
+            frame => {
+                said.push(frame.name());
+                if matches!(frame, Frame::Want(_)) {
+                    return said;
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_split_has_one_place_in_a_listing() {
     let folder = tempfile::tempdir().unwrap();

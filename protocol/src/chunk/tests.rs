@@ -95,10 +95,14 @@ fn a_header_is_read_back_and_its_lengths_are_bounded() {
         revision: 3,
         chunk: 9,
         bytes: 1 << 20,
+        form: Form::Delta,
         wire_bytes: 77,
         value: [7; 32].into(),
     };
     assert_eq!(ChunkHeader::decode(&header.encode()).unwrap(), header);
+    let mut unknown = header.encode();
+    unknown[20] = 3;
+    assert_eq!(ChunkHeader::decode(&unknown), Err(ChunkError::Form(3)));
     for (bytes, wire_bytes) in [(0, 0), (1, 0), (1, 2), (u32::MAX, 1), (limits::CHUNK_BYTES_LARGE + 1, 9)] {
         assert!(ChunkHeader::decode(&ChunkHeader { bytes, wire_bytes, ..header }.encode()).is_err());
     }
@@ -113,6 +117,7 @@ fn a_flipped_bit_anywhere_is_found() {
         revision: 0,
         chunk: 1,
         bytes: 1 << 20,
+        form: Form::Plain,
         wire_bytes: 1 << 20,
         value: layout.value(1, &content).into(),
     };
@@ -129,37 +134,52 @@ fn a_flipped_bit_anywhere_is_found() {
 
 #[test]
 fn packing_is_undone_and_never_grows() {
-    for content in [pattern(100_000), vec![0; 1 << 20], random(1 << 20)] {
-        let content = Bytes::from(content);
-        let body = pack(content.clone());
+    let contents = [pattern(100_000), vec![0; 1 << 20], random(1 << 20)].map(Bytes::from);
+    let packings = [Packing::Not, Packing::Lz4, Packing::Zstd, Packing::ZstdMore];
+    for (content, packing) in contents.iter().flat_map(|content| packings.map(|packing| (content, packing))) {
+        let (form, body) = pack(content.clone(), packing);
         assert!(body.len() <= content.len());
+        let packs = content == &contents[1] || packing != Packing::Not && content == &contents[0];
+        assert_eq!(body.len() < content.len() / 2, packs, "{packing:?}");
+        assert_eq!(form == Form::Lz4, packs && packing == Packing::Lz4);
         let header = ChunkHeader {
             entry: 0,
             revision: 0,
             chunk: 0,
             bytes: content.len() as u32,
+            form,
             wire_bytes: body.len() as u32,
             value: [0; 32].into(),
         };
-        assert_eq!(unpack(&header, body.clone()).unwrap(), content);
+        let mut room = vec![1; content.len()];
+        unpack(&header, &body, &mut room).unwrap();
+        assert!(room == content[..]);
+        assert!(unpack(&ChunkHeader { form: Form::Delta, ..header }, &body, &mut room).is_err());
         let longer = ChunkHeader { bytes: header.bytes + 1, ..header };
-        assert!(unpack(&longer, body).is_err());
+        assert!(unpack(&longer, &body, &mut vec![1; content.len() + 1]).is_err());
+        assert!(unpack(&header, &body, &mut room[1..]).is_err());
     }
 }
 
 #[test]
 fn a_packed_body_never_unpacks_beyond_its_declared_length() {
-    let bomb = Bytes::from(zstd::bulk::compress(&vec![0; 64 << 20], 1).unwrap());
-    let header = ChunkHeader {
-        entry: 0,
-        revision: 0,
-        chunk: 0,
-        bytes: 1 << 20,
-        wire_bytes: bomb.len() as u32,
-        value: [0; 32].into(),
-    };
-    assert!(unpack(&header, bomb).is_err());
-    assert!(unpack(&ChunkHeader { wire_bytes: 3, ..header }, Bytes::from_static(b"abc")).is_err());
+    let zeros = vec![0; 64 << 20];
+    let bombs =
+        [(Form::Plain, zstd::bulk::compress(&zeros, 1).unwrap()), (Form::Lz4, lz4_flex::block::compress(&zeros))];
+    for (form, bomb) in bombs {
+        let header = ChunkHeader {
+            entry: 0,
+            revision: 0,
+            chunk: 0,
+            bytes: 1 << 20,
+            form,
+            wire_bytes: bomb.len() as u32,
+            value: [0; 32].into(),
+        };
+        let mut room = vec![0; 1 << 20];
+        assert!(unpack(&header, &bomb, &mut room).is_err());
+        assert!(unpack(&ChunkHeader { wire_bytes: 3, ..header }, b"abc", &mut room).is_err());
+    }
 }
 
 fn pattern(size: usize) -> Vec<u8> {

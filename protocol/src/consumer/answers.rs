@@ -3,7 +3,8 @@
 use super::open::{Have, OpenState};
 use super::{Consumer, ConsumerEvent, Handled, Stage};
 use crate::codec;
-use crate::frame::{Accept, Frame, Omission, Refused};
+use crate::delta::{Cut, PIECE_WIRE_BYTES};
+use crate::frame::{Accept, Frame, Omission, Pieces, Refused};
 use crate::limits;
 use crate::manifest::{Entry, LeftOut, Manifest};
 use crate::problem::{Code, Problem};
@@ -32,6 +33,31 @@ impl Consumer {
             self.out.want(open.want());
         }
         self.settle_entry(entry.index)
+    }
+
+    /// Tells the pieces of content here that may be in an entry, before it is answered: of its chunks only what differs
+    /// then comes, to be put together with that content. Only to a peer that names `DELTA` among its features.
+    pub fn pieces(&mut self, entry: &Entry, cut: Cut, pieces: &[u8]) {
+        let is_awaited = self.open.get(&entry.index).is_some_and(|open| {
+            !open.answered && open.state == OpenState::Moving && open.entry.revision == entry.revision
+        });
+        if self.solicited && is_awaited {
+            for part in pieces.chunks(PIECES_PER_FRAME * PIECE_WIRE_BYTES) {
+                self.push_pieces(entry, cut, part);
+            }
+        }
+    }
+
+    /// The content that was told of by `pieces` has changed, or is gone.
+    pub fn no_pieces(&mut self, entry: &Entry, cut: Cut) {
+        if self.solicited && self.stage == Stage::Moving {
+            self.push_pieces(entry, cut, &[]);
+        }
+    }
+
+    fn push_pieces(&mut self, entry: &Entry, cut: Cut, pieces: &[u8]) {
+        let (entry, revision, mean) = (entry.index, entry.revision, cut.mean());
+        self.out.push(Frame::Pieces(Pieces { entry, revision, mean, pieces: pieces.to_vec().into() }));
     }
 
     /// Answers an entry that cannot be landed here: both sides then leave it out, by name.
@@ -189,3 +215,6 @@ impl Consumer {
 fn inside(cause: impl std::fmt::Display) -> Problem {
     Problem::new(Code::InsideFailed).cause(cause)
 }
+
+/// What one frame tells of them: little enough that others need not wait long behind it.
+const PIECES_PER_FRAME: usize = (32 << 10) / PIECE_WIRE_BYTES;

@@ -1,8 +1,8 @@
 //! Chunks as they arrive: what is expected of them before their body is read, what they complete, what is asked again.
 
 use super::open::OpenState;
-use super::{Consumer, Stage};
-use crate::chunk::{ChunkHeader, ChunkMeta, Layout, credit};
+use super::{Consumer, Counters, Stage};
+use crate::chunk::{ChunkHeader, ChunkMeta, Form, Layout, credit};
 use crate::frame::Want;
 use crate::limits;
 use crate::problem::Problem;
@@ -74,11 +74,17 @@ impl Consumer {
         Ok(Verdict::Write)
     }
 
-    /// The body did not unpack, or is not what its header says: it is asked again, a bounded number of times.
+    /// The body did not unpack, or is not what its header says: it is asked again, a bounded number of times. A delta
+    /// may be bad because of what is here: it comes as a whole then.
     pub fn handle_bad_chunk(&mut self, header: &ChunkHeader) -> Result<(), Problem> {
         self.credit_back += credit(header.bytes);
-        self.counters.bad_chunks += 1;
-        if self.counters.bad_chunks > u64::from(limits::BAD_CHUNKS_MAX) {
+        if header.form == Form::Delta {
+            self.counters.bad_deltas += 1;
+        } else {
+            self.counters.bad_chunks += 1;
+        }
+        let Counters { bad_chunks, bad_deltas, .. } = self.counters;
+        if bad_chunks > u64::from(limits::BAD_CHUNKS_MAX) || bad_deltas > u64::from(limits::BAD_DELTAS_MAX) {
             return Err(self.mismatch("too many chunks were not what their headers say"));
         }
         let Some(open) = self.open.get_mut(&header.entry) else { return Ok(()) };

@@ -13,9 +13,13 @@ use crate::problem::{Code, Problem};
 pub const VERSION_MIN: u16 = 1;
 pub const VERSION_MAX: u16 = 1;
 /// What both sides may do beyond the version's minimum.
-pub const FEATURES: &[&str] = &["zstd", KEPT];
-/// A frame that came later than version 1: said only to who knows it.
+pub const FEATURES: &[&str] = &["zstd", KEPT, DELTA, LZ4];
+/// Frames that came later than version 1: said only to who knows them.
 pub const KEPT: &str = "kept";
+/// `Pieces`, and chunks in the form that it leads to.
+pub const DELTA: &str = "delta";
+/// Chunks as LZ4 blocks.
+pub const LZ4: &str = "lz4";
 
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -45,6 +49,7 @@ impl Frame {
             Self::Entries(_) => "entries",
             Self::EntriesEnd(_) => "entries-end",
             Self::Want(_) => "want",
+            Self::Pieces(_) => "pieces",
             Self::Credit(_) => "credit",
             Self::Sealed(_) => "sealed",
             Self::Again(_) => "again",

@@ -60,6 +60,7 @@ pub(crate) fn samples() -> Vec<Frame> {
         Frame::Entries(vec![entry.clone()]),
         Frame::EntriesEnd(EntriesEnd { entries: 8, bytes: 9 }),
         Frame::Want(vec![Want { entry: 7, revision: 0, chunks: vec![(0, 5), (9, 10)] }]),
+        Frame::Pieces(Pieces { entry: 7, revision: 0, mean: 16 << 10, pieces: vec![1; 24].into() }),
         Frame::Credit(1 << 20),
         Frame::Kept(vec![0, 1 << 20]),
         Frame::Sealed(vec![entry.clone()]),

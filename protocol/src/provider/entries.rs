@@ -3,7 +3,8 @@
 
 use super::{Ask, Provider, ProviderEvent, Stage, inside};
 use crate::chunk::Layout;
-use crate::frame::{EntriesEnd, Frame, Omission, Want};
+use crate::delta::{Cut, PIECE_WIRE_BYTES};
+use crate::frame::{EntriesEnd, Frame, Omission, Pieces, Want};
 use crate::limits;
 use crate::manifest::{Entry, EntryKind, LeftOut};
 use crate::problem::Problem;
@@ -16,6 +17,8 @@ pub(super) struct Given {
     dropped: bool,
     /// Chunks of the first answer that were not handed out yet.
     pub(super) unsent: u64,
+    /// How many pieces of content at the consumer were told for it.
+    pieces: usize,
 }
 
 /// What is kept of an entry that is done, for a chunk that is asked again: 16 bytes.
@@ -48,7 +51,8 @@ impl Provider {
         let layout = layout_of(&entry)?;
         self.bytes_listed = self.bytes_listed.saturating_add(layout.size());
         let sealed = entry.root.is_some() || !has_chunks(&entry);
-        let given = Given { entry: entry.clone(), answered: !self.solicited, sealed, dropped: false, unsent: 0 };
+        let given =
+            Given { entry: entry.clone(), answered: !self.solicited, sealed, dropped: false, unsent: 0, pieces: 0 };
         self.open.insert(entry.index, given);
         if !self.solicited {
             self.ask_all(&entry, layout);
@@ -88,6 +92,7 @@ impl Provider {
         }
         given.entry = entry.clone();
         given.sealed = true;
+        self.free_pieces(entry.index);
         self.out.sealed(entry);
         self.advance();
         Ok(())
@@ -112,11 +117,13 @@ impl Provider {
             return Err(inside(format_args!("entry {} is read again as another", entry.index)));
         }
         self.bytes_listed = self.bytes_listed.saturating_sub(given.entry.size).saturating_add(entry.size);
+        self.pieces -= given.pieces;
         *given = Given {
             sealed: entry.root.is_some(),
             answered: !solicited,
             dropped: false,
             unsent: 0,
+            pieces: 0,
             entry: entry.clone(),
         };
         self.queue.retain(|ask| ask.entry != entry.index);
@@ -137,6 +144,9 @@ impl Provider {
                 Some(given) if given.entry.name == what.name && !given.may_be_complete() => given.drop(),
                 _ => return Err(inside(format_args!("entry {index} is left out, but not open"))),
             }
+        }
+        if let Some(index) = entry {
+            self.free_pieces(index);
         }
         if !self.left_out.push(what.clone()) {
             return Err(inside("more is left out than can be listed"));
@@ -205,10 +215,36 @@ impl Provider {
         let Want { entry, revision, chunks } = want;
         self.queue.extend(chunks.into_iter().map(|(from, to)| Ask { entry, revision, from, to, again: !first }));
         if first {
+            self.free_pieces(entry);
             // It is at most the number of chunks, a u32.
             self.events.push_back(ProviderEvent::Wanted { entry, revision, chunks: count as u32 });
             self.advance();
         }
+        Ok(())
+    }
+
+    /// The consumer says what it has that may be in an entry, before it says what it lacks of it; or that it has not.
+    pub(super) fn told_pieces(&mut self, told: Pieces) -> Result<(), Problem> {
+        if !(Stage::Moving..=Stage::HandedOver).contains(&self.stage) || told.entry >= self.listed() {
+            return Err(self.invalid("pieces are told out of turn"));
+        }
+        let count = told.pieces.len() / PIECE_WIRE_BYTES;
+        let is_whole = told.pieces.len() == count * PIECE_WIRE_BYTES;
+        if Cut::new(told.mean).is_err() || !is_whole || self.pieces + count > limits::PIECES_MAX {
+            return Err(self.invalid("pieces of no known kind, or too many"));
+        }
+        let Some(given) = self.open.get_mut(&told.entry) else { return Ok(()) };
+        if given.dropped || given.entry.revision != told.revision || !has_chunks(&given.entry) {
+            return Ok(());
+        }
+        if count == 0 {
+            self.pieces -= std::mem::take(&mut given.pieces);
+        } else if given.answered {
+            return Err(self.invalid("pieces are told of an entry that was answered"));
+        }
+        given.pieces += count;
+        self.pieces += count;
+        self.events.push_back(ProviderEvent::Pieces(told));
         Ok(())
     }
 
@@ -221,6 +257,7 @@ impl Provider {
             Some(given) if !given.answered && given.entry.name == what.name => given.drop(),
             _ => return Err(self.invalid("an entry is left out after it was answered")),
         }
+        self.free_pieces(index);
         if !self.left_out.push(what.clone()) {
             return Err(self.invalid("more is left out than can be listed"));
         }
@@ -232,9 +269,7 @@ impl Provider {
     /// Adds up the entries from the first on that are done, and says when all of them are.
     pub(super) fn advance(&mut self) {
         while let Some(first) = self.open.first_entry() {
-            let given = first.get();
-            let done = given.dropped || (given.answered && given.sealed && given.unsent == 0);
-            if !done {
+            if !first.get().is_done() {
                 return;
             }
             let given = first.remove();
@@ -256,6 +291,14 @@ impl Provider {
         }
     }
 
+    /// What is done by itself makes room for other pieces, though an entry before it keeps it waiting: so the consumer
+    /// counts them.
+    pub(super) fn free_pieces(&mut self, index: u64) {
+        if let Some(given) = self.open.get_mut(&index).filter(|given| given.is_done()) {
+            self.pieces -= std::mem::take(&mut given.pieces);
+        }
+    }
+
     fn ask_all(&mut self, entry: &Entry, layout: Layout) {
         let to = layout.chunks();
         if to == 0 {
@@ -269,6 +312,9 @@ impl Provider {
 }
 
 impl Given {
+    fn is_done(&self) -> bool {
+        self.dropped || (self.answered && self.may_be_complete())
+    }
     /// The consumer may have all of it, and cannot give it back: sealed, and nothing wanted is unsent.
     fn may_be_complete(&self) -> bool {
         self.sealed && self.unsent == 0

@@ -3,9 +3,10 @@
 
 use crate::scene::{FileSpec, Rng, consumer_name, offer, provider_name, request};
 use minicbor::bytes::ByteVec;
-use posthouse_protocol::chunk::ChunkHeader;
+use posthouse_protocol::chunk::{ChunkHeader, Form};
 use posthouse_protocol::consumer::{Consumer, ConsumerEvent, Have};
-use posthouse_protocol::frame::{Accept, EntriesEnd, Frame, Handover, Offer, Omission, Refused, Want};
+use posthouse_protocol::delta::{Cut, PIECE_WIRE_BYTES};
+use posthouse_protocol::frame::{Accept, EntriesEnd, Frame, Handover, Offer, Omission, Pieces, Refused, Want};
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut, SplitCounts};
 use posthouse_protocol::problem::{Code, Problem};
@@ -103,6 +104,91 @@ fn splits_that_are_kept_are_told_to_the_provider_and_nothing_else_is_one() {
     assert_eq!(consumer.poll_transmit(now), Some(Frame::Kept(vec![0, 1])), "what is not listed is not said");
 }
 
+#[test]
+fn pieces_are_told_before_the_answer_and_as_many_as_may_be() {
+    let now = Timestamp(0);
+    let giving = || {
+        let mut provider = Provider::new(consumer_name(), now);
+        provider.handle_frame(Frame::Request(request()), now).unwrap();
+        provider.offer(offer()).unwrap();
+        provider.handle_frame(Frame::Accept(Accept { data_channels: 1, credit: 1 << 20 }), now).unwrap();
+        for index in [0, 1] {
+            provider.entry(entry(index, EntryKind::File, 10, false)).unwrap();
+        }
+        while provider.poll_event().is_some() {}
+        provider
+    };
+    let told = |entry: u64, mean: u32, pieces: usize| {
+        Frame::Pieces(Pieces { entry, revision: 0, mean, pieces: vec![1; pieces * PIECE_WIRE_BYTES].into() })
+    };
+    let wanted = |entry| Frame::Want(vec![Want { entry, revision: 0, chunks: vec![(0, 1)] }]);
+    const MEAN: u32 = 16 << 10;
+    const HALF: usize = limits::PIECES_MAX / 2;
+
+    let mut provider = giving();
+    for _ in 0..2 {
+        provider.handle_frame(told(0, MEAN, HALF), now).unwrap();
+        assert!(matches!(provider.poll_event(), Some(ProviderEvent::Pieces(_))));
+    }
+    // What is void makes room, as what is done does.
+    provider.handle_frame(told(0, MEAN, 0), now).unwrap();
+    provider.handle_frame(told(1, MEAN, 2 * HALF), now).unwrap();
+    provider.handle_frame(wanted(1), now).unwrap();
+    provider.handle_frame(told(1, MEAN, 0), now).unwrap();
+    provider.handle_frame(told(0, MEAN, 2 * HALF), now).unwrap();
+    assert_eq!(provider.handle_frame(told(0, MEAN, 1), now).unwrap_err().code, Code::FrameInvalid, "too many");
+
+    let mut done = giving();
+    done.handle_frame(told(0, MEAN, 2 * HALF), now).unwrap();
+    done.handle_frame(wanted(0), now).unwrap();
+    assert!(done.poll_send().is_some());
+    done.sealed(entry(0, EntryKind::File, 10, true)).unwrap();
+    done.handle_frame(told(1, MEAN, 2 * HALF), now).unwrap();
+    // Also where an entry before it is not: the consumer does not wait for that one.
+    let mut later = giving();
+    later.handle_frame(told(1, MEAN, 2 * HALF), now).unwrap();
+    later.handle_frame(wanted(1), now).unwrap();
+    later.sealed(entry(1, EntryKind::File, 10, true)).unwrap();
+    assert!(later.poll_send().is_some());
+    later.handle_frame(told(0, MEAN, 2 * HALF), now).unwrap();
+
+    let refused = |first: Option<Frame>, then: Frame| {
+        let mut provider = giving();
+        if let Some(first) = first {
+            provider.handle_frame(first, now).unwrap();
+        }
+        provider.handle_frame(then, now).unwrap_err().code
+    };
+    assert_eq!(refused(None, told(2, MEAN, 1)), Code::FrameInvalid, "it was not listed");
+    assert_eq!(refused(None, told(0, MEAN + 1, 1)), Code::FrameInvalid, "nobody cuts so");
+    assert_eq!(refused(Some(wanted(0)), told(0, MEAN, 1)), Code::FrameInvalid, "it was answered");
+    let torn = Pieces { entry: 0, revision: 0, mean: MEAN, pieces: vec![1; PIECE_WIRE_BYTES + 1].into() };
+    assert_eq!(refused(None, Frame::Pieces(torn)), Code::FrameInvalid);
+
+    let mut consumer = offered(offer());
+    let listed = entry(0, EntryKind::File, 10, false);
+    consumer.handle_frame(Frame::Entries(vec![listed.clone()]), now).unwrap();
+    while consumer.poll_transmit(now).is_some() {}
+    let cut = Cut::new(MEAN).unwrap();
+    consumer.pieces(&listed, cut, &vec![1; 30_000 * PIECE_WIRE_BYTES]);
+    consumer.have(&listed, Have::Nothing).unwrap();
+    consumer.pieces(&listed, cut, &[1; PIECE_WIRE_BYTES]);
+    let said: Vec<Frame> = std::iter::from_fn(|| consumer.poll_transmit(now)).collect();
+    let lengths: Vec<usize> = said
+        .iter()
+        .map(|frame| match frame {
+            Frame::Pieces(told) => told.pieces.len() / PIECE_WIRE_BYTES,
+            Frame::Want(_) => 0,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        (lengths.len(), lengths[0], lengths[10], lengths[11]),
+        (12, 2_730, 2_700, 0),
+        "in frames that are not too long, before the answer and not after it"
+    );
+}
+
 fn offered(offer: Offer) -> Consumer {
     let mut consumer = Consumer::new(request(), provider_name(), Timestamp(0));
     consumer.handle_frame(Frame::Offer(offer), Timestamp(0)).unwrap();
@@ -123,6 +209,7 @@ fn chunks(consumer: &mut Consumer, rng: &mut Rng) -> bool {
         revision: number(rng) as u32 % 3,
         chunk: number(rng) as u32,
         bytes: (number(rng) as u32).clamp(1, limits::CHUNK_BYTES_LARGE),
+        form: Form::Plain,
         wire_bytes: 1,
         value: [0; 32].into(),
     };
@@ -212,8 +299,14 @@ fn frame(rng: &mut Rng, files: &[FileSpec]) -> Frame {
     };
     let ending =
         || Refused { code: 3001, cause: "no".into(), statement: ByteVec::from(vec![1]), temporary: true, facts: None };
-    match rng.below(25) {
+    match rng.below(26) {
         0 => Frame::Request(request()),
+        25 => Frame::Pieces(Pieces {
+            entry: index,
+            revision: number(rng) as u32 % 2,
+            mean: 1 << rng.below(20),
+            pieces: vec![1; number(rng) as usize % 3000].into(),
+        }),
         1 => Frame::Offer(offer()),
         2 => Frame::Accept(Accept { data_channels: number(rng) as u8, credit: number(rng) }),
         3..=6 => Frame::Entries((0..rng.below(4)).map(|more| some_entry(rng, more)).collect()),

@@ -2,7 +2,7 @@
 //! The consumer's disk keeps only what was made durable when the line breaks.
 
 use bytes::Bytes;
-use posthouse_protocol::chunk::{ChunkHeader, Layout, Subtrees, VerifiedChunk, pack, unpack};
+use posthouse_protocol::chunk::{ChunkError, ChunkHeader, Layout, Packing, Subtrees, VerifiedChunk, pack, unpack};
 use posthouse_protocol::codec;
 use posthouse_protocol::consumer::{Consumer, ConsumerEvent, Expected, Handled, Have, Verdict};
 use posthouse_protocol::frame::{Frame, FrameDecoder, Handover, Offer, Request};
@@ -414,7 +414,7 @@ impl Scene {
         } else {
             body
         };
-        let verified = unpack(&header, body).and_then(|content| VerifiedChunk::verify(&header, layout, content));
+        let verified = unpacked(&header, &body).and_then(|content| VerifiedChunk::verify(&header, layout, content));
         let Ok(verified) = verified else {
             assert!(flip);
             line.consumer.handle_bad_chunk(&header).unwrap();
@@ -501,7 +501,7 @@ pub(crate) fn ferry(specs: Vec<FileSpec>, seed: u64) {
                     Expected::Later => true,
                     Expected::Skip => false,
                     Expected::Take(layout) => {
-                        let content = unpack(header, body.clone()).unwrap();
+                        let content = unpacked(header, body).unwrap();
                         let verified = VerifiedChunk::verify(header, layout, content).unwrap();
                         let file = landed.get_mut(&names[&header.entry]).unwrap();
                         let at = verified.offset() as usize;
@@ -674,16 +674,24 @@ pub(crate) fn consumer_name() -> NodeId {
 fn chunk(content: &[u8], send: SendChunk) -> (ChunkHeader, Bytes) {
     let from = send.layout.offset(send.chunk) as usize;
     let part = Bytes::copy_from_slice(&content[from..from + send.layout.bytes(send.chunk) as usize]);
-    let body = pack(part.clone());
+    let packing = [Packing::Zstd, Packing::Lz4][send.chunk as usize % 2];
+    let (form, body) = pack(part.clone(), packing);
     let header = ChunkHeader {
         entry: send.entry,
         revision: send.revision,
         chunk: send.chunk,
         bytes: part.len() as u32,
+        form,
         wire_bytes: body.len() as u32,
         value: send.layout.value(send.chunk, &part).into(),
     };
     (ChunkHeader::decode(&header.encode()).unwrap(), body)
+}
+
+fn unpacked(header: &ChunkHeader, body: &[u8]) -> Result<Bytes, ChunkError> {
+    let mut content = vec![0; header.bytes as usize];
+    unpack(header, body, &mut content)?;
+    Ok(content.into())
 }
 
 /// What a break loses: the chunk's bytes.

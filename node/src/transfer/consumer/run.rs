@@ -6,12 +6,13 @@ use crate::config::{Job, Target};
 use crate::context::Context;
 use crate::relay;
 use crate::settle::{self, Subject};
+use crate::stage::Cuts;
 use crate::stage::Staged;
 use crate::store::{Transfer, exchange, statements, transfers};
 use crate::transfer::{Registered, Stop, greet, own_hello};
 use posthouse_platform::endpoint::Connection;
 use posthouse_platform::frames::{self, FrameReader, FrameWriter};
-use posthouse_protocol::frame::line::KEPT;
+use posthouse_protocol::frame::line::{DELTA, KEPT};
 use posthouse_protocol::frame::{Frame, Purpose, Relay, Request};
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::job::{Mode, State};
@@ -31,6 +32,7 @@ pub(super) struct Run {
     pub(super) told: bool,
     /// How many lines were given up for another.
     pub(super) given_up: u32,
+    pub(super) cuts: Arc<Cuts>,
 }
 
 /// The two halves of a control channel, greeted, and what carries them.
@@ -38,15 +40,23 @@ pub(super) struct Line {
     pub(super) connection: Arc<dyn Connection>,
     pub(super) reader: FrameReader,
     pub(super) writer: FrameWriter,
-    /// The provider wants to hear which splits are kept here.
-    pub(super) knows_kept: bool,
+    pub(super) knows: Knows,
+}
+
+/// What the provider understands beyond the first version of the protocol.
+#[derive(Clone, Copy)]
+pub(super) struct Knows {
+    /// It wants to hear which splits are kept here.
+    pub(super) kept: bool,
+    /// It sends of a file what differs from what it hears is here.
+    pub(super) delta: bool,
 }
 
 impl Run {
     pub(super) async fn new(ctx: &Arc<Context>, row: Transfer) -> Self {
         let registered = Registered::enter(ctx, row.clone(), None).await;
         let began = ctx.world.clock.monotonic();
-        Self { ctx: ctx.clone(), row, registered, began, told: false, given_up: 0 }
+        Self { ctx: ctx.clone(), row, registered, began, told: false, given_up: 0, cuts: Arc::default() }
     }
 
     /// To the final state; None when this node stops first.
@@ -352,7 +362,7 @@ pub(super) async fn connect(ctx: &Arc<Context>, row: &Transfer) -> Result<Line, 
         Err(_) => return Err(lost(peer, "it does not greet")),
     };
     greet(ctx, peer, &hello).await?;
-    Ok(Line { connection, reader, writer, knows_kept: hello.knows(KEPT) })
+    Ok(Line { connection, reader, writer, knows: Knows { kept: hello.knows(KEPT), delta: hello.knows(DELTA) } })
 }
 
 fn lost(peer: &NodeId, cause: &str) -> Problem {

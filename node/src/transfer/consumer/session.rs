@@ -10,16 +10,17 @@ mod giving;
 mod judging;
 mod listing;
 mod offered;
+mod older;
 mod writing;
 
 use super::predecessors;
-use super::run::{Line, Run};
+use super::run::{Knows, Line, Run};
 use super::settling::settled;
 use crate::config::Job;
 use crate::context::Context;
 use crate::receive::Received;
 use crate::settle;
-use crate::stage::{Answer, Progress, Stage};
+use crate::stage::{Progress, Stage};
 use crate::store::Transfer;
 use crate::transfer::wire::Wire;
 use crate::transfer::{blocking, steady, until};
@@ -27,14 +28,14 @@ use durable::Durable;
 use finish::Commit;
 use giving::Giving;
 use judging::{Fault, Judging, LOOK_MS, Seen, Step};
-use listing::Listing;
+use listing::{Found, Listing};
 use offered::Accepted;
+use older::{CutOlder, Olders};
 use posthouse_platform::endpoint::Connection;
 use posthouse_protocol::consumer::{Consumer, ConsumerEvent, Verdict};
 use posthouse_protocol::frame::{Frame, Handover, Refused, Request};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::limits;
-use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Statement;
 use posthouse_protocol::time::Timestamp;
@@ -58,7 +59,7 @@ pub(super) enum Ended {
 
 /// Asks for the transfer over a line and takes what comes.
 pub(super) async fn take(run: &mut Run, job: &Job, line: Line, request: Request) -> Result<Ended, Problem> {
-    let Line { connection, reader, writer, knows_kept } = line;
+    let Line { connection, reader, writer, knows } = line;
     let (wire, pumps) = Wire::start(reader, writer);
     let now = steady(&run.ctx.world);
     let machine = Consumer::new(request, run.row.peer.clone(), now);
@@ -73,7 +74,7 @@ pub(super) async fn take(run: &mut Run, job: &Job, line: Line, request: Request)
         run,
         job,
         connection,
-        knows_kept,
+        knows,
         machine: Arc::new(Mutex::new(machine)),
         wire,
         received_in,
@@ -85,6 +86,7 @@ pub(super) async fn take(run: &mut Run, job: &Job, line: Line, request: Request)
         looked: now,
         accepted: None,
         listing: Listing::default(),
+        olders: Olders::default(),
         writing: Writing::default(),
         durable: Durable::default(),
         giving: Giving::default(),
@@ -108,7 +110,7 @@ struct Session<'r> {
     base: Transfer,
     job: &'r Job,
     connection: Arc<dyn Connection>,
-    knows_kept: bool,
+    knows: Knows,
     machine: Arc<Mutex<Consumer>>,
     wire: Wire,
     received_in: mpsc::Sender<Received>,
@@ -121,6 +123,7 @@ struct Session<'r> {
     looked: Timestamp,
     accepted: Option<Accepted>,
     listing: Listing,
+    olders: Olders,
     writing: Writing,
     durable: Durable,
     giving: Giving,
@@ -136,7 +139,8 @@ struct Session<'r> {
 /// Work done elsewhere.
 #[expect(clippy::large_enum_variant, reason = "the large one comes once, at the end")]
 enum Done {
-    Looked(Result<Vec<(Entry, Answer)>, Problem>),
+    Looked(Result<Vec<Found>, Problem>),
+    CutOlder(Result<CutOlder, Problem>),
     Wrote(Wrote),
     Flushed(Result<Progress, Problem>),
     StagedSplit(Result<u64, Problem>),
@@ -215,7 +219,10 @@ impl Session<'_> {
                     self.writing.push(chunk);
                 }
             }
-            Woken::Received(Received::Bad(header)) => self.machine().handle_bad_chunk(&header)?,
+            Woken::Received(Received::Bad(header)) => {
+                self.older_changed(&header);
+                self.machine().handle_bad_chunk(&header)?;
+            }
             Woken::Received(Received::Dropped) | Woken::Line => {}
             Woken::Received(Received::Lost(problem)) => {
                 // Data channels may close once everything is here.
@@ -250,6 +257,7 @@ impl Session<'_> {
             }
         }
         self.look_up();
+        self.cut_some();
         self.write_some();
         self.flush_if_due();
         self.give_what_is_due();
@@ -295,6 +303,7 @@ impl Session<'_> {
     async fn done(&mut self, done: Done) -> Result<Option<Ended>, Problem> {
         match done {
             Done::Looked(found) => self.looked(found?)?,
+            Done::CutOlder(cut) => self.cut_older(cut?)?,
             Done::Wrote(wrote) => self.wrote(wrote)?,
             Done::Flushed(progress) => self.flushed(progress)?,
             Done::StagedSplit(staged) => self.staged_split(staged).await?,

@@ -27,7 +27,7 @@ pub(super) async fn settle(
     request: Request,
     statement: Statement,
 ) -> Result<Ended, Problem> {
-    let Line { connection, reader, writer, knows_kept: _ } = line;
+    let Line { connection, reader, writer, knows: _ } = line;
     let world = run.ctx.world.clone();
     let (mut wire, pumps) = Wire::start(reader, writer);
     let peer = run.row.peer.clone();
@@ -134,7 +134,7 @@ pub(super) async fn tell(ctx: Arc<Context>, row: Transfer, request: Request, end
 }
 
 async fn tell_once(ctx: &Arc<Context>, row: &Transfer, request: &Request, ending: &Refused) -> Result<(), Problem> {
-    let Line { connection, mut reader, mut writer, knows_kept: _ } = connect(ctx, row).await?;
+    let Line { connection, mut reader, mut writer, knows: _ } = connect(ctx, row).await?;
     writer.send(&Frame::Request(request.clone())).await?;
     writer.send(&Frame::Failed(ending.clone())).await?;
     let answer = async {

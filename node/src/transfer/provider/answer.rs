@@ -166,7 +166,7 @@ impl Answer {
             Some(_) => None,
             None => Some(blocking(&ctx.world, move || Attachments::begin(&root, &id, session, disk)).await?),
         };
-        let outgoing = Outgoing::new(&ctx, &subject, supply);
+        let outgoing = Outgoing::new(&ctx, &subject, supply, caller.takes_lz4);
         // From here on another session takes this one's place instead of being turned away.
         drop(alone);
         Ok(Given {

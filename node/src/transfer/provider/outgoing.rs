@@ -8,11 +8,13 @@ pub(super) use reads::ReadDone;
 
 use super::lost;
 use crate::context::Context;
-use crate::send::{self, Line, Packed, Sent, Supply};
+use crate::send::{self, KnownPieces, Line, Packed, Sent, Supply};
 use crate::settle::Subject;
 use crate::store::exchange;
 use posthouse_connectors::folder::{FileStat, left_out};
 use posthouse_platform::endpoint::Writer;
+use posthouse_protocol::delta::Cut;
+use posthouse_protocol::frame::Pieces;
 use posthouse_protocol::id::{JobId, NodeId, ResourceId};
 use posthouse_protocol::manifest::{Entry, LeftOut};
 use posthouse_protocol::problem::Problem;
@@ -61,6 +63,9 @@ struct Sending {
     sealing: bool,
     /// It changed, and is being looked at again.
     looking: bool,
+    /// Content at the consumer that may be in it, as long as that is being told.
+    told: Option<(Cut, Vec<u8>)>,
+    known: Option<Arc<KnownPieces>>,
 }
 
 /// What came of work elsewhere.
@@ -70,10 +75,10 @@ pub(super) enum Came {
 }
 
 impl Outgoing {
-    pub(super) fn new(ctx: &Arc<Context>, subject: &Subject, supply: Supply) -> Self {
+    pub(super) fn new(ctx: &Arc<Context>, subject: &Subject, supply: Supply, takes_lz4: bool) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
         let (sent_in, sent) = mpsc::unbounded_channel();
-        let line = Arc::new(Line::new(ctx.world.clock.clone()));
+        let line = Arc::new(Line::new(ctx.world.clock.clone(), takes_lz4));
         Self {
             ctx: ctx.clone(),
             consumer: subject.consumer.clone(),
@@ -117,8 +122,20 @@ impl Outgoing {
             && sending.entry.revision == revision
         {
             sending.left = Some(chunks);
+            sending.known = sending.told.take().map(|(cut, pieces)| send::known_pieces(cut, pieces));
             self.files_sent += u64::from(chunks > 0);
             self.seal_if_read(index);
+        }
+    }
+
+    /// The consumer has content that may be in an entry; or what it said before is not so any more.
+    pub(super) fn told_pieces(&mut self, told: Pieces) {
+        let sending = self.open.get_mut(&told.entry).filter(|sending| sending.entry.revision == told.revision);
+        let (Some(sending), Ok(cut)) = (sending, Cut::new(told.mean)) else { return };
+        if told.pieces.is_empty() {
+            (sending.told, sending.known) = (None, None);
+        } else {
+            sending.told.get_or_insert_with(|| (cut, Vec::new())).1.extend_from_slice(&told.pieces);
         }
     }
 
@@ -183,6 +200,9 @@ impl Outgoing {
     /// Everything of it was read.
     fn done_with(&mut self, index: u64) {
         self.supply.close(index);
+        if let Some(sending) = self.open.get_mut(&index) {
+            sending.known = None;
+        }
         self.recent.push_back(index);
         if self.recent.len() > RECENT_MAX
             && let Some(old) = self.recent.pop_front()
@@ -198,7 +218,7 @@ impl Outgoing {
 
 impl Sending {
     fn new(entry: Entry, stat: Option<FileStat>) -> Self {
-        Self { entry, stat, left: None, sealing: false, looking: false }
+        Self { entry, stat, left: None, sealing: false, looking: false, told: None, known: None }
     }
 }
 

@@ -208,7 +208,7 @@ impl Session<'_> {
         let index = staged?;
         let credit = self.durable.staged(index);
         self.give_back(credit);
-        if self.knows_kept {
+        if self.knows.kept {
             self.machine().kept(index);
         }
         self.show();
@@ -297,7 +297,7 @@ const PROGRESS_MS: i64 = limits::PROGRESS_MS as i64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use posthouse_protocol::chunk::{ChunkHeader, Layout, VerifiedChunk};
+    use posthouse_protocol::chunk::{ChunkHeader, Form, Layout, VerifiedChunk};
     use posthouse_protocol::manifest::SplitCounts;
 
     #[test]
@@ -332,6 +332,7 @@ mod tests {
             revision: 0,
             chunk: 0,
             bytes: 10,
+            form: Form::Plain,
             wire_bytes: 10,
             value: layout.value(0, &content).into(),
         };

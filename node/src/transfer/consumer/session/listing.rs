@@ -25,6 +25,15 @@ pub(super) struct Listing {
     files_sent: u64,
 }
 
+/// What is here of an entry.
+pub(super) struct Found {
+    entry: Entry,
+    answer: Answer,
+    may_have_older: bool,
+    /// Under this name stands what may be in it.
+    older: Option<Vec<u8>>,
+}
+
 impl Listing {
     /// The entry, as it is now, if chunks of it are awaited.
     pub(super) fn awaited(&self, index: u64) -> Option<&Entry> {
@@ -72,24 +81,31 @@ impl Session<'_> {
         }
         *looking = true;
         let batch: Vec<Entry> = asked.drain(..asked.len().min(LOOK_UP)).collect();
-        let (store, predecessors) = (self.ctx.store.clone(), self.predecessors.clone());
+        let (store, predecessors, delta) = (self.ctx.store.clone(), self.predecessors.clone(), self.knows.delta);
         self.spawn(Done::Looked, move || {
-            let found: Vec<(Entry, Answer)> = store.read_now(|db| {
-                let look = |entry: Entry| stage.lookup(db, &entry, &predecessors).map(|answer| (entry, answer));
+            let found: Vec<Found> = store.read_now(|db| {
+                let look = |entry: Entry| {
+                    let answer = stage.lookup(db, &entry, &predecessors)?;
+                    let is_lacking = matches!(answer, Answer::Have(Have::Nothing | Have::Chunks(_), _));
+                    let may_have_older = delta && is_lacking && stage.may_have_older(&entry);
+                    let older = if may_have_older { stage.alike(db, &entry)? } else { None };
+                    Ok(Found { entry, answer, may_have_older, older })
+                };
                 batch.into_iter().map(look).collect::<Result<_, Problem>>()
             })?;
             // What has to be read for an answer is read while the store is free for others.
-            let compared = found.into_iter().map(|(entry, answer)| {
+            let compared = found.into_iter().map(|Found { entry, answer, may_have_older, older }| {
                 let answer = stage.compared(&entry, answer);
-                (entry, answer)
+                let older = if may_have_older { stage.older_name(&entry, older) } else { None };
+                Found { entry, answer, may_have_older, older }
             });
             Ok(compared.collect())
         });
     }
 
-    pub(super) fn looked(&mut self, found: Vec<(Entry, Answer)>) -> Result<(), Problem> {
+    pub(super) fn looked(&mut self, found: Vec<Found>) -> Result<(), Problem> {
         self.listing.looking = false;
-        for (entry, answer) in found {
+        for Found { entry, answer, older, .. } in found {
             match answer {
                 Answer::LeaveOut(what) => self.machine().leave_out(&entry, what)?,
                 Answer::Compare(_) | Answer::Adopted(_) => {
@@ -112,7 +128,10 @@ impl Session<'_> {
                         open.insert(entry.index, entry.clone());
                     }
                     self.run.registered.show(|live| live.bytes += known);
-                    self.machine().have(&entry, have)?;
+                    match older {
+                        Some(name) if !newer => self.olders.push(entry, have, name),
+                        _ => self.machine().have(&entry, have)?,
+                    }
                 }
             }
         }
@@ -146,6 +165,7 @@ impl Session<'_> {
     async fn forget(&mut self, index: u64, name: &[u8]) -> Result<(), Problem> {
         self.durable.forget(index);
         self.writing.forget(index);
+        self.drop_older(index);
         self.listing.present.remove(&index);
         self.listing.open.remove(&index);
         if let Some(accepted) = &self.accepted {
@@ -158,6 +178,7 @@ impl Session<'_> {
     /// All of it is in its file, or stood there before.
     pub(super) fn complete(&mut self, entry: Entry) {
         let asked = self.listing.open.remove(&entry.index).is_some();
+        self.drop_older(entry.index);
         let whole = if self.listing.present.remove(&entry.index) { Whole::Present } else { Whole::Part };
         if asked && entry.kind == EntryKind::File {
             self.listing.files_sent += 1;

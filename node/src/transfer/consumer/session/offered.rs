@@ -69,6 +69,7 @@ impl Session<'_> {
     }
 
     async fn open_data(&self, number: u8, buffers: &Arc<Buffers>) -> Result<(), Problem> {
+        let Some(accepted) = &self.accepted else { return Ok(()) };
         let peer = self.run.row.peer.clone();
         let (reader, mut writer) = frames::split(self.connection.open().await?, &peer);
         let purpose = Purpose::Data(self.run.row.id.clone(), number);
@@ -78,6 +79,7 @@ impl Session<'_> {
             blocking: self.ctx.world.blocking.clone(),
             provider: peer,
             buffers: buffers.clone(),
+            stage: accepted.stage.clone(),
             out: self.received_in.clone(),
         };
         tokio::spawn(async move {

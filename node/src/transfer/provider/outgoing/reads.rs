@@ -3,8 +3,9 @@
 
 use super::{Outgoing, Sending};
 use crate::context::Context;
-use crate::send::{Packed, Read};
+use crate::send::{Packed, Read, Wanted};
 use posthouse_connectors::folder::FileStat;
+use posthouse_protocol::chunk::{Form, Packing};
 use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::{Provider, SendChunk};
@@ -24,6 +25,7 @@ pub(in crate::transfer::provider) enum ReadDone {
     Chunks {
         asked: Vec<SendChunk>,
         read: Vec<Read>,
+        packing: Packing,
     },
     Sealed {
         index: u64,
@@ -47,7 +49,7 @@ impl Outgoing {
             return Ok(());
         }
         while self.reads.under_way < READS_MAX && self.unsent_bytes < UNSENT_BYTES_MAX {
-            let mut batch: Vec<(Entry, Option<FileStat>, Vec<SendChunk>)> = Vec::new();
+            let mut batch: Vec<Wanted> = Vec::new();
             let mut bytes = 0;
             let mut count = 0;
             while bytes < READ_BYTES && count < READ_CHUNKS {
@@ -63,8 +65,13 @@ impl Outgoing {
                 bytes += u64::from(send.layout.bytes(send.chunk));
                 count += 1;
                 match batch.last_mut() {
-                    Some((entry, _, chunks)) if entry.index == send.entry => chunks.push(send),
-                    _ => batch.push((sending.entry.clone(), sending.stat, vec![send])),
+                    Some(wanted) if wanted.entry.index == send.entry => wanted.chunks.push(send),
+                    _ => batch.push(Wanted {
+                        entry: sending.entry.clone(),
+                        stat: sending.stat,
+                        known: sending.known.clone(),
+                        chunks: vec![send],
+                    }),
                 }
             }
             if batch.is_empty() {
@@ -72,12 +79,11 @@ impl Outgoing {
             }
             self.reads.under_way += 1;
             self.unsent_bytes += bytes;
-            let (supply, packs) = (self.supply.clone(), self.lanes.line.packs());
+            let (supply, packing) = (self.supply.clone(), self.lanes.line.packing(bytes));
             self.reads.spawn(&self.ctx, move || {
-                let read = |(entry, stat, chunks): &(Entry, _, Vec<_>)| supply.read(entry, *stat, chunks, packs);
-                let read = batch.iter().flat_map(read).collect();
-                let asked = batch.into_iter().flat_map(|(_, _, chunks)| chunks).collect();
-                ReadDone::Chunks { asked, read }
+                let read = batch.iter().flat_map(|wanted| supply.read(wanted, packing)).collect();
+                let asked = batch.into_iter().flat_map(|wanted| wanted.chunks).collect();
+                ReadDone::Chunks { asked, read, packing }
             });
         }
         Ok(())
@@ -86,13 +92,13 @@ impl Outgoing {
     /// Takes up what came of a read.
     pub(in crate::transfer::provider) fn read_done(&mut self, machine: &mut Provider, read: ReadDone) -> Taken {
         match read {
-            ReadDone::Chunks { asked, read } => self.chunks_read(machine, &asked, read),
+            ReadDone::Chunks { asked, read, packing } => self.chunks_read(machine, &asked, read, packing),
             ReadDone::Sealed { index, revision, root } => self.sealed(machine, index, revision, root),
             ReadDone::Looked { index, now } => self.looked(machine, index, now),
         }
     }
 
-    fn chunks_read(&mut self, machine: &mut Provider, asked: &[SendChunk], read: Vec<Read>) -> Taken {
+    fn chunks_read(&mut self, machine: &mut Provider, asked: &[SendChunk], read: Vec<Read>, packing: Packing) -> Taken {
         self.reads.under_way -= 1;
         let mut packed = Vec::with_capacity(read.len());
         for one in read {
@@ -104,6 +110,9 @@ impl Outgoing {
             }
         }
         for Packed { header, .. } in &packed {
+            if packing != Packing::Not && header.form != Form::Delta && header.bytes >= TRIAL_BYTES_MIN {
+                self.lanes.line.tried(header.is_raw());
+            }
             if let Some(sending) = self.open.get_mut(&header.entry)
                 && sending.entry.revision == header.revision
             {
@@ -270,3 +279,5 @@ const UNSENT_BYTES_MAX: u64 = 8 << 20;
 /// A file is read this often before it is left out.
 const REVISIONS_MAX: u32 = 3;
 const QUIET_MS: i64 = 2_000;
+/// Shorter content says nothing of what else there is.
+const TRIAL_BYTES_MIN: u32 = 64 << 10;

@@ -1,0 +1,175 @@
+//! Content that stands in the folder and may be in a file that is to come: an older version of it, or the same file
+//! under the name that it had before. It is cut into pieces, of which the provider is told; what differs is then put
+//! together with it. Nothing here is trusted: if that file is written to meanwhile, the chunk is not what it should
+//! be, and comes as a whole.
+
+use super::{Place, Stage};
+use crate::store::exchange::{self, LandedFile};
+use posthouse_connectors::folder::{FileStat, OpenFile};
+use posthouse_protocol::chunk::{ChunkError, ChunkHeader};
+use posthouse_protocol::delta::{self, Cut, PIECE_WIRE_BYTES};
+use posthouse_protocol::limits;
+use posthouse_protocol::manifest::{Entry, EntryKind};
+use posthouse_protocol::problem::{Code, Problem};
+use rusqlite::Connection;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The pieces of such content.
+#[derive(Clone)]
+pub struct Older {
+    pub cut: Cut,
+    /// As they are told.
+    pub pieces: Arc<[u8]>,
+}
+
+/// What was cut for one transfer: a line that breaks begins no cut anew. One is cut at a time.
+#[derive(Default)]
+pub struct Cuts {
+    kept: Mutex<VecDeque<(FileStat, Older)>>,
+}
+
+impl Cuts {
+    /// What was cut of the file as it is now, or else what `cut` makes of it.
+    fn of(&self, stat: FileStat, cut: impl FnOnce() -> Result<Older, Problem>) -> Result<Older, Problem> {
+        // Held while it is cut: another line's session that wants the same waits for it.
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, older)) = kept.iter().find(|(of, _)| *of == stat) {
+            return Ok(older.clone());
+        }
+        let older = cut()?;
+        kept.push_back((stat, older.clone()));
+        while kept.iter().map(|(_, older)| older.pieces.len()).sum::<usize>() > limits::PIECES_MAX * PIECE_WIRE_BYTES {
+            kept.pop_front();
+        }
+        Ok(older)
+    }
+}
+
+impl Stage {
+    /// Whether it may pay to look for content here that is in the entry.
+    pub fn may_have_older(&self, entry: &Entry) -> bool {
+        let is_long = entry.kind == EntryKind::File && entry.size >= limits::DELTA_BYTES_MIN;
+        is_long && matches!(self.place, Place::Folder(_))
+    }
+
+    /// The name of a file that was landed before and has likely the same content under another name.
+    pub fn alike(&self, at: &Connection, entry: &Entry) -> Result<Option<Vec<u8>>, Problem> {
+        let found = exchange::landed_of_size(at, &self.job, entry.size, ALIKE_MAX)?;
+        Ok(likeliest(entry, found))
+    }
+
+    /// Under which name such content stands: the entry's own, or else the other one.
+    pub fn older_name(&self, entry: &Entry, alike: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let names = std::iter::once(entry.name.clone()).chain(alike);
+        names.into_iter().find(|name| self.older_file(name).is_some())
+    }
+
+    /// Cuts what stands under that name into `most` pieces at most, where `missing` bytes are worth it. None where
+    /// nothing comes of it: that it cannot be read is no matter, all of it comes from the provider then.
+    pub fn cut_older(&self, entry: &Entry, name: &[u8], missing: u64, most: usize, cuts: &Cuts) -> Option<Older> {
+        let file = self.older_file(name)?;
+        let stat = file.stat();
+        if missing < stat.size / WORTH {
+            return None;
+        }
+        let cut = Cut::for_size(stat.size.min(entry.size));
+        let older = cuts.of(stat, || {
+            let pieces = cut.pieces(most, |offset, out| file.read_at(offset, out))?;
+            Ok(Older { cut, pieces: pieces.into() })
+        });
+        match older {
+            Ok(older) if older.pieces.len() / PIECE_WIRE_BYTES <= most => {
+                self.locked_older().insert(entry.index, Arc::new(file));
+                Some(older)
+            }
+            Ok(_) => None,
+            Err(problem) => {
+                tracing::debug!(%problem, "An older file is not looked at");
+                None
+            }
+        }
+    }
+
+    fn older_file(&self, name: &[u8]) -> Option<OpenFile> {
+        let Place::Folder(folder) = &self.place else { return None };
+        folder.open_file(name).filter(|file| file.stat().size >= limits::DELTA_BYTES_MIN)
+    }
+
+    /// Puts a chunk together from its delta and what is here.
+    pub fn put_together(&self, header: &ChunkHeader, delta: &[u8], content: &mut [u8]) -> Result<(), ChunkError> {
+        let failed = |cause: String| ChunkError::Delta { entry: header.entry, chunk: header.chunk, cause };
+        let file = self.locked_older().get(&header.entry).cloned();
+        let file = file.ok_or_else(|| failed("nothing was told for it".to_owned()))?;
+        let read = |offset: u64, out: &mut [u8]| match file.read_at(offset, out) {
+            Ok(read) if read == out.len() => Ok(()),
+            Ok(_) => Err(Problem::new(Code::FileChanged).cause("it has become shorter")),
+            Err(problem) => Err(problem),
+        };
+        delta::put_together(delta, content, read).map_err(|e| failed(e.to_string()))
+    }
+
+    /// Forgets what stands here of an entry: it is complete, or what stands here changes.
+    pub fn drop_older(&self, index: u64) {
+        self.locked_older().remove(&index);
+    }
+}
+
+/// A renamed file keeps its time. Where times say nothing, a length that no other file has does.
+fn likeliest(entry: &Entry, found: Vec<LandedFile>) -> Option<Vec<u8>> {
+    let root = entry.root.map(|root| *root);
+    let is_only = found.len() == 1;
+    let rank = |file: &LandedFile| match (root, file.root) {
+        (Some(root), Some(landed)) => (root == landed).then_some(0),
+        _ if file.mtime_ns == entry.mtime_ns => Some(1),
+        _ => is_only.then_some(2),
+    };
+    let ranked = found.into_iter().filter_map(|file| Some((rank(&file)?, file.name)));
+    ranked.min().map(|(_, name)| name)
+}
+
+/// Files of one length that are looked at.
+const ALIKE_MAX: u32 = 64;
+/// What is missing of a file is sent as it is where it is less than this part of what would have to be cut.
+const WORTH: u64 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posthouse_connectors::folder::{FileStat, Kind};
+
+    #[test]
+    fn a_file_is_known_again_by_its_hash_then_by_its_time_then_by_its_length() {
+        let landed = |name: &str, root: Option<u8>, mtime_ns: i64| LandedFile {
+            name: name.into(),
+            kind: Kind::File,
+            root: root.map(|byte| [byte; 32]),
+            size: 9,
+            mtime_ns,
+            stat: FileStat { size: 9, mode: 0, mtime_ns, ctime_ns: 0, inode: 0, device: 0 },
+        };
+        let entry = |root: Option<u8>| Entry {
+            index: 0,
+            name: b"new".to_vec(),
+            kind: EntryKind::File,
+            size: 9,
+            mode: 0,
+            mtime_ns: 5,
+            root: root.map(|byte| [byte; 32].into()),
+            revision: 0,
+        };
+        let is = |root, found: &[LandedFile], name: &str| {
+            let likeliest = likeliest(&entry(root), found.to_vec()).unwrap_or_default();
+            assert_eq!(String::from_utf8_lossy(&likeliest), name);
+        };
+        let three = [landed("a", Some(1), 4), landed("b", Some(2), 5), landed("c", None, 6)];
+        is(Some(1), &three, "a");
+        is(Some(2), &three, "b");
+        is(None, &three, "b");
+        is(Some(3), &three, "");
+        is(None, &[three[0].clone(), three[2].clone()], "");
+        is(None, &three[2..], "c");
+        is(Some(3), &three[..1], "");
+        is(None, &[], "");
+    }
+}
