@@ -53,6 +53,8 @@ pub struct Case {
 pub struct OnLine {
     /// User bytes over what the line can carry in the time.
     pub link_share: f64,
+    /// The same for the time in which data were on the line, without what begins and ends a transfer.
+    pub flowing_share: f64,
     /// Of the packets that came to the line's queue on the way of the data, the share that it dropped.
     pub queue_drop_share: f64,
 }
@@ -135,7 +137,10 @@ pub fn markdown(suite: &Suite) -> String {
     let rules = if suite.base.is_some() { "---|---|" } else { "" };
     let lines = suite.cases.iter().any(|case| case.line.is_some());
     let (relations, rules) = match lines {
-        true => (format!(" share of the line | dropped at its queue |{relations}"), format!("---|---|{rules}")),
+        true => (
+            format!(" share of the line | while it flows | dropped at its queue |{relations}"),
+            format!("---|---|---|{rules}"),
+        ),
         false => (relations, rules.to_owned()),
     };
     out.push_str(&format!(
@@ -163,10 +168,11 @@ pub fn markdown(suite: &Suite) -> String {
             ),
         };
         if lines {
-            let shares = case.line.map(|line| (line.link_share * 100.0, line.queue_drop_share * 100.0));
-            let shares =
-                shares.map_or(" – | – |".to_owned(), |(link, queue)| format!(" {link:.1} % | {queue:.2} % |"));
-            relations = shares + &relations;
+            let percent = |line: OnLine| {
+                let [link, flowing] = [line.link_share, line.flowing_share].map(|share| share * 100.0);
+                format!(" {link:.1} % | {flowing:.1} % | {:.2} % |", line.queue_drop_share * 100.0)
+            };
+            relations = case.line.map_or(" – | – | – |".to_owned(), percent) + &relations;
         }
         out.push_str(&format!(
             "| {} | {} | {seconds:.2} | {} | {:.0} | {rows} |{relations} {:.2} | {:.2} | {:.2} | {} | {} |\n",
@@ -270,10 +276,10 @@ pub mod tests {
     fn shares_of_a_line_stand_in_the_table_and_in_json() {
         let mut suite = suite();
         suite.base = None;
-        suite.cases[0].line = Some(OnLine { link_share: 0.9123, queue_drop_share: 0.00456 });
+        suite.cases[0].line = Some(OnLine { link_share: 0.9123, flowing_share: 0.9456, queue_drop_share: 0.00456 });
         let text = markdown(&suite);
-        assert!(text.contains("| 100 | 500000 | 91.2 % | 0.46 % | 5.00 |"), "{text}");
-        assert!(text.contains("| 48 | 238095 | – | – | 10.50 |"), "{text}");
+        assert!(text.contains("| 100 | 500000 | 91.2 % | 94.6 % | 0.46 % | 5.00 |"), "{text}");
+        assert!(text.contains("| 48 | 238095 | – | – | – | 10.50 |"), "{text}");
         let json = serde_json::to_value(&suite).expect("JSON");
         assert_eq!(json["cases"][0]["link_share"], 0.9123);
         assert!(json["cases"][1].get("link_share").is_none());

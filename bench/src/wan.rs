@@ -89,6 +89,7 @@ impl Subject {
 struct Results {
     runs: Vec<Run>,
     shares: Vec<f64>,
+    flowing: Vec<f64>,
     dropped: Vec<f64>,
 }
 
@@ -147,18 +148,25 @@ fn case(
                 Ok(run) => {
                     let seen = relay.seen()[0];
                     let share = bytes as f64 * 8.0 / run.seconds / RATE;
+                    // iperf3 tells only of the time in which it flows.
+                    let flowing = match subject.is_own() {
+                        true => bytes as f64 * 8.0 / seen.flowed.as_secs_f64() / RATE,
+                        false => share,
+                    };
                     let dropped = seen.queue_dropped as f64 / seen.packets.max(1) as f64;
                     eprintln!(
-                        "{}: {name}, run {round}: {:.2} s, {:.1} % of the line, {:.2} % dropped at the queue, {:.2} % handed over late",
+                        "{}: {name}, run {round}: {:.2} s, {:.1} % of the line, {:.1} % while it flows, {:.2} % dropped at the queue, {:.2} % handed over late",
                         plan.name,
                         run.seconds,
                         share * 100.0,
+                        flowing * 100.0,
                         dropped * 100.0,
                         seen.late as f64 * 100.0 / seen.packets.max(1) as f64,
                     );
                     let result = &mut results[*turn];
                     result.runs.push(run);
                     result.shares.push(share);
+                    result.flowing.push(flowing);
                     result.dropped.push(dropped);
                 }
                 Err(error) => {
@@ -190,6 +198,7 @@ fn case(
             rows: None,
             line: Some(OnLine {
                 link_share: median(result.shares.into_iter()),
+                flowing_share: median(result.flowing.into_iter()),
                 queue_drop_share: median(result.dropped.into_iter()),
             }),
             runs: result.runs,

@@ -309,7 +309,7 @@ pub async fn run_channel(
         let Some(chunks) = next else { break };
         let mut count = Sent::default();
         let mut packable = 0;
-        line.write_began();
+        let began = line.write_began();
         ctx.pacing.take(&peer, Some(&job), chunks.iter().map(|one| u64::from(one.header.wire_bytes)).sum()).await;
         let write = async {
             buffer.clear();
@@ -335,7 +335,7 @@ pub async fn run_channel(
             writer.flush().await
         };
         let done = write.await.map_err(|e| Problem::new(Code::PeerUnreachable).with("peer", &peer).cause(e));
-        line.write_ended(packable, count.wire_bytes);
+        line.write_ended(began, packable, count.wire_bytes);
         let over = done.is_err();
         // A transfer that is over does not count any more.
         if sent.send(done.map(|()| count)).is_err() || over {

@@ -20,6 +20,7 @@ mod congestion;
 pub mod disk;
 pub mod endpoint;
 pub mod frames;
+mod gather;
 pub mod https;
 pub mod identity;
 pub mod network;

@@ -5,6 +5,7 @@
 //! the poller sleeps until then, or shorter when the rate rises meanwhile. What is small passes, and handshakes do; so
 //! does what the endpoint itself sends, which asks no poller.
 
+use crate::gather::Gather;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use std::cell::Cell;
@@ -23,6 +24,7 @@ pub(crate) struct PacedSocket {
     socket: Arc<dyn AsyncUdpSocket>,
     lanes: Mutex<Lanes>,
     epoch: Instant,
+    gather: Gather,
 }
 
 #[derive(Debug, Default)]
@@ -103,7 +105,7 @@ impl Lane {
 
 impl PacedSocket {
     pub(crate) fn new(socket: Arc<dyn AsyncUdpSocket>) -> Arc<Self> {
-        Arc::new(Self { socket, lanes: Mutex::default(), epoch: Instant::now() })
+        Arc::new(Self { socket, lanes: Mutex::default(), epoch: Instant::now(), gather: Gather::new() })
     }
 
     /// The rate of a new connection to that peer.
@@ -172,7 +174,7 @@ impl AsyncUdpSocket for PacedSocket {
         buffers: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        self.socket.poll_recv(cx, buffers, meta)
+        self.gather.poll(cx, meta, |cx, meta| self.socket.poll_recv(cx, buffers, meta))
     }
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()

@@ -129,6 +129,11 @@ impl Consumer {
         consumer.send_landed(statement);
         consumer
     }
+    /// The request has gone ahead of everything else: it is not said again.
+    pub fn after_request(mut self) -> Self {
+        self.out.pop();
+        self
+    }
     /// Takes what comes by files, asked by nobody.
     pub fn unsolicited(provider: NodeId) -> Self {
         Self::with(provider, None, None)

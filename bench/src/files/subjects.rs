@@ -265,7 +265,8 @@ fn cut(way: &Way, site: &mut Site) -> anyhow::Result<Run> {
     let first = start.elapsed().as_secs_f64();
     let output = command.wait_with_output()?;
     let seconds = start.elapsed().as_secs_f64();
-    let end: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let text = String::from_utf8(output.stdout)?;
+    let end: serde_json::Value = serde_json::from_str(text.lines().last().context("the job says how it ended")?)?;
     ensure!(end["state"] == "settled", "{end}");
     eprintln!(
         "resume: the first new byte {first:.2} s after the provider's start, {} of {} chunks came twice",

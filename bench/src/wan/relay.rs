@@ -48,6 +48,11 @@ struct Counts {
     came: AtomicU64,
     queue_dropped: AtomicU64,
     late: AtomicU64,
+    /// Long packets, and when those that open a connection were past and when the latest came, in microseconds since the
+    /// line was there.
+    long: AtomicU64,
+    first: AtomicU64,
+    latest: AtomicU64,
 }
 
 /// Of one way so far.
@@ -57,6 +62,8 @@ pub struct Seen {
     pub queue_dropped: u64,
     /// Handed over more than a millisecond late, by this relay's own fault.
     pub late: u64,
+    /// From the first flight of data to the latest packet of it.
+    pub flowed: Duration,
 }
 
 impl Relay {
@@ -90,8 +97,9 @@ impl Relay {
     pub fn seen(&self) -> [Seen; 2] {
         [0, 1].map(|way: usize| {
             let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-            let Counts { came, queue_dropped, late } = &*self.counts[way];
-            Seen { packets: get(came), queue_dropped: get(queue_dropped), late: get(late) }
+            let Counts { came, queue_dropped, late, first, latest, .. } = &*self.counts[way];
+            let flowed = Duration::from_micros(get(latest).saturating_sub(get(first)));
+            Seen { packets: get(came), queue_dropped: get(queue_dropped), late: get(late), flowed }
         })
     }
 }
@@ -140,11 +148,19 @@ impl End {
 /// Takes packets until the device is gone.
 fn take(device: &SyncDevice, line: Line, mut chance: Chance, counts: &Counts, queue: &Sender<(Instant, Vec<u8>)>) {
     first_in_line();
-    let mut free_at = Instant::now();
+    let start = Instant::now();
+    let mut free_at = start;
     let mut packet = vec![0; usize::from(MTU) + 64];
     while let Ok(bytes) = device.recv(&mut packet) {
         let now = Instant::now();
         counts.came.fetch_add(1, Ordering::Relaxed);
+        if bytes >= LONG {
+            let at = now.duration_since(start).as_micros() as u64;
+            if counts.long.fetch_add(1, Ordering::Relaxed) == OPENING {
+                counts.first.store(at, Ordering::Relaxed);
+            }
+            counts.latest.store(at, Ordering::Relaxed);
+        }
         let begins = free_at.max(now);
         if begins - now > line.queue {
             counts.queue_dropped.fetch_add(1, Ordering::Relaxed);
@@ -202,4 +218,8 @@ impl Chance {
 
 const DEVICE: &str = "line0";
 const MTU: u16 = 1_500;
+/// Longer than what only acknowledges.
+const LONG: usize = 1_000;
+/// A handshake pads a few packets; the first flight of data has more.
+const OPENING: u64 = 16;
 const LATE: Duration = Duration::from_millis(1);

@@ -20,13 +20,15 @@ impl Line {
         let meter = Mutex::new(Meter::new(clock.monotonic()));
         Self { clock, meter, trials: Mutex::default(), takes_lz4 }
     }
-    /// A channel has something to write and waits until the line has taken it.
-    pub fn write_began(&self) {
-        self.locked().began(self.clock.monotonic());
+    /// A channel has something to write and waits until the line has taken it; to be told when that ends.
+    pub fn write_began(&self) -> Duration {
+        let now = self.clock.monotonic();
+        self.locked().began(now);
+        now
     }
     /// The line took so much content in so many bytes.
-    pub fn write_ended(&self, bytes: u64, wire_bytes: u64) {
-        self.locked().ended(self.clock.monotonic(), bytes, wire_bytes);
+    pub fn write_ended(&self, began: Duration, bytes: u64, wire_bytes: u64) {
+        self.locked().ended(began, self.clock.monotonic(), bytes, wire_bytes);
     }
     /// How the next so many bytes of content are packed.
     pub fn packing(&self, bytes: u64) -> Packing {
@@ -57,8 +59,13 @@ struct Meter {
     counted: Duration,
     window: Duration,
     busy: Duration,
+    /// Content of the window, what it took on the line, and what of that went only after a wait.
     bytes: u64,
     wire_bytes: u64,
+    drained: u64,
+    /// What the line took a second when it was last busy, and when that was: where what is packed fits into its
+    /// buffers, no write waits, which tells nothing of it.
+    line: Option<(f64, Duration)>,
 }
 
 impl Meter {
@@ -71,22 +78,39 @@ impl Meter {
             busy: Duration::ZERO,
             bytes: 0,
             wire_bytes: 0,
+            drained: 0,
+            line: None,
         }
     }
     fn began(&mut self, now: Duration) {
         self.count(now);
         self.waiting += 1;
     }
-    fn ended(&mut self, now: Duration, bytes: u64, wire_bytes: u64) {
+    fn ended(&mut self, began: Duration, now: Duration, bytes: u64, wire_bytes: u64) {
         self.count(now);
         self.waiting = self.waiting.saturating_sub(1);
         self.bytes += bytes;
         self.wire_bytes += wire_bytes;
+        if now.saturating_sub(began) >= WAITED {
+            self.drained += wire_bytes;
+        }
         let window = now.saturating_sub(self.window);
         if window >= WINDOW {
-            let is_full = self.need() >= window.as_secs_f64() * FULL;
-            self.packing = if is_full { self.worth() } else { Packing::Not };
-            (self.window, self.busy, self.bytes, self.wire_bytes) = (now, Duration::ZERO, 0, 0);
+            if self.busy >= window / 2 && self.drained > 0 {
+                self.line = Some((self.drained as f64 / self.busy.as_secs_f64(), now));
+            } else if let Some((rate, _)) = &mut self.line {
+                // A long line begins slowly.
+                *rate = rate.max(self.wire_bytes as f64 / window.as_secs_f64());
+            }
+            // It may have become faster since.
+            self.line = self.line.filter(|(_, at)| now.saturating_sub(*at) < KNOWN_FOR);
+            self.packing = self.line.map_or(Packing::Not, |(rate, _)| {
+                // Seconds that it would have needed for the window's content as it is.
+                let need = self.bytes as f64 / rate;
+                if need >= window.as_secs_f64() * FULL { self.worth(rate) } else { Packing::Not }
+            });
+            (self.window, self.busy) = (now, Duration::ZERO);
+            (self.bytes, self.wire_bytes, self.drained) = (0, 0, 0);
         }
     }
     fn count(&mut self, now: Duration) {
@@ -95,18 +119,11 @@ impl Meter {
         }
         self.counted = now;
     }
-    /// Seconds that the line would have needed for the window's content as it is.
-    fn need(&self) -> f64 {
-        self.busy.as_secs_f64() * self.bytes as f64 / self.wire_bytes.max(1) as f64
-    }
     /// The hardest way of packing that keeps up with what it takes. What packs already goes on to a somewhat faster
     /// line, so that one at a border does not change with each window.
-    fn worth(&self) -> Packing {
-        let seconds = self.busy.as_secs_f64();
-        let is_slower = |(packing, rate): &(Packing, f64)| {
-            let rate = if *packing <= self.packing { rate * STAYS } else { *rate };
-            (self.wire_bytes as f64) < seconds * rate
-        };
+    fn worth(&self, line: f64) -> Packing {
+        let is_slower =
+            |(packing, most): &(Packing, f64)| line < if *packing <= self.packing { most * STAYS } else { *most };
         WORTH.iter().find(|way| is_slower(way)).map_or(Packing::Not, |(packing, _)| *packing)
     }
 }
@@ -144,6 +161,9 @@ const FULL: f64 = 0.9;
 /// Lines of up to so many bytes a second are worth it: about half of what one core packs.
 const WORTH: [(Packing, f64); 3] = [(Packing::ZstdMore, 10e6), (Packing::Zstd, 150e6), (Packing::Lz4, 300e6)];
 const STAYS: f64 = 1.3;
+/// A write that took this long waited for the line.
+const WAITED: Duration = Duration::from_millis(1);
+const KNOWN_FOR: Duration = Duration::from_secs(10);
 const PAUSE_BYTES_MIN: u64 = 4 << 20;
 const PAUSE_BYTES_MAX: u64 = 32 << 20;
 
@@ -154,8 +174,9 @@ mod tests {
     /// One channel that writes `bytes` of content in `wire_bytes`, waits `busy` ms and then has nothing for `idle` ms.
     fn writes(meter: &mut Meter, now: &mut u64, times: u64, (bytes, wire_bytes): (u64, u64), (busy, idle): (u64, u64)) {
         for _ in 0..times {
-            meter.began(Duration::from_millis(*now));
-            meter.ended(Duration::from_millis(*now + busy), bytes, wire_bytes);
+            let began = Duration::from_millis(*now);
+            meter.began(began);
+            meter.ended(began, began + Duration::from_millis(busy), bytes, wire_bytes);
             *now += busy + idle;
         }
     }
@@ -220,6 +241,35 @@ mod tests {
     }
 
     #[test]
+    fn a_buffer_that_takes_what_is_packed_at_once_does_not_make_a_slow_line_quick() {
+        let (mut meter, mut now) = (Meter::new(Duration::ZERO), 0);
+        writes(&mut meter, &mut now, 10, (6_000_000, 6_000_000), (100, 0));
+        assert_eq!(meter.packing, Packing::Zstd);
+        // 200 MB/s of content, in 50 MB/s that no write waits for.
+        writes(&mut meter, &mut now, 90, (20_000_000, 5_000_000), (0, 100));
+        assert_eq!(meter.packing, Packing::Zstd);
+        assert!(meter.line.is_some_and(|(rate, _)| rate < 80e6), "{:?}", meter.line);
+        // After a while it is looked at anew.
+        writes(&mut meter, &mut now, 20, (20_000_000, 5_000_000), (0, 100));
+        assert_eq!(meter.packing, Packing::Not);
+        // What a buffer takes before it is full is not the line's speed either.
+        for _ in 0..4 {
+            writes(&mut meter, &mut now, 20, (1_000_000, 1_000_000), (0, 0));
+            writes(&mut meter, &mut now, 3, (6_000_000, 6_000_000), (100, 0));
+        }
+        assert_eq!(meter.packing, Packing::Zstd);
+    }
+
+    #[test]
+    fn a_line_that_began_slowly_is_as_quick_as_what_it_takes() {
+        let (mut meter, mut now) = (Meter::new(Duration::ZERO), 0);
+        writes(&mut meter, &mut now, 5, (500_000, 500_000), (100, 0));
+        assert_eq!(meter.packing, Packing::ZstdMore);
+        writes(&mut meter, &mut now, 5, (10_000_000, 2_500_000), (0, 100));
+        assert_eq!(meter.packing, Packing::Zstd);
+    }
+
+    #[test]
     fn a_fast_line_is_not_packed_even_where_it_is_full() {
         let (mut meter, mut now) = (Meter::new(Duration::ZERO), 0);
         writes(&mut meter, &mut now, 100, (10_000_000, 10_000_000), (20, 0));
@@ -230,10 +280,12 @@ mod tests {
     fn channels_that_wait_at_once_count_once() {
         let mut meter = Meter::new(Duration::ZERO);
         for start in [0, 300, 600] {
-            meter.began(Duration::from_millis(start));
-            meter.began(Duration::from_millis(start));
-            meter.ended(Duration::from_millis(start + 130), 1000, 1000);
-            meter.ended(Duration::from_millis(start + 130), 1000, 1000);
+            let began = Duration::from_millis(start);
+            let ended = began + Duration::from_millis(130);
+            meter.began(began);
+            meter.began(began);
+            meter.ended(began, ended, 1000, 1000);
+            meter.ended(began, ended, 1000, 1000);
         }
         assert_eq!(meter.packing, Packing::Not, "it was busy for less than half of the time");
     }

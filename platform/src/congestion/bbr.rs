@@ -416,7 +416,8 @@ const UP_ROUNDS_MAX: u32 = 20;
 
 /// A look at the round trip where none this short was seen for so long.
 const MIN_RTT_LIFE: Duration = Duration::from_secs(5);
-/// Nearly the shortest, by a fiftieth, is as good as the shortest: timers and busy cores add what is no queue.
-const MIN_RTT_NEAR: u32 = 50;
+/// Nearly the shortest, by a twenty-fifth, is as good as the shortest: timers, busy cores and packets that are taken up
+/// together add what is no queue.
+const MIN_RTT_NEAR: u32 = 25;
 const PROBE_RTT: Duration = Duration::from_millis(200);
 const PROBE_RTT_SHARE: f64 = 0.5;

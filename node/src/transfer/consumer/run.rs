@@ -40,6 +40,8 @@ pub(super) struct Line {
     pub(super) connection: Arc<dyn Connection>,
     pub(super) reader: FrameReader,
     pub(super) writer: FrameWriter,
+    /// What was asked over it.
+    pub(super) request: Request,
     pub(super) knows: Knows,
 }
 
@@ -172,13 +174,11 @@ impl Run {
         if let Err(problem) = relay::goes_as_configured(&self.ctx, &job, &self.ctx.name, &self.row.resource) {
             return self.lost_or_final(problem);
         }
-        let line = match self.connect().await {
+        let line = match self.connect(false).await {
             Ok(line) => line,
             Err(problem) => return self.lost_or_final(problem),
         };
-        let mut request = self.request(false);
-        request.route = line.connection.relayed().map(|relayed| relayed.route.clone()).unwrap_or_default();
-        session::take(self, &job, line, request).await
+        session::take(self, &job, line).await
     }
 
     /// What the configuration says of the job now.
@@ -190,12 +190,13 @@ impl Run {
             .ok_or_else(|| Problem::new(Code::UnknownName).with("kind", "job").with("name", &self.row.job))
     }
 
-    async fn connect(&mut self) -> Result<Line, Problem> {
+    async fn connect(&mut self, committed: bool) -> Result<Line, Problem> {
         let peer = self.row.peer.clone();
         // Where the policy knows no such peer, the missing grant is the true reason: it names who and what.
         if self.ctx.authority.peer(&peer).is_err() {
             self.ctx.permit(&self.ctx.name, &self.row.resource).await?;
         }
+        let request = self.request(committed);
         let line = tokio::select! {
             biased;
             () = self.ctx.drain.cancelled() => return Err(lost(&peer, "this node stops")),
@@ -203,7 +204,7 @@ impl Run {
                 self.registered.stop.mark_changed();
                 return Err(lost(&peer, "the transfer was stopped here"));
             }
-            line = connect(&self.ctx, &self.row) => line?,
+            line = connect(&self.ctx, &self.row, request) => line?,
         };
         self.row.transport = Some(line.connection.transport());
         if self.row.started.is_none() {
@@ -221,7 +222,8 @@ impl Run {
             mode: row.mode,
             write: row.write,
             watermark: row.watermark_from.clone().filter(|_| row.mode == Mode::Incremental),
-            route: self.ctx.authority.route(&self.ctx.name, &self.row.resource),
+            // The line that it goes over says it.
+            route: Vec::new(),
             consumer_epoch: self.ctx.epoch,
             succeeds: row.succeeds.clone(),
             committed,
@@ -246,13 +248,12 @@ impl Run {
 
     /// Has committed: gives the stored statement until the provider has it.
     async fn settle_only(&mut self, statement: Statement) -> Result<Ended, Problem> {
-        let line = match self.connect().await {
+        let line = match self.connect(true).await {
             Ok(line) => line,
             // What is committed cannot fail any more: it is tried for as long as it takes.
             Err(problem) => return Ok(Ended::Lost(problem)),
         };
-        let request = self.request(true);
-        settling::settle(self, line, request, statement).await
+        settling::settle(self, line, statement).await
     }
 
     /// Whether it may end without a receipt. What was stated as landed never does. What is staged may stand
@@ -342,8 +343,9 @@ impl Run {
     }
 }
 
-/// Opens a control channel for a transfer, on a connection that is there or is made.
-pub(super) async fn connect(ctx: &Arc<Context>, row: &Transfer) -> Result<Line, Problem> {
+/// Opens a control channel for a transfer, on a connection that is there or is made, and asks. The request does not wait
+/// for the provider's greeting: on a long line that is a tenth of a second.
+pub(super) async fn connect(ctx: &Arc<Context>, row: &Transfer, mut request: Request) -> Result<Line, Problem> {
     let (peer, transfer) = (&row.peer, &row.id);
     let asked = Relay {
         consumer: ctx.name.clone(),
@@ -353,7 +355,9 @@ pub(super) async fn connect(ctx: &Arc<Context>, row: &Transfer) -> Result<Line, 
     };
     let connection = relay::reach(ctx, &asked).await?;
     let (mut reader, mut writer) = frames::split(connection.open().await?, peer);
+    request.route = connection.relayed().map(|relayed| relayed.route.clone()).unwrap_or_default();
     writer.send(&Frame::Hello(own_hello(ctx, Purpose::Control(transfer.clone())))).await?;
+    writer.send(&Frame::Request(request.clone())).await?;
     let patience = Duration::from_millis(limits::HANDSHAKE_MS);
     let hello = match tokio::time::timeout(patience, reader.expect()).await {
         Ok(Ok(Frame::Hello(hello))) => hello,
@@ -362,7 +366,13 @@ pub(super) async fn connect(ctx: &Arc<Context>, row: &Transfer) -> Result<Line, 
         Err(_) => return Err(lost(peer, "it does not greet")),
     };
     greet(ctx, peer, &hello).await?;
-    Ok(Line { connection, reader, writer, knows: Knows { kept: hello.knows(KEPT), delta: hello.knows(DELTA) } })
+    Ok(Line {
+        connection,
+        reader,
+        writer,
+        request,
+        knows: Knows { kept: hello.knows(KEPT), delta: hello.knows(DELTA) },
+    })
 }
 
 fn lost(peer: &NodeId, cause: &str) -> Problem {

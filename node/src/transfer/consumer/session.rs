@@ -33,7 +33,7 @@ use offered::Accepted;
 use older::{CutOlder, Olders};
 use posthouse_platform::endpoint::Connection;
 use posthouse_protocol::consumer::{Consumer, ConsumerEvent, Verdict};
-use posthouse_protocol::frame::{Frame, Handover, Refused, Request};
+use posthouse_protocol::frame::{Frame, Handover, Refused};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::limits;
 use posthouse_protocol::problem::{Code, Problem};
@@ -58,11 +58,11 @@ pub(super) enum Ended {
 }
 
 /// Asks for the transfer over a line and takes what comes.
-pub(super) async fn take(run: &mut Run, job: &Job, line: Line, request: Request) -> Result<Ended, Problem> {
-    let Line { connection, reader, writer, knows } = line;
+pub(super) async fn take(run: &mut Run, job: &Job, line: Line) -> Result<Ended, Problem> {
+    let Line { connection, reader, writer, request, knows } = line;
     let (wire, pumps) = Wire::start(reader, writer);
     let now = steady(&run.ctx.world);
-    let machine = Consumer::new(request, run.row.peer.clone(), now);
+    let machine = Consumer::new(request, run.row.peer.clone(), now).after_request();
     let judging = Judging::new(run.given_up, now);
     let (received_in, received) = mpsc::channel(RECEIVED);
     let (jobs_in, jobs) = mpsc::unbounded_channel();

@@ -21,17 +21,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Exchanges the statements of a committed transfer, and nothing else.
-pub(super) async fn settle(
-    run: &mut Run,
-    line: Line,
-    request: Request,
-    statement: Statement,
-) -> Result<Ended, Problem> {
-    let Line { connection, reader, writer, knows: _ } = line;
+pub(super) async fn settle(run: &mut Run, line: Line, statement: Statement) -> Result<Ended, Problem> {
+    let Line { connection, reader, writer, request, knows: _ } = line;
     let world = run.ctx.world.clone();
     let (mut wire, pumps) = Wire::start(reader, writer);
     let peer = run.row.peer.clone();
-    let mut machine = Consumer::committed(request, peer.clone(), statement.bytes().to_vec(), steady(&world));
+    let mut machine =
+        Consumer::committed(request, peer.clone(), statement.bytes().to_vec(), steady(&world)).after_request();
     let lost = |cause: &str| Problem::new(Code::PeerUnreachable).with("peer", &peer).cause(cause);
     let ended = loop {
         while let Some(frame) = machine.poll_transmit(steady(&world)) {
@@ -134,8 +130,7 @@ pub(super) async fn tell(ctx: Arc<Context>, row: Transfer, request: Request, end
 }
 
 async fn tell_once(ctx: &Arc<Context>, row: &Transfer, request: &Request, ending: &Refused) -> Result<(), Problem> {
-    let Line { connection, mut reader, mut writer, knows: _ } = connect(ctx, row).await?;
-    writer.send(&Frame::Request(request.clone())).await?;
+    let Line { connection, mut reader, mut writer, .. } = connect(ctx, row, request.clone()).await?;
     writer.send(&Frame::Failed(ending.clone())).await?;
     let answer = async {
         loop {
