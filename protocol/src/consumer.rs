@@ -7,20 +7,20 @@
 mod answers;
 mod chunks;
 mod open;
+mod told;
 
 pub use chunks::{Expected, Verdict};
 pub use open::Have;
 
 use crate::chunk::Subtrees;
-use crate::format::Format;
-use crate::frame::{EntriesEnd, Frame, Handover, Offer, Omission, Refused, Request};
+use crate::frame::{EntriesEnd, Frame, Handover, Offer, Refused, Request};
 use crate::id::NodeId;
 use crate::limits;
-use crate::manifest::{Entry, EntryKind, EntryList, EntryName, EntryTotals, LeftOut, LeftOuts, follows};
+use crate::manifest::{Entry, EntryList, EntryTotals, LeftOut, LeftOuts};
 use crate::outgoing::{Beat, Outgoing, Pulse};
 use crate::problem::{Code, Problem};
 use crate::time::Timestamp;
-use open::{Open, OpenState, Standing, has_chunks};
+use open::{Open, OpenState, Standing};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What the caller has to do or to know.
@@ -263,242 +263,6 @@ impl Consumer {
     /// Store-and-forward: what this side could not take and the provider cannot know.
     pub fn refused_here(&self) -> &LeftOuts {
         &self.refused_here
-    }
-
-    // ---- what the provider says
-
-    fn offered(&mut self, offer: Offer) -> Result<Handled, Problem> {
-        if self.stage != Stage::Requested {
-            let repeat = !self.solicited && self.offer.as_ref() == Some(&offer);
-            return if repeat { Ok(Handled::Taken) } else { Err(self.invalid("a second offer")) };
-        }
-        if self.request.as_ref().is_some_and(|request| request.transfer != offer.transfer) {
-            return Err(self.invalid("the offer is for another transfer"));
-        }
-        if offer.data_channels == 0 || offer.data_channels > limits::DATA_CHANNELS_MAX {
-            return Err(self.invalid("the offer has no channels, or too many"));
-        }
-        if let Some(native) = &offer.native {
-            let items = offer.contract.as_ref().map_or(0, |contract| contract.items.len());
-            if native.columns.len() != items
-                || native.columns.iter().any(|column| column.len() > limits::NATIVE_BYTES_MAX)
-            {
-                return Err(self.invalid("the offer's columns in the engine's own form are not those of its contract"));
-            }
-            let asked = self.request.as_ref().and_then(|request| request.formats.clone()).unwrap_or_default();
-            // A ferry's consumer has asked for nothing: it takes what it knows.
-            let asked = if self.solicited { Format::known(&asked) } else { Format::ALL.to_vec() };
-            native.format(&asked)?;
-        }
-        self.stage = Stage::Offered;
-        self.offer = Some(offer.clone());
-        self.events.push_back(ConsumerEvent::Offered(Box::new(offer)));
-        Ok(Handled::Taken)
-    }
-
-    fn entry(&mut self, entry: Entry) -> Result<Handled, Problem> {
-        if self.stage != Stage::Moving || entry.index > self.listed {
-            return self.out_of_turn("an entry");
-        }
-        if entry.index < self.listed {
-            return if self.solicited { Err(self.invalid("an entry is listed twice")) } else { Ok(Handled::Taken) };
-        }
-        let open_max = if self.solicited { limits::ENTRIES_OPEN_MAX } else { limits::ENTRIES_MAX };
-        if self.listed >= limits::ENTRIES_MAX || self.listed - self.finished >= open_max || self.end_reached() {
-            return Err(self.invalid("more entries are listed than may be"));
-        }
-        self.check_entry(&entry)?;
-        if !matches!(entry.kind, EntryKind::Split(_)) {
-            if entry.index > 0 && !follows(&entry.name, &self.last) {
-                let name = String::from_utf8_lossy(&entry.name);
-                return Err(Problem::new(Code::ListedTwice).with("name", name).with("peer", &self.provider));
-            }
-            self.last.clone_from(&entry.name);
-        }
-        let index = entry.index;
-        let mut open = Open::new(entry).map_err(|e| self.invalid(e))?;
-        // A root that comes with the listing of an empty entry or a link is checked where it is cheapest.
-        if open.known.layout().chunks() == 0 {
-            let content: &[u8] = if let EntryKind::Link(text) = &open.entry.kind { text } else { b"" };
-            let expected = Some(*blake3::hash(content).as_bytes());
-            let directory = open.entry.kind == EntryKind::Directory;
-            let given = open.entry.root.map(|root| *root);
-            if given != (if directory { None } else { expected }) && (given.is_some() || !has_chunks(&open.entry)) {
-                return Err(self.invalid("an entry's root is not that of its content"));
-            }
-        }
-        self.listed += 1;
-        let is_table = matches!(open.entry.kind, EntryKind::Split(_));
-        // The folder itself is a directory named `.`; no other kind may have that name.
-        let is_top = open.entry.kind == EntryKind::Directory && open.entry.name == b".";
-        let bad_name = if is_table || is_top { None } else { EntryName::parse(&open.entry.name).err() };
-        match bad_name {
-            None => {
-                self.events.push_back(ConsumerEvent::Entry(open.entry.clone()));
-                self.open.insert(index, open);
-            }
-            Some(why) => {
-                let name = open.entry.name.clone();
-                open.answered = true;
-                self.open.insert(index, open);
-                let what = LeftOut { name, code: Code::NameRefused as u16, reason: why.to_string() };
-                self.leave_out_open(index, what)?;
-            }
-        }
-        Ok(Handled::Taken)
-    }
-
-    fn check_entry(&self, entry: &Entry) -> Result<(), Problem> {
-        let table = self.offer.as_ref().is_some_and(|offer| offer.contract.is_some());
-        let bad = match &entry.kind {
-            EntryKind::Split(_) if !table => Some("a split in a folder"),
-            EntryKind::File | EntryKind::Directory | EntryKind::Link(_) if table => Some("a file in a table"),
-            EntryKind::Directory if entry.size != 0 => Some("a directory has a size"),
-            EntryKind::Link(text) if text.is_empty() || text.len() > limits::LINK_BYTES_MAX => Some("a link's length"),
-            EntryKind::Link(text) if text.len() as u64 != entry.size => Some("a link's size is not that of its text"),
-            _ if entry.mode & !0o7777 != 0 => Some("a mode with unknown bits"),
-            _ if entry.name.is_empty() || entry.name.len() > limits::FRAME_FILL_BYTES => Some("a name's length"),
-            _ => None,
-        };
-        bad.map_or(Ok(()), |what| Err(self.invalid(format_args!("entry {}: {what}", entry.index))))
-    }
-
-    fn sealed(&mut self, entry: Entry) -> Result<Handled, Problem> {
-        if self.stage != Stage::Moving || entry.index >= self.listed {
-            return self.out_of_turn("a sealed entry");
-        }
-        // One that this side left out may be forgotten before the provider knows.
-        let Some(open) = self.open.get_mut(&entry.index) else { return Ok(Handled::Taken) };
-        let same = entry.name == open.entry.name && entry.kind == open.entry.kind && entry.root.is_some();
-        if open.state == OpenState::Dropped || entry.revision < open.entry.revision || (open.entry == entry) {
-            return Ok(Handled::Taken);
-        }
-        if entry.revision > open.entry.revision {
-            return self.out_of_turn("a sealed entry of a later revision");
-        }
-        if !same || open.entry.root.is_some() || entry.size != open.entry.size || entry.mode & !0o7777 != 0 {
-            return Err(self.invalid(format_args!("entry {} is sealed as another", entry.index)));
-        }
-        let index = entry.index;
-        open.entry = entry;
-        self.settle_entry(index)?;
-        Ok(Handled::Taken)
-    }
-
-    fn again(&mut self, entry: Entry) -> Result<Handled, Problem> {
-        if self.stage != Stage::Moving || entry.index >= self.listed {
-            return self.out_of_turn("Again");
-        }
-        let index = entry.index;
-        let state = self.open.get(&index).map(|open| (open.state, open.entry.revision));
-        match state {
-            // Left out by this side before the provider knew; or a ferry's repeat.
-            None | Some((OpenState::Dropped, _)) => return Ok(Handled::Taken),
-            Some((OpenState::Complete, _)) if self.solicited => {
-                return Err(self.invalid(format_args!("entry {index} is complete and cannot be read again")));
-            }
-            Some((OpenState::Complete, _)) => return Ok(Handled::Taken),
-            Some((_, revision)) if entry.revision <= revision => {
-                let twice = self.invalid("an entry is read again under no higher revision");
-                return if self.solicited { Err(twice) } else { Ok(Handled::Taken) };
-            }
-            Some(_) => {}
-        }
-        self.check_entry(&entry)?;
-        let invalid = self.invalid(format_args!("entry {index} is read again as another"));
-        let Some(open) = self.open.get_mut(&index) else { return Err(invalid) };
-        let same = open.entry.name == entry.name && has_chunks(&entry) && has_chunks(&open.entry);
-        if !same || std::mem::discriminant(&open.entry.kind) != std::mem::discriminant(&entry.kind) {
-            return Err(invalid);
-        }
-        open.entry = entry;
-        if open.forget().is_err() {
-            return Err(invalid);
-        }
-        if open.state == OpenState::Moving {
-            self.events.push_back(ConsumerEvent::Again(open.entry.clone()));
-            // One that is not answered yet is answered for the new state.
-            if open.answered && self.solicited {
-                self.out.want(open.want());
-            }
-        }
-        self.settle_entry(index)?;
-        Ok(Handled::Taken)
-    }
-
-    fn entries_end(&mut self, end: EntriesEnd) -> Result<Handled, Problem> {
-        if self.solicited && (self.stage != Stage::Moving || end.entries != self.listed || self.end.is_some()) {
-            return Err(self.invalid("the end of the entries is not where they end"));
-        }
-        if end.entries < self.listed || self.end.as_ref().is_some_and(|known| *known != end) {
-            return Err(self.invalid("the end of the entries is not where they end"));
-        }
-        self.end = Some(end);
-        self.finish_if_all()?;
-        Ok(Handled::Taken)
-    }
-
-    fn left_out_by_peer(&mut self, omission: Omission) -> Result<Handled, Problem> {
-        if self.stage != Stage::Moving || omission.entry.is_some_and(|index| index >= self.listed) {
-            return self.out_of_turn("LeftOut");
-        }
-        let mut drops = None;
-        if let Some(index) = omission.entry {
-            match self.open.get_mut(&index) {
-                // Rows would be missing from the table, and nobody could say which.
-                Some(open) if matches!(open.entry.kind, EntryKind::Split(_)) => {
-                    return Err(self.mismatch(format_args!("it leaves out split {index}, which it listed")));
-                }
-                Some(open) if open.state == OpenState::Complete || open.entry.name != omission.what.name => {
-                    return Err(self.invalid(format_args!("entry {index} cannot be left out any more")));
-                }
-                // Both sides left it out at the same time: the provider's reason stands in both lists.
-                Some(open) if open.state == OpenState::Dropped => self.left_out.remove(&omission.what.name),
-                Some(open) => {
-                    open.state = OpenState::Dropped;
-                    drops = Some(index);
-                }
-                None if !self.solicited => return Ok(Handled::Taken),
-                None if self.left_out.contains(&omission.what.name) => self.left_out.remove(&omission.what.name),
-                None => return Err(self.invalid(format_args!("entry {index} cannot be left out any more"))),
-            }
-        } else if self.left_out.contains(&omission.what.name) {
-            return Ok(Handled::Taken);
-        }
-        if !self.left_out.push(omission.what.clone()) {
-            return Err(self.invalid("more is left out than can be listed"));
-        }
-        self.events.push_back(ConsumerEvent::LeftOut(drops, omission.what));
-        self.advance()?;
-        Ok(Handled::Taken)
-    }
-
-    fn handed_over(&mut self, handover: Handover) -> Result<Handled, Problem> {
-        if handover.statement.is_empty() || handover.statement.len() > limits::STATEMENT_BYTES_MAX {
-            return Err(self.invalid("the handover's statement has no proper length"));
-        }
-        if self.request.as_ref().is_some_and(|request| request.committed) {
-            // This side has committed to it before; only the statements are exchanged.
-            return Ok(Handled::Taken);
-        }
-        if self.solicited && (self.stage != Stage::Moving || self.end.is_none() || self.handover.is_some()) {
-            return self.out_of_turn("Handover");
-        }
-        if self.handover.as_ref().is_some_and(|known| *known != handover) {
-            return Err(self.invalid("two different handovers"));
-        }
-        self.handover = Some(handover);
-        self.finish_if_all()?;
-        Ok(Handled::Taken)
-    }
-
-    fn settled(&mut self, sha256: [u8; 32]) -> Result<Handled, Problem> {
-        if self.landed_sha256 != Some(sha256) {
-            return Err(self.invalid("the provider settles a statement that is not this side's"));
-        }
-        self.stage = Stage::Settled;
-        self.events.push_back(ConsumerEvent::Settled);
-        Ok(Handled::Taken)
     }
 
     // ---- how an entry ends
