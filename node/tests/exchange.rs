@@ -54,6 +54,19 @@ fn take_folder(scene: &Scene, more: &str) -> String {
     )
 }
 
+/// A provider that pushes its folder by the job `daily`.
+fn push_folder(scene: &Scene, schedule: &str) -> String {
+    let offered = offer_folder(scene);
+    format!("{offered}[[job]]\nname = \"daily\"\npush = \"scans\"\nto = \"{CONSUMER}\"\nschedule = \"{schedule}\"\n")
+}
+
+fn accept_folder(scene: &Scene) -> String {
+    format!(
+        "[[job]]\nname = \"inbox\"\naccept = \"{PROVIDER}/daily\"\ninto = {{ folder = \"{}\" }}\n",
+        scene.path("target").display()
+    )
+}
+
 fn fill(scene: &Scene) {
     let source = scene.path("source");
     for folder in ["a", "a/b", "空目录"] {
@@ -370,16 +383,11 @@ async fn a_pushed_folder_lands_where_the_taker_chose_and_an_unaccepted_push_is_r
     let scene = Scene::new("quic", &["scans"]);
     fill(&scene);
     let push = format!(
-        "{}[[job]]\nname = \"daily\"\npush = \"scans\"\nto = \"{CONSUMER}\"\nschedule = \"manual\"\n\
-         [[job]]\nname = \"stray\"\npush = \"scans\"\nto = \"{CONSUMER}\"\nschedule = \"manual\"\n",
-        offer_folder(&scene)
-    );
-    let accept = format!(
-        "[[job]]\nname = \"inbox\"\naccept = \"{PROVIDER}/daily\"\ninto = {{ folder = \"{}\" }}\n",
-        scene.path("target").display()
+        "{}[[job]]\nname = \"stray\"\npush = \"scans\"\nto = \"{CONSUMER}\"\nschedule = \"manual\"\n",
+        push_folder(&scene, "manual")
     );
     let provider = scene.provider(&push).await;
-    let consumer = scene.consumer(&accept).await;
+    let consumer = scene.consumer(&accept_folder(&scene)).await;
     let config = provider.context().config();
     let outcome =
         transfer::push(provider.context().clone(), &config.jobs[&"daily".parse::<JobId>().unwrap()]).await.unwrap();

@@ -3,13 +3,13 @@
 //! that was exchanged) or tell too much. Runs at the times of the schedule, which look at everything, are the truth.
 
 use super::act;
-use crate::config::{Job, Kind, Origin, Schedule};
+use crate::config::{Job, Kind, Origin, Resource, Schedule};
 use crate::context::Context;
 use crate::store::jobs as kept;
 use crate::transfer::blocking;
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use posthouse_protocol::id::JobId;
+use posthouse_protocol::id::{JobId, ResourceId};
 use posthouse_protocol::problem::{Code, Problem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -98,10 +98,7 @@ struct Place {
 }
 
 impl Place {
-    fn of(
-        job: &Job,
-        resources: &BTreeMap<posthouse_protocol::id::ResourceId, crate::config::Resource>,
-    ) -> Option<Self> {
+    fn of(job: &Job, resources: &BTreeMap<ResourceId, Resource>) -> Option<Self> {
         let Kind::Push { resource, .. } = &job.kind else { return None };
         let Origin::Folder { path, options } = &resources.get(resource)?.origin else { return None };
         // What is younger than `quiet` would be left out.

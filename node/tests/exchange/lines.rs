@@ -63,15 +63,8 @@ async fn offered(provider: &Node, id: &TransferId) -> exchange::Offered {
 async fn an_invitation_that_is_repeated_is_answered_by_the_same_transfer() {
     let scene = Scene::new("quic", &["scans"]);
     std::fs::write(scene.path("source/file"), noise(1, 10_000)).unwrap();
-    let push = format!(
-        "{}[[job]]\nname = \"daily\"\npush = \"scans\"\nto = \"{CONSUMER}\"\nschedule = \"manual\"\n",
-        offer_folder(&scene)
-    );
-    let accept = format!(
-        "[[job]]\nname = \"inbox\"\naccept = \"{PROVIDER}/daily\"\ninto = {{ folder = \"{}\" }}\n",
-        scene.path("target").display()
-    );
-    let (provider, consumer) = (scene.provider(&push).await, scene.consumer(&accept).await);
+    let (provider, consumer) =
+        (scene.provider(&push_folder(&scene, "manual")).await, scene.consumer(&accept_folder(&scene)).await);
     let first = invite(&provider, [1; 16]).await;
     assert_eq!(invite(&provider, [1; 16]).await, first, "while it runs");
     let row = until(&consumer, &first, "settled", |row| row.state.is_final()).await;

@@ -13,11 +13,8 @@ use posthouse_protocol::manifest::{Entry, EntryKind, SplitCounts};
 async fn a_provider_that_lists_a_name_twice_is_refused_by_that_name_and_nothing_lands() {
     for names in [["a", "a"], ["b", "a"]] {
         let scene = Scene::new("tcp", &["scans"]);
-        let endpoint = scene.provider_endpoint().await;
-        let listing = tokio::spawn(async move {
-            let connection = endpoint.accept().await.unwrap();
-            list(connection.as_ref(), names).await
-        });
+        let listing =
+            as_provider(&scene, move |connection| async move { list(connection.as_ref(), names).await }).await;
         let consumer = scene.consumer(&take_folder(&scene, "")).await;
         let row = run(&consumer, "scans").await;
         assert_eq!(row.state, State::Failed, "{row:?}");
@@ -36,11 +33,9 @@ async fn only_a_provider_that_knows_deltas_is_told_pieces() {
     for (features, expected) in [(vec![], vec!["want"]), (vec!["delta".to_owned()], vec!["pieces", "want"])] {
         let scene = Scene::new("tcp", &["scans"]);
         std::fs::write(scene.path("target/a"), noise(1, 200_000)).unwrap();
-        let endpoint = scene.provider_endpoint().await;
-        let said = tokio::spawn(async move {
-            let connection = endpoint.accept().await.unwrap();
-            said_of_a_file(connection.as_ref(), features).await
-        });
+        let talk =
+            move |connection: Arc<dyn Connection>| async move { said_of_a_file(connection.as_ref(), features).await };
+        let said = as_provider(&scene, talk).await;
         let consumer = scene.consumer(&take_folder(&scene, "")).await;
         let id = plan(&consumer, "scans").await;
         let running = tokio::spawn(transfer::run_consumer(consumer.context().clone(), id));
@@ -90,6 +85,19 @@ async fn a_split_has_one_place_in_a_listing() {
     assert_eq!((twice.code, twice.facts[0].1.as_str()), (Code::ListedTwice, "rowid.1-9"));
     // Another listing may count in another way.
     put(1, Whole::Part, 2).unwrap();
+}
+
+/// Speaks in the provider's name over the first connection to it.
+async fn as_provider<F, T>(
+    scene: &Scene,
+    talk: impl FnOnce(Arc<dyn Connection>) -> F + Send + 'static,
+) -> tokio::task::JoinHandle<T>
+where
+    F: Future<Output = T> + Send,
+    T: Send + 'static,
+{
+    let endpoint = scene.provider_endpoint().await;
+    tokio::spawn(async move { talk(endpoint.accept().await.unwrap()).await })
 }
 
 /// Offers a folder and lists two files; gives the frame by which the consumer ends it.

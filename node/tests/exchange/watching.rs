@@ -33,16 +33,8 @@ async fn pushed(node: &Node) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_in_a_watched_folder_is_pushed_once_and_a_folder_that_is_exchanged_too() {
     let scene = Scene::new("tcp", &["scans"]);
-    let push = format!(
-        "{}quiet = \"1s\"\n[[job]]\nname = \"daily\"\npush = \"scans\"\nto = \"{CONSUMER}\"\nschedule = \"watch\"\n",
-        offer_folder(&scene)
-    );
-    let accept = format!(
-        "[[job]]\nname = \"inbox\"\naccept = \"{PROVIDER}/daily\"\ninto = {{ folder = \"{}\" }}\n",
-        scene.path("target").display()
-    );
-    let consumer = scene.consumer(&accept).await;
-    let provider = scene.provider(&push).await;
+    let consumer = scene.consumer(&accept_folder(&scene)).await;
+    let provider = scene.provider(&push_folder(&scene, "watch")).await;
     let (source, target) = (scene.path("source"), scene.path("target"));
     // What was there before the node came.
     until_pushed(&provider, 1).await;
