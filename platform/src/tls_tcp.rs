@@ -98,7 +98,8 @@ impl Tcp {
             tokio::time::timeout(to.patience(), greeted).await.map_err(|_| late())??;
         let remote = Remote::Certified { node: to.peer.clone(), certificate_sha256 };
         let from = to.caller();
-        let connection = TcpConnection::start(self.shared.clone(), stream, remote, Some(to), join, from, token);
+        let (connection, words) = TcpConnection::new(self.shared.clone(), remote, Some(to), join, from, token);
+        connection.start(stream, words);
         connection.note_round_trip(took);
         Ok(connection)
     }
@@ -190,6 +191,14 @@ impl Acceptor {
     async fn control(self: &Arc<Self>, mut stream: Tls, remote: Remote, from: &Caller) {
         let token: [u8; TOKEN_BYTES] = self.shared.world.random.bytes();
         let refused = |error: &dyn std::fmt::Display| self.shared.refused(from, None, error);
+        let join = remote == Remote::Unknown;
+        let (connection, words) = TcpConnection::new(self.shared.clone(), remote, None, join, from.clone(), token);
+        {
+            // Before the peer hears its token: its first channel may be here before the next line runs.
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.retain(|_, connection| connection.upgrade().is_some_and(|c| !c.is_closed()));
+            known.insert(token, Arc::downgrade(&connection));
+        }
         let sent = async {
             stream.write_all(&self.shared.welcome(&token)).await?;
             stream.flush().await
@@ -197,17 +206,11 @@ impl Acceptor {
         if let Err(error) = sent.await {
             return refused(&error);
         }
-        let join = remote == Remote::Unknown;
-        let connection = TcpConnection::start(self.shared.clone(), stream, remote, None, join, from.clone(), token);
+        connection.start(stream, words);
         let shown: Arc<dyn Connection> = connection.clone();
         if let Err(problem) = self.shared.admit(&shown) {
             connection.close(problem.code.number(), &problem.said());
             return refused(&problem);
-        }
-        {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.retain(|_, connection| connection.upgrade().is_some_and(|c| !c.is_closed()));
-            known.insert(token, Arc::downgrade(&connection));
         }
         if join {
             let (weak, life) = (Arc::downgrade(&connection), JOIN_LIFE);
@@ -314,15 +317,15 @@ pub(crate) struct TcpConnection {
 }
 
 impl TcpConnection {
-    fn start(
+    /// Channels can be bound to it from now on; what is to be said over control waits until [`start`](Self::start).
+    fn new(
         shared: Arc<Shared>,
-        stream: Tls,
         remote: Remote,
         to: Option<To>,
         join: bool,
         from: Caller,
         token: [u8; TOKEN_BYTES],
-    ) -> Arc<Self> {
+    ) -> (Arc<Self>, mpsc::Receiver<Word>) {
         let (words, words_out) = mpsc::channel(WORDS_MAX);
         let (arrived, arrivals) = mpsc::channel(CHANNELS_MAX);
         let connection = Arc::new_cyclic(|me| Self {
@@ -344,8 +347,12 @@ impl TcpConnection {
             closing: AtomicBool::new(false),
             told: Mutex::default(),
         });
-        tokio::spawn(run(Arc::downgrade(&connection), connection.closed.clone(), stream, words_out));
-        connection
+        (connection, words_out)
+    }
+
+    /// Control begins to speak and to listen.
+    fn start(&self, stream: Tls, words: mpsc::Receiver<Word>) {
+        tokio::spawn(run(self.me.clone(), self.closed.clone(), stream, words));
     }
 
     fn note_round_trip(&self, took: Duration) {
