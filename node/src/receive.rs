@@ -86,7 +86,6 @@ impl Receiving {
                 }
                 let _ = self.out.send(Received::Dropped).await;
             }
-            Expected::Later => return Err(self.invalid("a chunk came before its entry")),
         }
         Ok(true)
     }

@@ -2,7 +2,6 @@
 //! After each input drain every output. It believes nothing: entries in order and within bounds, each chunk
 //! against its value, each entry against its root, all of them against the manifest; what is bad is asked again.
 //! `now` is any steadily rising clock. Disk, line and signatures are the caller's; so are durability and its order.
-//! Unsolicited, it takes the files of a ferry in any order and as often as they come.
 
 mod answers;
 mod chunks;
@@ -49,14 +48,6 @@ pub enum ConsumerEvent {
     Lost,
 }
 
-/// What became of an input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handled {
-    Taken,
-    /// Store-and-forward only: its turn has not come, put it in again after others.
-    Later,
-}
-
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Verified and new.
@@ -74,10 +65,9 @@ pub struct Counters {
 
 pub struct Consumer {
     provider: NodeId,
-    solicited: bool,
     stage: Stage,
-    /// The request as it was sent; None when nothing was asked (store-and-forward).
-    request: Option<Request>,
+    /// As it was sent.
+    request: Request,
     offer: Option<Offer>,
     open: BTreeMap<u64, Open>,
     listed: u64,
@@ -87,7 +77,6 @@ pub struct Consumer {
     /// What a folder listed last: names ascend, so that none can come twice.
     last: Vec<u8>,
     left_out: LeftOuts,
-    refused_here: LeftOuts,
     end: Option<EntriesEnd>,
     handover: Option<Handover>,
     totals: Option<EntryTotals>,
@@ -97,7 +86,7 @@ pub struct Consumer {
     credit_back: u64,
     out: Outgoing,
     events: VecDeque<ConsumerEvent>,
-    pulse: Option<Pulse>,
+    pulse: Pulse,
     counters: Counters,
 }
 
@@ -118,9 +107,30 @@ enum Stage {
 impl Consumer {
     /// Takes, or goes on taking: a resumed transfer sends the same request again.
     pub fn new(request: Request, provider: NodeId, now: Timestamp) -> Self {
-        let mut consumer = Self::with(provider, Some(request.clone()), Some(Pulse::new(now)));
-        consumer.out.push(Frame::Request(request));
-        consumer
+        let mut out = Outgoing::default();
+        out.push(Frame::Request(request.clone()));
+        Self {
+            provider,
+            stage: Stage::Requested,
+            request,
+            offer: None,
+            open: BTreeMap::new(),
+            listed: 0,
+            finished: 0,
+            list: Some(EntryList::default()),
+            last: Vec::new(),
+            left_out: LeftOuts::default(),
+            end: None,
+            handover: None,
+            totals: None,
+            landed_sha256: None,
+            credit_open: 0,
+            credit_back: 0,
+            out,
+            events: VecDeque::new(),
+            pulse: Pulse::new(now),
+            counters: Counters::default(),
+        }
     }
     /// Has committed before the line was lost: only the statements are exchanged.
     pub fn committed(mut request: Request, provider: NodeId, statement: Vec<u8>, now: Timestamp) -> Self {
@@ -134,53 +144,19 @@ impl Consumer {
         self.out.pop();
         self
     }
-    /// Takes what comes by files, asked by nobody.
-    pub fn unsolicited(provider: NodeId) -> Self {
-        Self::with(provider, None, None)
-    }
-
-    fn with(provider: NodeId, request: Option<Request>, pulse: Option<Pulse>) -> Self {
-        Self {
-            provider,
-            solicited: request.is_some(),
-            stage: Stage::Requested,
-            request,
-            offer: None,
-            open: BTreeMap::new(),
-            listed: 0,
-            finished: 0,
-            list: Some(EntryList::default()),
-            last: Vec::new(),
-            left_out: LeftOuts::default(),
-            refused_here: LeftOuts::default(),
-            end: None,
-            handover: None,
-            totals: None,
-            landed_sha256: None,
-            credit_open: 0,
-            credit_back: 0,
-            out: Outgoing::default(),
-            events: VecDeque::new(),
-            pulse,
-            counters: Counters::default(),
-        }
-    }
-
-    pub fn handle_frame(&mut self, frame: Frame, now: Timestamp) -> Result<Handled, Problem> {
-        if let Some(pulse) = &mut self.pulse {
-            pulse.heard(now);
-        }
+    pub fn handle_frame(&mut self, frame: Frame, now: Timestamp) -> Result<(), Problem> {
+        self.pulse.heard(now);
         match frame {
             Frame::Ping(token) => {
                 self.out.push(Frame::Pong(token));
-                return Ok(Handled::Taken);
+                return Ok(());
             }
-            Frame::Pong(_) => return Ok(Handled::Taken),
+            Frame::Pong(_) => return Ok(()),
             Frame::Refused(ending) => return self.ended(ending, ConsumerEvent::Refused),
             Frame::Failed(ending) => return self.ended(ending, ConsumerEvent::Failed),
             Frame::Noted(statement) => return self.noted_by_peer(statement.into()),
             // What was on its way when this side ended it.
-            _ if self.stage >= Stage::Ending => return Ok(Handled::Taken),
+            _ if self.stage >= Stage::Ending => return Ok(()),
             _ => {}
         }
         match frame {
@@ -199,7 +175,7 @@ impl Consumer {
     pub fn poll_transmit(&mut self, _now: Timestamp) -> Option<Frame> {
         // Less than this is never missed: the provider still has nearly all of what it was granted. It does not wait
         // behind long lists.
-        if self.solicited && self.stage == Stage::Moving && self.credit_back >= CREDIT_STEP_BYTES {
+        if self.stage == Stage::Moving && self.credit_back >= CREDIT_STEP_BYTES {
             self.credit_open += self.credit_back;
             return Some(Frame::Credit(std::mem::take(&mut self.credit_back)));
         }
@@ -209,13 +185,13 @@ impl Consumer {
         self.events.pop_front()
     }
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        if self.is_done() { None } else { self.pulse.as_ref()?.timeout() }
+        if self.is_done() { None } else { self.pulse.timeout() }
     }
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        match self.pulse.as_mut().map(|pulse| pulse.beat(now)) {
-            Some(Beat::Ask) => self.out.push(Frame::Ping(now.0.unsigned_abs())),
-            Some(Beat::Lost) => self.events.push_back(ConsumerEvent::Lost),
-            Some(Beat::Quiet) | None => {}
+        match self.pulse.beat(now) {
+            Beat::Ask => self.out.push(Frame::Ping(now.0.unsigned_abs())),
+            Beat::Lost => self.events.push_back(ConsumerEvent::Lost),
+            Beat::Quiet => {}
         }
     }
 
@@ -260,10 +236,6 @@ impl Consumer {
     pub fn left_out(&self) -> &LeftOuts {
         &self.left_out
     }
-    /// Store-and-forward: what this side could not take and the provider cannot know.
-    pub fn refused_here(&self) -> &LeftOuts {
-        &self.refused_here
-    }
 
     // ---- how an entry ends
 
@@ -285,9 +257,7 @@ impl Consumer {
                 let tries = open.tries;
                 let forgot = open.forget();
                 self.events.push_back(ConsumerEvent::Again(open.entry.clone()));
-                if self.solicited {
-                    self.out.want(open.want());
-                }
+                self.out.want(open.want());
                 let why = format!("entry {index} does not add up to its root after {tries} tries");
                 if forgot.is_err() || tries >= limits::CHUNK_TRIES_MAX {
                     return Err(self.mismatch(why));
@@ -305,7 +275,7 @@ impl Consumer {
                 break;
             }
             match first.get().state {
-                OpenState::Moving | OpenState::ListedOnly => break,
+                OpenState::Moving => break,
                 OpenState::Complete => {
                     let open = first.remove();
                     if let Some(list) = &mut self.list {
@@ -340,31 +310,14 @@ impl Consumer {
 
     // ---- problems
 
-    fn each<T>(
-        &mut self,
-        items: Vec<T>,
-        take: impl Fn(&mut Self, T) -> Result<Handled, Problem>,
-    ) -> Result<Handled, Problem> {
-        let mut handled = Handled::Taken;
+    fn each<T>(&mut self, items: Vec<T>, take: impl Fn(&mut Self, T) -> Result<(), Problem>) -> Result<(), Problem> {
         if items.len() > limits::ENTRIES_PER_FRAME_MAX {
             return Err(self.invalid("a list longer than a frame may hold"));
         }
-        for item in items {
-            if take(self, item)? == Handled::Later {
-                handled = Handled::Later;
-            }
-        }
-        Ok(handled)
+        items.into_iter().try_for_each(|item| take(self, item))
     }
-    /// On a line it is a mistake; in a ferry, where files come in any order, its turn may come.
-    fn out_of_turn(&self, what: &str) -> Result<Handled, Problem> {
-        if self.solicited {
-            Err(self.invalid(format_args!("{what} came out of turn")))
-        } else if self.stage <= Stage::Moving {
-            Ok(Handled::Later)
-        } else {
-            Ok(Handled::Taken)
-        }
+    fn out_of_turn(&self, what: &str) -> Problem {
+        self.invalid(format_args!("{what} came out of turn"))
     }
     fn invalid(&self, cause: impl std::fmt::Display) -> Problem {
         Problem::new(Code::FrameInvalid).with("peer", &self.provider).cause(cause)

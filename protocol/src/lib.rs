@@ -2,7 +2,7 @@
 //!
 //! Everything here computes and never waits: no files, no sockets, no clock, no tokio.
 //! Time comes in as an argument, bytes go out as values, so that the same machines run
-//! under the daemon, in a unit test, in the simulator, under the fuzzer and store-and-forward.
+//! under the daemon, in a unit test, in the simulator and under the fuzzer.
 //!
 //! A tour, in the order of a transfer:
 //! - [`id`], [`time`], [`limits`], [`problem`]: names, instants, bounds and error codes.

@@ -1,7 +1,7 @@
 //! State machine of the side that gives: entries as they are found, chunks as they are wanted and within
 //! credit, the manifest last. After each input drain every output; `now` is any steadily rising clock.
 //! It asks for `Ready` only when every entry was answered, sealed and sent, so that the manifest made then is final.
-//! Reading, hashing, grants and signatures are the caller's. Unsolicited, it gives everything without being asked.
+//! Reading, hashing, grants and signatures are the caller's.
 
 mod entries;
 
@@ -60,6 +60,16 @@ pub struct SendChunk {
     pub again: bool,
 }
 
+/// Whether a chunk that is at hand is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    Now(SendChunk),
+    /// Its entry is not listed or not answered yet, or there is no credit for it.
+    NotYet,
+    /// The consumer has it, or its file was read again.
+    Never,
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     pub chunks: u64,
@@ -69,7 +79,6 @@ pub struct Counters {
 
 pub struct Provider {
     consumer: NodeId,
-    solicited: bool,
     stage: Stage,
     request: Option<Request>,
     offer: Option<Offer>,
@@ -87,7 +96,7 @@ pub struct Provider {
     credit: u64,
     out: Outgoing,
     events: VecDeque<ProviderEvent>,
-    pulse: Option<Pulse>,
+    pulse: Pulse,
     counters: Counters,
 }
 
@@ -117,19 +126,8 @@ enum Stage {
 
 impl Provider {
     pub fn new(consumer: NodeId, now: Timestamp) -> Self {
-        Self::with(consumer, true, Some(Pulse::new(now)))
-    }
-    /// For a ferry: begins with `offer`, sends everything, expects no answers.
-    pub fn unsolicited(consumer: NodeId) -> Self {
-        let mut provider = Self::with(consumer, false, None);
-        provider.stage = Stage::Requested;
-        provider
-    }
-
-    fn with(consumer: NodeId, solicited: bool, pulse: Option<Pulse>) -> Self {
         Self {
             consumer,
-            solicited,
             stage: Stage::Idle,
             request: None,
             offer: None,
@@ -145,15 +143,13 @@ impl Provider {
             credit: 0,
             out: Outgoing::default(),
             events: VecDeque::new(),
-            pulse,
+            pulse: Pulse::new(now),
             counters: Counters::default(),
         }
     }
 
     pub fn handle_frame(&mut self, frame: Frame, now: Timestamp) -> Result<(), Problem> {
-        if let Some(pulse) = &mut self.pulse {
-            pulse.heard(now);
-        }
+        self.pulse.heard(now);
         match frame {
             Frame::Ping(token) => {
                 self.out.push(Frame::Pong(token));
@@ -189,7 +185,7 @@ impl Provider {
         self.require(Stage::Requested, "offer")?;
         self.offer = Some(offer.clone());
         self.out.push(Frame::Offer(offer));
-        self.stage = if self.solicited { Stage::Offered } else { Stage::Moving };
+        self.stage = Stage::Offered;
         Ok(())
     }
     /// The manifest, signed: after `Ready`, or stored from an earlier line of the same transfer.
@@ -248,44 +244,70 @@ impl Provider {
                 self.queue.pop_front();
                 continue;
             };
-            let bytes = layout.bytes(chunk);
-            if self.solicited {
-                self.credit = self.credit.checked_sub(credit(bytes))?;
-            }
+            self.credit = self.credit.checked_sub(credit(layout.bytes(chunk)))?;
             if let Some(ask) = self.queue.front_mut() {
                 ask.from += 1;
                 if ask.from >= ask.to {
                     self.queue.pop_front();
                 }
             }
-            self.counters.chunks += 1;
-            self.counters.resent_chunks += u64::from(again);
-            self.counters.bytes += u64::from(bytes);
-            if let Some(given) = self.open.get_mut(&entry).filter(|_| !again) {
-                given.unsent = given.unsent.saturating_sub(1);
-                if given.unsent == 0 {
-                    self.free_pieces(entry);
-                    self.advance();
-                }
+            let send = SendChunk { entry, revision, chunk, layout, again };
+            self.handed_out(&send);
+            return Some(send);
+        }
+    }
+    /// As `poll_send`, where chunks come in an order of their own: whether this one is to be sent now.
+    pub fn poll_this(&mut self, entry: u64, revision: u32, chunk: u32) -> Turn {
+        let is_moving = (Stage::Moving..=Stage::HandedOver).contains(&self.stage);
+        if !is_moving || !self.is_answered(entry) {
+            return Turn::NotYet;
+        }
+        let wanted = |ask: &Ask| ask.entry == entry && ask.revision == revision && (ask.from..ask.to).contains(&chunk);
+        let Some(at) = self.queue.iter().position(wanted) else { return Turn::Never };
+        let Some(layout) = self.layout_of(entry, revision) else { return Turn::Never };
+        let Some(left) = self.credit.checked_sub(credit(layout.bytes(chunk))) else { return Turn::NotYet };
+        self.credit = left;
+        let Some(ask) = self.queue.remove(at) else { return Turn::Never };
+        let again = ask.again;
+        // What is left of it, on either side, stays where it was.
+        for (from, to) in [(chunk + 1, ask.to), (ask.from, chunk)] {
+            if from < to {
+                self.queue.insert(at, Ask { entry, revision, from, to, again });
             }
-            return Some(SendChunk { entry, revision, chunk, layout, again });
+        }
+        let send = SendChunk { entry, revision, chunk, layout, again };
+        self.handed_out(&send);
+        Turn::Now(send)
+    }
+    /// Whether something is wanted that was not handed out.
+    pub fn has_wanted(&self) -> bool {
+        !self.queue.is_empty()
+    }
+    fn handed_out(&mut self, send: &SendChunk) {
+        self.counters.chunks += 1;
+        self.counters.resent_chunks += u64::from(send.again);
+        self.counters.bytes += u64::from(send.layout.bytes(send.chunk));
+        if let Some(given) = self.open.get_mut(&send.entry).filter(|_| !send.again) {
+            given.unsent = given.unsent.saturating_sub(1);
+            if given.unsent == 0 {
+                self.free_pieces(send.entry);
+                self.advance();
+            }
         }
     }
     /// A chunk that was handed out could not be read (its file changed or is gone): its credit is free again.
     /// To be followed by `again` or `left_out`.
     pub fn unsent(&mut self, send: &SendChunk) {
-        if self.solicited {
-            self.credit = self.credit.saturating_add(credit(send.layout.bytes(send.chunk)));
-        }
+        self.credit = self.credit.saturating_add(credit(send.layout.bytes(send.chunk)));
     }
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        if self.is_done() { None } else { self.pulse.as_ref()?.timeout() }
+        if self.is_done() { None } else { self.pulse.timeout() }
     }
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        match self.pulse.as_mut().map(|pulse| pulse.beat(now)) {
-            Some(Beat::Ask) => self.out.push(Frame::Ping(now.0.unsigned_abs())),
-            Some(Beat::Lost) => self.events.push_back(ProviderEvent::Lost),
-            Some(Beat::Quiet) | None => {}
+        match self.pulse.beat(now) {
+            Beat::Ask => self.out.push(Frame::Ping(now.0.unsigned_abs())),
+            Beat::Lost => self.events.push_back(ProviderEvent::Lost),
+            Beat::Quiet => {}
         }
     }
     pub fn counters(&self) -> Counters {

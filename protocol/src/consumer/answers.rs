@@ -1,7 +1,7 @@
 //! What the caller decides: to accept or refuse, what it has, what it cannot take, that it committed, that it failed.
 
 use super::open::{Have, OpenState};
-use super::{Consumer, ConsumerEvent, Handled, Stage};
+use super::{Consumer, ConsumerEvent, Stage};
 use crate::codec;
 use crate::delta::{Cut, PIECE_WIRE_BYTES};
 use crate::frame::{Accept, Frame, Omission, Pieces, Refused};
@@ -14,12 +14,9 @@ impl Consumer {
     pub fn accept(&mut self, data_channels: u8, credit: u64) -> Result<(), Problem> {
         self.require(Stage::Offered, "accept")?;
         self.stage = Stage::Moving;
-        if self.solicited {
-            self.credit_open = credit;
-            self.out.push(Frame::Accept(Accept { data_channels, credit }));
-        }
-        // A ferry may have brought the end before the beginning.
-        self.finish_if_all()
+        self.credit_open = credit;
+        self.out.push(Frame::Accept(Accept { data_channels, credit }));
+        Ok(())
     }
 
     /// Answers an entry. `entry` is the one of the event: what is had of a state that is over counts for nothing.
@@ -29,9 +26,7 @@ impl Consumer {
             return Ok(());
         }
         open.answer(if entry.revision == open.entry.revision { have } else { Have::Nothing });
-        if self.solicited {
-            self.out.want(open.want());
-        }
+        self.out.want(open.want());
         self.settle_entry(entry.index)
     }
 
@@ -41,7 +36,7 @@ impl Consumer {
         let is_awaited = self.open.get(&entry.index).is_some_and(|open| {
             !open.answered && open.state == OpenState::Moving && open.entry.revision == entry.revision
         });
-        if self.solicited && is_awaited {
+        if is_awaited {
             for part in pieces.chunks(PIECES_PER_FRAME * PIECE_WIRE_BYTES) {
                 self.push_pieces(entry, cut, part);
             }
@@ -50,7 +45,7 @@ impl Consumer {
 
     /// The content that was told of by `pieces` has changed, or is gone.
     pub fn no_pieces(&mut self, entry: &Entry, cut: Cut) {
-        if self.solicited && self.stage == Stage::Moving {
+        if self.stage == Stage::Moving {
             self.push_pieces(entry, cut, &[]);
         }
     }
@@ -76,7 +71,7 @@ impl Consumer {
 
     /// The split is in the destination, for good: the provider need not keep it for this side.
     pub fn kept(&mut self, index: u64) {
-        if self.solicited && matches!(self.stage, Stage::Moving | Stage::HandedOver) && index < self.listed {
+        if matches!(self.stage, Stage::Moving | Stage::HandedOver) && index < self.listed {
             self.out.kept(index);
         }
     }
@@ -91,15 +86,14 @@ impl Consumer {
                 differs.push(what);
             }
         };
-        if let Some(request) = &self.request {
-            compare("transfer", manifest.transfer == request.transfer);
-            compare("job", manifest.job == request.job);
-            compare("mode", manifest.mode == request.mode);
-            compare("write", manifest.write == request.write);
-            compare("resource", manifest.resource.resource == request.resource);
-            compare("watermark_from", manifest.watermark_from == request.watermark);
-            compare("succeeds", manifest.succeeds == request.succeeds);
-        }
+        let request = &self.request;
+        compare("transfer", manifest.transfer == request.transfer);
+        compare("job", manifest.job == request.job);
+        compare("mode", manifest.mode == request.mode);
+        compare("write", manifest.write == request.write);
+        compare("resource", manifest.resource.resource == request.resource);
+        compare("watermark_from", manifest.watermark_from == request.watermark);
+        compare("succeeds", manifest.succeeds == request.succeeds);
         if let Some(offer) = &self.offer {
             compare("transfer", manifest.transfer == offer.transfer);
             compare("grant", manifest.grant == offer.grant);
@@ -155,15 +149,9 @@ impl Consumer {
 
     pub(super) fn leave_out_open(&mut self, index: u64, what: LeftOut) -> Result<(), Problem> {
         let Some(open) = self.open.get_mut(&index) else { return Ok(()) };
-        let room = if self.solicited {
-            open.state = OpenState::Dropped;
-            self.out.omission(Omission { entry: Some(index), what: what.clone() });
-            self.left_out.push(what.clone())
-        } else {
-            open.state = OpenState::ListedOnly;
-            self.refused_here.push(what.clone())
-        };
-        if !room {
+        open.state = OpenState::Dropped;
+        self.out.omission(Omission { entry: Some(index), what: what.clone() });
+        if !self.left_out.push(what.clone()) {
             return Err(self.invalid("more is left out than can be listed"));
         }
         self.events.push_back(ConsumerEvent::LeftOut(Some(index), what));
@@ -171,20 +159,20 @@ impl Consumer {
         self.advance()
     }
 
-    pub(super) fn ended(&mut self, ending: Refused, event: fn(Refused) -> ConsumerEvent) -> Result<Handled, Problem> {
+    pub(super) fn ended(&mut self, ending: Refused, event: fn(Refused) -> ConsumerEvent) -> Result<(), Problem> {
         if ending.statement.len() > limits::STATEMENT_BYTES_MAX {
             return Err(self.invalid("a statement that is too long"));
         }
         if matches!(self.stage, Stage::Settled | Stage::Ended) {
-            return Ok(Handled::Taken);
+            return Ok(());
         }
         self.stage = Stage::Ending;
         self.out.clear();
         self.events.push_back(event(ending));
-        Ok(Handled::Taken)
+        Ok(())
     }
 
-    pub(super) fn noted_by_peer(&mut self, statement: Vec<u8>) -> Result<Handled, Problem> {
+    pub(super) fn noted_by_peer(&mut self, statement: Vec<u8>) -> Result<(), Problem> {
         if statement.len() > limits::STATEMENT_BYTES_MAX {
             return Err(self.invalid("a statement that is too long"));
         }
@@ -192,7 +180,7 @@ impl Consumer {
             self.stage = Stage::Ended;
             self.events.push_back(ConsumerEvent::Noted(statement));
         }
-        Ok(Handled::Taken)
+        Ok(())
     }
 
     fn end(&mut self, frame: Frame) {

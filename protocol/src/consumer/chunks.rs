@@ -14,8 +14,6 @@ pub enum Expected {
     Take(Layout),
     /// Read and drop it: it is known already, or of a state of the file that is over. Its credit returns by itself.
     Skip,
-    /// Store-and-forward only: its entry has not come, put it in again after others.
-    Later,
 }
 
 /// What to do with a verified chunk.
@@ -34,17 +32,13 @@ impl Consumer {
             return Ok(Expected::Skip);
         }
         let cost = credit(header.bytes);
-        if self.solicited {
-            if self.stage < Stage::Moving || header.entry >= self.listed {
-                return Err(self.invalid("a chunk of an entry that was not listed"));
-            }
-            let Some(left) = self.credit_open.checked_sub(cost) else {
-                return Err(self.invalid("more chunks than there was credit for"));
-            };
-            self.credit_open = left;
-        } else if self.stage < Stage::Moving || header.entry >= self.listed {
-            return Ok(Expected::Later);
+        if self.stage < Stage::Moving || header.entry >= self.listed {
+            return Err(self.invalid("a chunk of an entry that was not listed"));
         }
+        let Some(left) = self.credit_open.checked_sub(cost) else {
+            return Err(self.invalid("more chunks than there was credit for"));
+        };
+        self.credit_open = left;
         self.counters.wire_bytes += u64::from(header.wire_bytes);
         let expected = self.look_up(header)?;
         if expected == Expected::Skip {
@@ -91,8 +85,7 @@ impl Consumer {
         let wanted = open.state == OpenState::Moving
             && open.entry.revision == header.revision
             && !open.known.contains(header.chunk);
-        if !wanted || !self.solicited {
-            // A ferry has no way back; another copy of the file may still come.
+        if !wanted {
             return Ok(());
         }
         self.out.want(Want {
@@ -109,10 +102,7 @@ impl Consumer {
             return Ok(Expected::Skip);
         }
         if header.revision > open.entry.revision || !open.answered {
-            if self.solicited {
-                return Err(self.invalid(format_args!("a chunk of entry {} that was not asked", header.entry)));
-            }
-            return Ok(Expected::Later);
+            return Err(self.invalid(format_args!("a chunk of entry {} that was not asked", header.entry)));
         }
         let layout = open.known.layout();
         if layout.bytes(header.chunk) != header.bytes {

@@ -31,8 +31,6 @@ pub(super) enum OpenState {
     Complete,
     /// Out of the list: waits only for its turn to be forgotten.
     Dropped,
-    /// Refused here, but still in the provider's list (store-and-forward): only its root is waited for.
-    ListedOnly,
 }
 
 /// Whether an entry has all it needs.
@@ -85,8 +83,6 @@ impl Open {
     pub(super) fn standing(&self) -> Standing {
         match self.state {
             OpenState::Complete | OpenState::Dropped => return Standing::Waits,
-            OpenState::ListedOnly if needs_root(&self.entry) && self.entry.root.is_none() => return Standing::Waits,
-            OpenState::ListedOnly => return Standing::Complete,
             OpenState::Moving if !self.answered => return Standing::Waits,
             OpenState::Moving if !has_chunks(&self.entry) => return Standing::Complete,
             OpenState::Moving => {}
@@ -104,9 +100,4 @@ impl Open {
 
 pub(super) fn has_chunks(entry: &Entry) -> bool {
     matches!(entry.kind, EntryKind::File | EntryKind::Split(_))
-}
-
-/// Links bring theirs with them, directories have none.
-fn needs_root(entry: &Entry) -> bool {
-    has_chunks(entry)
 }

@@ -1,7 +1,7 @@
 //! What the provider says, frame by frame: taken where it may be, and an error where it may not.
 
 use super::open::{Open, OpenState, has_chunks};
-use super::{Consumer, ConsumerEvent, Handled, Stage};
+use super::{Consumer, ConsumerEvent, Stage};
 use crate::format::Format;
 use crate::frame::{EntriesEnd, Handover, Offer, Omission};
 use crate::limits;
@@ -9,12 +9,11 @@ use crate::manifest::{Entry, EntryKind, EntryName, LeftOut, follows};
 use crate::problem::{Code, Problem};
 
 impl Consumer {
-    pub(super) fn offered(&mut self, offer: Offer) -> Result<Handled, Problem> {
+    pub(super) fn offered(&mut self, offer: Offer) -> Result<(), Problem> {
         if self.stage != Stage::Requested {
-            let repeat = !self.solicited && self.offer.as_ref() == Some(&offer);
-            return if repeat { Ok(Handled::Taken) } else { Err(self.invalid("a second offer")) };
+            return Err(self.invalid("a second offer"));
         }
-        if self.request.as_ref().is_some_and(|request| request.transfer != offer.transfer) {
+        if self.request.transfer != offer.transfer {
             return Err(self.invalid("the offer is for another transfer"));
         }
         if offer.data_channels == 0 || offer.data_channels > limits::DATA_CHANNELS_MAX {
@@ -27,26 +26,23 @@ impl Consumer {
             {
                 return Err(self.invalid("the offer's columns in the engine's own form are not those of its contract"));
             }
-            let asked = self.request.as_ref().and_then(|request| request.formats.clone()).unwrap_or_default();
-            // A ferry's consumer has asked for nothing: it takes what it knows.
-            let asked = if self.solicited { Format::known(&asked) } else { Format::ALL.to_vec() };
-            native.format(&asked)?;
+            native.format(&Format::known(self.request.formats.as_deref().unwrap_or_default()))?;
         }
         self.stage = Stage::Offered;
         self.offer = Some(offer.clone());
         self.events.push_back(ConsumerEvent::Offered(Box::new(offer)));
-        Ok(Handled::Taken)
+        Ok(())
     }
 
-    pub(super) fn entry(&mut self, entry: Entry) -> Result<Handled, Problem> {
+    pub(super) fn entry(&mut self, entry: Entry) -> Result<(), Problem> {
         if self.stage != Stage::Moving || entry.index > self.listed {
-            return self.out_of_turn("an entry");
+            return Err(self.out_of_turn("an entry"));
         }
         if entry.index < self.listed {
-            return if self.solicited { Err(self.invalid("an entry is listed twice")) } else { Ok(Handled::Taken) };
+            return Err(self.invalid("an entry is listed twice"));
         }
-        let open_max = if self.solicited { limits::ENTRIES_OPEN_MAX } else { limits::ENTRIES_MAX };
-        if self.listed >= limits::ENTRIES_MAX || self.listed - self.finished >= open_max || self.end_reached() {
+        let is_full = self.listed >= limits::ENTRIES_MAX || self.listed - self.finished >= limits::ENTRIES_OPEN_MAX;
+        if is_full || self.end_reached() {
             return Err(self.invalid("more entries are listed than may be"));
         }
         self.check_entry(&entry)?;
@@ -87,7 +83,7 @@ impl Consumer {
                 self.leave_out_open(index, what)?;
             }
         }
-        Ok(Handled::Taken)
+        Ok(())
     }
 
     fn check_entry(&self, entry: &Entry) -> Result<(), Problem> {
@@ -105,18 +101,18 @@ impl Consumer {
         bad.map_or(Ok(()), |what| Err(self.invalid(format_args!("entry {}: {what}", entry.index))))
     }
 
-    pub(super) fn sealed(&mut self, entry: Entry) -> Result<Handled, Problem> {
+    pub(super) fn sealed(&mut self, entry: Entry) -> Result<(), Problem> {
         if self.stage != Stage::Moving || entry.index >= self.listed {
-            return self.out_of_turn("a sealed entry");
+            return Err(self.out_of_turn("a sealed entry"));
         }
         // One that this side left out may be forgotten before the provider knows.
-        let Some(open) = self.open.get_mut(&entry.index) else { return Ok(Handled::Taken) };
+        let Some(open) = self.open.get_mut(&entry.index) else { return Ok(()) };
         let same = entry.name == open.entry.name && entry.kind == open.entry.kind && entry.root.is_some();
         if open.state == OpenState::Dropped || entry.revision < open.entry.revision || (open.entry == entry) {
-            return Ok(Handled::Taken);
+            return Ok(());
         }
         if entry.revision > open.entry.revision {
-            return self.out_of_turn("a sealed entry of a later revision");
+            return Err(self.out_of_turn("a sealed entry of a later revision"));
         }
         if !same || open.entry.root.is_some() || entry.size != open.entry.size || entry.mode & !0o7777 != 0 {
             return Err(self.invalid(format_args!("entry {} is sealed as another", entry.index)));
@@ -124,25 +120,23 @@ impl Consumer {
         let index = entry.index;
         open.entry = entry;
         self.settle_entry(index)?;
-        Ok(Handled::Taken)
+        Ok(())
     }
 
-    pub(super) fn again(&mut self, entry: Entry) -> Result<Handled, Problem> {
+    pub(super) fn again(&mut self, entry: Entry) -> Result<(), Problem> {
         if self.stage != Stage::Moving || entry.index >= self.listed {
-            return self.out_of_turn("Again");
+            return Err(self.out_of_turn("Again"));
         }
         let index = entry.index;
         let state = self.open.get(&index).map(|open| (open.state, open.entry.revision));
         match state {
-            // Left out by this side before the provider knew; or a ferry's repeat.
-            None | Some((OpenState::Dropped, _)) => return Ok(Handled::Taken),
-            Some((OpenState::Complete, _)) if self.solicited => {
+            // Left out by this side before the provider knew.
+            None | Some((OpenState::Dropped, _)) => return Ok(()),
+            Some((OpenState::Complete, _)) => {
                 return Err(self.invalid(format_args!("entry {index} is complete and cannot be read again")));
             }
-            Some((OpenState::Complete, _)) => return Ok(Handled::Taken),
             Some((_, revision)) if entry.revision <= revision => {
-                let twice = self.invalid("an entry is read again under no higher revision");
-                return if self.solicited { Err(twice) } else { Ok(Handled::Taken) };
+                return Err(self.invalid("an entry is read again under no higher revision"));
             }
             Some(_) => {}
         }
@@ -160,29 +154,26 @@ impl Consumer {
         if open.state == OpenState::Moving {
             self.events.push_back(ConsumerEvent::Again(open.entry.clone()));
             // One that is not answered yet is answered for the new state.
-            if open.answered && self.solicited {
+            if open.answered {
                 self.out.want(open.want());
             }
         }
         self.settle_entry(index)?;
-        Ok(Handled::Taken)
+        Ok(())
     }
 
-    pub(super) fn entries_end(&mut self, end: EntriesEnd) -> Result<Handled, Problem> {
-        if self.solicited && (self.stage != Stage::Moving || end.entries != self.listed || self.end.is_some()) {
-            return Err(self.invalid("the end of the entries is not where they end"));
-        }
-        if end.entries < self.listed || self.end.as_ref().is_some_and(|known| *known != end) {
+    pub(super) fn entries_end(&mut self, end: EntriesEnd) -> Result<(), Problem> {
+        if self.stage != Stage::Moving || end.entries != self.listed || self.end.is_some() {
             return Err(self.invalid("the end of the entries is not where they end"));
         }
         self.end = Some(end);
         self.finish_if_all()?;
-        Ok(Handled::Taken)
+        Ok(())
     }
 
-    pub(super) fn left_out_by_peer(&mut self, omission: Omission) -> Result<Handled, Problem> {
+    pub(super) fn left_out_by_peer(&mut self, omission: Omission) -> Result<(), Problem> {
         if self.stage != Stage::Moving || omission.entry.is_some_and(|index| index >= self.listed) {
-            return self.out_of_turn("LeftOut");
+            return Err(self.out_of_turn("LeftOut"));
         }
         let mut drops = None;
         if let Some(index) = omission.entry {
@@ -200,46 +191,42 @@ impl Consumer {
                     open.state = OpenState::Dropped;
                     drops = Some(index);
                 }
-                None if !self.solicited => return Ok(Handled::Taken),
                 None if self.left_out.contains(&omission.what.name) => self.left_out.remove(&omission.what.name),
                 None => return Err(self.invalid(format_args!("entry {index} cannot be left out any more"))),
             }
         } else if self.left_out.contains(&omission.what.name) {
-            return Ok(Handled::Taken);
+            return Ok(());
         }
         if !self.left_out.push(omission.what.clone()) {
             return Err(self.invalid("more is left out than can be listed"));
         }
         self.events.push_back(ConsumerEvent::LeftOut(drops, omission.what));
         self.advance()?;
-        Ok(Handled::Taken)
+        Ok(())
     }
 
-    pub(super) fn handed_over(&mut self, handover: Handover) -> Result<Handled, Problem> {
+    pub(super) fn handed_over(&mut self, handover: Handover) -> Result<(), Problem> {
         if handover.statement.is_empty() || handover.statement.len() > limits::STATEMENT_BYTES_MAX {
             return Err(self.invalid("the handover's statement has no proper length"));
         }
-        if self.request.as_ref().is_some_and(|request| request.committed) {
+        if self.request.committed {
             // This side has committed to it before; only the statements are exchanged.
-            return Ok(Handled::Taken);
+            return Ok(());
         }
-        if self.solicited && (self.stage != Stage::Moving || self.end.is_none() || self.handover.is_some()) {
-            return self.out_of_turn("Handover");
-        }
-        if self.handover.as_ref().is_some_and(|known| *known != handover) {
-            return Err(self.invalid("two different handovers"));
+        if self.stage != Stage::Moving || self.end.is_none() || self.handover.is_some() {
+            return Err(self.out_of_turn("Handover"));
         }
         self.handover = Some(handover);
         self.finish_if_all()?;
-        Ok(Handled::Taken)
+        Ok(())
     }
 
-    pub(super) fn settled(&mut self, sha256: [u8; 32]) -> Result<Handled, Problem> {
+    pub(super) fn settled(&mut self, sha256: [u8; 32]) -> Result<(), Problem> {
         if self.landed_sha256 != Some(sha256) {
             return Err(self.invalid("the provider settles a statement that is not this side's"));
         }
         self.stage = Stage::Settled;
         self.events.push_back(ConsumerEvent::Settled);
-        Ok(Handled::Taken)
+        Ok(())
     }
 }

@@ -35,11 +35,10 @@ impl Provider {
         if self.stage != Stage::Moving {
             return 0;
         }
-        if self.solicited && self.out.len() >= FRAMES_WAITING_MAX {
+        if self.out.len() >= FRAMES_WAITING_MAX {
             return 0;
         }
-        let ahead = if self.solicited { limits::ENTRIES_AHEAD_MAX } else { usize::MAX };
-        ahead.saturating_sub(self.open.len())
+        limits::ENTRIES_AHEAD_MAX.saturating_sub(self.open.len())
     }
 
     /// Lists the next entry; its index is the number of those listed before. With a root it is sealed already.
@@ -51,12 +50,8 @@ impl Provider {
         let layout = layout_of(&entry)?;
         self.bytes_listed = self.bytes_listed.saturating_add(layout.size());
         let sealed = entry.root.is_some() || !has_chunks(&entry);
-        let given =
-            Given { entry: entry.clone(), answered: !self.solicited, sealed, dropped: false, unsent: 0, pieces: 0 };
+        let given = Given { entry: entry.clone(), answered: false, sealed, dropped: false, unsent: 0, pieces: 0 };
         self.open.insert(entry.index, given);
-        if !self.solicited {
-            self.ask_all(&entry, layout);
-        }
         self.out.entry(entry);
         self.advance();
         Ok(())
@@ -102,8 +97,7 @@ impl Provider {
     /// Possible until it is sealed, and after that while chunks of it that were wanted are unsent.
     pub fn again(&mut self, entry: Entry) -> Result<(), Problem> {
         self.require(Stage::Moving, "again")?;
-        let layout = layout_of(&entry)?;
-        let solicited = self.solicited;
+        layout_of(&entry)?;
         let Some(given) = self.open.get_mut(&entry.index) else {
             return Err(inside(format_args!("entry {} is read again, but not open", entry.index)));
         };
@@ -120,16 +114,13 @@ impl Provider {
         self.pieces -= given.pieces;
         *given = Given {
             sealed: entry.root.is_some(),
-            answered: !solicited,
+            answered: false,
             dropped: false,
             unsent: 0,
             pieces: 0,
             entry: entry.clone(),
         };
         self.queue.retain(|ask| ask.entry != entry.index);
-        if !solicited {
-            self.ask_all(&entry, layout);
-        }
         self.out.push(Frame::Again(entry));
         self.advance();
         Ok(())
@@ -158,6 +149,11 @@ impl Provider {
 
     pub(super) fn listed(&self) -> u64 {
         self.done.len() as u64 + self.open.len() as u64
+    }
+
+    /// Whether the consumer has said what it lacks of an entry, or that it leaves it out.
+    pub(super) fn is_answered(&self, index: u64) -> bool {
+        index < self.listed() && self.open.get(&index).is_none_or(|given| given.answered || given.dropped)
     }
 
     /// Where the chunks of this state of an entry lie, as long as it is the present one.
@@ -297,17 +293,6 @@ impl Provider {
         if let Some(given) = self.open.get_mut(&index).filter(|given| given.is_done()) {
             self.pieces -= std::mem::take(&mut given.pieces);
         }
-    }
-
-    fn ask_all(&mut self, entry: &Entry, layout: Layout) {
-        let to = layout.chunks();
-        if to == 0 {
-            return;
-        }
-        if let Some(given) = self.open.get_mut(&entry.index) {
-            given.unsent = u64::from(to);
-        }
-        self.queue.push_back(Ask { entry: entry.index, revision: entry.revision, from: 0, to, again: false });
     }
 }
 

@@ -1,5 +1,5 @@
 //! Both machines against each other, over a line that loses connections, flips bits and mixes channels,
-//! and over a ferry that brings files in any order and twice. What must hold is checked by the scene itself:
+//! and from chunks that are at hand in an order of their own. What must hold is checked by the scene itself:
 //! what lands is what was in scope, nothing more, and both sides' numbers agree.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end it where they fail")]
@@ -50,8 +50,8 @@ proptest! {
     }
 
     #[test]
-    fn a_ferry_in_any_order_with_repeats_arrives(files in files(), seed: u64) {
-        scene::ferry(files, seed);
+    fn chunks_in_an_order_of_their_own_are_each_sent_when_their_turn_has_come(files in files(), seed: u64) {
+        scene::in_an_order_of_its_own(files, seed);
     }
 
     #[test]

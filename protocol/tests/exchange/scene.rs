@@ -4,15 +4,15 @@
 use bytes::Bytes;
 use posthouse_protocol::chunk::{ChunkError, ChunkHeader, Layout, Packing, Subtrees, VerifiedChunk, pack, unpack};
 use posthouse_protocol::codec;
-use posthouse_protocol::consumer::{Consumer, ConsumerEvent, Expected, Handled, Have, Verdict};
-use posthouse_protocol::frame::{Frame, FrameDecoder, Handover, Offer, Request};
+use posthouse_protocol::consumer::{Consumer, ConsumerEvent, Expected, Have, Verdict};
+use posthouse_protocol::frame::{FrameDecoder, Handover, Offer, Request};
 use posthouse_protocol::id::{GrantId, JobId, NodeId, ResourceId, ResourceRef, TransferId};
 use posthouse_protocol::job::{Mode, Write};
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut, Manifest};
-use posthouse_protocol::provider::{Provider, ProviderEvent, SendChunk};
+use posthouse_protocol::provider::{Provider, ProviderEvent, SendChunk, Turn};
 use posthouse_protocol::time::Timestamp;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Debug, Clone)]
 pub(crate) struct FileSpec {
@@ -206,7 +206,7 @@ impl Scene {
                 let Some(bytes) = line.to_consumer.1.pop_front() else { return false };
                 line.to_consumer.0.feed(&bytes).unwrap();
                 while let Some(frame) = line.to_consumer.0.take().unwrap() {
-                    assert_eq!(line.consumer.handle_frame(frame, now).unwrap(), Handled::Taken);
+                    line.consumer.handle_frame(frame, now).unwrap();
                     self.consumer_events(line);
                 }
                 true
@@ -404,7 +404,6 @@ impl Scene {
         let layout = match line.consumer.expect(&header).unwrap() {
             Expected::Take(layout) => layout,
             Expected::Skip => return,
-            Expected::Later => panic!("on a line nothing comes before its turn"),
         };
         let flip = self.trouble.flips > 0 && self.rng.below(3) == 0;
         let body = if flip {
@@ -450,83 +449,78 @@ impl Scene {
     }
 }
 
-/// Everything goes into files, which arrive in any order, some twice.
-pub(crate) fn ferry(specs: Vec<FileSpec>, seed: u64) {
-    enum Bag {
-        Frame(Vec<u8>),
-        Chunk(ChunkHeader, Bytes),
-    }
+/// Chunks are at hand in an order of their own, some twice: each is sent once its turn has come, and once only.
+pub(crate) fn in_an_order_of_its_own(specs: Vec<FileSpec>, seed: u64) {
     let mut rng = Rng(seed | 1);
     let files: Vec<Given> = specs.iter().enumerate().map(|(at, spec)| Given::new(at, spec, &mut rng)).collect();
-    let mut provider = Provider::unsolicited(consumer_name());
-    provider.offer(offer()).unwrap();
-    for (at, file) in files.iter().enumerate() {
-        let sealed = file.cached || file.kind != EntryKind::File;
-        provider.entry(file.entry(at as u64, 0, sealed)).unwrap();
+    let content = |at: usize| if files[at].kind == EntryKind::File { files[at].content.len() as u64 } else { 0 };
+    let chunks = |at: usize| (0..Layout::new(content(at)).unwrap().chunks()).map(move |chunk| (at, chunk));
+    let mut at_hand: Vec<(usize, u32)> = (0..files.len()).flat_map(chunks).collect();
+    at_hand.extend(at_hand.clone().into_iter().filter(|_| rng.below(3) == 0));
+    for at in (1..at_hand.len()).rev() {
+        at_hand.swap(at, rng.below(at as u64 + 1) as usize);
     }
-    provider.entries_end().unwrap();
-    let mut bags = Vec::new();
-    while let Some(send) = provider.poll_send() {
-        let (header, body) = chunk(&files[send.entry as usize].content, send);
-        bags.push(Bag::Chunk(header, body));
-    }
-    for (at, file) in files.iter().enumerate().filter(|(_, file)| !file.cached && file.kind == EntryKind::File) {
-        provider.sealed(file.entry(at as u64, 0, true)).unwrap();
-    }
-    assert_eq!(provider.poll_event(), Some(ProviderEvent::Ready));
-    let handover = manifest(&provider);
-    provider.handover(handover).unwrap();
-    while let Some(frame) = provider.poll_transmit(Timestamp(0)) {
-        bags.push(Bag::Frame(frame.encode()));
-    }
-    let mut order: Vec<usize> = (0..bags.len()).chain((0..bags.len()).filter(|_| rng.below(3) == 0)).collect();
-    for at in (1..order.len()).rev() {
-        order.swap(at, rng.below(at as u64 + 1) as usize);
-    }
-
-    let mut consumer = Consumer::unsolicited(provider_name());
+    let mut provider = Provider::new(consumer_name(), Timestamp(0));
+    let mut consumer = Consumer::new(request(), provider_name(), Timestamp(0));
     let mut landed: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    let mut names: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-    let mut handed_over = None;
-    let mut waiting = order;
-    while !waiting.is_empty() {
-        let before = waiting.len();
-        waiting.retain(|at| {
-            let later = match &bags[*at] {
-                Bag::Frame(bytes) => {
-                    let frame = Frame::decode(&bytes[4..]).unwrap();
-                    consumer.handle_frame(frame, Timestamp(0)).unwrap() == Handled::Later
+    let (mut listed, mut ended, mut sent, mut handed_over) = (0, false, BTreeSet::new(), None);
+    for _ in 0..100_000 {
+        while let Some(frame) = consumer.poll_transmit(Timestamp(0)) {
+            provider.handle_frame(frame, Timestamp(0)).unwrap();
+        }
+        while let Some(event) = provider.poll_event() {
+            match event {
+                ProviderEvent::Requested(_) => provider.offer(offer()).unwrap(),
+                ProviderEvent::Accepted(_) => ended = true,
+                ProviderEvent::Ready => {
+                    let handover = manifest(&provider);
+                    provider.handover(handover).unwrap();
                 }
-                Bag::Chunk(header, body) => match consumer.expect(header).unwrap() {
-                    Expected::Later => true,
-                    Expected::Skip => false,
-                    Expected::Take(layout) => {
-                        let content = unpacked(header, body).unwrap();
-                        let verified = VerifiedChunk::verify(header, layout, content).unwrap();
-                        let file = landed.get_mut(&names[&header.entry]).unwrap();
-                        let at = verified.offset() as usize;
-                        file[at..at + verified.content().len()].copy_from_slice(verified.content());
-                        assert_eq!(consumer.handle_chunk(verified.meta()).unwrap(), Verdict::Write);
-                        false
-                    }
-                },
-            };
-            while let Some(event) = consumer.poll_event() {
-                match event {
-                    ConsumerEvent::Offered(_) => consumer.accept(1, 0).unwrap(),
-                    ConsumerEvent::Entry(entry) => {
-                        names.insert(entry.index, entry.name.clone());
-                        landed.insert(entry.name.clone(), vec![0; entry.size as usize]);
-                        consumer.have(&entry, Have::Nothing).unwrap();
-                    }
-                    ConsumerEvent::HandedOver(handover) => handed_over = Some(handover),
-                    _ => {}
-                }
+                _ => {}
             }
-            assert!(consumer.poll_transmit(Timestamp(0)).is_none(), "a ferry has no way back");
-            later
-        });
-        assert!(waiting.len() < before, "nothing more can be taken, {before} wait");
+        }
+        while ended && provider.room() > 0 && listed < files.len() {
+            provider.entry(files[listed].entry(listed as u64, 0, true)).unwrap();
+            listed += 1;
+        }
+        if ended && listed == files.len() {
+            provider.entries_end().unwrap();
+            ended = false;
+        }
+        while let Some(frame) = provider.poll_transmit(Timestamp(0)) {
+            consumer.handle_frame(frame, Timestamp(0)).unwrap();
+        }
+        while let Some(event) = consumer.poll_event() {
+            match event {
+                // Room for little at a time.
+                ConsumerEvent::Offered(_) => consumer.accept(1, 2 << 20).unwrap(),
+                ConsumerEvent::Entry(entry) => {
+                    landed.insert(entry.name.clone(), vec![0; entry.size as usize]);
+                    consumer.have(&entry, Have::Nothing).unwrap();
+                }
+                ConsumerEvent::HandedOver(handover) => handed_over = Some(handover),
+                _ => {}
+            }
+        }
+        if handed_over.is_some() {
+            break;
+        }
+        let Some((at, number)) = at_hand.pop() else { continue };
+        match provider.poll_this(at as u64, 0, number) {
+            Turn::NotYet => at_hand.insert(0, (at, number)),
+            // A name that is refused, or a repeat.
+            Turn::Never => assert!(!landed.contains_key(&files[at].name) || sent.contains(&(at, number))),
+            Turn::Now(send) => {
+                assert!(sent.insert((at, number)), "it is sent twice");
+                let (header, body) = chunk(&files[at].content, send);
+                let Expected::Take(layout) = consumer.expect(&header).unwrap() else { panic!("it was wanted") };
+                let verified = VerifiedChunk::verify(&header, layout, unpacked(&header, &body).unwrap()).unwrap();
+                let (offset, content) = (verified.offset() as usize, verified.content());
+                landed.get_mut(&files[at].name).unwrap()[offset..offset + content.len()].copy_from_slice(content);
+                assert_eq!(consumer.handle_chunk(verified.meta()).unwrap(), Verdict::Write);
+                consumer.durable(verified.meta().credit());
+            }
+        }
     }
     let handover = handed_over.expect("it was handed over");
     let manifest: Manifest = codec::decode_strict(&handover.statement, 16 << 10).unwrap();
@@ -534,9 +528,10 @@ pub(crate) fn ferry(specs: Vec<FileSpec>, seed: u64) {
     for file in files.iter().filter(|file| file.kind == EntryKind::File) {
         match landed.get(&file.name) {
             Some(content) => assert!(*content == file.content),
-            None => assert!(consumer.refused_here().contains(&file.name)),
+            None => assert!(consumer.left_out().contains(&file.name)),
         }
     }
+    assert!(!provider.has_wanted());
 }
 
 impl Given {
