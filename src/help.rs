@@ -56,6 +56,23 @@ const CHINESE: &[(&str, &str)] = &[
     ("List the receipts of a running node, newest first", "列出正在运行的节点的回执，最新的在前"),
     ("Only this receipt or transfer", "只列此回执或此交换批次"),
     ("Show one receipt", "查看一份回执"),
+    (
+        "What is carried on a disk instead of going over a line: export, import",
+        "离线报送：以介质搬运代替线路（导出、导入）",
+    ),
+    ("Run a job that pushes, into sealed parts in a folder", "运行推送任务，将内容封装为目录中的分件"),
+    ("The job, which pushes", "推送任务的名称"),
+    ("The folder for the parts, which exists", "存放分件的目录（须已存在）"),
+    ("How long a part is", "每个分件的大小"),
+    (
+        "Take up what was carried here in a folder: what others gave, and their statements of what this node gave",
+        "收取目录中搬运来的内容：他方提供的数据，以及他方对本节点所提供数据的陈述",
+    ),
+    ("The folder with the parts", "分件所在目录"),
+    (
+        "Where statements go that are to be carried back (by default the same folder)",
+        "需带回的陈述存放目录（默认同一目录）",
+    ),
     ("Rows that were refused: list, show, resubmit", "问题数据：列出、查看、重新提交"),
     (
         "List the transfers that left rows in quarantine here, newest first",

@@ -2,6 +2,7 @@
 //! Parse, pick the role, run, exit code. Each noun is a file beside this one; every word a person
 //! reads is printed by `render` or comes from the problem list of the protocol.
 
+mod bundle;
 mod check;
 mod coordinator;
 mod demo;
@@ -56,6 +57,9 @@ enum Command {
     /// What was and is under way: list, show, watch, cancel, retry
     #[command(subcommand)]
     Transfer(transfer::Verb),
+    /// What is carried on a disk instead of going over a line: export, import
+    #[command(subcommand)]
+    Bundle(bundle::Verb),
     /// Rows that were refused: list, show, resubmit
     #[command(subcommand)]
     Quarantine(quarantine::Verb),
@@ -111,6 +115,7 @@ async fn run(command: Command, screen: &Screen) -> Outcome {
         Command::Node(verb) => node::run(verb, screen).await,
         Command::Job(verb) => job::run(verb, screen).await,
         Command::Transfer(verb) => transfer::run(verb, screen).await,
+        Command::Bundle(verb) => bundle::run(verb, screen).await,
         Command::Quarantine(verb) => quarantine::run(verb, screen).await,
         Command::Reconcile(command) => reconcile::run(command, screen).await,
         Command::Statistics(command) => statistics::run(command, screen).await,

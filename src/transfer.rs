@@ -8,6 +8,7 @@ use crate::{Done, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
 use posthouse_node::admin::{Progress, Request, Shown, Started, Summary};
 use posthouse_platform::admin_socket::Answer;
+use posthouse_platform::endpoint::Transport;
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::job::State;
 use posthouse_protocol::problem::{Code, Exit, Lang, Problem};
@@ -201,6 +202,13 @@ pub(crate) fn finish(summary: Summary, screen: &Screen) -> Outcome {
                 screen.note(format!("{} {} {}", screen.say("warning:", "注意："), count(number), screen.say(en, zh)));
             }
         }
+        return Ok(Done::Yes);
+    }
+    if summary.state == State::Staged && summary.transport == Some(Transport::Ferry) {
+        screen.note(screen.say(
+            "its parts are written; it ends with a receipt once the consumer's statement is carried back",
+            "分件已写出；待使用方的陈述带回后形成回执",
+        ));
         return Ok(Done::Yes);
     }
     match summary.problem {

@@ -151,6 +151,7 @@ impl Centre {
                     epoch: peer.epoch,
                     department: peer.profile.department.clone(),
                     department_code: peer.profile.department_code.clone(),
+                    ferry_key: peer.profile.ferry_key,
                 })
                 .collect(),
             denied: material.denied,

@@ -2,6 +2,7 @@
 //! Whoever may open the socket is the operator. Lists come as items; everything ends with `done` or a problem.
 
 mod answer;
+mod bundle;
 mod dry_run;
 mod evidence;
 mod jobs;
@@ -22,6 +23,7 @@ use posthouse_protocol::problem::Problem;
 use posthouse_protocol::reconciliation::{Finding, Tally, Verdict};
 use posthouse_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// One question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +117,19 @@ pub enum Request {
     SetBandwidth {
         bandwidth: String,
     },
+    /// Runs a job that pushes into parts in a folder. Done: [`Exported`].
+    BundleExport {
+        job: JobId,
+        out: PathBuf,
+        /// Bytes.
+        part_size: u64,
+    },
+    /// Takes up what was carried here in a folder, and puts what is to be carried back into another. Items: [`Summary`]
+    /// of each transfer that landed or was answered, [`NotTaken`] of what else is there; done: `{"transfers":…}`.
+    BundleImport {
+        folder: PathBuf,
+        returns: PathBuf,
+    },
     /// Asks the node to stop; answered at once.
     Drain,
 }
@@ -161,6 +176,24 @@ pub struct JobRow {
     pub last_transfer: Option<TransferId>,
     pub last_state: Option<State>,
     pub last_at: Option<Timestamp>,
+}
+
+/// Parts that were made of a transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    pub transfer: TransferId,
+    pub job: JobId,
+    pub peer: NodeId,
+    pub parts: u32,
+    pub bytes: u64,
+}
+
+/// Something that was carried here, and why it was not taken up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotTaken {
+    pub transfer: Option<TransferId>,
+    pub problem: Problem,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ pub use bandwidth::{Bandwidth, BandwidthError};
 pub use job::{Job, Kind, Overlap, RowLimit, Schedule, Target};
 pub use resource::{Origin, Resource};
 
+use crate::ferry::Outlet;
 use crate::schedule::Window;
 use posthouse_connectors::Settings;
 use posthouse_platform::endpoint::TransportChoice;
@@ -31,6 +32,25 @@ pub struct Config {
     pub jobs: BTreeMap<JobId, Job>,
     /// What is sent to each of these nodes per second at most.
     pub peers: BTreeMap<NodeId, Bandwidth>,
+    /// With these nodes is exchanged by what is carried, not over a line.
+    pub ferries: BTreeMap<NodeId, Ferry>,
+}
+
+/// `[peer."NAME".ferry]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ferry {
+    /// Parts for the peer are put here.
+    pub outbox: PathBuf,
+    /// Parts from the peer are brought here.
+    pub inbox: PathBuf,
+    pub part_size: Size,
+    pub suffix: String,
+}
+
+impl Ferry {
+    pub fn outlet(&self) -> Outlet {
+        Outlet { folder: self.outbox.clone(), part_bytes: self.part_size.0, suffix: self.suffix.clone() }
+    }
 }
 
 /// `[node]`.
@@ -99,6 +119,10 @@ pub const MEMORY_DEFAULT: Size = Size::mib(96);
 pub const SPOOL_MAX_DEFAULT: Size = Size::gib(20);
 pub const STAGING_MAX_DEFAULT: Size = Size::gib(20);
 pub const MEMORY_MIN: Size = Size::mib(48);
+pub const PART_SIZE_DEFAULT: Size = Size::mib(512);
+/// A part then has some chunks of the largest kind.
+pub const PART_SIZE_MIN: Size = Size::mib(16);
+pub const PART_SUFFIX_DEFAULT: &str = ".part";
 /// A chunk then takes four seconds, well within every time-out.
 pub const BANDWIDTH_MIN: Size = Size(256 << 10);
 pub const TIMEZONE_DEFAULT: &str = "Asia/Shanghai";

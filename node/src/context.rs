@@ -3,6 +3,7 @@
 use crate::authority::Authority;
 use crate::centre::Centre;
 use crate::config::{Config, ConnectionConfig, Target};
+use crate::ferry::Ferry;
 use crate::jobs::Runs;
 use crate::metrics::Metrics;
 use crate::pacing::Pacing;
@@ -45,6 +46,8 @@ pub struct Context {
     pub transfers: Transfers,
     /// What is passed on between other nodes.
     pub relays: Book,
+    /// What is carried to this node, and the key that it is sealed to.
+    pub ferry: Ferry,
     /// Wakes `report` after statements were queued.
     pub outbox: Arc<Notify>,
     /// Cancelled when the node stops: no new transfers, running ones stop at a durable point.

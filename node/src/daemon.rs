@@ -7,6 +7,7 @@ use crate::authority::Authority;
 use crate::centre::{self, Centre};
 use crate::config::Config;
 use crate::context::Context;
+use crate::ferry::{self, Ferry};
 use crate::jobs::{self, Runs};
 use crate::join::{self, Pinned};
 use crate::metrics::{self, Metrics};
@@ -67,8 +68,11 @@ impl Node {
         let pinned = pinned.ok_or_else(|| Problem::new(Code::NotJoined).with("node", &config.node.name))?;
         let folder = join::identity_folder(&config);
         let from = folder.clone();
-        let load = move || Ok::<_, Problem>((Identity::load(&from)?, join::signer(&from)?));
-        let (identity, signer) =
+        let own_world = world.clone();
+        let load = move || {
+            Ok::<_, Problem>((Identity::load(&from)?, join::signer(&from)?, join::ferry_key(&own_world, &from)?))
+        };
+        let (identity, signer, ferry_key) =
             world.blocking.run(load).await.map_err(|e| Problem::new(Code::InsideFailed).cause(e))??;
         if *identity.node() != config.node.name {
             let cause = format!("the certificate in {} is for {}", folder.display(), identity.node());
@@ -114,11 +118,13 @@ impl Node {
             runs: Runs::default(),
             transfers: Transfers::default(),
             relays: Book::default(),
+            ferry: Ferry::new(ferry_key),
             last_error: Mutex::default(),
             outbox: Arc::new(Notify::new()),
             drain: CancellationToken::new(),
         });
         tracing::info!(node = %context.name, epoch, address = ?endpoint.local_address(), "Started");
+        ferry::sweep(&context).await;
         transfer::sweep(&context).await;
         let admin = if options.admin_socket {
             let desk = Arc::new(Desk { context: context.clone() });
@@ -194,6 +200,7 @@ impl Node {
         self.tasks.spawn(schedule::watch::run(context.clone()));
         self.tasks.spawn(metrics::run(context.clone()));
         self.tasks.spawn(pacing::run(context.clone()));
+        self.tasks.spawn(ferry::run(context.clone()));
     }
 }
 

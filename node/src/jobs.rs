@@ -3,6 +3,7 @@
 
 use crate::config::{Job, Kind};
 use crate::context::Context;
+use crate::ferry::{self, Exported, Outlet};
 use crate::reconcile::{self, Deep};
 use crate::store::{Side, Transfer, exchange, jobs, transfers};
 use crate::transfer::{self, Outcome};
@@ -37,6 +38,8 @@ pub enum Ran {
     Transferred(Outcome),
     /// An observe job moves nothing: what the comparison found.
     Observed(Box<Deep>),
+    /// It was written into parts, to be carried.
+    Exported(Box<Exported>),
 }
 
 impl Run {
@@ -67,6 +70,20 @@ pub async fn start_from(context: &Arc<Context>, job: &Job, mark: Option<Watermar
         return Err(Problem::new(Code::UsageInvalid).with("what", what));
     }
     start_with(context, job, From::Mark(mark)).await
+}
+
+/// Runs a pushing job into parts, where none of its runs is under way.
+pub async fn start_export(context: &Arc<Context>, job: &Job, outlet: Outlet) -> Result<Run, Problem> {
+    if context.drain.is_cancelled() {
+        return Err(stopping());
+    }
+    match spawn(context, &job.name, Begin::Export(Box::new(job.clone()), outlet)) {
+        (run, false) => Ok(run),
+        (_, true) => {
+            let cause = format!("a run of the job {} is under way", job.name);
+            Err(Problem::new(Code::Busy).with("peer", &context.name).cause(cause))
+        }
+    }
 }
 
 /// Where an incremental run begins.
@@ -189,7 +206,7 @@ fn spawn(context: &Arc<Context>, job: &JobId, begin: Begin) -> (Run, bool) {
     let (send, outcome) = watch::channel(None);
     let transfer = match &begin {
         Begin::Take(id) => Some(id.clone()),
-        Begin::Push(_) | Begin::Observe => None,
+        Begin::Push(_) | Begin::Export(..) | Begin::Observe => None,
     };
     let run = Run { job: job.clone(), transfer, outcome };
     running.insert(job.clone(), run.clone());
@@ -199,6 +216,9 @@ fn spawn(context: &Arc<Context>, job: &JobId, begin: Begin) -> (Run, bool) {
         let outcome = match begin {
             Begin::Take(id) => transfer::run_consumer(context.clone(), id).await.map(Ran::Transferred),
             Begin::Push(job) => transfer::push(context.clone(), &job).await.map(Ran::Transferred),
+            Begin::Export(job, outlet) => {
+                ferry::export(&context, &job, outlet).await.map(|exported| Ran::Exported(Box::new(exported)))
+            }
             Begin::Observe => {
                 let deep = reconcile::deep(&context, &job).await.map(|deep| Ran::Observed(Box::new(deep)));
                 context.outbox.notify_one();
@@ -214,7 +234,7 @@ fn spawn(context: &Arc<Context>, job: &JobId, begin: Begin) -> (Run, bool) {
             Ok(Ran::Observed(deep)) => {
                 tracing::info!(%job, differing = deep.differing, provider_rows = deep.provider_rows, "Observed");
             }
-            Ok(Ran::Transferred(Outcome::Interrupted)) => {}
+            Ok(Ran::Transferred(Outcome::Interrupted) | Ran::Exported(_)) => {}
             Err(problem) => {
                 tracing::warn!(%job, %problem, "A run failed");
                 context.note_error(problem);
@@ -233,6 +253,7 @@ fn spawn(context: &Arc<Context>, job: &JobId, begin: Begin) -> (Run, bool) {
 enum Begin {
     Take(TransferId),
     Push(Box<Job>),
+    Export(Box<Job>, Outlet),
     Observe,
 }
 

@@ -8,6 +8,7 @@ use crate::store::meta::{self, StoredPolicy};
 use posthouse_platform::World;
 use posthouse_platform::endpoint::{self, Connection, Dial, DialTrust, Endpoint, Listen, TransportChoice};
 use posthouse_platform::frames;
+use posthouse_platform::identity::ferry_key::FerryKey;
 use posthouse_platform::identity::{self, Identity, JoinToken, TlsKey};
 use posthouse_protocol::centre::{CentreAnswer, CentreRequest, Join, Joined, Profile, Return};
 use posthouse_protocol::codec::sha256;
@@ -72,8 +73,13 @@ pub fn signer(folder: &Path) -> Result<Ed25519Signer, Problem> {
     Ed25519Signer::from_seed(&seed).map_err(|e| Problem::new(Code::InsideFailed).cause(e))
 }
 
+/// The key that what is carried to this node in files is sealed to; made where there is none.
+pub fn ferry_key(world: &World, folder: &Path) -> Result<FerryKey, Problem> {
+    FerryKey::kept(&folder.join("ferry.pem"), &world.random.bytes())
+}
+
 /// What the node says of itself.
-pub fn profile(config: &Config) -> Profile {
+pub fn profile(config: &Config, ferry_key: &FerryKey) -> Profile {
     Profile {
         department: config.node.department.clone(),
         department_code: config.node.department_code.clone(),
@@ -81,6 +87,7 @@ pub fn profile(config: &Config) -> Profile {
         advertise: config.node.advertise.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         resources: config.resources.values().map(|resource| (resource.id.clone(), resource.catalog.clone())).collect(),
+        ferry_key: Some((*ferry_key.public()).into()),
     }
 }
 
@@ -105,8 +112,8 @@ pub async fn join(world: &World, config: &Config, token: &str) -> Result<JoinedA
     }
     let store = Store::open(world, &config.node.data_dir).await?;
     let folder = identity_folder(config);
-    let (kept, seed) = (folder.clone(), world.random.bytes::<32>());
-    let signer = blocking(world, move || {
+    let (kept, seed, own_world) = (folder.clone(), world.random.bytes::<32>(), world.clone());
+    let (signer, ferry_key) = blocking(world, move || {
         use std::os::unix::fs::DirBuilderExt;
         let place = |e: std::io::Error| Problem::new(Code::StorageFailed).with("path", kept.display()).cause(e);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&kept).map_err(place)?;
@@ -114,7 +121,7 @@ pub async fn join(world: &World, config: &Config, token: &str) -> Result<JoinedA
         if !file.exists() {
             identity::write_statement_key(&file, &seed)?;
         }
-        signer(&kept)
+        Ok((signer(&kept)?, ferry_key(&own_world, &kept)?))
     })
     .await?;
     let key = TlsKey::made_with(&*world.random)?;
@@ -124,7 +131,7 @@ pub async fn join(world: &World, config: &Config, token: &str) -> Result<JoinedA
         secret: token.secret.to_vec().into(),
         csr: key.request(&token.node)?.into(),
         statement_key: signer.public_key().into(),
-        profile: profile(config),
+        profile: profile(config, &ferry_key),
         now: world.clock.now(),
     };
     let ca_sha256 = *token.ca_sha256;

@@ -5,7 +5,8 @@
 //! - [`daemon`]: start, accept, resume, drain. [`context`]: what everything below shares.
 //! - [`join`], [`centre`]: becoming a node, and staying in touch with the coordinator.
 //! - [`authority`]: the signed policy as it stands now, and whether it is fresh enough to act on.
-//! - [`peers`]: connections to other nodes. [`relay`]: lines between others, and to others through them. [`schedule`]: when jobs run. [`jobs`]: one run at a time of each.
+//! - [`peers`]: connections to other nodes. [`relay`]: lines between others, and to others through them.
+//!   [`ferry`]: exchange without a line. [`schedule`]: when jobs run. [`jobs`]: one run at a time of each.
 //! - [`store`]: local durable state. [`report`]: statements to the centre, proofs back.
 //! - [`pacing`]: how much is sent a second. [`admin`]: what the command line asks a running node. [`metrics`].
 //!
@@ -36,6 +37,7 @@ pub mod crash;
 pub mod buffers;
 pub mod commit;
 pub mod extract;
+pub mod ferry;
 pub mod receive;
 pub mod reconcile;
 pub mod seal;

@@ -161,13 +161,7 @@ fn landing(
         proof: committed.proof(),
         committed: committed.at(),
         consumer_department: department,
-        transport: row
-            .transport
-            .map_or("", |transport| match transport {
-                Transport::Quic => "quic",
-                Transport::Tcp => "tcp",
-            })
-            .to_owned(),
+        transport: row.transport.map_or("", Transport::as_str).to_owned(),
     }
 }
 
@@ -197,6 +191,7 @@ pub async fn state_ending(
                 return statements::own(tx, &row.id, kind, &keys);
             }
             if row.side == Side::Provider
+                && !is_not_out(tx, &row)?
                 && exchange::offered(tx, &row.id)?.is_some_and(|offered| offered.handover.is_some())
                 && !statements::has_peers_ending(tx, &row.id)?
             {
@@ -229,6 +224,12 @@ pub async fn state_ending(
         .await?;
     ctx.outbox.notify_one();
     Ok(signed)
+}
+
+/// Whether a transfer was to be carried and not all of it is written: nobody can have landed it.
+fn is_not_out(tx: &Transaction<'_>, row: &Transfer) -> Result<bool, Problem> {
+    let stored = transfers::get(tx, &row.id)?;
+    Ok(stored.is_some_and(|row| row.transport == Some(Transport::Ferry) && row.state != State::Staged))
 }
 
 /// Signs what this node has passed on between two others.

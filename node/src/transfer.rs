@@ -3,13 +3,13 @@
 //! Exactly one session of a transfer runs at a time on each side; a newer one takes its predecessor's place.
 //! What the two sides say is decided by the machines in `protocol`; what is durable, by the rooms.
 
-mod attachments;
+pub(crate) mod attachments;
 mod consumer;
 mod invite;
 pub(crate) mod planning;
 mod provider;
-mod spooling;
-mod wire;
+pub(crate) mod spooling;
+pub(crate) mod wire;
 
 pub(crate) use consumer::{OfferedRows, open_destination};
 pub use consumer::{Outcome, recover, run_consumer, sweep};
@@ -137,6 +137,13 @@ impl Transfers {
     /// Holds it at a durable point until [`Self::resume`].
     pub fn pause(&self, transfer: &TransferId) -> bool {
         self.stop(transfer, Stop::Paused)
+    }
+
+    /// Lets it try again now what it waits for; one that is held or ends stays as it is.
+    pub(crate) fn wake(&self, transfer: &TransferId) {
+        if let Some(running) = self.locked().running.get(transfer) {
+            running.stop.send_if_modified(|stop| *stop == Stop::No);
+        }
     }
 
     pub fn resume(&self, transfer: &TransferId) -> bool {

@@ -32,6 +32,19 @@ pub const ALPN_JOIN: &[u8] = b"posthouse-join/1";
 pub enum Transport {
     Quic,
     Tcp,
+    /// No line at all: parts in folders, or on a disk that is carried.
+    Ferry,
+}
+
+impl Transport {
+    /// As it stands in statements and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+            Self::Ferry => "ferry",
+        }
+    }
 }
 
 /// What to try when dialling: `auto` races QUIC and TCP with a head start for QUIC, and takes TCP within a site.
@@ -49,6 +62,7 @@ impl From<Transport> for TransportChoice {
         match transport {
             Transport::Quic => Self::Quic,
             Transport::Tcp => Self::Tcp,
+            Transport::Ferry => Self::Auto,
         }
     }
 }

@@ -2,9 +2,10 @@
 //! A node's name is the one DNS SAN of its certificate, compared exactly; there are no wildcards and
 //! no URI names. Keys never leave the machine they were made on.
 //! [`authority`] issues certificates, [`verify`] judges those of others, [`secret`] keeps files 0600,
-//! [`token`] is what a node joins with.
+//! [`token`] is what a node joins with, [`ferry_key`] what is carried in files is sealed to.
 
 pub mod authority;
+pub mod ferry_key;
 pub mod secret;
 pub mod token;
 pub mod verify;

@@ -23,6 +23,7 @@ pub mod frames;
 mod gather;
 pub mod https;
 pub mod identity;
+pub mod local;
 pub mod network;
 pub mod pace;
 mod paced;

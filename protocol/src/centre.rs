@@ -10,6 +10,7 @@ use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[expect(clippy::large_enum_variant, reason = "one is asked at a time")]
 pub enum CentreRequest {
     // a node asks the coordinator
     #[n(0)]
@@ -106,6 +107,9 @@ pub struct Profile {
     /// Resources it offers, with their catalog reference.
     #[n(5)]
     pub resources: Vec<(crate::id::ResourceId, Option<crate::catalog::CatalogRef>)>,
+    /// What is carried to it in files is sealed to this key (X25519).
+    #[n(6)]
+    pub ferry_key: Option<ByteArray<32>>,
 }
 
 /// First without proof (answered by `Challenge`), then with it, on the same channel.

@@ -165,6 +165,9 @@ pub struct Peer {
     pub department: Option<String>,
     #[n(5)]
     pub department_code: Option<String>,
+    /// What is carried to it in files is sealed to this key (X25519).
+    #[n(6)]
+    pub ferry_key: Option<ByteArray<32>>,
 }
 
 /// Signed in each heartbeat answer: staleness counts from it, on the receiver's monotonic clock.

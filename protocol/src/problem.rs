@@ -91,6 +91,14 @@ codes! {
         "nothing was receipted; the providing node is at fault, compare the versions of both nodes", "未签回执；问题出在提供方节点，请比较两端版本";
     OutsideWindow = 2015, Failed, "the exchange window of {node} opens at {until}", "{node} 的交换时段于 {until} 开始",
         "it goes on by itself then; `window` of the connection sets the hours", "届时自动继续；时段由连接的 `window` 设定";
+    PartInvalid = 2016, Failed, "the part {path} is not what was sealed for this node", "分件 {path} 并非封装给本节点的内容",
+        "carry it again; what was taken of the others stays", "请重新搬运该分件；其他分件已取得的内容保留";
+    PartsMissing = 2017, Unreachable, "the parts of {transfer} are not all here", "批次 {transfer} 的分件尚未到齐",
+        "bring them into the inbox, or import the disk once more; it then goes on", "请将分件放入收件目录，或再次导入介质；随后自动继续";
+    NoFerryKey = 2018, Failed, "nothing can be sealed to {peer}: its key is not known here", "无法为 {peer} 封装：本节点尚无其密钥",
+        "its node tells the coordinator its key once it runs this version; the key then comes with the policy", "对方节点升级到本版本后会向协调中心登记密钥，随策略下发";
+    Outdated = 2019, Failed, "a later run of {job} has landed already", "任务 {job} 更晚的批次已经落地",
+        "nothing is to be done: what landed is newer", "无需处理：已落地的内容更新";
     NoGrant = 3001, NotPermitted, "no grant lets {consumer} take {resource}", "没有授权允许 {consumer} 获取 {resource}",
         "the managing authority adds one with `posthouse grant add`", "请管理方用 `posthouse grant add` 添加授权";
     GrantExpired = 3002, NotPermitted, "the grant {grant} ended at {until}", "授权 {grant} 已于 {until} 到期",

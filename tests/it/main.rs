@@ -14,6 +14,7 @@ mod config;
 mod crash;
 mod demo;
 mod exchange;
+mod ferry;
 mod install;
 mod parsers;
 mod postgres;

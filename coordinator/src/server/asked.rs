@@ -73,6 +73,7 @@ fn shown_otherwise(before: &Profile, now: &Profile) -> bool {
         || before.department != now.department
         || before.department_code != now.department_code
         || before.division != now.division
+        || before.ferry_key != now.ferry_key
 }
 
 /// One node can't reach another: the other is asked to dial, if the two have anything to do with each other.

@@ -1,7 +1,7 @@
 //! The desk: takes a question from the socket and gives its answer.
 
 use super::{
-    LeftOutRow, QuarantineRow, Request, Shown, StatementRow, Status, Summary, dry_run, evidence, jobs, proven,
+    LeftOutRow, QuarantineRow, Request, Shown, StatementRow, Status, Summary, bundle, dry_run, evidence, jobs, proven,
     quarantine, statistics, summaries,
 };
 use crate::config::Bandwidth;
@@ -61,6 +61,8 @@ impl Handler for Desk {
                 crate::metrics::measure(context).await;
                 Ok(Value::String(context.metrics.text()))
             }
+            Request::BundleExport { job, out, part_size } => bundle::export(context, &job, out, part_size).await,
+            Request::BundleImport { folder, returns } => bundle::import(context, folder, returns, items).await,
             Request::SetBandwidth { bandwidth } => set_bandwidth(context, &bandwidth),
             Request::Drain => {
                 tracing::info!("Asked to drain");

@@ -50,7 +50,8 @@ pub(super) async fn list(context: &Arc<Context>, items: &mut Items) -> Result<Va
     Ok(value!({}))
 }
 
-pub(super) async fn run(context: &Arc<Context>, name: &JobId, wait: bool, items: &mut Items) -> Result<Value, Problem> {
+/// A job that its operator does not hold.
+pub(super) async fn startable(context: &Arc<Context>, name: &JobId) -> Result<Job, Problem> {
     let job = find(context, name)?;
     let id = name.clone();
     let state = context.store.read(move |db| kept::get(db, &id)).await?;
@@ -64,6 +65,11 @@ pub(super) async fn run(context: &Arc<Context>, name: &JobId, wait: bool, items:
         let what = format!("the job {name} is paused; `posthouse job resume` lets it run");
         return Err(Problem::new(Code::UsageInvalid).with("what", what));
     }
+    Ok(job)
+}
+
+pub(super) async fn run(context: &Arc<Context>, name: &JobId, wait: bool, items: &mut Items) -> Result<Value, Problem> {
+    let job = startable(context, name).await?;
     let (run, attached) = jobs::start(context, &job).await?;
     if !wait {
         return json(&Started { job: name.clone(), transfer: run.transfer, attached });
@@ -82,6 +88,7 @@ async fn follow_run(context: &Arc<Context>, job: &Job, mut run: Run, items: &mut
         match again {
             Some(Ok(Ran::Transferred(Outcome::Final(row)))) => return json(&summary(context, *row).await?),
             Some(Ok(Ran::Transferred(Outcome::Interrupted))) => return Err(jobs::stopping()),
+            Some(Ok(Ran::Exported(exported))) => return json(&summary(context, exported.row).await?),
             Some(Ok(Ran::Observed(deep))) => return json(&evidence::observed(context, *deep)),
             Some(Err(problem)) => return Err(problem),
             None => {
@@ -103,7 +110,7 @@ fn live_of(context: &Context, job: &Job) -> Option<Live> {
     })
 }
 
-async fn summary(context: &Arc<Context>, row: Transfer) -> Result<Summary, Problem> {
+pub(super) async fn summary(context: &Arc<Context>, row: Transfer) -> Result<Summary, Problem> {
     let now = context.world.clock.now();
     context.store.read(move |db| Ok(Summary::of(&row, proven(db, &row)?, now))).await
 }

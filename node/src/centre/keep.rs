@@ -259,7 +259,7 @@ async fn report(
     Ok(Heartbeat {
         epoch: context.epoch,
         now,
-        profile: join::profile(&config),
+        profile: join::profile(&config, context.ferry.key()),
         policy_epoch,
         policy_sequence,
         disk_free_bytes: context.disk_free().await,

@@ -2,13 +2,14 @@
 //! `[connection.X]` hold, and how parts refer to each other.
 
 use super::{
-    Bandwidth, Config, ConnectionConfig, MEMORY_DEFAULT, MEMORY_MIN, Node, Origin, Resource, SPOOL_MAX_DEFAULT,
-    STAGING_MAX_DEFAULT, job, resource,
+    Bandwidth, Config, ConnectionConfig, Ferry, MEMORY_DEFAULT, MEMORY_MIN, Node, Origin, PART_SIZE_DEFAULT,
+    PART_SIZE_MIN, PART_SUFFIX_DEFAULT, Resource, SPOOL_MAX_DEFAULT, STAGING_MAX_DEFAULT, job, resource,
 };
 use posthouse_connectors::registry;
 use posthouse_platform::endpoint::TransportChoice;
 use posthouse_platform::settings::{Table, nearest, say};
 use posthouse_protocol::id::{NodeId, ResourceId};
+use posthouse_protocol::job::Mode;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,7 @@ pub(super) fn config(root: &Table<'_>, base: &Path) -> Option<Config> {
         }
         place.resources.insert(found.id.clone(), Some(found));
     }
+    let (peers, ferries) = peers(root, base);
     let mut jobs = BTreeMap::new();
     let mut accepted = std::collections::BTreeSet::new();
     for table in root.tables("job") {
@@ -52,6 +54,7 @@ pub(super) fn config(root: &Table<'_>, base: &Path) -> Option<Config> {
             broken = true;
             continue;
         };
+        check_carried(&table, &found, &ferries);
         if let job::Kind::Accept { from, job } = &found.kind
             && !accepted.insert((from.clone(), job.clone()))
         {
@@ -76,14 +79,13 @@ pub(super) fn config(root: &Table<'_>, base: &Path) -> Option<Config> {
         }
         jobs.insert(found.name.clone(), found);
     }
-    let peers = peers(root);
     let resources =
         std::mem::take(&mut place.resources).into_iter().filter_map(|(id, found)| Some((id, found?))).collect();
     if broken {
         return None;
     }
     let connections = connections.into_iter().filter_map(|(name, found)| Some((name, found?))).collect();
-    Some(Config { node: node?, coordinator: coordinator?, connections, resources, jobs, peers })
+    Some(Config { node: node?, coordinator: coordinator?, connections, resources, jobs, peers, ferries })
 }
 
 /// What resources and jobs may refer to.
@@ -279,20 +281,82 @@ fn checked_address(table: &Table<'_>, key: &str, address: &str) -> bool {
     ok
 }
 
-/// `[peer."NAME"]`: what is sent to it.
-fn peers(root: &Table<'_>) -> BTreeMap<NodeId, Bandwidth> {
-    let mut found = BTreeMap::new();
+/// `[peer."NAME"]`: what is sent to it, and how it is reached where no line leads to it.
+fn peers(root: &Table<'_>, base: &Path) -> (BTreeMap<NodeId, Bandwidth>, BTreeMap<NodeId, Ferry>) {
+    let (mut bandwidths, mut ferries) = (BTreeMap::new(), BTreeMap::new());
     for (name, table) in root.named_tables("peer") {
-        let bandwidth = table.require("bandwidth");
+        let is_carried = table.has("ferry");
+        let bandwidth = if is_carried { table.get("bandwidth") } else { table.require("bandwidth") };
+        let ferry = table.table("ferry").and_then(|table| ferry(&table, base));
         match name.parse::<NodeId>() {
-            Ok(node) => found.extend(bandwidth.map(|bandwidth| (node, bandwidth))),
+            Ok(node) => {
+                bandwidths.extend(bandwidth.map(|bandwidth| (node.clone(), bandwidth)));
+                ferries.extend(ferry.map(|ferry| (node, ferry)));
+            }
             Err(error) => {
                 let zh = format!("`{name}` 不是有效的节点名称");
                 table.mistake_here(say(format!("`{name}` is no name of a node: {error}"), zh));
             }
         }
     }
-    found
+    (bandwidths, ferries)
+}
+
+fn ferry(table: &Table<'_>, base: &Path) -> Option<Ferry> {
+    let outbox: Option<PathBuf> = table.require("outbox");
+    let inbox: Option<PathBuf> = table.require("inbox");
+    let part_size = table.or("part_size", PART_SIZE_DEFAULT);
+    if part_size < PART_SIZE_MIN {
+        table.mistake(
+            "part_size",
+            say(format!("a part has at least {PART_SIZE_MIN}"), format!("分件至少为 {PART_SIZE_MIN}")),
+            None,
+        );
+    }
+    let suffix: String = table.or("suffix", PART_SUFFIX_DEFAULT.to_owned());
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if !suffix.starts_with('.') || suffix.len() > 32 || !suffix.chars().all(is_plain) {
+        table.mistake(
+            "suffix",
+            say(
+                "it begins with a dot and has letters, digits, dots and dashes, such as \".dat\"",
+                "以点开头，只含字母、数字、点和横线，如 \".dat\"",
+            ),
+            None,
+        );
+    }
+    let (outbox, inbox) = (base.join(outbox?), base.join(inbox?));
+    if outbox == inbox {
+        let what = say("what goes out and what comes in stand in two folders", "发件与收件须为两个目录");
+        table.mistake("inbox", what, None);
+    }
+    Some(Ferry { outbox, inbox, part_size, suffix })
+}
+
+/// What is carried is pushed, and whole.
+fn check_carried(table: &Table<'_>, job: &job::Job, ferries: &BTreeMap<NodeId, Ferry>) {
+    if !ferries.contains_key(job.peer()) {
+        return;
+    }
+    match &job.kind {
+        job::Kind::Take { resource } => table.mistake(
+            "resource",
+            say(
+                format!("{} is reached by a ferry, which cannot be asked: accept what it pushes", resource.node),
+                format!("与 {} 以摆渡方式交换，无法主动获取；请用 `accept` 接收其推送", resource.node),
+            ),
+            None,
+        ),
+        job::Kind::Push { to, .. } if job.mode != Mode::Full => table.mistake(
+            "mode",
+            say(
+                format!("what is carried to {to} is whole: mode = \"full\""),
+                format!("摆渡到 {to} 的内容须为全量：mode = \"full\""),
+            ),
+            None,
+        ),
+        job::Kind::Push { .. } | job::Kind::Accept { .. } => {}
+    }
 }
 
 fn connections(root: &Table<'_>, base: &Path) -> BTreeMap<String, Option<ConnectionConfig>> {

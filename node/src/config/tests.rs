@@ -239,6 +239,10 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "push",
         "to",
         "accept",
+        "outbox",
+        "inbox",
+        "part_size",
+        "suffix",
     ] {
         let named = text.lines().any(|line| {
             let line = line.trim_start_matches("#: ").trim_start();
@@ -304,4 +308,34 @@ fn rows_in_quarantine_are_limited_by_number_or_by_share() {
     for wrong in ["\"half\"", "\"101%\"", "\"-1%\"", "\"NaN%\""] {
         assert!(only(&job(wrong)).contains("neither a number of rows nor a share"), "{wrong}");
     }
+}
+
+#[test]
+fn what_is_carried_is_pushed_whole_through_two_folders() {
+    let peer = "\"bureau.test.example\"";
+    let ferry = format!("[peer.{peer}.ferry]\noutbox = \"out\"\ninbox = \"/srv/in\"\n");
+    let config = read(&ferry).unwrap();
+    let found = &config.ferries[&"bureau.test.example".parse().unwrap()];
+    assert!(found.outbox.is_absolute() && found.outbox.ends_with("out"), "{found:?}");
+    assert_eq!((found.part_size, found.suffix.as_str()), (PART_SIZE_DEFAULT, ".part"));
+    assert!(config.peers.is_empty());
+    let push = "[[resource]]\nid = \"a\"\nfolder = \"/srv/a\"\n\n[[job]]\nname = \"j\"\npush = \"a\"\n\
+                to = \"bureau.test.example\"\n";
+    assert!(read(&format!("{ferry}\n{push}")).is_ok());
+    for (more, said) in [
+        ("part_size = \"1 MiB\"\n".to_owned(), "at least 16 MiB"),
+        ("suffix = \"part\"\n".to_owned(), "begins with a dot"),
+        ("suffix = \"./x\"\n".to_owned(), "begins with a dot"),
+        ("outfox = \"x\"\n".to_owned(), "outfox"),
+        (
+            "\n[[job]]\nname = \"t\"\nresource = \"bureau.test.example/r\"\ninto = { folder = \"x\" }\n".to_owned(),
+            "accept what it pushes",
+        ),
+    ] {
+        let mistakes = read(&format!("{ferry}{more}")).unwrap_err().render(posthouse_protocol::problem::Lang::En);
+        assert!(mistakes.contains(said), "{said}: {mistakes}");
+    }
+    let same = format!("[peer.{peer}.ferry]\noutbox = \"x\"\ninbox = \"x\"\n");
+    let mistakes = read(&same).unwrap_err().render(posthouse_protocol::problem::Lang::En);
+    assert!(mistakes.contains("two folders"), "{mistakes}");
 }

@@ -43,6 +43,14 @@ fn number(db: &Connection, key: &str) -> Result<Option<u64>, Problem> {
     Ok(get(db, key)?.and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes))
 }
 
+/// The highest epoch that a peer was seen with; 0 where it never was.
+pub fn peer_epoch(at: &Connection, peer: &NodeId) -> Result<u64, Problem> {
+    let known = at
+        .query_row("SELECT epoch FROM peer_epochs WHERE peer = ?1", [peer.as_str()], |row| row.get(0).map(unsigned))
+        .optional();
+    Ok(known.map_err(failed)?.unwrap_or_default())
+}
+
 /// Notes a peer's epoch. False where a higher one is known: this peer is a restored copy.
 pub fn see_peer_epoch(tx: &Transaction<'_>, peer: &NodeId, epoch: u64) -> Result<bool, Problem> {
     let known: Option<u64> = tx

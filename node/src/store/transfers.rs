@@ -221,7 +221,7 @@ fn write(tx: &Transaction<'_>, t: &Transfer, statement: &str) -> Result<usize, P
             signed(t.bytes_sent),
             signed(t.chunks),
             signed(t.resent_chunks),
-            t.transport.map(transport_text),
+            t.transport.map(Transport::as_str),
             t.problem.as_ref().map(text).transpose()?,
             t.created.0,
             t.started.map(|at| at.0),
@@ -261,8 +261,9 @@ fn read(row: &Row<'_>) -> Result<Transfer, Problem> {
         bytes_sent: count(row, "bytes_sent")?,
         chunks: count(row, "chunks")?,
         resent_chunks: count(row, "resent_chunks")?,
-        transport: column::<Option<String>>(row, "transport")?
-            .map(|text| if text == "tcp" { Transport::Tcp } else { Transport::Quic }),
+        transport: column::<Option<String>>(row, "transport")?.map(|text| {
+            [Transport::Tcp, Transport::Ferry].into_iter().find(|one| one.as_str() == text).unwrap_or(Transport::Quic)
+        }),
         problem: json(row, "problem")?,
         created: Timestamp(column(row, "created")?),
         started: column::<Option<i64>>(row, "started")?.map(Timestamp),
@@ -303,11 +304,5 @@ pub(super) fn side_text(side: Side) -> &'static str {
     match side {
         Side::Provider => "provider",
         Side::Consumer => "consumer",
-    }
-}
-fn transport_text(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Quic => "quic",
-        Transport::Tcp => "tcp",
     }
 }

@@ -14,6 +14,7 @@ pub(crate) use destination::{OfferedRows, open_destination};
 
 use crate::context::Context;
 use crate::store::{Side, Transfer, transfers};
+use posthouse_platform::endpoint::Transport;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::State;
 use posthouse_protocol::problem::{Code, Problem};
@@ -111,8 +112,11 @@ fn passes(problem: &Problem) -> bool {
     matches!(problem.code, Code::SnapshotLost | Code::Mismatch | Code::FileChanged | Code::Busy)
 }
 
-/// Plans the successor of a failed transfer, once.
+/// Plans the successor of a failed transfer, once. Nobody can be asked again for what was carried here.
 async fn succeed(ctx: &Arc<Context>, failed: &Transfer) -> Result<Option<TransferId>, Problem> {
+    if failed.transport == Some(Transport::Ferry) {
+        return Ok(None);
+    }
     let id = TransferId::from_random(ctx.world.random.bytes::<16>());
     let now = ctx.world.clock.now();
     let failed = failed.clone();

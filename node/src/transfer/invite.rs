@@ -3,8 +3,9 @@
 
 use super::consumer::Outcome;
 use super::{own_hello, planning};
-use crate::config::{Job, Kind};
+use crate::config::{Ferry, Job, Kind};
 use crate::context::Context;
+use crate::ferry;
 use crate::reconcile;
 use crate::relay;
 use crate::settle;
@@ -23,6 +24,9 @@ pub async fn push(ctx: Arc<Context>, job: &Job) -> Result<Outcome, Problem> {
     let Kind::Push { resource, to } = &job.kind else {
         return Err(Problem::new(Code::InsideFailed).cause("a job that does not push was to push"));
     };
+    if let Some(carried) = ctx.config().ferries.get(to).cloned() {
+        return carry(&ctx, job, carried).await;
+    }
     // The same in every try: an answer that is lost or late must not make a second transfer.
     let run = ctx.world.random.bytes::<16>();
     let invite = Invite { job: job.name.clone(), resource: resource.clone(), mode: job.mode, run: Some(run.into()) };
@@ -49,6 +53,25 @@ pub async fn push(ctx: Arc<Context>, job: &Job) -> Result<Outcome, Problem> {
         wait *= 2;
     };
     follow(&ctx, &transfer).await
+}
+
+/// Writes into parts what is pushed to a node that no line leads to, once its source may be read.
+async fn carry(ctx: &Arc<Context>, job: &Job, ferry: Ferry) -> Result<Outcome, Problem> {
+    loop {
+        match ferry::export(ctx, job, ferry.outlet()).await {
+            Ok(exported) => return Ok(Outcome::Final(Box::new(exported.row))),
+            Err(_) if ctx.drain.is_cancelled() => return Ok(Outcome::Interrupted),
+            Err(problem) if problem.code == Code::OutsideWindow => {
+                tracing::info!(job = %job.name, %problem, "It waits");
+            }
+            Err(problem) => return Err(problem),
+        }
+        tokio::select! {
+            biased;
+            () = ctx.drain.cancelled() => return Ok(Outcome::Interrupted),
+            () = tokio::time::sleep(WINDOW_LOOK) => {}
+        }
+    }
 }
 
 async fn invite_once(ctx: &Arc<Context>, job: &Job, to: &NodeId, invite: &Invite) -> Result<TransferId, Problem> {
@@ -241,4 +264,5 @@ const INVITE_WITHIN: Duration = Duration::from_secs(30);
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 const INVITE_GIVE_UP: Duration = Duration::from_secs(40);
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(120);
+const WINDOW_LOOK: Duration = Duration::from_secs(30);
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// The session's end of it.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     /// Ends after a problem, and with the channel.
     pub frames: mpsc::Receiver<Result<Frame, Problem>>,
     pub out: mpsc::Sender<Frame>,
@@ -18,13 +18,13 @@ pub(super) struct Wire {
 }
 
 /// The tasks at the line's end of it.
-pub(super) struct Pumps {
+pub(crate) struct Pumps {
     reading: JoinHandle<()>,
     writing: JoinHandle<()>,
 }
 
 impl Wire {
-    pub(super) fn start(reader: FrameReader, writer: FrameWriter) -> (Self, Pumps) {
+    pub(crate) fn start(reader: FrameReader, writer: FrameWriter) -> (Self, Pumps) {
         let (frames_in, frames) = mpsc::channel(FRAMES);
         let (out, frames_out) = mpsc::channel(FRAMES);
         let reading = tokio::spawn(read_frames(reader, frames_in));
@@ -33,7 +33,7 @@ impl Wire {
     }
 
     /// Sends what `next` has to say, as far as the line takes it.
-    pub(super) fn transmit(&mut self, mut next: impl FnMut() -> Option<Frame>) {
+    pub(crate) fn transmit(&mut self, mut next: impl FnMut() -> Option<Frame>) {
         self.blocked = false;
         loop {
             let Ok(permit) = self.out.try_reserve() else {
@@ -50,7 +50,7 @@ impl Wire {
 
 impl Pumps {
     /// To be called once the wire is dropped: what was said last still leaves.
-    pub(super) async fn close(self) {
+    pub(crate) async fn close(self) {
         self.reading.abort();
         let _ = tokio::time::timeout(CLOSING, self.writing).await;
     }

@@ -182,6 +182,7 @@ impl Scene {
     fn policy(&self, party: &Party, grants: &[Grant]) -> (Vec<u8>, u64) {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         let peer = |other: &Party| Peer {
+            ferry_key: None,
             node: other.name.clone(),
             addresses: vec![(None, format!("127.0.0.1:{}", other.port))],
             statement_keys: vec![other.signer.public_key().into()],

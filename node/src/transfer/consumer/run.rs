@@ -4,6 +4,7 @@ use super::session::{self, Ended};
 use super::{committing, load, settling};
 use crate::config::{Job, Target};
 use crate::context::Context;
+use crate::ferry;
 use crate::relay;
 use crate::settle::{self, Subject};
 use crate::stage::Cuts;
@@ -353,7 +354,10 @@ pub(super) async fn connect(ctx: &Arc<Context>, row: &Transfer, mut request: Req
         job: row.job.clone(),
         transfer: Some(transfer.clone()),
     };
-    let connection = relay::reach(ctx, &asked).await?;
+    let connection = match ferry::line(ctx, row) {
+        Some(line) => line?,
+        None => relay::reach(ctx, &asked).await?,
+    };
     let (mut reader, mut writer) = frames::split(connection.open().await?, peer);
     request.route = connection.relayed().map(|relayed| relayed.route.clone()).unwrap_or_default();
     writer.send(&Frame::Hello(own_hello(ctx, Purpose::Control(transfer.clone())))).await?;
