@@ -21,7 +21,7 @@ use crate::config::{Job, Kind};
 use crate::context::Context;
 use crate::jobs;
 use crate::settle::{self, Subject};
-use crate::store::{Side, Transfer, jobs as kept, meta, statements, transfers};
+use crate::store::{Side, Transfer, exchange, jobs as kept, meta, statements, transfers};
 use crate::transfer::blocking;
 use crate::transfer::spooling::Spooling;
 use part::{Eyes, Found, Holds, Maker, Parts};
@@ -34,7 +34,7 @@ use posthouse_protocol::job::{Mode, State, Write};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
 use shelf::{Looked, Set, Shelf};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -187,8 +187,21 @@ async fn write_parts(ctx: &Arc<Context>, to: &NodeId, request: Request, outlet: 
     // All of it is durable, and only the last part is without its name. Before it has that, nobody can land anything of
     // it; from here on somebody may, and the consumer's statement is what is still to come.
     row.state = State::Staged;
-    let stored = row.clone();
-    ctx.store.write(move |tx| transfers::update(tx, &stored).map(|_| ())).await?;
+    row.bytes_sent = locked(&parts).bytes();
+    let mut staged = row.clone();
+    let own = ctx.clone();
+    let row = ctx
+        .store
+        .write(move |tx| {
+            if let Some(handover) = exchange::offered(tx, &staged.id)?.and_then(|offered| offered.handover) {
+                let signed = settle::open_own(&own, &handover.statement)?;
+                staged.counts = signed.manifest().map_or(staged.counts, |manifest| manifest.counts);
+                staged.files_sent = staged.counts.files;
+            }
+            transfers::update(tx, &staged)?;
+            Ok(staged)
+        })
+        .await?;
     let last = parts.clone();
     blocking(&ctx.world, move || locked(&last).put_out()).await?;
     release(ctx, &transfer).await?;
@@ -311,6 +324,8 @@ pub async fn run(ctx: Arc<Context>) {
     let mut shelves: BTreeMap<NodeId, Shelf> = BTreeMap::new();
     // Sets that are not to be taken up before this time (monotonic).
     let mut later: BTreeMap<(NodeId, TransferId), Duration> = BTreeMap::new();
+    // Said once.
+    let mut unread: BTreeSet<NodeId> = BTreeSet::new();
     loop {
         let now = ctx.world.clock.monotonic();
         later.retain(|_, until| *until > now);
@@ -323,10 +338,14 @@ pub async fn run(ctx: Arc<Context>) {
             match looked {
                 Ok(looked) => empty(&ctx, peer, looked, &ferry.outlet(), &mut later).await,
                 Err(problem) => {
-                    tracing::warn!(%problem, %peer, "An inbox cannot be read");
+                    if unread.insert(peer.clone()) {
+                        tracing::warn!(%problem, %peer, "An inbox cannot be read");
+                    }
                     ctx.note_error(&problem);
+                    continue;
                 }
             }
+            unread.remove(peer);
         }
         tokio::select! {
             biased;

@@ -57,7 +57,10 @@ fn parts_that_come_shuffled_repeated_and_late_lead_to_the_same_receipt() {
         std::fs::copy(answer, carried.at("here").join(format!("again {at}.part"))).expect("a copy");
     }
     for given in &given {
-        assert_settled(&settled(&site, PROVIDER, &of(given)));
+        let settled = settled(&site, PROVIDER, &of(given));
+        assert_settled(&settled);
+        assert_eq!((&settled["bytes"], &settled["files"]), (&given["bytes"], &given["files"]), "{settled}");
+        assert!(settled["bytes"].as_u64() > Some(0), "{settled}");
         matched(&site, &of(given));
     }
     wait_for("the inbox is empty", Duration::from_secs(20), || carried.parts("here").is_empty());

@@ -154,6 +154,11 @@ impl Parts {
         (self.made.len() as u32, self.bytes)
     }
 
+    /// How long what is made is, the last part included.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes + self.last.as_ref().map_or(0, |last| last.bytes)
+    }
+
     /// Takes back what stands there of them.
     pub(super) fn discard(&mut self) {
         (self.open, self.last) = (None, None);

@@ -82,6 +82,8 @@ impl Session {
             return Err(self.invalid("a landing of something that was not handed over"));
         };
         let handed = settle::open_own(&ctx, &handover.statement)?;
+        // What another session has given is known by what it signed.
+        row.counts = handed.manifest().map_or(row.counts, |manifest| manifest.counts);
         let landed = settle::open(&ctx, &self.caller.peer, &bytes)?;
         settle::check_landing(&landed, &subject, &handed)?;
         if let Some(given) = &self.given {
