@@ -19,6 +19,7 @@ mod source;
 mod stat;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod walk;
 
 pub use destination::{FolderDestination, Present};
@@ -28,6 +29,7 @@ pub use names::{NameFault, check_name};
 pub use part::Part;
 pub use source::{FolderSource, Found, OpenFile};
 pub use stat::FileStat;
+pub use versions::Versions;
 
 use crate::SettingError;
 

@@ -75,6 +75,9 @@ impl Staged {
             }
         }
         let at = commit.world.clock.now();
+        if let Place::Folder(_) = stage.place() {
+            commit.drop_old_versions(stage, at).await;
+        }
         Ok(Committed { staged: self, counts, proof: commit.proof, at })
     }
 }
@@ -154,6 +157,16 @@ impl Commit<'_> {
         Ok(deleted)
     }
 
+    /// What is landed stands, whatever becomes of this.
+    async fn drop_old_versions(&self, stage: &Arc<Stage>, now: Timestamp) {
+        let stage = stage.clone();
+        match self.blocking(move || folder(&stage)?.drop_old_versions(now)).await {
+            Ok(0) => {}
+            Ok(transfers) => tracing::info!(job = %self.job, transfers, "Removed older versions whose time is over"),
+            Err(problem) => tracing::warn!(job = %self.job, %problem, "Older versions whose time is over remain"),
+        }
+    }
+
     /// What this job landed before and the source no longer has. Refused as a whole where that is too much.
     async fn plan_mirror(&self, stage: &Arc<Stage>) -> Result<Vec<LandedBefore>, Problem> {
         let job = self.job.clone();
@@ -169,7 +182,7 @@ impl Commit<'_> {
         let (left_out, stage) = (self.left_out.to_vec(), stage.clone());
         self.blocking(move || {
             let before: Vec<LandedBefore> = before.iter().map(landed_before).collect();
-            folder(&stage)?.mirror_plan(&before, &|name| in_scope.contains(name), &left_out)
+            folder(&stage)?.mirror_plan(&before, &in_scope, &left_out)
         })
         .await
     }

@@ -9,7 +9,7 @@ mod read;
 mod resource;
 
 pub use bandwidth::{Bandwidth, BandwidthError};
-pub use job::{Job, Kind, Overlap, RowLimit, Schedule, Target};
+pub use job::{Job, KeptVersions, Kind, Overlap, RowLimit, Schedule, Target};
 pub use resource::{Origin, Resource};
 
 use crate::ferry::Outlet;

@@ -142,7 +142,7 @@ impl Context {
     pub fn target_text(target: &Target) -> String {
         match target {
             Target::Table { connection, table } => format!("{connection}.{table}"),
-            Target::Folder { path } | Target::Parquet { path } => path.display().to_string(),
+            Target::Folder { path, .. } | Target::Parquet { path } => path.display().to_string(),
         }
     }
 }

@@ -155,16 +155,7 @@ fn folder_scene(name: &str, links: &str, way: &Way) {
         // What leaves the folder was left out by name; everything else is there and equal.
         let expected = tempfile::tempdir().expect("a temporary folder");
         run(Command::new("cp").args(["-a", &format!("{}/.", text(&source)), text(expected.path())])).ok();
-        let shown = posthouse(&[
-            "transfer",
-            "show",
-            "--config",
-            &site.config(CONSUMER),
-            end["transfer"].as_str().expect("id"),
-            "--json",
-        ])
-        .ok();
-        let shown: Value = serde_json::from_str(shown.stdout.trim()).expect("one object");
+        let shown = transfer_shown(&site, CONSUMER, &end);
         let list = shown["left_out"].as_array().cloned().unwrap_or_default();
         assert_eq!(list.len() as u64, refused, "{shown}");
         for item in list {
@@ -208,6 +199,13 @@ fn table_scene(way: &Way) {
     assert_settled(&second);
     assert!(second["rows"].as_u64().expect("rows") < rows() / 10, "{second}");
     assert_eq!(table_print(&source), table_print(&target));
+}
+
+/// What `transfer show` tells of the transfer that a run's closing object names.
+pub(crate) fn transfer_shown(site: &Site, node: &str, end: &Value) -> Value {
+    let id = end["transfer"].as_str().expect("an id");
+    let shown = posthouse(&["transfer", "show", "--config", &site.config(node), id, "--json"]).ok();
+    serde_json::from_str(shown.stdout.trim()).expect("one object")
 }
 
 pub(crate) fn assert_settled(end: &Value) {

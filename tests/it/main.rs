@@ -15,6 +15,7 @@ mod crash;
 mod demo;
 mod exchange;
 mod ferry;
+mod folders;
 mod install;
 mod parsers;
 mod postgres;

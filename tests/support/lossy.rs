@@ -45,9 +45,20 @@ pub(crate) fn is_possible() -> bool {
 impl LossyDisk {
     /// An empty one, in a folder that is made for it.
     pub(crate) fn mount(at: &Path) -> Self {
+        Self::mount_that(at, false)
+    }
+
+    /// One that takes names for the same that differ by upper and lower case only.
+    pub(crate) fn mount_folding(at: &Path) -> Self {
+        Self::mount_that(at, true)
+    }
+
+    fn mount_that(at: &Path, folds: bool) -> Self {
         std::fs::create_dir_all(at).expect("the folder is made");
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        let mut disk = Self { at: at.to_owned(), model: Arc::new(Mutex::new(Model::new(owner))), mounted: None };
+        let mut model = Model::new(owner);
+        model.folds = folds;
+        let mut disk = Self { at: at.to_owned(), model: Arc::new(Mutex::new(model)), mounted: None };
         disk.attach();
         disk
     }
@@ -117,7 +128,8 @@ impl Mounted {
     fn enter(&self, made: Result<u64, Refused>, reply: ReplyEntry) {
         let model = self.model();
         match made.and_then(|number| attributes(&model, number)) {
-            Ok(found) => reply.entry(&LASTS, &found, Generation(0)),
+            // The kernel knows an entry by one spelling, and would miss that it went by another.
+            Ok(found) => reply.entry(if model.folds { &Duration::ZERO } else { &LASTS }, &found, Generation(0)),
             Err(refused) => reply.error(errno(refused)),
         }
     }
@@ -317,7 +329,8 @@ impl Filesystem for Mounted {
                 if let Ok(node) = model.node_mut(found.ino.0) {
                     node.open += 1;
                 }
-                reply.created(&LASTS, &found, Generation(0), FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+                let lasts = if model.folds { &Duration::ZERO } else { &LASTS };
+                reply.created(lasts, &found, Generation(0), FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
             }
             Err(refused) => reply.error(errno(refused)),
         }

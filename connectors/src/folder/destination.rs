@@ -3,6 +3,7 @@
 //! followed. After `finish` everything published is durable, folders have their times and rights.
 
 mod folders;
+mod folding;
 
 use super::beneath::{At, Root};
 use super::fault::{left_out, named, taken, writing};
@@ -13,17 +14,21 @@ use super::part::{Part, Written, modified};
 use super::replace::{Prepared, Replacing};
 use super::source::OpenFile;
 use super::stat::{FileStat, file_type, travelling_mode};
+use super::versions::{Kept, Versions};
 use super::walk::{Met, Then, walk};
 use folders::Folders;
+use folding::Folding;
 use posthouse_platform::disk::Disk;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::limits::LINK_BYTES_MAX;
 use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
 use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::time::Timestamp;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -32,10 +37,13 @@ pub struct FolderDestination {
     /// `replace`: the folder as it stands while the new one is built.
     standing: Option<Root>,
     replacing: Option<Replacing>,
+    /// Where older versions go, if they are kept.
+    kept: Option<Kept>,
     write: Write,
     short: String,
     written: Arc<Written>,
     folders: Mutex<Folders>,
+    folding: Folding,
     /// Who owns what this process makes here.
     owner: OnceLock<u32>,
 }
@@ -65,7 +73,7 @@ impl FolderDestination {
             }
             (new, standing, Some(replacing))
         } else {
-            if make_root(root, disk.as_ref())? {
+            if make_root(root, disk.as_ref(), 0o777)? {
                 folders.made.insert(SELF.to_vec());
             }
             (Root::open(root).map_err(|e| writing(root, e))?, None, None)
@@ -76,18 +84,32 @@ impl FolderDestination {
             root,
             standing,
             replacing,
+            kept: None,
             write,
             short,
             written,
             folders: Mutex::new(folders),
+            folding: Folding::default(),
             owner: OnceLock::new(),
         })
+    }
+
+    /// The same, which keeps what it takes the place of. Refused where that cannot be.
+    pub fn keeping(mut self, versions: &Versions) -> Result<Self, Problem> {
+        let place = self.replacing.as_ref().map_or_else(|| self.root.path_of(SELF), Replacing::path);
+        let disk = Arc::clone(&self.written.disk);
+        self.kept = Some(Kept::open(versions, &self.root, &place, &self.short, disk)?);
+        Ok(self)
     }
 
     /// Asked before content is: whether it is needed, and whether it can be landed at all.
     pub fn present(&self, entry: &Entry) -> Result<Present, Problem> {
         if let Err(problem) = check_entry(entry) {
             return Ok(Present::Blocked(left_out(&entry.name, &problem)));
+        }
+        if self.is_taken_for_another(&entry.name)? {
+            let why = "this file system takes it for another name, from which it differs by upper and lower case only";
+            return Ok(Present::Blocked(left_out(&entry.name, &taken(&entry.name, why))));
         }
         let in_root = self.compare(&self.root, entry)?;
         match (&self.standing, in_root) {
@@ -193,26 +215,40 @@ impl FolderDestination {
     pub fn mirror_plan(
         &self,
         landed: &[LandedBefore],
-        in_scope: &dyn Fn(&[u8]) -> bool,
+        in_scope: &BTreeSet<Vec<u8>>,
         left_out: &[LeftOut],
     ) -> Result<Vec<LandedBefore>, Problem> {
-        mirror::plan(&self.root, landed, in_scope, left_out)
+        let folded = self.folded(in_scope)?;
+        // A file that is in scope under another spelling is the one that stands there.
+        let stays = |name: &[u8]| in_scope.contains(name) || folded.as_ref().is_some_and(|folded| folded.has(name));
+        mirror::plan(&self.root, landed, &stays, left_out)
     }
 
     /// Deletes a plan; to be followed by `finish`.
     pub fn mirror_delete(&self, plan: &[LandedBefore]) -> Result<u64, Problem> {
-        mirror::delete(&self.root, plan, &mut |folder| {
+        let keep = |folder: &OwnedFd, leaf: &[u8], name: &[u8]| self.keep(folder, leaf, name);
+        mirror::delete(&self.root, plan, &keep, &mut |folder| {
             self.locked().touched.insert(folder.to_vec());
         })
+    }
+
+    /// Removes what other transfers have kept for as long as it was to be; says how many they were.
+    pub fn drop_old_versions(&self, now: Timestamp) -> Result<u64, Problem> {
+        self.kept.as_ref().map_or(Ok(0), |kept| kept.drop_old(now))
     }
 
     /// Removes everything of an abandoned transfer.
     pub fn discard(&self, names: &mut dyn Iterator<Item = &[u8]>) -> Result<(), Problem> {
         self.discard_parts(names)?;
         match &self.replacing {
-            Some(replacing) => replacing.discard(),
+            Some(replacing) => replacing.discard(self.kept.as_ref()),
             None => Ok(()),
         }
+    }
+
+    /// `replace`: whether the new folder stands in its place, and the old one may still have to go.
+    pub fn has_exchanged(&self) -> bool {
+        self.replacing.as_ref().is_some_and(Replacing::is_done)
     }
 
     /// Removes the temporary files of entries that are not landed after all.
@@ -329,6 +365,9 @@ impl FolderDestination {
                     Present::Same(stat) => {
                         // That process may have ended before it made the name durable.
                         self.locked().touched.insert(folder_name.to_vec());
+                        if let Some(kept) = &self.kept {
+                            kept.touch(name);
+                        }
                         Ok(stat)
                     }
                     _ => Err(writing(&path, Errno::NOENT).with("name", "its temporary file")),
@@ -336,6 +375,7 @@ impl FolderDestination {
             }
             Err(e) => return Err(writing(&path, e)),
         }
+        self.keep(&folder, target, name)?;
         self.in_folder(folder_name, &folder, &|| self.put(&folder, &leaf, target))
             .map_err(|e| self.landing(entry, e))?;
         self.locked().touched.insert(folder_name.to_vec());
@@ -357,6 +397,7 @@ impl FolderDestination {
             Present::Blocked(why) => return Err(taken(name, why.reason)),
             Present::Absent | Present::Differs(_) => {
                 let leaf = part_leaf(&self.short, name);
+                self.keep(&folder, target, name)?;
                 self.written.disk.before_write(&path, text.len() as u64).map_err(|e| writing(&path, e))?;
                 self.in_folder(folder_name, &folder, &|| {
                     remove(&folder, &leaf, AtFlags::empty())?;
@@ -370,6 +411,15 @@ impl FolderDestination {
         self.locked().touched.insert(folder_name.to_vec());
         let stat = rustix::fs::statat(&folder, target, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
         Ok(FileStat::of(&stat))
+    }
+
+    /// What stands at a name is kept before something takes its place.
+    fn keep(&self, folder: &OwnedFd, leaf: &[u8], name: &[u8]) -> Result<(), Problem> {
+        match &self.kept {
+            // What `replace` builds takes the place of nothing before the whole folder does.
+            Some(kept) if self.replacing.is_none() => kept.keep(folder, leaf, name),
+            _ => Ok(()),
+        }
     }
 
     /// Renames a temporary name to its target; `append` never over something.
@@ -452,15 +502,18 @@ fn check_entry(entry: &Entry) -> Result<(), Problem> {
     }
 }
 
-/// Makes the folder and what is missing above it; says whether it was missing.
-fn make_root(root: &Path, disk: &dyn Disk) -> Result<bool, Problem> {
+/// Makes the folder and what is missing above it, with these rights as far as the process gives any; says whether it
+/// was missing.
+pub(crate) fn make_root(root: &Path, disk: &dyn Disk, mode: u32) -> Result<bool, Problem> {
+    use std::os::unix::fs::DirBuilderExt;
+
     let mut missing = Vec::new();
     let mut at = Some(root);
     while let Some(path) = at.filter(|path| !path.as_os_str().is_empty() && !path.exists()) {
         missing.push(path);
         at = path.parent();
     }
-    std::fs::create_dir_all(root).map_err(|e| writing(root, e))?;
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(root).map_err(|e| writing(root, e))?;
     for path in &missing {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         disk.sync_folder(parent).map_err(|e| writing(parent, e))?;

@@ -7,6 +7,7 @@ use super::names::{SELF, check_name, depth, split};
 use super::stat::{FileStat, file_type};
 use posthouse_protocol::manifest::{EntryKind, LeftOut};
 use posthouse_protocol::problem::{Code, Problem};
+use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -66,8 +67,16 @@ pub(crate) fn plan(
     Ok(gone)
 }
 
+/// What is done with something before it goes: its folder, its name there and its whole name.
+pub(crate) type Keep<'a> = &'a dyn Fn(&OwnedFd, &[u8], &[u8]) -> Result<(), Problem>;
+
 /// Deletes a plan; folders only where nothing else is in them. Calls `touched` with each folder changed.
-pub(crate) fn delete(root: &Root, plan: &[LandedBefore], touched: &mut dyn FnMut(&[u8])) -> Result<u64, Problem> {
+pub(crate) fn delete(
+    root: &Root,
+    plan: &[LandedBefore],
+    keep: Keep<'_>,
+    touched: &mut dyn FnMut(&[u8]),
+) -> Result<u64, Problem> {
     let mut deleted = 0;
     for before in plan {
         // Between plan and now someone may have put something of their own there.
@@ -75,7 +84,11 @@ pub(crate) fn delete(root: &Root, plan: &[LandedBefore], touched: &mut dyn FnMut
             continue;
         }
         let flags = if before.kind == Kind::Directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        let done = root.parent(&before.name).and_then(|(folder, leaf)| rustix::fs::unlinkat(folder, leaf, flags));
+        let at = root.parent(&before.name);
+        if let Ok((folder, leaf)) = &at {
+            keep(folder, leaf, &before.name)?;
+        }
+        let done = at.and_then(|(folder, leaf)| rustix::fs::unlinkat(folder, leaf, flags));
         match done {
             Ok(()) => {
                 deleted += 1;

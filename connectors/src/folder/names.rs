@@ -104,7 +104,6 @@ pub(crate) fn swap_leaf(short: &str) -> String {
 /// Whose temporary name this is, if it is one: the transfer's short.
 pub(crate) fn owner(leaf: &[u8]) -> Option<&str> {
     let rest = std::str::from_utf8(leaf).ok()?.strip_prefix(PREFIX)?;
-    let is_short = |text: &str| text.len() == SHORT_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric());
     let short = if let Some(rest) = rest.strip_suffix(PART) {
         let (short, number) = rest.split_once('-')?;
         (number.len() == NUMBER_CHARS && number.bytes().all(|b| b.is_ascii_hexdigit())).then_some(short)?
@@ -112,6 +111,11 @@ pub(crate) fn owner(leaf: &[u8]) -> Option<&str> {
         rest.strip_suffix(NEW).or_else(|| rest.strip_suffix(SWAP))?
     };
     is_short(short).then_some(short)
+}
+
+/// Whether it may be what [`short`] gives.
+pub(crate) fn is_short(text: &str) -> bool {
+    text.len() == SHORT_CHARS && text.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 pub(crate) fn is_ours(leaf: &[u8]) -> bool {

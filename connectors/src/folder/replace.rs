@@ -5,6 +5,7 @@
 use super::beneath::Root;
 use super::fault::writing;
 use super::names::{sibling_leaf, swap_leaf};
+use super::versions::Kept;
 use posthouse_protocol::problem::{Code, Problem};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
@@ -75,13 +76,15 @@ impl Replacing {
         Ok(Prepared { replacing: this, new, standing })
     }
 
-    /// Puts the new folder in place. What is in it has been synced; `sync_parent` makes names beside it durable.
+    /// Puts the new folder in place. What is in it has been synced; `sync_parent` makes names beside it durable. The old
+    /// one goes, or is kept.
     pub(crate) fn exchange(
         &self,
         new: &Root,
+        kept: Option<&Kept>,
         sync_parent: &dyn Fn(&Path) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
-        let path = self.parent_path.join(&self.leaf);
+        let path = self.path();
         if !self.done.load(Ordering::Relaxed) {
             let standing = self.stat(&self.leaf).map_err(|e| writing(&path, e))?;
             self.write_note(new).map_err(|e| writing(&path, e))?;
@@ -93,14 +96,30 @@ impl Replacing {
             sync_parent(&self.parent_path)?;
         }
         // The old folder; where there was none, there is nothing by this name.
-        remove_tree(&self.parent_path.join(&self.sibling)).map_err(|e| writing(&self.parent_path, e))?;
+        match kept {
+            Some(kept) => kept.keep_folder(&self.parent, &self.sibling)?,
+            None => remove_tree(&self.parent_path.join(&self.sibling)).map_err(|e| writing(&self.parent_path, e))?,
+        }
         self.remove(&self.note, AtFlags::empty()).map_err(|e| writing(&self.parent_path, e))?;
         sync_parent(&self.parent_path)
     }
 
-    /// Drops what an abandoned transfer built.
-    pub(crate) fn discard(&self) -> Result<(), Problem> {
-        remove_tree(&self.parent_path.join(&self.sibling)).map_err(|e| writing(&self.parent_path, e))?;
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Where the folder stands, or will stand.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.parent_path.join(&self.leaf)
+    }
+
+    /// Drops what an abandoned transfer built. What it built stands in place already where the exchange is done: then
+    /// the old folder is left, and kept like any other.
+    pub(crate) fn discard(&self, kept: Option<&Kept>) -> Result<(), Problem> {
+        match kept.filter(|_| self.is_done()) {
+            Some(kept) => kept.keep_folder(&self.parent, &self.sibling)?,
+            None => remove_tree(&self.parent_path.join(&self.sibling)).map_err(|e| writing(&self.parent_path, e))?,
+        }
         self.remove(&self.note, AtFlags::empty()).map_err(|e| writing(&self.parent_path, e))
     }
 
@@ -196,7 +215,7 @@ fn identity(stat: &Stat) -> String {
 }
 
 /// Removes a folder of ours and all in it; nothing there is fine.
-fn remove_tree(path: &Path) -> std::io::Result<()> {
+pub(crate) fn remove_tree(path: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {

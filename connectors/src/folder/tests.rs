@@ -1,5 +1,7 @@
 //! Folders exchanged with everything that is hostile, odd or in the way.
 
+mod keeping;
+
 use super::*;
 use posthouse_platform::disk::{Disk, Fault, FaultyDisk, RealDisk};
 use posthouse_protocol::id::TransferId;
@@ -7,7 +9,7 @@ use posthouse_protocol::job::Write;
 use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut, follows};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -327,8 +329,7 @@ fn mirror_deletes_what_it_landed_and_nothing_else() {
     fs::remove_file(at.source("f2")).unwrap();
     fs::remove_dir_all(at.source("gone")).unwrap();
     let to = at.destination(Write::Mirror);
-    let scope = entry_names(&at.list(&FolderOptions::default()));
-    let in_scope = |name: &[u8]| scope.iter().any(|n| n.as_bytes() == name);
+    let in_scope = entries(&at.list(&FolderOptions::default())).into_iter().map(|entry| entry.name).collect();
     let plan = to.mirror_plan(&landed, &in_scope, &[]).unwrap();
     assert_eq!(plan.iter().map(|p| text(&p.name)).collect::<Vec<_>>(), ["gone/inner", "f2", "gone"]);
     assert_eq!(to.mirror_delete(&plan).unwrap(), 3);
@@ -358,7 +359,7 @@ fn folders_keep_the_times_of_the_source_after_a_mirror_deleted_in_them() {
         };
     }
     to.finish().unwrap();
-    let plan = to.mirror_plan(&landed, &|name| name != b"sub/f7", &[]).unwrap();
+    let plan = to.mirror_plan(&landed, &those(&landed, |name| name != b"sub/f7"), &[]).unwrap();
     assert_eq!(to.mirror_delete(&plan).unwrap(), 1);
     to.finish().unwrap();
     assert_eq!(tree(&at.source(".")), tree(&at.target(".")));
@@ -373,10 +374,10 @@ fn mirror_refuses_to_delete_over_a_tenth() {
     at.exchange(Write::Mirror);
     let landed: Vec<_> = at.landed().into_iter().filter(|l| l.name != b".").collect();
     let to = at.destination(Write::Mirror);
-    let refused = to.mirror_plan(&landed, &|name| name > b"f02".as_slice(), &[]).unwrap_err();
-    assert_eq!(refused.code, Code::MirrorUnsafe);
-    assert_eq!(to.mirror_plan(&landed, &|name| name > b"f01".as_slice(), &[]).unwrap().len(), 2);
-    assert_eq!(to.mirror_plan(&landed, &|_| false, &[]).unwrap_err().code, Code::MirrorUnsafe);
+    let plan = |from: &[u8]| to.mirror_plan(&landed, &those(&landed, |name| name > from), &[]);
+    assert_eq!(plan(b"f02").unwrap_err().code, Code::MirrorUnsafe);
+    assert_eq!(plan(b"f01").unwrap().len(), 2);
+    assert_eq!(plan(b"g").unwrap_err().code, Code::MirrorUnsafe);
 }
 
 #[test]
@@ -390,7 +391,7 @@ fn mirror_keeps_what_the_source_could_not_read_this_time() {
     let landed = at.landed();
     let to = at.destination(Write::Mirror);
     let unreadable = left_out(b"sub", &Problem::new(Code::FileUnreadable).cause("input/output error"));
-    let without_sub = |name: &[u8]| !name.starts_with(b"sub");
+    let without_sub = those(&landed, |name| !name.starts_with(b"sub"));
     assert_eq!(to.mirror_plan(&landed, &without_sub, &[unreadable]).unwrap(), []);
     assert_eq!(to.mirror_plan(&landed, &without_sub, &[]).unwrap().len(), 2);
 }
@@ -736,9 +737,11 @@ impl Scene {
     }
     /// Lists, lands and publishes everything as the rooms do; gives what both sides left out.
     fn exchange_with(&self, options: &FolderOptions, write: Write, transfer: &TransferId) -> Vec<LeftOut> {
-        let from = self.opened(options);
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let to = FolderDestination::open(&self.target("."), write, transfer, disk).unwrap();
+        self.exchange_into(options, &FolderDestination::open(&self.target("."), write, transfer, disk).unwrap())
+    }
+    fn exchange_into(&self, options: &FolderOptions, to: &FolderDestination) -> Vec<LeftOut> {
+        let from = self.opened(options);
         let mut left_out = Vec::new();
         let (mut landed, mut adopted) = (Vec::new(), Vec::new());
         for found in self.list(options) {
@@ -757,7 +760,7 @@ impl Scene {
                     let mut content = vec![0; entry.size as usize];
                     assert_eq!(open.read_at(0, &mut content).unwrap(), content.len());
                     assert!(!open.changed().unwrap());
-                    land(&to, &entry, &content, false);
+                    land(to, &entry, &content, false);
                     landed.push(entry);
                 }
                 _ => landed.push(entry),
@@ -789,6 +792,10 @@ impl Scene {
             .filter(|path| super::names::is_ours(path.rsplit('/').next().unwrap_or(path).as_bytes()))
             .collect()
     }
+}
+
+fn those(landed: &[LandedBefore], are: impl Fn(&[u8]) -> bool) -> BTreeSet<Vec<u8>> {
+    landed.iter().map(|before| before.name.clone()).filter(|name| are(name)).collect()
 }
 
 fn land(to: &FolderDestination, entry: &Entry, content: &[u8], resume: bool) {

@@ -7,7 +7,7 @@ use posthouse_platform::settings::{FromValue, Interval, Say, Table, nearest, say
 use posthouse_protocol::id::{JobId, NodeId, ResourceId, ResourceRef};
 use posthouse_protocol::job::{Mode, Write};
 use posthouse_protocol::statement::Proof;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
 #[derive(Debug, Clone)]
@@ -85,8 +85,16 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     Table { connection: String, table: String },
-    Folder { path: PathBuf },
+    Folder { path: PathBuf, versions: Option<KeptVersions> },
     Parquet { path: PathBuf },
+}
+
+/// 旧版本: where a job keeps what it takes the place of in its folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptVersions {
+    pub path: PathBuf,
+    /// None = until somebody removes them.
+    pub keep: Option<Interval>,
 }
 
 #[derive(Debug, Clone)]
@@ -279,6 +287,7 @@ fn target(table: &Table<'_>, place: &Place<'_>) -> Option<Target> {
         if into.has("format") {
             into.mistake("format", say("`format` belongs to a folder", "`format` 只用于目录"), None);
         }
+        refuse_versions(&into);
         let name: Option<String> = into.get("table");
         if name.as_deref().is_some_and(bad_name) {
             into.mistake(
@@ -294,7 +303,9 @@ fn target(table: &Table<'_>, place: &Place<'_>) -> Option<Target> {
         return Some(Target::Table { connection: connection?, table: name? });
     }
     if !into.has("folder") {
-        into.known("connection");
+        for key in ["connection", "versions", "versions_keep"] {
+            into.known(key);
+        }
         into.mistake_here(say(
             "`into` is { connection, table } or { folder }",
             "`into` 写作 { connection, table } 或 { folder }",
@@ -302,9 +313,48 @@ fn target(table: &Table<'_>, place: &Place<'_>) -> Option<Target> {
         return None;
     }
     let root = place.folder_connection(&into);
-    let path: PathBuf = into.get("folder")?;
-    let path = root.join(path);
-    Some(if parquet == Some(true) { Target::Parquet { path } } else { Target::Folder { path } })
+    let path: Option<PathBuf> = into.get("folder");
+    if path.is_none() {
+        into.known("versions");
+        into.known("versions_keep");
+    }
+    let path = root.join(path?);
+    if parquet == Some(true) {
+        refuse_versions(&into);
+        return Some(Target::Parquet { path });
+    }
+    let versions = versions(&into, &root, &path);
+    Some(Target::Folder { path, versions })
+}
+
+fn versions(into: &Table<'_>, root: &Path, landing: &Path) -> Option<KeptVersions> {
+    let path: Option<PathBuf> = into.get("versions");
+    let keep: Option<Interval> = into.get("versions_keep");
+    if !into.has("versions") && into.has("versions_keep") {
+        into.mistake(
+            "versions_keep",
+            say(
+                "`versions_keep` says how long `versions` are kept, and there are none",
+                "`versions_keep` 说明 `versions` 保留多久，而此处没有 `versions`",
+            ),
+            None,
+        );
+    }
+    let path = root.join(path?);
+    if path.starts_with(landing) {
+        into.mistake(
+            "versions",
+            say("older versions are kept elsewhere than in the folder that is landed in", "旧版本须保存在落地目录之外"),
+            None,
+        );
+    }
+    Some(KeptVersions { path, keep })
+}
+
+fn refuse_versions(into: &Table<'_>) {
+    for key in ["versions", "versions_keep"] {
+        refuse::<()>(into, key, "older versions are kept of the files of a folder", "只有目录中的文件才保留旧版本");
+    }
 }
 
 fn mode(table: &Table<'_>, rows: Option<bool>) -> Option<Mode> {
@@ -365,6 +415,10 @@ fn write(table: &Table<'_>, into: Option<&Target>, mode: Mode) -> Option<Write> 
         [("append", Write::Append), ("upsert", Write::Upsert), ("replace", Write::Replace), ("mirror", Write::Mirror)];
     let write = table.choice("write", &words).unwrap_or(default);
     let wrong = match (into, write, mode) {
+        (Some(Target::Folder { versions: Some(_), .. }), Write::Append, _) => Some((
+            "append takes the place of nothing, and `into.versions` keeps what a job takes the place of",
+            "append 不替换任何文件，没有 `into.versions` 可保留的旧版本",
+        )),
         (Some(Target::Table { .. }), Write::Mirror, Mode::Incremental) => Some((
             "mirror deletes what the whole table no longer has, and an incremental run reads a part of it; use full",
             "mirror 按整张库表删除已不存在的行，而增量只读取其中一部分；请用 full",

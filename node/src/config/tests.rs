@@ -40,7 +40,7 @@ fn the_shortest_configuration_is_two_names_a_folder_and_an_address() {
 fn a_folder_is_offered_taken_pushed_and_accepted() {
     let config = read(
         "[[resource]]\nid = \"scans\"\nfolder = \"scans\"\ninclude = [\"**/*.pdf\"]\nlinks = \"keep\"\nquiet = \"5s\"\n\
-         [[job]]\nname = \"take\"\nresource = \"police.test.example/tree\"\ninto = { folder = \"/srv/in\" }\nwrite = \"mirror\"\nproof = \"reread\"\n\
+         [[job]]\nname = \"take\"\nresource = \"police.test.example/tree\"\ninto = { folder = \"/srv/in\", versions = \"old\", versions_keep = \"30d\" }\nwrite = \"mirror\"\nproof = \"reread\"\n\
          [[job]]\nname = \"push\"\npush = \"scans\"\nto = \"bureau.test.example\"\nschedule = \"0 2 * * *\"\n\
          [[job]]\nname = \"accept\"\naccept = \"police.test.example/daily\"\ninto = { folder = \"in\" }\n",
     )
@@ -52,6 +52,8 @@ fn a_folder_is_offered_taken_pushed_and_accepted() {
     assert_eq!((options.include.len(), options.quiet_ms), (1, 5000));
     let job = |name: &str| &config.jobs[&name.parse::<JobId>().unwrap()];
     assert_eq!((job("take").write, job("take").proof, job("take").mode), (Write::Mirror, Proof::Reread, Mode::Full));
+    let versions = KeptVersions { path: "/etc/posthouse/old".into(), keep: Some("30d".parse().unwrap()) };
+    assert_eq!(job("take").into, Some(Target::Folder { path: "/srv/in".into(), versions: Some(versions) }));
     assert!(matches!(&job("push").kind, Kind::Push { to, .. } if to.as_str() == "bureau.test.example"));
     assert!(job("push").into.is_none() && job("push").starts_here() && !job("accept").starts_here());
     let pusher: NodeId = "police.test.example".parse().unwrap();
@@ -138,6 +140,10 @@ fn what_does_not_fit_together_is_refused() {
         (job("into = { folder = \"/x\" }\nmode = \"incremental\""), "a folder is taken with mode = \"full\""),
         (job("into = { folder = \"/x\", format = \"parquet\" }\nwrite = \"upsert\""), "parquet files are appended or replaced"),
         (job("into = { folder = \"/x\" }\nto = \"b.example\""), "`to` does not belong here"),
+        (job("into = { folder = \"/x\", versions = \"/x/old\" }"), "older versions are kept elsewhere"),
+        (job("into = { folder = \"/x\", versions_keep = \"30d\" }"), "`versions_keep` says how long"),
+        (job("into = { folder = \"/x\", format = \"parquet\", versions = \"/y\" }"), "`versions` does not belong here"),
+        (job("into = { folder = \"/x\", versions = \"/y\" }\nwrite = \"append\""), "append takes the place of nothing"),
         (job("into = { connection = \"c\", table = \"t\" }"), "there is no connection `c`"),
         (job(""), "`job.into` is missing"),
         ("[[job]]\nname = \"j\"\nresource = \"housing.test.example/r\"\ninto = { folder = \"/x\" }\n".to_owned(), "a node exchanges with other nodes"),
@@ -226,6 +232,8 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "version",
         "resource",
         "into",
+        "versions",
+        "versions_keep",
         "format",
         "mode",
         "write",

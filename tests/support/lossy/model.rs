@@ -19,6 +19,8 @@ pub(crate) struct Model {
     since: Vec<Vec<Change>>,
     next: u64,
     pub(crate) sync_fails: bool,
+    /// Names that differ by upper and lower case only are one.
+    pub(crate) folds: bool,
 }
 
 type Names = BTreeMap<OsString, u64>;
@@ -69,7 +71,7 @@ impl Model {
     pub(crate) fn new(owner: (u32, u32)) -> Self {
         let root = Node::new(Kind::Folder(Names::new()), 0o755, owner);
         let (nodes, durable) = (BTreeMap::from([(ROOT, root)]), BTreeMap::from([(ROOT, Names::new())]));
-        Self { nodes, durable, since: Vec::new(), next: ROOT + 1, sync_fails: false }
+        Self { nodes, durable, since: Vec::new(), next: ROOT + 1, sync_fails: false, folds: false }
     }
 
     pub(crate) fn node(&self, number: u64) -> Done<&Node> {
@@ -85,7 +87,16 @@ impl Model {
         }
     }
     pub(crate) fn find(&self, folder: u64, name: &OsStr) -> Done<u64> {
-        self.names(folder)?.get(name).copied().ok_or(Refused::NotThere)
+        self.names(folder)?.get(&self.stored(folder, name)).copied().ok_or(Refused::NotThere)
+    }
+    /// The name as it is written in the folder, where it is there.
+    fn stored(&self, folder: u64, name: &OsStr) -> OsString {
+        let same = |stored: &&OsString| {
+            let lower = |name: &OsStr| name.to_string_lossy().to_lowercase();
+            self.folds && lower(stored) == lower(name)
+        };
+        let names = self.names(folder).ok();
+        names.and_then(|names| names.keys().find(same)).map_or_else(|| name.to_owned(), OsString::clone)
     }
     pub(crate) fn content(&mut self, number: u64) -> Done<&mut Content> {
         match &mut self.node_mut(number)?.kind {
@@ -95,7 +106,7 @@ impl Model {
     }
 
     pub(crate) fn make(&mut self, folder: u64, name: &OsStr, node: Node) -> Done<u64> {
-        if self.names(folder)?.contains_key(name) {
+        if self.names(folder)?.contains_key(&self.stored(folder, name)) {
             return Err(Refused::There);
         }
         let number = self.next;
@@ -109,7 +120,7 @@ impl Model {
     }
 
     pub(crate) fn link(&mut self, number: u64, folder: u64, name: &OsStr) -> Done<()> {
-        if self.names(folder)?.contains_key(name) {
+        if self.names(folder)?.contains_key(&self.stored(folder, name)) {
             return Err(Refused::There);
         }
         self.node(number)?;
@@ -125,7 +136,7 @@ impl Model {
             (Kind::File(_) | Kind::Link(_) | Kind::Socket, true) => return Err(Refused::NoFolder),
             _ => {}
         }
-        self.step(vec![Change::Take(folder, name.to_owned())]);
+        self.step(vec![Change::Take(folder, self.stored(folder, name))]);
         Ok(())
     }
 
@@ -145,10 +156,10 @@ impl Model {
             return Err(Refused::NotEmpty);
         }
         let first = match (how, there) {
-            (Rename::Exchange, Some(there)) => Change::Put(from.0, from.1.to_owned(), there),
-            _ => Change::Take(from.0, from.1.to_owned()),
+            (Rename::Exchange, Some(there)) => Change::Put(from.0, self.stored(from.0, from.1), there),
+            _ => Change::Take(from.0, self.stored(from.0, from.1)),
         };
-        self.step(vec![first, Change::Put(to.0, to.1.to_owned(), number)]);
+        self.step(vec![first, Change::Put(to.0, self.stored(to.0, to.1), number)]);
         Ok(())
     }
 
@@ -390,6 +401,23 @@ mod tests {
         }
         let (before, after) = ((Some(vec![1]), Some(vec![2])), (Some(vec![2]), None));
         assert_eq!(seen, BTreeSet::from([before, after]));
+    }
+
+    #[test]
+    fn names_are_one_by_upper_and_lower_case_only_where_it_is_asked() {
+        let mut model = Model::new((0, 0));
+        let (upper, lower) = (file(&mut model, "A"), file(&mut model, "a"));
+        assert_ne!(upper, lower);
+        let mut model = Model { folds: true, ..Model::new((0, 0)) };
+        let number = file(&mut model, "Ä");
+        assert_eq!(model.find(ROOT, OsStr::new("ä")), Ok(number));
+        assert_eq!(model.link(number, ROOT, OsStr::new("ä")), Err(Refused::There));
+        let other = file(&mut model, "b");
+        model.rename((ROOT, OsStr::new("B")), (ROOT, OsStr::new("ä")), Rename::Replace).unwrap();
+        let names: Vec<_> = model.names(ROOT).unwrap().clone().into_iter().collect();
+        assert_eq!(names, [(OsString::from("Ä"), other)]);
+        model.remove(ROOT, OsStr::new("ä"), false).unwrap();
+        assert!(model.names(ROOT).unwrap().is_empty());
     }
 
     #[test]

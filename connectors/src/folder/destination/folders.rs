@@ -29,6 +29,9 @@ impl FolderDestination {
     /// puts the new folder in place. What was published is durable when this returns.
     pub fn finish(&self) -> Result<(), Problem> {
         self.sync()?;
+        if let Some(kept) = &self.kept {
+            kept.sync()?;
+        }
         // What folders are to become is kept: a mirror deletes after this, and finishes again.
         let (wanted, touched) = {
             let mut folders = self.locked();
@@ -69,7 +72,7 @@ impl FolderDestination {
         let mode = if replacing.keep_rights(&self.root)? { None } else { Some(mode) };
         self.finish_root(mode, mtime_ns)?;
         let disk = &self.written.disk;
-        replacing.exchange(&self.root, &|path| disk.sync_folder(path).map_err(|e| writing(path, e)))
+        replacing.exchange(&self.root, self.kept.as_ref(), &|path| disk.sync_folder(path).map_err(|e| writing(path, e)))
     }
 
     pub(super) fn publish_folder(&self, entry: &Entry) -> Result<FileStat, Problem> {
@@ -105,9 +108,14 @@ impl FolderDestination {
                 Ok(_) => continue,
                 Err(Errno::NOENT) => {}
                 Err(Errno::NOTDIR | Errno::LOOP) if self.write != Write::Append => {
-                    let gone =
-                        self.root.parent(folder).and_then(|(parent, leaf)| remove(&parent, leaf, AtFlags::empty()));
-                    gone.map_err(|e| writing(&self.root.path_of(folder), e))?;
+                    let failed = |e: Errno| writing(&self.root.path_of(folder), e);
+                    let (parent, leaf) = self.root.parent(folder).map_err(failed)?;
+                    self.keep(&parent, leaf, folder)?;
+                    match remove(&parent, leaf, AtFlags::empty()) {
+                        // Another writer was quicker: a folder is there already.
+                        Ok(()) | Err(Errno::ISDIR) => {}
+                        Err(e) => return Err(failed(e)),
+                    }
                 }
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     return Err(taken(folder, "a file or link stands where a folder should be"));

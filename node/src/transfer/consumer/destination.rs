@@ -3,13 +3,14 @@
 use super::SUCCESSORS_MAX;
 use super::committing::may_pass;
 use super::settling::discard_landing;
-use crate::config::{Job, Target};
+use crate::config::{Job, KeptVersions, Target};
 use crate::context::Context;
 use crate::stage::{Place, RowForm, Stage, TableStage};
 use crate::store::{Transfer, exchange, transfers};
 use crate::transfer::blocking;
-use posthouse_connectors::folder::FolderDestination;
+use posthouse_connectors::folder::{FolderDestination, Versions};
 use posthouse_connectors::{Destination, Landing, parquet};
+use posthouse_platform::settings::Interval;
 use posthouse_protocol::format::Native;
 use posthouse_protocol::frame::Offer;
 use posthouse_protocol::job::{Mode, Write};
@@ -29,8 +30,12 @@ pub(super) async fn open_stage(
     blocking(&world, move || {
         let target = job.into.as_ref().ok_or_else(|| Problem::new(Code::InsideFailed))?;
         let place = match (target, &offer.contract) {
-            (Target::Folder { path }, None) => {
-                Place::Folder(FolderDestination::open(path, row.write, &row.id, ctx.world.disk.clone())?)
+            (Target::Folder { path, versions }, None) => {
+                let folder = FolderDestination::open(path, row.write, &row.id, ctx.world.disk.clone())?;
+                Place::Folder(match versions {
+                    Some(kept) => folder.keeping(&versions_of(&row, kept))?,
+                    None => folder,
+                })
             }
             (Target::Table { .. } | Target::Parquet { .. }, Some(contract)) => {
                 let rows = OfferedRows::of(&offer, contract);
@@ -64,6 +69,11 @@ pub(super) async fn open_stage(
         Ok(Arc::new(Stage::new(row.id.clone(), row.job.clone(), place)))
     })
     .await
+}
+
+/// Each job has a folder of its own among the older versions: how long they are kept is a matter of the job.
+pub(super) fn versions_of(row: &Transfer, kept: &KeptVersions) -> Versions {
+    Versions { folder: kept.path.join(row.job.as_str()), begun: row.created, keep_ms: kept.keep.map(Interval::as_ms) }
 }
 
 /// Takes over what the transfers before this one have staged: of the latest that has something, where its rows were

@@ -1,7 +1,7 @@
 //! After a transfer was committed or has ended: both statements make the receipt, the provider is told of an
 //! ending, and what is needed no more is taken away.
 
-use super::destination::{OfferedRows, open_destination};
+use super::destination::{OfferedRows, open_destination, versions_of};
 use super::run::{Line, Run, connect};
 use super::session::{Ended, arrived};
 use crate::config::Target;
@@ -207,8 +207,12 @@ pub(super) fn discard_landing(ctx: &Context, row: &Transfer, target: &Target, fo
     arrived::remove(&ctx.staging(), id);
     let Some(offer) = offer else { return Ok(()) };
     match (target, &offer.contract) {
-        (Target::Folder { path }, None) => {
+        (Target::Folder { path, versions }, None) => {
             let folder = FolderDestination::open(path, row.write, id, ctx.world.disk.clone())?;
+            let folder = match versions {
+                Some(kept) if folder.has_exchanged() => folder.keeping(&versions_of(row, kept))?,
+                _ => folder,
+            };
             folder.discard(&mut names.iter().map(Vec::as_slice))?;
             ctx.store.write_now(|tx| exchange::forget_landing(tx, id))
         }
