@@ -132,8 +132,13 @@ impl Commit<'_> {
             from = last.entry.index + 1;
             let stage = stage.clone();
             let page = self.recorded(page).await?;
-            let landed =
-                self.blocking(move || page.iter().map(|(e, stat)| publish(&stage, e, *stat)).collect()).await?;
+            let landed: Vec<LandedFile> = self
+                .blocking(move || {
+                    let mut landed = Vec::with_capacity(page.len());
+                    page.iter().try_for_each(|(found, known)| publish(&stage, found, known, &mut landed))?;
+                    Ok(landed)
+                })
+                .await?;
             self.remember(landed).await?;
         }
         let stage = stage.clone();
@@ -222,16 +227,24 @@ impl Commit<'_> {
         self.store.read(move |at| exchange::landing_entries(at, &transfer, from, PAGE)).await
     }
 
-    /// With each entry that stood there before: the file as it was when this job last knew its content.
-    async fn recorded(&self, page: Vec<LandingEntry>) -> Result<Vec<(LandingEntry, Option<FileStat>)>, Problem> {
-        let job = self.job.clone();
+    /// With each entry what is recorded of it.
+    async fn recorded(&self, page: Vec<LandingEntry>) -> Result<Vec<(LandingEntry, Known)>, Problem> {
+        let (job, transfer) = (self.job.clone(), self.transfer.clone());
         let with = move |at: &rusqlite::Connection, found: LandingEntry| {
-            let before = match found.whole {
-                Whole::Present => exchange::landed(at, &job, &found.entry.name)?,
-                Whole::Part | Whole::No => None,
-            };
-            let known = before.filter(|before| before.root == found.entry.root.map(Into::into));
-            Ok((found, known.map(|before| before.stat)))
+            let entry = &found.entry;
+            let mut known = Known::default();
+            if matches!(found.whole, Whole::Present | Whole::Linked) {
+                let before = exchange::landed(at, &job, &entry.name)?;
+                let same = before.filter(|before| before.root == entry.root.map(Into::into));
+                known.before = same.map(|before| before.stat);
+            }
+            // Those before it are published before it.
+            let first = entry.same_as.filter(|first| found.whole == Whole::Linked && *first < entry.index);
+            if let Some(first) = first {
+                let first = exchange::landing_entry_at(at, &transfer, first)?.map(|first| first.entry);
+                known.first = first.filter(|first| first.root == entry.root);
+            }
+            Ok((found, known))
         };
         self.store.read(move |at| page.into_iter().map(|found| with(at, found)).collect()).await
     }
@@ -251,12 +264,38 @@ fn folder(stage: &Stage) -> Result<&FolderDestination, Problem> {
     }
 }
 
-fn publish(stage: &Stage, found: &LandingEntry, recorded: Option<FileStat>) -> Result<LandedFile, Problem> {
+/// What the store knows of an entry.
+#[derive(Default)]
+struct Known {
+    /// One that stood there before: the file as it was when this job last knew its content.
+    before: Option<FileStat>,
+    /// A second name: the entry that it is another name of.
+    first: Option<Entry>,
+}
+
+fn publish(stage: &Stage, found: &LandingEntry, known: &Known, landed: &mut Vec<LandedFile>) -> Result<(), Problem> {
     let (folder, entry) = (folder(stage)?, &found.entry);
-    let stat = match found.whole {
-        Whole::Present => adopt(folder, entry, recorded)?,
-        Whole::Part | Whole::No => folder.publish(entry)?,
+    let stat = match (found.whole, &known.first) {
+        (Whole::Present, _) => adopt(folder, entry, known.before)?,
+        (Whole::Part | Whole::No, _) => folder.publish(entry)?,
+        (Whole::Linked, Some(first)) => {
+            let (stat, is_one) = folder.publish_second(entry, first, known.before)?;
+            if is_one {
+                // Another name is a change of the file itself, of which its time of change tells.
+                landed.push(landed_file(first, stat)?);
+            }
+            stat
+        }
+        (Whole::Linked, None) => {
+            let problem = Problem::new(Code::FileChanged).with("name", String::from_utf8_lossy(&entry.name));
+            return Err(problem.cause("it is another name of a file that was not landed"));
+        }
     };
+    landed.push(landed_file(entry, stat)?);
+    Ok(())
+}
+
+fn landed_file(entry: &Entry, stat: FileStat) -> Result<LandedFile, Problem> {
     Ok(LandedFile {
         name: entry.name.clone(),
         kind: Kind::of(&entry.kind).ok_or_else(|| Problem::new(Code::InsideFailed).cause("a split in a folder"))?,

@@ -62,6 +62,7 @@ impl SealedSplit {
             mtime_ns: 0,
             root: Some(ByteArray::from(self.root)),
             revision: 0,
+            same_as: None,
         }
     }
     pub fn counts(&self) -> &SplitCounts {

@@ -58,6 +58,8 @@ pub const ENTRIES_OPEN_MAX: u64 = 65_536;
 pub const WANTED_RANGES_MAX: usize = 1 << 20;
 /// Fill of one frame that carries a list, before the next is begun.
 pub const FRAME_FILL_BYTES: usize = 256 << 10;
+/// Files with further names that either side remembers in one transfer; of others each name is a file of its own.
+pub const SAME_FILES_MAX: usize = 200_000;
 /// A file's name relative to its folder, in bytes, and one component of it.
 pub const PATH_BYTES_MAX: usize = 4096;
 pub const COMPONENT_BYTES_MAX: usize = 255;

@@ -73,6 +73,10 @@ pub struct Entry {
     /// How often this entry has been read again because it changed while it was read.
     #[n(7)]
     pub revision: u32,
+    /// The number of an entry that is this file under another name, a hard link: of an earlier one, or its own where
+    /// others follow. A hint of one run, which no list holds: what its content is says the root.
+    #[n(8)]
+    pub same_as: Option<u64>,
 }
 
 /// Something in scope that was not handed over, with its reason (refused by name).
@@ -173,7 +177,7 @@ pub struct Manifest {
     #[n(22)]
     pub content_root: ByteArray<32>,
     /// SHA-256 of the entry list attachment: the concatenated deterministic CBOR of all entries in order,
-    /// numbered from 0 and with revision 0 (`EntryList::encode`), so that a resumed run makes the same list.
+    /// numbered from 0, with revision 0 and without `same_as` (`EntryList::encode`), so that a resumed run makes the same list.
     #[n(23)]
     pub entries_sha256: ByteArray<32>,
     /// SHA-256 of `files.b3` (folders): a line per regular file as `b3sum` prints it, in order.

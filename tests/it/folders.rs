@@ -3,10 +3,11 @@
 
 use crate::exchange::{assert_settled, folder, transfer_shown};
 use crate::support::lossy::{LossyDisk, is_possible};
-use crate::support::{CONSUMER, Site, text};
+use crate::support::{CONSUMER, Site, compare_folders, text};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -108,6 +109,52 @@ fn four_hundred_names_that_tempt_somebody_arrive_byte_for_byte() {
     assert!(given.len() > 400 && given == landed, "{} against {}", given.len(), landed.len());
     assert_eq!(children(target.path()).len(), 2);
     assert_eq!(std::fs::read(target.path().join("outside")).expect("it is there"), b"as it was");
+}
+
+#[test]
+fn hard_links_arrive_as_hard_links_and_their_content_comes_once() {
+    let source = tempfile::tempdir().expect("a folder");
+    let of = |name: &str| source.path().join(name);
+    let content = |seed: u8| {
+        let mut content = vec![0; 5 << 20];
+        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut content);
+        content
+    };
+    std::fs::create_dir(of("sub")).expect("a folder");
+    std::fs::write(of("a"), content(1)).expect("a file");
+    for name in ["b", "sub/c"] {
+        std::fs::hard_link(of("a"), of(name)).expect("a link");
+    }
+    std::fs::write(of("alone"), "alone").expect("a file");
+    let site = Site::start(&folder("keep", source.path(), false));
+    let inbox = site.dir().join("inbox");
+    let inode = |name: &str| std::fs::metadata(inbox.join(name)).expect("it is there").ino();
+    let end = site.take("tree");
+    assert_settled(&end);
+    assert_eq!((compare_folders(source.path(), &inbox).as_str(), &end["files_sent"]), ("", &2.into()));
+    assert!(end["bytes_sent"].as_u64().is_some_and(|bytes| bytes < 6 << 20), "{end}");
+    assert!(inode("a") == inode("b") && inode("b") == inode("sub/c") && inode("a") != inode("alone"));
+    // Nothing has changed: what the names did to the files' own times of change costs nothing.
+    let end = site.take("tree");
+    assert_settled(&end);
+    assert_eq!((&end["files_sent"], &end["bytes_sent"]), (&0.into(), &0.into()), "{end}");
+    // One name is another file now.
+    std::fs::write(of("new"), content(2)).expect("a file");
+    std::fs::rename(of("new"), of("a")).expect("it takes its place");
+    let end = site.take("tree");
+    assert_settled(&end);
+    assert_eq!((compare_folders(source.path(), &inbox).as_str(), &end["files_sent"]), ("", &1.into()), "{end}");
+    assert!(inode("a") != inode("b") && inode("b") == inode("sub/c"));
+    // And so is the last: that it went is a change of the others, which do not come again.
+    std::fs::write(of("new"), content(3)).expect("a file");
+    std::fs::rename(of("new"), of("sub/c")).expect("it takes its place");
+    for files_sent in [1, 0] {
+        let end = site.take("tree");
+        assert_settled(&end);
+        let sent = &end["files_sent"];
+        assert_eq!((compare_folders(source.path(), &inbox).as_str(), sent), ("", &files_sent.into()), "{end}");
+    }
+    assert!(inode("a") != inode("b") && inode("b") != inode("sub/c"));
 }
 
 /// Names of options, of expansions, of other systems' devices and paths, of other encodings and none, of what looks

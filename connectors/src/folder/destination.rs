@@ -4,6 +4,7 @@
 
 mod folders;
 mod folding;
+mod second;
 
 use super::beneath::{At, Root};
 use super::fault::{left_out, named, taken, writing};
@@ -189,6 +190,10 @@ impl FolderDestination {
         let file = open_handle(&self.root, &entry.name).map_err(|e| writing(&path, e))?;
         let stat = rustix::fs::fstat(&file).map_err(|e| writing(&path, e))?;
         let mode = travelling_mode(&entry.kind, entry.mode);
+        if stat.st_mode & 0o7777 != mode && stat.st_nlink > 1 && self.standing.is_none() {
+            // The rights of its other names are not this entry's to change: it becomes a file of its own.
+            return self.publish_copy(entry, entry, None);
+        }
         if stat.st_mode & 0o7777 != mode {
             chmod_handle(&file, mode).map_err(|e| writing(&path, e))?;
         }

@@ -9,12 +9,14 @@ use super::patterns::Patterns;
 use super::stat::{FileStat, file_type, travelling_mode};
 use super::walk::{Met, Then, walk};
 use super::{FolderOptions, Links};
+use posthouse_protocol::limits::SAME_FILES_MAX;
 use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Advice, FileType, OFlags, Stat};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -52,7 +54,7 @@ impl FolderSource {
     /// what is in them. `now` is the wall clock, for `quiet`. Our own temporary files are no content.
     pub fn list(&self, now: Timestamp, found: &mut dyn FnMut(Found) -> Result<(), Problem>) -> Result<(), Problem> {
         let top = rustix::fs::fstat(self.root.handle()).map_err(|e| self.lost(e))?;
-        let mut lister = Lister { source: self, now, index: 0, waiting: Vec::new(), found };
+        let mut lister = Lister { source: self, now, index: 0, waiting: Vec::new(), linked: BTreeMap::new(), found };
         lister.entry(SELF, EntryKind::Directory, &top, None)?;
         walk(&self.root, SELF, |name, met| lister.meet(name, met))
     }
@@ -128,6 +130,8 @@ struct Lister<'a> {
     index: u64,
     /// Folders on the way to something in scope that have not been found yet (with `include`).
     waiting: Vec<(Vec<u8>, Stat)>,
+    /// Files that have further names: which entry they are, and how they looked then.
+    linked: BTreeMap<(u64, u64), (u64, FileStat)>,
     found: &'a mut dyn FnMut(Found) -> Result<(), Problem>,
 }
 
@@ -211,6 +215,7 @@ impl Lister<'_> {
     }
 
     fn entry(&mut self, name: &[u8], kind: EntryKind, stat: &Stat, root: Option<[u8; 32]>) -> Result<(), Problem> {
+        let same_as = if kind == EntryKind::File { self.same_as(stat) } else { None };
         let stat = FileStat::of(stat);
         let size = match &kind {
             EntryKind::File | EntryKind::Split(_) => stat.size,
@@ -227,9 +232,24 @@ impl Lister<'_> {
             mtime_ns: stat.mtime_ns,
             root: root.map(Into::into),
             revision: 0,
+            same_as,
         };
         self.index += 1;
         (self.found)(Found::Entry { entry, stat })
+    }
+
+    /// Which entry the next one is another name of: an earlier one, or itself where others may follow.
+    fn same_as(&mut self, stat: &Stat) -> Option<u64> {
+        let file = (stat.st_dev, stat.st_ino);
+        let now = FileStat::of(stat);
+        if let Some((first, as_it_was)) = self.linked.get(&file) {
+            return (*as_it_was == now).then_some(*first);
+        }
+        if stat.st_nlink < 2 || self.linked.len() >= SAME_FILES_MAX {
+            return None;
+        }
+        self.linked.insert(file, (self.index, now));
+        Some(self.index)
     }
 
     fn left_out(&mut self, name: &[u8], problem: &Problem) -> Result<(), Problem> {

@@ -1,6 +1,7 @@
 //! Folders exchanged with everything that is hostile, odd or in the way.
 
 mod keeping;
+mod linked;
 
 use super::*;
 use posthouse_platform::disk::{Disk, Fault, FaultyDisk, RealDisk};
@@ -821,6 +822,7 @@ fn file_of(name: &str, content: &[u8]) -> Entry {
         mtime_ns: 1_700_000_000_123_456_789,
         root: None,
         revision: 0,
+        same_as: None,
     }
 }
 

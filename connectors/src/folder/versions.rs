@@ -328,7 +328,7 @@ fn is_own(name: &str) -> bool {
 
 /// What is said where a file can have no second name: by file systems without such, between mounts, and of files of
 /// others, which the kernel lets nobody else link.
-const NO_LINKS: [Errno; 7] =
+pub(crate) const NO_LINKS: [Errno; 7] =
     [Errno::PERM, Errno::ACCESS, Errno::OPNOTSUPP, Errno::NOSYS, Errno::MLINK, Errno::XDEV, Errno::INVAL];
 const TRIES_MAX: u32 = 8;
 

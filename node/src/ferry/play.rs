@@ -233,7 +233,7 @@ impl<'a> Player<'a> {
                     }
                     let index = self.recorded.len() as u64;
                     self.recorded.push((entry.index, entry.revision));
-                    self.machine.entry(Entry { index, revision: 0, ..entry })?;
+                    self.machine.entry(Entry { index, revision: 0, same_as: None, ..entry })?;
                 }
                 Listed::LeftOut(what) => self.machine.left_out(None, what)?,
             }

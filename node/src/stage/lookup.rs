@@ -3,7 +3,7 @@
 
 use super::{Place, Stage, TableStage};
 use crate::store::exchange::{self, LandingEntry, Whole};
-use posthouse_connectors::folder::{FolderDestination, Present};
+use posthouse_connectors::folder::{FileStat, FolderDestination, Present};
 use posthouse_protocol::consumer::Have;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
@@ -15,7 +15,7 @@ use rusqlite::Connection;
 pub enum Answer {
     Have(Have, Whole),
     LeaveOut(LeftOut),
-    /// Nothing may take the place of what stands there: its content has to be this, where that is known.
+    /// What stands there may be it: its content has to be this, where that is known.
     /// [`Stage::compared`] says whether it is.
     Compare(Option<[u8; 32]>),
     /// A file of a transfer that failed was taken over; its content has to be this. [`Stage::compared`] says whether it is.
@@ -48,7 +48,10 @@ impl Stage {
             {
                 return Ok(Answer::Have(Have::Whole(root), Whole::Present));
             }
-            if !folder.replaces() {
+            // Another name of it came or went, and nothing else: its content is looked at before all of it comes again.
+            let was = before.as_ref().map(|before| FileStat { ctime_ns: stat.ctime_ns, ..before.stat });
+            let is_likely = was == Some(stat) && known.is_some_and(|root| entry.root.is_none_or(|own| *own == root));
+            if !folder.replaces() || is_likely {
                 return Ok(Answer::Compare(entry.root.map(Into::into).or(known)));
             }
         }
@@ -100,7 +103,7 @@ impl Stage {
         let same = found.entry.size == entry.size
             && found.entry.mtime_ns == entry.mtime_ns
             && (entry.root.is_none() || found.entry.root.is_none() || entry.root == found.entry.root);
-        if !same || found.whole == Whole::Present || !part_exists(&found)? {
+        if !same || matches!(found.whole, Whole::Present | Whole::Linked) || !part_exists(&found)? {
             return Ok(nothing);
         }
         Ok(match (found.whole, found.entry.root) {
@@ -124,6 +127,7 @@ impl Stage {
             Ok(root) if known.is_none_or(|known| known == root) => {
                 return Answer::Have(Have::Whole(root), Whole::Present);
             }
+            _ if folder.replaces() => return Answer::Have(Have::Nothing, Whole::Part),
             Ok(_) => "it exists already with other contents, and `append` replaces nothing".to_owned(),
             Err(problem) => format!("it exists already, and cannot be read: {}", problem.cause),
         };

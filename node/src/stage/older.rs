@@ -157,6 +157,7 @@ mod tests {
             mtime_ns: 5,
             root: root.map(|byte| [byte; 32].into()),
             revision: 0,
+            same_as: None,
         };
         let is = |root, found: &[LandedFile], name: &str| {
             let likeliest = likeliest(&entry(root), found.to_vec()).unwrap_or_default();

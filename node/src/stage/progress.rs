@@ -114,8 +114,17 @@ mod tests {
         let store = Store::open(&World::real(), folder.path()).await.unwrap();
         let (id, layout) = (TransferId::from_random([1; 16]), Layout::new(10).unwrap());
         let kind = EntryKind::Split(SplitCounts::default());
-        let entry =
-            Entry { index: 0, name: b"split".into(), kind, size: 10, mode: 0, mtime_ns: 0, root: None, revision: 0 };
+        let entry = Entry {
+            index: 0,
+            name: b"split".into(),
+            kind,
+            size: 10,
+            mode: 0,
+            mtime_ns: 0,
+            root: None,
+            revision: 0,
+            same_as: None,
+        };
         let value = layout.value(0, &[7; 10]).into();
         let header =
             ChunkHeader { entry: 0, revision: 0, chunk: 0, bytes: 10, form: Form::Plain, wire_bytes: 10, value };

@@ -36,6 +36,8 @@ pub enum Whole {
     Part,
     /// At its place since before this transfer.
     Present,
+    /// In the file of another entry, whose second name it is.
+    Linked,
 }
 
 /// What staging one split came to.
@@ -212,6 +214,16 @@ pub fn landing_entries(
     let mut statement = cached(at, &sql)?;
     let rows = statement.query_map(params![transfer.as_str(), signed(from)?, limit], entry_row).map_err(failed)?;
     rows.map(|row| row.map_err(failed)?).collect()
+}
+
+/// The whole entry of a number, in the listing that is taken.
+pub fn landing_entry_at(
+    at: &Connection,
+    transfer: &TransferId,
+    position: u64,
+) -> Result<Option<LandingEntry>, Problem> {
+    let found = landing_entries(at, transfer, position, 1)?.into_iter().next();
+    Ok(found.filter(|found| found.entry.index == position))
 }
 
 /// Begins another session of a landing: entries of its listing are marked with this number.
@@ -512,6 +524,7 @@ fn whole_number(whole: Whole) -> i64 {
         Whole::No => 0,
         Whole::Part => 1,
         Whole::Present => 2,
+        Whole::Linked => 3,
     }
 }
 
@@ -520,7 +533,8 @@ fn entry_row(row: &Row<'_>) -> rusqlite::Result<Result<LandingEntry, Problem>> {
     let whole = match row.get::<_, i64>(2)? {
         0 => Whole::No,
         1 => Whole::Part,
-        _ => Whole::Present,
+        2 => Whole::Present,
+        _ => Whole::Linked,
     };
     let columns: (Option<i64>, Option<i64>, Option<Vec<u8>>, Option<i64>) =
         (row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?);

@@ -192,6 +192,7 @@ mod tests {
             mtime_ns: -5,
             root: Some([index as u8; 32].into()),
             revision: 0,
+            same_as: None,
         };
         let all: Vec<Entry> = (0..500).map(entry).collect();
         let mut attachments = Attachments::begin(folder.path(), &transfer, 1, Arc::new(RealDisk)).unwrap();

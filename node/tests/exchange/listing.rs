@@ -152,5 +152,6 @@ fn file(index: u64, name: &str) -> Entry {
         mtime_ns: 0,
         root: Some(root.into()),
         revision: 0,
+        same_as: None,
     }
 }

@@ -94,6 +94,9 @@ impl Consumer {
             EntryKind::Directory if entry.size != 0 => Some("a directory has a size"),
             EntryKind::Link(text) if text.is_empty() || text.len() > limits::LINK_BYTES_MAX => Some("a link's length"),
             EntryKind::Link(text) if text.len() as u64 != entry.size => Some("a link's size is not that of its text"),
+            _ if entry.same_as.is_some_and(|first| first > entry.index || entry.kind != EntryKind::File) => {
+                Some("it is another name of what is no file before it")
+            }
             _ if entry.mode & !0o7777 != 0 => Some("a mode with unknown bits"),
             _ if entry.name.is_empty() || entry.name.len() > limits::FRAME_FILL_BYTES => Some("a name's length"),
             _ => None,
@@ -107,7 +110,9 @@ impl Consumer {
         }
         // One that this side left out may be forgotten before the provider knows.
         let Some(open) = self.open.get_mut(&entry.index) else { return Ok(()) };
-        let same = entry.name == open.entry.name && entry.kind == open.entry.kind && entry.root.is_some();
+        let same = (&entry.name, &entry.kind, entry.same_as)
+            == (&open.entry.name, &open.entry.kind, open.entry.same_as)
+            && entry.root.is_some();
         if open.state == OpenState::Dropped || entry.revision < open.entry.revision || (open.entry == entry) {
             return Ok(());
         }

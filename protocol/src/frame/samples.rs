@@ -24,6 +24,7 @@ pub(crate) fn samples() -> Vec<Frame> {
         mtime_ns: -1,
         root: Some([3; 32].into()),
         revision: 0,
+        same_as: Some(6),
     };
     let omission = Omission { entry: Some(7), what: LeftOut { name: b"a".to_vec(), code: 2009, reason: "why".into() } };
     vec![

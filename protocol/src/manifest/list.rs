@@ -57,9 +57,9 @@ impl EntryList {
         }
     }
     /// An entry as the attachment holds it: numbered among those that are handed over, and without what only
-    /// one run of the transfer knows (its number there, how often it was read).
+    /// one run of the transfer knows (its number there, how often it was read, whose second name it is).
     pub fn encode(number: u64, entry: &Entry) -> Vec<u8> {
-        codec::encode(&Entry { index: number, revision: 0, ..entry.clone() })
+        codec::encode(&Entry { index: number, revision: 0, same_as: None, ..entry.clone() })
     }
     pub fn entries(&self) -> u64 {
         self.entries
@@ -207,6 +207,7 @@ mod tests {
             mtime_ns: 5,
             root: Some([1; 32].into()),
             revision: 0,
+            same_as: None,
         };
         let hash = |entry: &Entry| {
             let mut list = EntryList::default();
@@ -224,7 +225,11 @@ mod tests {
         for other in others {
             assert_ne!(hash(&other), hash(&entry), "{other:?}");
         }
-        assert_eq!(hash(&Entry { index: 9, revision: 4, ..entry.clone() }), hash(&entry), "what only one run knows");
+        assert_eq!(
+            hash(&Entry { index: 9, revision: 4, same_as: Some(2), ..entry.clone() }),
+            hash(&entry),
+            "what only one run knows"
+        );
     }
 
     #[test]

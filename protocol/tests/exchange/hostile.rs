@@ -287,6 +287,7 @@ fn frame(rng: &mut Rng, files: &[FileSpec]) -> Frame {
         let sealed = rng.below(2) == 0;
         let mut entry = entry(index, kind, size, sealed);
         entry.revision = number(rng) as u32 % 4;
+        entry.same_as = (rng.below(4) == 0).then(|| number(rng));
         if rng.below(8) == 0 {
             entry.name = [&b""[..], b"/etc/x", b"../x", b"a\0", &[b'y'; 300]][rng.below(5) as usize].to_vec();
         }
@@ -335,7 +336,17 @@ fn frame(rng: &mut Rng, files: &[FileSpec]) -> Frame {
 fn entry(index: u64, kind: EntryKind, size: u64, sealed: bool) -> Entry {
     let content: &[u8] = if let EntryKind::Link(text) = &kind { text } else { b"" };
     let root = sealed.then(|| (*blake3::hash(content).as_bytes()).into());
-    Entry { index, name: format!("f{index}").into_bytes(), kind, size, mode: 0o600, mtime_ns: 0, root, revision: 0 }
+    Entry {
+        index,
+        name: format!("f{index}").into_bytes(),
+        kind,
+        size,
+        mode: 0o600,
+        mtime_ns: 0,
+        root,
+        revision: 0,
+        same_as: None,
+    }
 }
 
 /// Small, or at an edge.

@@ -560,6 +560,7 @@ impl Given {
             mtime_ns: self.mtime_ns,
             root: root.map(Into::into),
             revision,
+            same_as: None,
         }
     }
 }

@@ -273,7 +273,7 @@ impl Session<'_> {
             ConsumerEvent::Again(entry) => self.again(entry).await?,
             ConsumerEvent::Complete(entry) => {
                 if let Some(entry) = self.writing.complete_later(entry) {
-                    self.complete(entry);
+                    self.complete(entry)?;
                 }
             }
             ConsumerEvent::LeftOut(Some(index), what) => self.left_out(index, what.name).await?,

@@ -16,6 +16,7 @@ use posthouse_platform::endpoint::Writer;
 use posthouse_protocol::delta::Cut;
 use posthouse_protocol::frame::Pieces;
 use posthouse_protocol::id::{JobId, NodeId, ResourceId};
+use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, LeftOut};
 use posthouse_protocol::problem::Problem;
 use posthouse_protocol::provider::Provider;
@@ -36,6 +37,8 @@ pub(super) struct Outgoing {
     finals: BTreeMap<u64, Entry>,
     /// Entries that are sealed and sent, kept a while: a chunk that came broken is asked again.
     recent: VecDeque<u64>,
+    /// Files that have further names, as they were when their root was known.
+    shared: BTreeMap<u64, (FileStat, [u8; 32])>,
     /// Roots of files that were hashed here and are not stored yet.
     hashes: Vec<(Vec<u8>, FileStat, [u8; 32])>,
     files_sent: u64,
@@ -88,6 +91,7 @@ impl Outgoing {
             open: BTreeMap::new(),
             finals: BTreeMap::new(),
             recent: VecDeque::new(),
+            shared: BTreeMap::new(),
             hashes: Vec::new(),
             files_sent: 0,
             reads: Reads::new(),
@@ -108,11 +112,20 @@ impl Outgoing {
     /// The feed lists it.
     pub(super) fn listed(&mut self, entry: &Entry, stat: Option<FileStat>) {
         let has_content = send::has_content(entry);
+        self.share(entry, stat);
         if has_content {
             self.open.insert(entry.index, Sending::new(entry.clone(), stat));
         }
         if entry.root.is_some() || !has_content {
             self.finals.insert(entry.index, entry.clone());
+        }
+    }
+
+    /// The root of a file that has further names is that of those, as long as it is as it was.
+    fn share(&mut self, entry: &Entry, stat: Option<FileStat>) {
+        let is_first = entry.same_as == Some(entry.index) && self.shared.len() < limits::SAME_FILES_MAX;
+        if let (true, Some(stat), Some(root)) = (is_first, stat, entry.root) {
+            self.shared.insert(entry.index, (stat, *root));
         }
     }
 

@@ -6,6 +6,7 @@ use crate::stage::Answer;
 use crate::store::exchange::{self, Whole};
 use crate::transfer::{blocking, steady};
 use posthouse_protocol::consumer::Have;
+use posthouse_protocol::job::Write;
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
@@ -20,9 +21,24 @@ pub(super) struct Listing {
     open: BTreeMap<u64, Entry>,
     /// Entries that stand at their place already.
     present: BTreeSet<u64>,
+    /// Files of which further names may be listed, with their size and root once all of them is here.
+    shared: BTreeMap<u64, Option<(u64, [u8; 32])>>,
+    /// The numbers of further names that wait for such a file, by its own.
+    further: BTreeMap<u64, Vec<u64>>,
+    waiting: BTreeMap<u64, Waiting>,
+    /// Entries whose content is another one's.
+    linked: BTreeSet<u64>,
     /// Rows that the provider has put aside.
     quarantined: u64,
     files_sent: u64,
+}
+
+/// A further name of a file that is not here yet, and what it is answered by where that does not come.
+struct Waiting {
+    entry: Entry,
+    have: Have,
+    whole: Whole,
+    older: Option<Vec<u8>>,
 }
 
 /// What is here of an entry.
@@ -56,6 +72,9 @@ impl Session<'_> {
             live.bytes_total += entry.size;
             live.rows += rows;
         });
+        if entry.same_as == Some(entry.index) && self.listing.shared.len() < limits::SAME_FILES_MAX {
+            self.listing.shared.insert(entry.index, None);
+        }
         self.listing.asked.push(entry);
         Ok(())
     }
@@ -107,35 +126,86 @@ impl Session<'_> {
         self.listing.looking = false;
         for Found { entry, answer, older, .. } in found {
             match answer {
-                Answer::LeaveOut(what) => self.machine().leave_out(&entry, what)?,
+                Answer::LeaveOut(what) => {
+                    self.machine().leave_out(&entry, what)?;
+                    self.no_longer_shared(entry.index)?;
+                }
                 Answer::Compare(_) | Answer::Adopted(_) => {
                     return Err(Problem::new(Code::InsideFailed).cause("an entry was not compared"));
                 }
-                Answer::Have(have, whole) => {
-                    let Listing { open, present, .. } = &mut self.listing;
-                    // It may have been read anew while it was looked up.
-                    let newer = open.get(&entry.index).is_some_and(|open| open.revision > entry.revision);
-                    if whole == Whole::Present && !newer {
-                        present.insert(entry.index);
-                    }
-                    let known = match &have {
-                        Have::Nothing => 0,
-                        Have::Whole(_) => entry.size,
-                        // A little more or less at a file's end does not matter to who watches.
-                        Have::Chunks(chunks) => chunks.len() as u64 * u64::from(limits::CHUNK_BYTES),
-                    };
-                    if !matches!(have, Have::Whole(_)) && !newer {
-                        open.insert(entry.index, entry.clone());
-                    }
-                    self.run.registered.show(|live| live.bytes += known);
-                    match older {
-                        Some(name) if !newer => self.olders.push(entry, have, name),
-                        _ => self.machine().have(&entry, have)?,
-                    }
-                }
+                Answer::Have(have, whole) => self.here(Waiting { entry, have, whole, older })?,
             }
         }
         Ok(())
+    }
+
+    /// So much of an entry is here. Of a further name of a file nothing else is needed than that file.
+    fn here(&mut self, found: Waiting) -> Result<(), Problem> {
+        let is_first = found.entry.same_as == Some(found.entry.index);
+        let replaces = self.run.row.write != Write::Append || matches!(found.have, Have::Nothing);
+        let newer = self.is_newer(&found.entry);
+        let first = found.entry.same_as.filter(|_| !is_first && replaces && !newer);
+        match first.and_then(|first| Some((first, *self.listing.shared.get(&first)?))) {
+            Some((_, Some(content))) => self.link(found, content),
+            Some((first, None)) => {
+                self.listing.further.entry(first).or_default().push(found.entry.index);
+                self.listing.waiting.insert(found.entry.index, found);
+                Ok(())
+            }
+            None => self.answer(found),
+        }
+    }
+
+    /// It may have been read anew while it was looked up.
+    fn is_newer(&self, entry: &Entry) -> bool {
+        self.listing.open.get(&entry.index).is_some_and(|open| open.revision > entry.revision)
+    }
+
+    fn link(&mut self, found: Waiting, (size, root): (u64, [u8; 32])) -> Result<(), Problem> {
+        let entry = &found.entry;
+        if entry.size != size || entry.root.is_some_and(|own| *own != root) {
+            // It is another file by now.
+            return self.answer(found);
+        }
+        self.listing.linked.insert(entry.index);
+        self.run.registered.show(|live| live.bytes += entry.size);
+        self.machine().have(entry, Have::Whole(root))
+    }
+
+    fn answer(&mut self, Waiting { entry, have, whole, older }: Waiting) -> Result<(), Problem> {
+        let newer = self.is_newer(&entry);
+        let Listing { open, present, .. } = &mut self.listing;
+        if whole == Whole::Present && !newer {
+            present.insert(entry.index);
+        }
+        let known = match &have {
+            Have::Nothing => 0,
+            Have::Whole(_) => entry.size,
+            // A little more or less at a file's end does not matter to who watches.
+            Have::Chunks(chunks) => chunks.len() as u64 * u64::from(limits::CHUNK_BYTES),
+        };
+        if !matches!(have, Have::Whole(_)) && !newer {
+            open.insert(entry.index, entry.clone());
+        }
+        self.run.registered.show(|live| live.bytes += known);
+        match older {
+            Some(name) if !newer => {
+                self.olders.push(entry, have, name);
+                Ok(())
+            }
+            _ => self.machine().have(&entry, have),
+        }
+    }
+
+    /// The file does not come: its further names are files of their own.
+    fn no_longer_shared(&mut self, index: u64) -> Result<(), Problem> {
+        self.listing.shared.remove(&index);
+        self.waiting_for(index).into_iter().try_for_each(|found| self.answer(found))
+    }
+
+    fn waiting_for(&mut self, index: u64) -> Vec<Waiting> {
+        let further = self.listing.further.remove(&index).unwrap_or_default();
+        further.into_iter().filter_map(|further| self.listing.waiting.remove(&further)).collect()
     }
 
     /// What was written of an entry is void. No write to it may be under way while it begins anew.
@@ -144,12 +214,15 @@ impl Session<'_> {
         // Nothing of its new state can have come yet: that is asked for after this.
         self.void_waiting(index);
         self.wait_for_writes(index).await?;
+        let was_waiting = self.listing.waiting.contains_key(&index);
         self.forget(index, &entry.name).await?;
         self.listing.open.insert(index, entry.clone());
         if let Some(stage) = self.stage() {
+            let entry = entry.clone();
             blocking(&self.ctx.world, move || stage.begin(&entry)).await?;
         }
-        Ok(())
+        // One that was not answered is answered now.
+        if was_waiting { self.machine().have(&entry, Have::Nothing) } else { Ok(()) }
     }
 
     /// The provider cannot hand it over after all.
@@ -159,7 +232,7 @@ impl Session<'_> {
         if let Some(stage) = self.stage() {
             blocking(&self.ctx.world, move || stage.discard_part(&name)).await?;
         }
-        Ok(())
+        self.no_longer_shared(index)
     }
 
     async fn forget(&mut self, index: u64, name: &[u8]) -> Result<(), Problem> {
@@ -167,6 +240,8 @@ impl Session<'_> {
         self.writing.forget(index);
         self.drop_older(index);
         self.listing.present.remove(&index);
+        self.listing.linked.remove(&index);
+        self.listing.waiting.remove(&index);
         self.listing.open.remove(&index);
         if let Some(accepted) = &self.accepted {
             accepted.stage.drop_part(index);
@@ -176,15 +251,24 @@ impl Session<'_> {
     }
 
     /// All of it is in its file, or stood there before.
-    pub(super) fn complete(&mut self, entry: Entry) {
+    pub(super) fn complete(&mut self, entry: Entry) -> Result<(), Problem> {
         let asked = self.listing.open.remove(&entry.index).is_some();
         self.drop_older(entry.index);
-        let whole = if self.listing.present.remove(&entry.index) { Whole::Present } else { Whole::Part };
+        let is_present = self.listing.present.remove(&entry.index);
+        let whole = match (self.listing.linked.remove(&entry.index), is_present) {
+            (true, _) => Whole::Linked,
+            (_, true) => Whole::Present,
+            _ => Whole::Part,
+        };
+        let (index, content) = (entry.index, entry.root.map(|root| (entry.size, *root)));
         if asked && entry.kind == EntryKind::File {
             self.listing.files_sent += 1;
         }
         self.durable.complete(entry, whole, steady(&self.ctx.world));
         self.run.registered.show(|live| live.files += 1);
+        let Some((shared, content)) = self.listing.shared.get_mut(&index).zip(content) else { return Ok(()) };
+        *shared = Some(content);
+        self.waiting_for(index).into_iter().try_for_each(|found| self.link(found, content))
     }
 }
 

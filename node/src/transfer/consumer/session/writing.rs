@@ -150,7 +150,7 @@ impl Session<'_> {
                 None => self.give_back(meta.credit()),
             }
             if let Some(entry) = self.writing.completed(meta.entry()) {
-                self.complete(entry);
+                self.complete(entry)?;
             }
         }
         result
@@ -205,7 +205,17 @@ mod tests {
 
     fn entry(index: u64) -> Entry {
         let kind = EntryKind::File;
-        Entry { index, name: b"scan.pdf".to_vec(), kind, size: 3, mode: 0o644, mtime_ns: 0, root: None, revision: 0 }
+        Entry {
+            index,
+            name: b"scan.pdf".to_vec(),
+            kind,
+            size: 3,
+            mode: 0o644,
+            mtime_ns: 0,
+            root: None,
+            revision: 0,
+            same_as: None,
+        }
     }
 
     #[test]

@@ -151,6 +151,7 @@ impl Outgoing {
                 sending.entry.root = Some(root.into());
                 sending.stat = stat;
                 let entry = sending.entry.clone();
+                self.share(&entry, stat);
                 if let Some(stat) = stat.filter(|stat| is_quiet(stat, self.ctx.world.clock.now())) {
                     self.hashes.push((entry.name.clone(), stat, root));
                 }
@@ -202,6 +203,13 @@ impl Outgoing {
             return;
         }
         sending.sealing = true;
+        let shared = sending.entry.same_as.and_then(|first| self.shared.get(&first));
+        if let Some((stat, root)) = shared.filter(|(stat, _)| sending.stat == Some(*stat)) {
+            // The same file under another name: it need not be read once more.
+            let root = Ok((*root, Some(*stat)));
+            self.reads.came(ReadDone::Sealed { index, revision: sending.entry.revision, root });
+            return;
+        }
         let (entry, stat, supply) = (sending.entry.clone(), sending.stat, self.supply.clone());
         self.reads.spawn(&self.ctx, move || {
             let root = supply.seal(&entry, stat);
@@ -250,6 +258,12 @@ impl Reads {
             Some(done) => done,
             None => std::future::pending().await,
         }
+    }
+
+    /// What is known without reading.
+    fn came(&self, done: ReadDone) {
+        // The session holds the other end.
+        let _ = self.done_in.send(done);
     }
 
     fn spawn(&self, ctx: &Context, work: impl FnOnce() -> ReadDone + Send + 'static) {
