@@ -68,7 +68,7 @@ impl Kept {
         let root = Root::open(path).map_err(failed)?;
         let device = |of: &Root| rustix::fs::fstat(of.handle()).map(|stat| stat.st_dev);
         // Two mounts of one file system are two to the kernel. It says so before it looks for the name.
-        let none = part_leaf(short, b"");
+        let none = part_leaf(short, b"//");
         let between = rustix::fs::renameat(landing.handle(), none.as_slice(), root.handle(), none.as_slice());
         if device(&root).map_err(failed)? != device(landing).map_err(failed)? || between == Err(Errno::XDEV) {
             return Err(refused("on the file system and mount of the folder that is landed in"));
