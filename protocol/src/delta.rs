@@ -78,22 +78,25 @@ impl Cut {
         chunk.start.saturating_sub(2 * max)..(chunk.end + max).min(size)
     }
 
-    /// Cuts a content and gives its pieces as they go onto the line, `most` at most. `read` fills a buffer from an
-    /// offset and says how far it came, less than all of it only at the end.
+    /// Cuts a stretch of a content and gives its pieces as they go onto the line, `most` at most. `read` fills a buffer
+    /// from an offset and says how far it came, less than all of it only at the end. Where one stretch begins and the
+    /// next ends a few pieces fall otherwise than in one cut of both; the pieces of all, in order, are those of all.
     pub fn pieces<E>(
         self,
+        stretch: Range<u64>,
         most: usize,
         mut read: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
     ) -> Result<Vec<u8>, E> {
         let mut pieces = Vec::new();
         let mut window = vec![0; READ_BYTES + self.max()];
-        let (mut start, mut filled) = (0, 0);
+        let (mut start, mut filled) = (stretch.start, 0);
         loop {
             let room = window.get_mut(filled..).unwrap_or_default();
-            let wanted = room.len();
-            let came = read(start + filled as u64, room)?.min(wanted);
+            let left = stretch.end.saturating_sub(start + filled as u64);
+            let wanted = room.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let came = read(start + filled as u64, room.get_mut(..wanted).unwrap_or_default())?.min(wanted);
             filled += came;
-            let is_end = came < wanted;
+            let is_end = came < wanted || wanted as u64 == left;
             let content = window.get(..filled).unwrap_or_default();
             let cuts = self.over(content);
             let mut at = 0;
@@ -312,7 +315,26 @@ mod tests {
 
     fn index(old: &[u8]) -> PieceIndex {
         let cut = Cut::for_size(old.len() as u64);
-        PieceIndex::new(cut, &cut.pieces(limits::PIECES_MAX, reader(old)).unwrap()).unwrap()
+        PieceIndex::new(cut, &cut.pieces(0..u64::MAX, limits::PIECES_MAX, reader(old)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_pieces_of_stretches_cover_the_content_and_fall_into_step() {
+        let content = random(9 << 20, 77);
+        let cut = Cut::for_size(content.len() as u64);
+        let of = |stretch| cut.pieces(stretch, limits::PIECES_MAX, reader(&content)).unwrap();
+        let (whole, border) = (of(0..u64::MAX), (4 << 20) + 12_345);
+        let stretches = [of(0..border), of(border..u64::MAX)].concat();
+        let lengths = |pieces: &[u8]| -> Vec<u64> {
+            let (each, _) = pieces.as_chunks::<PIECE_WIRE_BYTES>();
+            each.iter().map(|piece| u64::from(u32::from_be_bytes(*piece.last_chunk().unwrap()))).collect()
+        };
+        assert_eq!(lengths(&stretches).iter().sum::<u64>(), content.len() as u64);
+        assert_eq!(lengths(&of(0..border)).iter().sum::<u64>(), border);
+        let known: std::collections::BTreeSet<_> = whole.as_chunks::<PIECE_WIRE_BYTES>().0.iter().collect();
+        let others = stretches.as_chunks::<PIECE_WIRE_BYTES>().0.iter().filter(|piece| !known.contains(piece));
+        assert!(others.count() < 8);
+        assert_eq!((of(5..5), of(content.len() as u64..u64::MAX)), (vec![], vec![]));
     }
 
     /// Sends `new` by chunks of `chunk_bytes` to who has `old`: what crosses the line.

@@ -33,6 +33,18 @@ struct Direct {
     file: File,
     /// The file system takes the flag and not the writes.
     is_refused: AtomicBool,
+    ahead: Mutex<Ahead>,
+}
+
+/// Room is taken on the disk before content comes to it, a stretch at a time: looked for with each write, and made
+/// durable with each sync, it costs a sixth of the disk's speed. A file with a hole takes no more of it.
+struct Ahead {
+    /// How long the file will be.
+    size: u64,
+    /// Room is taken up to here.
+    until: u64,
+    /// A hole was met, or the disk has no such thing, or not as much.
+    ended: bool,
 }
 
 impl Part {
@@ -43,7 +55,7 @@ impl Part {
     /// Says how long the file will be: a large one is written past the kernel's memory, where its content lies so in
     /// this process's that it can be.
     pub fn sized(mut self, bytes: u64) -> Result<Self, Problem> {
-        self.direct = if bytes < DIRECT_BYTES_MIN { None } else { Direct::open(&self.file) };
+        self.direct = if bytes < DIRECT_BYTES_MIN { None } else { Direct::open(&self.file, bytes) };
         if self.direct.is_some() && self.fresh {
             // A write past memory that makes a file longer waits for all others.
             rustix::fs::ftruncate(&self.file, bytes).map_err(|e| writing(&self.path, e))?;
@@ -77,7 +89,10 @@ impl Part {
 
     fn data(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
         let directly = match &self.direct {
-            Some(direct) => direct.write(offset, bytes)?,
+            Some(direct) => {
+                direct.take_room(offset, bytes.len() as u64);
+                direct.write(offset, bytes)?
+            }
             None => 0,
         };
         self.file.write_all_at(bytes.get(directly..).unwrap_or_default(), offset + directly as u64)
@@ -106,7 +121,7 @@ impl Part {
             // length could cut off what another chunk's writer has put behind it meanwhile.
             self.file.write_all_at(&[0], end.saturating_sub(1))?;
         }
-        if self.fresh {
+        if self.fresh && !self.direct.as_ref().is_some_and(|direct| direct.has_room(offset)) {
             return Ok(());
         }
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -120,11 +135,41 @@ impl Part {
 
 impl Direct {
     /// None where the file system or the kernel has no such thing.
-    fn open(file: &File) -> Option<Self> {
+    fn open(file: &File, size: u64) -> Option<Self> {
         let own = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
         let file = rustix::fs::open(own, flags, Mode::empty()).ok()?;
-        Some(Self { file: file.into(), is_refused: AtomicBool::new(false) })
+        let ahead = Mutex::new(Ahead { size, until: 0, ended: false });
+        Some(Self { file: file.into(), is_refused: AtomicBool::new(false), ahead })
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For content that is to be written, and some that is likely to follow it.
+    fn take_room(&self, offset: u64, bytes: u64) {
+        let mut ahead = self.ahead();
+        if ahead.ended || offset + bytes <= ahead.until {
+            return;
+        }
+        let from = offset.max(ahead.until);
+        let until = (from + AHEAD_BYTES).min(ahead.size);
+        // It is the write that says whether there is room enough.
+        match until.checked_sub(from).filter(|length| *length > 0) {
+            Some(length) => {
+                ahead.ended = rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, length).is_err()
+            }
+            None => ahead.ended = true,
+        }
+        ahead.until = until;
+    }
+
+    /// Whether room is taken at a hole's place, or behind it. None is from now on.
+    fn has_room(&self, offset: u64) -> bool {
+        let mut ahead = self.ahead();
+        ahead.ended = true;
+        offset < ahead.until
     }
 
     /// Writes as much from the beginning as can be written so; how much that was.
@@ -238,6 +283,7 @@ fn data_at_start(bytes: &[u8], from: usize) -> usize {
 
 const BLOCK_BYTES: usize = 4096;
 const DIRECT_BYTES_MIN: u64 = 64 << 20;
+const AHEAD_BYTES: u64 = 64 << 20;
 const HOLE_BYTES_MIN: usize = 64 << 10;
 const FILES_MAX: usize = 256;
 /// From so many files or folders on, one sync of the file system is quicker than one each.

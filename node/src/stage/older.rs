@@ -13,7 +13,9 @@ use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
 use rusqlite::Connection;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 /// The pieces of such content.
 #[derive(Clone)]
@@ -75,7 +77,8 @@ impl Stage {
         }
         let cut = Cut::for_size(stat.size.min(entry.size));
         let older = cuts.of(stat, || {
-            let pieces = cut.pieces(most, |offset, out| file.read_at(offset, out))?;
+            let pieces =
+                in_stretches(stat.size, |stretch| cut.pieces(stretch, most, |offset, out| file.read_at(offset, out)))?;
             Ok(Older { cut, pieces: pieces.into() })
         });
         match older {
@@ -115,6 +118,26 @@ impl Stage {
     }
 }
 
+/// Cuts a content of so many bytes on several threads: nothing can be sent before all of it is cut.
+fn in_stretches(size: u64, cut: impl Fn(Range<u64>) -> Result<Vec<u8>, Problem> + Sync) -> Result<Vec<u8>, Problem> {
+    let each = (size / CUT_THREADS).max(1);
+    thread::scope(|scope| {
+        let cut = &cut;
+        let later = (1..CUT_THREADS).map(|number| {
+            // The last one ends where the file does.
+            let end = if number + 1 == CUT_THREADS { u64::MAX } else { (number + 1) * each };
+            scope.spawn(move || cut(number * each..end))
+        });
+        let later: Vec<_> = later.collect();
+        let mut pieces = cut(0..each)?;
+        for stretch in later {
+            let stretch = stretch.join().map_err(|_| Problem::new(Code::InsideFailed).cause("a cut panicked"))?;
+            pieces.extend(stretch?);
+        }
+        Ok(pieces)
+    })
+}
+
 /// A renamed file keeps its time. Where times say nothing, a length that no other file has does.
 fn likeliest(entry: &Entry, found: Vec<LandedFile>) -> Option<Vec<u8>> {
     let root = entry.root.map(|root| *root);
@@ -128,6 +151,8 @@ fn likeliest(entry: &Entry, found: Vec<LandedFile>) -> Option<Vec<u8>> {
     ranked.min().map(|(_, name)| name)
 }
 
+/// Half of the machine that this is measured on for each: more would take the processor from the database beside it.
+const CUT_THREADS: u64 = 2;
 /// Files of one length that are looked at.
 const ALIKE_MAX: u32 = 64;
 /// What is missing of a file is sent as it is where it is less than this part of what would have to be cut.
