@@ -49,11 +49,9 @@ fn folder_under_kills(role: Role) {
         // Each round exchanges everything anew.
         let _ = std::fs::remove_dir_all(site.dir().join("inbox"));
         let end = one_killed_run(&mut site, role, "tree", round);
-        if let Some(end) = end {
-            assert_settled(&end);
-            let resent = end["resent_chunks"].as_u64().expect("a count");
-            assert!(resent <= 48, "round {round}: {resent} chunks were sent again: {end}");
-        }
+        assert_settled(&end);
+        let resent = end["resent_chunks"].as_u64().expect("a count");
+        assert!(resent <= 48, "round {round}: {resent} chunks were sent again: {end}");
         assert_eq!(compare_folders(source.path(), &site.dir().join("inbox")), "", "round {round}");
     }
     assert_balanced(&site, kills());
@@ -81,7 +79,7 @@ fn table_under_kills(role: Role) {
 
 /// Starts the job, kills one role at a moment that differs from round to round, starts it again and waits until
 /// the newest transfer of the job has settled. Gives the closing object of that transfer.
-fn one_killed_run(site: &mut Site, role: Role, job: &str, round: u64) -> Option<Value> {
+fn one_killed_run(site: &mut Site, role: Role, job: &str, round: u64) -> Value {
     one_struck_run(site, role, job, round, |site| {
         site.daemon(role).kill();
         std::thread::sleep(Duration::from_millis(200));
@@ -96,29 +94,46 @@ pub(crate) fn one_struck_run(
     job: &str,
     round: u64,
     strike: impl FnOnce(&mut Site),
-) -> Option<Value> {
-    let config = site.config(CONSUMER);
-    let before = transfers(&config, job).len();
-    posthouse(&["job", "run", "--config", &config, job]).ok();
+) -> Value {
+    let before = started(site, job);
     let noise = blake3::hash(format!("{role:?} {job} {round}").as_bytes());
     let delay = 30 + u64::from(noise.as_bytes()[0]) * 6;
     std::thread::sleep(Duration::from_millis(delay));
     strike(site);
+    settled_since(site, job, before, &format!("{role:?} round {round}"))
+}
+
+/// Starts the job; gives how many transfers it had before.
+pub(crate) fn started(site: &Site, job: &str) -> usize {
+    let config = site.config(CONSUMER);
+    let before = transfers(&config, job).len();
+    posthouse(&["job", "run", "--config", &config, job]).ok();
+    before
+}
+
+/// Waits until one that came after so many transfers of the job has settled; gives its closing object.
+pub(crate) fn settled_since(site: &Site, job: &str, before: usize, what: &str) -> Value {
+    let config = site.config(CONSUMER);
     let since = Instant::now();
-    let mut last = None;
-    while last.is_none() {
+    loop {
+        std::thread::sleep(Duration::from_millis(150));
+        let list = transfers(&config, job);
+        let new = &list[before.min(list.len())..];
+        if let Some(settled) = new.iter().find(|transfer| transfer["state"] == "settled") {
+            return settled.clone();
+        }
         assert!(
-            since.elapsed() < Duration::from_secs(180),
-            "{role:?} round {round}: not settled: {:#?}\n{}\n{}",
-            transfers(&config, job),
+            since.elapsed() < patience(),
+            "{what}: not settled: {list:#?}\n{}\n{}",
             site.consumer.log_tail(),
             site.provider.log_tail()
         );
-        std::thread::sleep(Duration::from_millis(150));
-        let list = transfers(&config, job);
-        last = list[before.min(list.len())..].iter().find(|transfer| transfer["state"] == "settled").cloned();
     }
-    last
+}
+
+/// For how long something that is to come is waited for.
+pub(crate) fn patience() -> Duration {
+    Duration::from_secs(if long() { 1_800 } else { 180 })
 }
 
 /// Transfers of a job, oldest first.

@@ -17,6 +17,7 @@ mod exchange;
 mod ferry;
 mod folders;
 mod install;
+mod large;
 mod parsers;
 mod postgres;
 mod power;

@@ -108,11 +108,11 @@ fn cut(site: &mut Site, role: Role, job: &str, round: u64) {
 }
 
 /// What the consumer lands lies on its disk too.
-fn on_lossy_disks(scene: Scene) -> Scene {
+pub(crate) fn on_lossy_disks(scene: Scene) -> Scene {
     let consumer = scene.consumer.replace("{dir}", &format!("{{dir}}/{CONSUMER}"));
     Scene { consumer, lossy: true, ..scene }
 }
 
-fn landing(site: &Site) -> std::path::PathBuf {
+pub(crate) fn landing(site: &Site) -> std::path::PathBuf {
     Path::new(site.dir()).join(CONSUMER)
 }

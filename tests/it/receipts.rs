@@ -108,11 +108,16 @@ fn exchange() -> (Site, String) {
     let end = site.take("tree");
     assert_eq!(end["state"], "settled", "{end}");
     let transfer = end["transfer"].as_str().expect("an id").to_owned();
+    wait_for_proof(&site, &transfer);
+    (site, transfer)
+}
+
+/// Until the centre has proven what the consumer stated of a transfer.
+pub(crate) fn wait_for_proof(site: &Site, transfer: &str) {
     wait_for("the centre's proof", Duration::from_secs(60), || {
-        let shown = posthouse(&["receipt", "show", "--config", &site.config(CONSUMER), &transfer, "--json"]);
+        let shown = posthouse(&["receipt", "show", "--config", &site.config(CONSUMER), transfer, "--json"]);
         shown.code == 0 && shown.stdout.contains("\"proven\":true")
     });
-    (site, transfer)
 }
 
 /// Three files, one of them empty and one with a Chinese name.
@@ -126,14 +131,14 @@ fn notices() -> tempfile::TempDir {
 }
 
 /// Exports at the consumer; the trust is moved away from the receipt, as a careful reader has it.
-fn exported(site: &Site, transfer: &str) -> (PathBuf, PathBuf) {
+pub(crate) fn exported(site: &Site, transfer: &str) -> (PathBuf, PathBuf) {
     let (export, trust) = (site.dir().join("export"), site.dir().join("trust"));
     posthouse(&["receipt", "export", "--config", &site.config(CONSUMER), transfer, "--out", text(&export)]).ok();
     run(Command::new("cp").args(["-r", text(&export.join("trust")), text(&trust)])).ok();
     (export, trust)
 }
 
-fn verify(path: &Path, trust: &Path) -> Ran {
+pub(crate) fn verify(path: &Path, trust: &Path) -> Ran {
     posthouse(&["receipt", "verify", text(path), "--trust", text(trust), "--json"])
 }
 
