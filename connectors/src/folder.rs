@@ -5,6 +5,7 @@
 //! Deliberately elsewhere: what was landed before and with which root (the node's store), hashing of
 //! chunks (protocol), when to commit (the node's rooms).
 
+mod attributes;
 mod beneath;
 mod destination;
 mod fault;
@@ -42,6 +43,8 @@ pub struct FolderOptions {
     pub links: Links,
     /// A file changed within this time is left for the next run.
     pub quiet_ms: i64,
+    /// Extended attributes of `user.` are told, of files and folders.
+    pub xattrs: bool,
 }
 
 /// `links = "inside"` refuses links that leave the folder, by name; `"keep"` hands every link over as its text.

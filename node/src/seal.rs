@@ -63,6 +63,7 @@ impl SealedSplit {
             root: Some(ByteArray::from(self.root)),
             revision: 0,
             same_as: None,
+            attributes: None,
         }
     }
     pub fn counts(&self) -> &SplitCounts {

@@ -17,6 +17,8 @@ pub trait Disk: Send + Sync {
     /// Makes a file's bytes and length durable (fdatasync). `path` says whose they are.
     /// After an error the file's content is unknown: it is written anew, the sync is never repeated.
     fn sync_file(&self, file: BorrowedFd<'_>, path: &Path) -> io::Result<()>;
+    /// As `sync_file`, with what is known of the file beside its bytes: attributes, rights and times (fsync).
+    fn sync_file_whole(&self, file: BorrowedFd<'_>, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
     /// Makes everything on the file system of this folder durable in one go, for many small files and
@@ -37,6 +39,9 @@ impl Disk for RealDisk {
     }
     fn sync_file(&self, file: BorrowedFd<'_>, _: &Path) -> io::Result<()> {
         Ok(rustix::fs::fdatasync(file)?)
+    }
+    fn sync_file_whole(&self, file: BorrowedFd<'_>, _: &Path) -> io::Result<()> {
+        Ok(rustix::fs::fsync(file)?)
     }
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         use rustix::fs::{Mode, OFlags};
@@ -135,6 +140,10 @@ impl Disk for FaultyDisk {
     fn sync_file(&self, file: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         self.sync(path)?;
         RealDisk.sync_file(file, path)
+    }
+    fn sync_file_whole(&self, file: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+        self.sync(path)?;
+        RealDisk.sync_file_whole(file, path)
     }
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.sync(path)?;

@@ -73,6 +73,8 @@ pub struct Consumer {
     listed: u64,
     /// Entries below it are done with and forgotten.
     finished: u64,
+    /// What the attributes of the open ones take.
+    attribute_bytes: usize,
     list: Option<EntryList>,
     /// What a folder listed last: names ascend, so that none can come twice.
     last: Vec<u8>,
@@ -117,6 +119,7 @@ impl Consumer {
             open: BTreeMap::new(),
             listed: 0,
             finished: 0,
+            attribute_bytes: 0,
             list: Some(EntryList::default()),
             last: Vec::new(),
             left_out: LeftOuts::default(),
@@ -274,17 +277,14 @@ impl Consumer {
             if *first.key() != self.finished {
                 break;
             }
-            match first.get().state {
-                OpenState::Moving => break,
-                OpenState::Complete => {
-                    let open = first.remove();
-                    if let Some(list) = &mut self.list {
-                        list.push(&open.entry);
-                    }
-                }
-                OpenState::Dropped => {
-                    first.remove();
-                }
+            let state = first.get().state;
+            if state == OpenState::Moving {
+                break;
+            }
+            let open = first.remove();
+            self.attribute_bytes -= open.entry.attribute_bytes();
+            if let (OpenState::Complete, Some(list)) = (state, &mut self.list) {
+                list.push(&open.entry);
             }
             self.finished += 1;
         }

@@ -64,6 +64,15 @@ pub const SAME_FILES_MAX: usize = 200_000;
 pub const PATH_BYTES_MAX: usize = 4096;
 pub const COMPONENT_BYTES_MAX: usize = 255;
 pub const LINK_BYTES_MAX: usize = 4095;
+/// The name of an extended attribute with its namespace, and names and values of all that an entry has.
+pub const ATTRIBUTE_NAME_BYTES_MAX: usize = 255;
+pub const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
+/// What each counts for beside them, in memory and in a frame.
+pub const ATTRIBUTE_OVERHEAD_BYTES: usize = 64;
+/// A provider lists no more while entries with so many bytes of attributes are not finished.
+pub const ATTRIBUTES_AHEAD_BYTES_MAX: usize = 16 << 20;
+/// Attributes of the entries that a consumer keeps open.
+pub const ATTRIBUTES_OPEN_BYTES_MAX: usize = 128 << 20;
 /// Bytes in flight of one transfer.
 pub const CREDIT_BYTES: u64 = 32 << 20;
 /// Durable progress at least this often.
@@ -135,6 +144,14 @@ const _: () = {
     assert!(FILE_BYTES_MAX / CHUNK_BYTES_LARGE as u64 <= 1 << 28);
     // The last entry that fits into a list may begin just below the fill.
     assert!(FRAME_FILL_BYTES + PATH_BYTES_MAX + LINK_BYTES_MAX + REASON_BYTES_MAX + 256 <= FRAME_BYTES_MAX);
+    // An attribute's name has at least six bytes; all that stands around it in a frame takes less than sixteen.
+    assert!(
+        FRAME_FILL_BYTES + PATH_BYTES_MAX + 256 + ATTRIBUTES_BYTES_MAX + ATTRIBUTES_BYTES_MAX / 6 * 16
+            <= FRAME_BYTES_MAX
+    );
+    assert!(16 < ATTRIBUTE_OVERHEAD_BYTES && ATTRIBUTE_NAME_BYTES_MAX < ATTRIBUTES_BYTES_MAX);
+    // What is listed ahead, with as much again that was on its way to be listed, and what is in flight.
+    assert!(4 * ATTRIBUTES_AHEAD_BYTES_MAX <= ATTRIBUTES_OPEN_BYTES_MAX);
     assert!(ENTRIES_AHEAD_MAX as u64 + CREDIT_BYTES / CHUNK_CREDIT_OVERHEAD <= ENTRIES_OPEN_MAX);
     assert!(LEFT_OUT_LISTED_BYTES_MAX < STATEMENT_BYTES_MAX / 2);
     assert!(WANT_RANGES_MAX * 11 + 32 <= FRAME_FILL_BYTES);

@@ -1,11 +1,13 @@
 //! 数据交接单: what exactly one transfer hands over, and the entries it consists of.
 //! The manifest is the payload of the provider's statement. The entry list is an attachment bound
 //! by SHA-256 and kept by both parties; each entry's root is the plain BLAKE3 hash of its bytes.
-//! How names are checked is in [`name`], how lists are added up in [`list`].
+//! How names are checked is in [`name`], which attributes may travel in [`attribute`], how lists are added up in [`list`].
 
+pub mod attribute;
 pub mod list;
 pub mod name;
 
+pub use attribute::{AttributeError, check_attributes};
 pub use list::{EntryList, EntryTotals, LeftOuts, files_b3_line};
 pub use name::{EntryName, NameError, follows};
 
@@ -77,6 +79,21 @@ pub struct Entry {
     /// others follow. A hint of one run, which no list holds: what its content is says the root.
     #[n(8)]
     pub same_as: Option<u64>,
+    /// Extended attributes of a file or directory, in the order of their names. None: nothing is said of them, and what
+    /// has any at the consumer keeps them; an empty list: it has none.
+    #[n(9)]
+    pub attributes: Option<Vec<Attribute>>,
+}
+
+/// One extended attribute, of the namespace `user.`.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Attribute {
+    /// With its namespace.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub name: Vec<u8>,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub value: Vec<u8>,
 }
 
 /// Something in scope that was not handed over, with its reason (refused by name).

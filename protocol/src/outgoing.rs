@@ -18,14 +18,14 @@ impl Outgoing {
         self.frames.push_back((frame, usize::MAX));
     }
     pub(crate) fn entry(&mut self, entry: Entry) {
-        let bytes = entry_bytes(&entry);
+        let bytes = entry.frame_bytes();
         match self.room(bytes) {
             Some(Frame::Entries(list)) => list.push(entry),
             _ => self.frames.push_back((Frame::Entries(vec![entry]), bytes)),
         }
     }
     pub(crate) fn sealed(&mut self, entry: Entry) {
-        let bytes = entry_bytes(&entry);
+        let bytes = entry.frame_bytes();
         match self.room(bytes) {
             Some(Frame::Sealed(list)) => list.push(entry),
             _ => self.frames.push_back((Frame::Sealed(vec![entry]), bytes)),
@@ -79,14 +79,6 @@ impl Outgoing {
         *fill += bytes;
         Some(frame)
     }
-}
-
-fn entry_bytes(entry: &Entry) -> usize {
-    let link = match &entry.kind {
-        crate::manifest::EntryKind::Link(text) => text.len(),
-        _ => 0,
-    };
-    entry.name.len() + link + OVERHEAD_BYTES
 }
 
 /// Hears and is heard: asks after a third of the idle limit, gives up after all of it.

@@ -99,6 +99,8 @@ codes! {
         "its node tells the coordinator its key once it runs this version; the key then comes with the policy", "对方节点升级到本版本后会向协调中心登记密钥，随策略下发";
     Outdated = 2019, Failed, "a later run of {job} has landed already", "任务 {job} 更晚的批次已经落地",
         "nothing is to be done: what landed is newer", "无需处理：已落地的内容更新";
+    AttributesRefused = 2020, Failed, "the extended attributes of `{name}` cannot be carried", "`{name}` 的扩展属性无法交换",
+        "take some of them away, or land where the file system has room for them", "请减少其扩展属性，或落盘到容得下它们的文件系统";
     NoGrant = 3001, NotPermitted, "no grant lets {consumer} take {resource}", "没有授权允许 {consumer} 获取 {resource}",
         "the managing authority adds one with `posthouse grant add`", "请管理方用 `posthouse grant add` 添加授权";
     GrantExpired = 3002, NotPermitted, "the grant {grant} ended at {until}", "授权 {grant} 已于 {until} 到期",

@@ -93,6 +93,8 @@ pub struct Provider {
     queue: VecDeque<Ask>,
     /// Pieces that were told of entries that are not done.
     pieces: usize,
+    /// What the attributes of entries take that are not done.
+    attribute_bytes: usize,
     credit: u64,
     out: Outgoing,
     events: VecDeque<ProviderEvent>,
@@ -140,6 +142,7 @@ impl Provider {
             totals: None,
             queue: VecDeque::new(),
             pieces: 0,
+            attribute_bytes: 0,
             credit: 0,
             out: Outgoing::default(),
             events: VecDeque::new(),
@@ -421,6 +424,7 @@ impl Provider {
         self.out.clear();
         self.queue.clear();
         self.open.clear();
+        self.attribute_bytes = 0;
     }
     fn require(&self, stage: Stage, verb: &str) -> Result<(), Problem> {
         if self.stage == stage {

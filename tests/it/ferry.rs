@@ -3,6 +3,7 @@
 
 use crate::centre::newest;
 use crate::exchange::{assert_settled, folder, make_table, make_tree, table, table_print};
+use crate::folders::{attributes, set_attribute};
 use crate::support::{CONSUMER, PROVIDER, Ran, Scene, Site, compare_folders, posthouse, run, text, wait_for};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -83,7 +84,10 @@ fn a_disk_is_exported_and_imported_and_brings_the_statement_back() {
     let (tree, disk) = (data.path().join("tree"), data.path().join("disk"));
     make_tree(&tree);
     std::fs::create_dir(&disk).expect("the disk");
-    let scene = Scene { provider_node: deaf(), consumer_node: deaf(), ..folder("keep", &tree, true) };
+    std::fs::write(tree.join("marked"), "marked").expect("a file");
+    set_attribute(&tree.join("marked"), "user.level", b"2");
+    let mut scene = Scene { provider_node: deaf(), consumer_node: deaf(), ..folder("keep", &tree, true) };
+    scene.provider = scene.provider.replace("links = \"keep\"\n", "links = \"keep\"\nxattrs = true\n");
     let site = Site::start(&scene);
     let (provider, consumer) = (site.config(PROVIDER), site.config(CONSUMER));
     let export = || posthouse(&["bundle", "export", "--config", &provider, "tree", "--out", text(&disk), "--json"]);
@@ -93,6 +97,8 @@ fn a_disk_is_exported_and_imported_and_brings_the_statement_back() {
     let landed: Value = serde_json::from_str(landed.stdout.lines().next().expect("a line")).expect("JSON");
     assert_settled(&landed);
     assert_eq!(compare_folders(&tree, &site.dir().join("inbox")), "");
+    let carried = attributes(&site.dir().join("inbox/marked"));
+    assert!(carried.len() == 1 && carried == attributes(&tree.join("marked")), "{carried:?}");
     // The same disk goes back: the consumer's statement is on it, and its own parts are no harm.
     let shown = import(&provider);
     let id = landed["transfer"].as_str().expect("an id");

@@ -157,6 +157,82 @@ fn hard_links_arrive_as_hard_links_and_their_content_comes_once() {
     assert!(inode("a") != inode("b") && inode("b") != inode("sub/c"));
 }
 
+#[test]
+fn attributes_arrive_where_the_resource_says_so_and_so_does_a_change_of_one_alone() {
+    let source = tempfile::tempdir().expect("a folder");
+    let of = |name: &str| source.path().join(name);
+    for (name, content) in [("a", "content"), ("sub/b", "more"), ("plain", "has none")] {
+        put(&of(name), content);
+    }
+    set_attribute(&of("a"), "user.level", b"2");
+    set_attribute(&of("a"), "user.origin", "人口".as_bytes());
+    set_attribute(&of("sub"), "user.owner", &[0, 255]);
+    let mut scene = folder("keep", source.path(), false);
+    scene.provider = scene.provider.replace("links = \"keep\"\n", "links = \"keep\"\nxattrs = true\n");
+    let site = Site::start(&scene);
+    let inbox = site.dir().join("inbox");
+    let take = |files_sent: u64| {
+        let end = site.take("tree");
+        assert_settled(&end);
+        assert!(end["refused"].as_u64().unwrap_or(0) == 0 && end["files_sent"] == files_sent, "{end}");
+        assert_eq!(compare_folders(source.path(), &inbox), "");
+        for name in [".", "a", "sub", "sub/b", "plain"] {
+            assert_eq!(attributes(&inbox.join(name)), attributes(&of(name)), "{name}");
+        }
+        std::fs::metadata(inbox.join("a")).expect("it is there").ino()
+    };
+    let inode = take(3);
+    assert_eq!(attributes(&inbox.join("a")).len(), 2);
+    assert_eq!(take(0), inode, "nothing has changed");
+    set_attribute(&of("a"), "user.level", b"3");
+    rustix::fs::removexattr(of("a"), "user.origin").expect("it was there");
+    rustix::fs::removexattr(of("sub"), "user.owner").expect("it was there");
+    set_attribute(&of("plain"), "user.new", b"");
+    assert_eq!(take(0), inode, "no content comes for it");
+    assert_eq!(attributes(&inbox.join("a")), BTreeMap::from([("user.level".to_owned(), b"3".to_vec())]));
+}
+
+#[test]
+fn attributes_stay_where_they_are_unless_the_resource_says_otherwise() {
+    let source = tempfile::tempdir().expect("a folder");
+    let file = source.path().join("a");
+    put(&file, "content");
+    set_attribute(&file, "user.level", b"2");
+    let site = Site::start(&folder("keep", source.path(), false));
+    let landed = site.dir().join("inbox/a");
+    assert_settled(&site.take("tree"));
+    assert_eq!(attributes(&landed), BTreeMap::new());
+    set_attribute(&landed, "user.mine", b"1");
+    set_attribute(&file, "user.level", b"3");
+    let end = site.take("tree");
+    assert_settled(&end);
+    assert_eq!(end["files_sent"], 0, "{end}");
+    assert_eq!(attributes(&landed), BTreeMap::from([("user.mine".to_owned(), b"1".to_vec())]));
+}
+
+pub(crate) fn set_attribute(path: &Path, name: &str, value: &[u8]) {
+    let done = rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty());
+    let why = "this test wants temporary folders (TMPDIR) on a file system with attributes of `user.`";
+    assert!(done.is_ok(), "{}: {done:?}; {why}", path.display());
+}
+
+/// Those of users.
+pub(crate) fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let read = |read: rustix::io::Result<usize>, mut buffer: Vec<u8>| {
+        buffer.truncate(read.expect("they can be read"));
+        buffer
+    };
+    let mut list = vec![0; 64 << 10];
+    let listed = rustix::fs::llistxattr(path, &mut list[..]);
+    let names = String::from_utf8(read(listed, list)).expect("plain names");
+    let value = |name: &str| {
+        let mut value = vec![0; 64 << 10];
+        let found = rustix::fs::lgetxattr(path, name, &mut value[..]);
+        (name.to_owned(), read(found, value))
+    };
+    names.split('\0').filter(|name| name.starts_with("user.")).map(value).collect()
+}
+
 /// Names of options, of expansions, of other systems' devices and paths, of other encodings and none, of what looks
 /// like another name or like none, and of what programs keep for themselves.
 fn evil_names() -> Vec<Vec<u8>> {

@@ -4,8 +4,10 @@
 
 mod folders;
 mod folding;
+mod holding;
 mod second;
 
+use super::attributes;
 use super::beneath::{At, Root};
 use super::fault::{left_out, named, taken, writing};
 use super::hash::hash_file;
@@ -23,7 +25,7 @@ use posthouse_platform::disk::Disk;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::limits::LINK_BYTES_MAX;
-use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
+use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut, check_attributes};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -45,6 +47,8 @@ pub struct FolderDestination {
     written: Arc<Written>,
     folders: Mutex<Folders>,
     folding: Folding,
+    /// Whether files here can have extended attributes. Learned at the first entry that has some.
+    holds: OnceLock<bool>,
     /// Who owns what this process makes here.
     owner: OnceLock<u32>,
 }
@@ -91,6 +95,7 @@ impl FolderDestination {
             written,
             folders: Mutex::new(folders),
             folding: Folding::default(),
+            holds: OnceLock::new(),
             owner: OnceLock::new(),
         })
     }
@@ -111,6 +116,9 @@ impl FolderDestination {
         if self.is_taken_for_another(&entry.name)? {
             let why = "this file system takes it for another name, from which it differs by upper and lower case only";
             return Ok(Present::Blocked(left_out(&entry.name, &taken(&entry.name, why))));
+        }
+        if let Some(problem) = self.cannot_hold(entry)? {
+            return Ok(Present::Blocked(left_out(&entry.name, &problem)));
         }
         let in_root = self.compare(&self.root, entry)?;
         match (&self.standing, in_root) {
@@ -174,8 +182,8 @@ impl FolderDestination {
         }
     }
 
-    /// An entry whose content is there already (`Present::Same`): gives it its mode; `replace` takes the
-    /// file over from the old folder without copying it.
+    /// An entry whose content is there already (`Present::Same`): gives it its mode and attributes; `replace` takes
+    /// the file over from the old folder without copying it.
     pub fn adopt(&self, entry: &Entry) -> Result<FileStat, Problem> {
         check_entry(entry)?;
         if !matches!(entry.kind, EntryKind::File) {
@@ -187,17 +195,23 @@ impl FolderDestination {
             self.link_over(standing, entry)?;
         }
         let path = self.root.path_of(&entry.name);
-        let file = open_handle(&self.root, &entry.name).map_err(|e| writing(&path, e))?;
-        let stat = rustix::fs::fstat(&file).map_err(|e| writing(&path, e))?;
+        let failed = |e: Errno| writing(&path, e);
+        let file = open_handle(&self.root, &entry.name).map_err(failed)?;
+        let stat = rustix::fs::fstat(&file).map_err(failed)?;
         let mode = travelling_mode(&entry.kind, entry.mode);
-        if stat.st_mode & 0o7777 != mode && stat.st_nlink > 1 && self.standing.is_none() {
-            // The rights of its other names are not this entry's to change: it becomes a file of its own.
+        let (has_mode, has_attributes) =
+            (stat.st_mode & 0o7777 == mode, self.has_attributes(&file, entry).map_err(failed)?);
+        if !(has_mode && has_attributes) && stat.st_nlink > 1 && self.standing.is_none() {
+            // Rights and attributes of its other names are not this entry's to change: it becomes a file of its own.
             return self.publish_copy(entry, entry, None);
         }
-        if stat.st_mode & 0o7777 != mode {
-            chmod_handle(&file, mode).map_err(|e| writing(&path, e))?;
+        if !has_attributes {
+            self.give_attributes(&file, entry)?;
         }
-        rustix::fs::fstat(&file).map(|stat| FileStat::of(&stat)).map_err(|e| writing(&path, e))
+        if !has_mode {
+            chmod_handle(&file, mode).map_err(failed)?;
+        }
+        rustix::fs::fstat(&file).map(|stat| FileStat::of(&stat)).map_err(failed)
     }
 
     /// BLAKE3 of what is landed at a name (or, with `replace`, still stands there). `reread` reads from
@@ -490,10 +504,11 @@ impl FolderDestination {
     }
 }
 
-/// What a peer lists is checked at every use: a name, a link's text, and that it is part of a folder.
+/// What a peer lists is checked at every use: a name, a link's text, attributes, and that it is part of a folder.
 fn check_entry(entry: &Entry) -> Result<(), Problem> {
     let refused = |why: String| named(Code::NameRefused, &entry.name, why);
     check_name(&entry.name).map_err(|e| refused(e.to_string()))?;
+    check_attributes(entry).map_err(|e| attributes::refused(&entry.name, e))?;
     match &entry.kind {
         EntryKind::Split(_) => Err(refused("it is part of a table".to_owned())),
         EntryKind::Link(text) if text.is_empty() || text.len() > LINK_BYTES_MAX || text.contains(&0) => {
@@ -549,6 +564,5 @@ fn open_handle(root: &Root, name: &[u8]) -> Result<OwnedFd, Errno> {
 
 fn chmod_handle(file: &OwnedFd, mode: u32) -> Result<(), Errno> {
     // A handle without reading rights takes no fchmod; the kernel's own name for it does.
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
-    rustix::fs::chmod(path, Mode::from_raw_mode(mode))
+    rustix::fs::chmod(attributes::own_name(file), Mode::from_raw_mode(mode))
 }

@@ -1,6 +1,7 @@
 //! A file on its way: written beside its target under a temporary name, in any order, and made visible
 //! only by the destination's `publish`. It can be dropped and opened again at any time.
 
+use super::attributes;
 use super::fault::writing;
 use super::source::read_full;
 use super::stat::travelling_mode;
@@ -84,7 +85,7 @@ impl Part {
                 at += data;
             }
         }
-        self.written.note(&self.file, &self.path)
+        self.written.note(&self.file, &self.path, false)
     }
 
     fn data(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
@@ -103,14 +104,22 @@ impl Part {
         read_full(&self.file, offset, out).map_err(|e| writing(&self.path, e))
     }
 
-    /// Gives the file its length, mode and mtime. It then waits for `sync` and `publish`.
+    /// Gives the file its length, attributes, mode and mtime. It then waits for `sync` and `publish`.
     pub fn seal(self, entry: &Entry) -> Result<(), Problem> {
         let failed = |e: Errno| writing(&self.path, e);
         rustix::fs::ftruncate(&self.file, entry.size).map_err(failed)?;
+        // Before its rights, which may forbid it. One that an earlier process left may have some, though nothing is said
+        // of any now.
+        let has_new = match entry.attributes.as_deref() {
+            None if self.fresh => false,
+            None => attributes::make(&*self.file, &[]).unwrap_or(false),
+            Some(wanted) => attributes::make(&*self.file, wanted)
+                .map_err(|e| attributes::setting(&entry.name, &self.path, e, &*self.written.disk))?,
+        };
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(travelling_mode(&entry.kind, entry.mode)))
             .map_err(failed)?;
         rustix::fs::futimens(&self.file, &modified(entry.mtime_ns)).map_err(failed)?;
-        self.written.note(&self.file, &self.path)
+        self.written.note(&self.file, &self.path, has_new)
     }
 
     fn hole(&self, offset: u64, bytes: usize) -> std::io::Result<()> {
@@ -191,13 +200,20 @@ impl Direct {
     }
 }
 
+/// A file that was written to, and whether more of it than its bytes is to be durable.
+struct Unsynced {
+    file: Arc<File>,
+    path: PathBuf,
+    whole: bool,
+}
+
 /// Which files have bytes that are not durable yet. Shared by a destination and its parts.
 pub(crate) struct Written {
     pub(crate) disk: Arc<dyn Disk>,
     /// Of the whole folder; held since before the first write.
     folder: OwnedFd,
     path: PathBuf,
-    files: Mutex<Vec<(Arc<File>, PathBuf)>>,
+    files: Mutex<Vec<Unsynced>>,
     /// Held while files are synced: who finds the list empty knows that they are durable. Keeps the first
     /// error: what was written before is of unknown content, and the system tells of it once only.
     syncing: Mutex<Option<Problem>>,
@@ -208,16 +224,17 @@ impl Written {
         Self { disk, folder, path, files: Mutex::new(Vec::new()), syncing: Mutex::new(None) }
     }
 
-    fn locked(&self) -> MutexGuard<'_, Vec<(Arc<File>, PathBuf)>> {
+    fn locked(&self) -> MutexGuard<'_, Vec<Unsynced>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, file: &Arc<File>, path: &Path) -> Result<(), Problem> {
+    /// The file is to be made durable; `whole` with its attributes too.
+    pub(crate) fn note(&self, file: &Arc<File>, path: &Path, whole: bool) -> Result<(), Problem> {
         let mut files = self.locked();
-        if files.last().is_none_or(|(last, _)| !Arc::ptr_eq(last, file))
-            && !files.iter().any(|(f, _)| Arc::ptr_eq(f, file))
-        {
-            files.push((Arc::clone(file), path.to_owned()));
+        // It is most often the last one.
+        match files.iter_mut().rev().find(|known| Arc::ptr_eq(&known.file, file)) {
+            Some(known) => known.whole |= whole,
+            None => files.push(Unsynced { file: Arc::clone(file), path: path.to_owned(), whole }),
         }
         let full = files.len() >= FILES_MAX;
         drop(files);
@@ -239,8 +256,10 @@ impl Written {
         if files.len() >= MANY && self.sync_all()? {
             return Ok(());
         }
-        for (file, path) in &files {
-            self.disk.sync_file(file.as_fd(), path).map_err(|e| writing(path, e))?;
+        for Unsynced { file, path, whole } in &files {
+            let file = file.as_fd();
+            let synced = if *whole { self.disk.sync_file_whole(file, path) } else { self.disk.sync_file(file, path) };
+            synced.map_err(|e| writing(path, e))?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A folder that is read: lists what is in scope, in a fixed order, and opens files so that a change
 //! while they are read is noticed. What cannot be handed over is found too, with its reason.
 
+use super::attributes::{self, Fault};
 use super::beneath::{At, Root};
 use super::fault::{left_out, named, readable, reading};
 use super::links::leaves;
@@ -9,8 +10,8 @@ use super::patterns::Patterns;
 use super::stat::{FileStat, file_type, travelling_mode};
 use super::walk::{Met, Then, walk};
 use super::{FolderOptions, Links};
-use posthouse_protocol::limits::SAME_FILES_MAX;
-use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
+use posthouse_protocol::limits::{ATTRIBUTES_BYTES_MAX, SAME_FILES_MAX};
+use posthouse_protocol::manifest::{Attribute, Entry, EntryKind, LeftOut};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
 use rustix::fd::OwnedFd;
@@ -25,6 +26,8 @@ pub struct FolderSource {
     patterns: Patterns,
     links: Links,
     quiet_ms: i64,
+    /// How many bytes of attributes an entry may have, where they are told.
+    pub(super) attributes_max: Option<usize>,
 }
 
 /// One thing in scope: handed over, or left out with its reason.
@@ -47,7 +50,8 @@ impl FolderSource {
         let patterns = Patterns::new(&options.include, &options.exclude).map_err(|e| failed(e.to_string()))?;
         let root =
             Root::open(root).map_err(|e| failed(format!("the folder {} cannot be opened: {e}", root.display())))?;
-        Ok(Self { root, patterns, links: options.links, quiet_ms: options.quiet_ms })
+        let attributes_max = options.xattrs.then_some(ATTRIBUTES_BYTES_MAX);
+        Ok(Self { root, patterns, links: options.links, quiet_ms: options.quiet_ms, attributes_max })
     }
 
     /// Finds everything in scope: the folder itself as `.`, then names by their bytes, folders before
@@ -74,6 +78,20 @@ impl FolderSource {
         // Only a hint; a file system that does not take it reads as well.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
         OpenFile::new(name, file).map_err(|e| reading(name, e))
+    }
+
+    /// What is told of the attributes of something in scope.
+    fn attributes(&self, name: &[u8], kind: &EntryKind) -> Result<Option<Vec<Attribute>>, Fault> {
+        let Some(most) = self.attributes_max else { return Ok(None) };
+        let handle = match kind {
+            EntryKind::Directory if name == SELF => return attributes::read(self.root.handle(), most).map(Some),
+            EntryKind::Directory => self.root.folder(name),
+            // To look at it opens nothing that waits for it, or has to be brought back first.
+            EntryKind::File => self.root.file(name, OFlags::PATH),
+            // The system keeps none of users for others.
+            EntryKind::Link(_) | EntryKind::Split(_) => return Ok(None),
+        };
+        attributes::read(handle.map_err(Fault::of_opening)?, most).map(Some)
     }
 
     fn lost(&self, errno: Errno) -> Problem {
@@ -104,6 +122,10 @@ impl OpenFile {
         // A writer may put the old mtime back, but not the old ctime. A file that was only renamed or
         // linked once more has a new ctime too, which costs one more reading and no error.
         Ok(FileStat::of(&stat) != self.stat)
+    }
+    /// Its extended attributes that travel, as they are now.
+    pub fn attributes(&self) -> Result<Vec<Attribute>, Problem> {
+        attributes::read(&self.file, ATTRIBUTES_BYTES_MAX).map_err(|fault| fault.problem(&self.name))
     }
     /// Fills `out` unless the file ends before.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Problem> {
@@ -215,6 +237,12 @@ impl Lister<'_> {
     }
 
     fn entry(&mut self, name: &[u8], kind: EntryKind, stat: &Stat, root: Option<[u8; 32]>) -> Result<(), Problem> {
+        let attributes = match self.source.attributes(name, &kind) {
+            Ok(attributes) => attributes,
+            // Removed since it was met: that is absence, not an error.
+            Err(Fault::Gone) => return Ok(()),
+            Err(fault) => return self.left_out(name, &fault.problem(name)),
+        };
         let same_as = if kind == EntryKind::File { self.same_as(stat) } else { None };
         let stat = FileStat::of(stat);
         let size = match &kind {
@@ -233,6 +261,7 @@ impl Lister<'_> {
             root: root.map(Into::into),
             revision: 0,
             same_as,
+            attributes,
         };
         self.index += 1;
         (self.found)(Found::Entry { entry, stat })

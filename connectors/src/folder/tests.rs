@@ -2,6 +2,7 @@
 
 mod keeping;
 mod linked;
+mod xattrs;
 
 use super::*;
 use posthouse_platform::disk::{Disk, Fault, FaultyDisk, RealDisk};
@@ -755,7 +756,11 @@ impl Scene {
             };
             match to.present(&entry).unwrap() {
                 Present::Blocked(what) => left_out.push(what),
-                Present::Same(_) if entry.kind == EntryKind::File => adopted.push(entry),
+                Present::Same(_) if entry.kind == EntryKind::File => {
+                    let content = fs::read(self.folder.join("source").join(OsStr::from_bytes(&entry.name))).unwrap();
+                    let root = *blake3::hash(&content).as_bytes();
+                    adopted.push(Entry { root: Some(root.into()), ..entry });
+                }
                 _ if entry.kind == EntryKind::File => {
                     let open = from.open_file(&entry.name).unwrap();
                     let mut content = vec![0; entry.size as usize];
@@ -823,6 +828,7 @@ fn file_of(name: &str, content: &[u8]) -> Entry {
         root: None,
         revision: 0,
         same_as: None,
+        attributes: None,
     }
 }
 

@@ -61,6 +61,7 @@ fn folder(table: &Table<'_>, place: &Place<'_>) -> Option<Origin> {
         exclude: table.or("exclude", Vec::new()),
         links: table.choice("links", &[("inside", Links::Inside), ("keep", Links::Keep)]).unwrap_or(Links::Inside),
         quiet_ms: table.or("quiet", Interval(0)).as_ms(),
+        xattrs: table.or("xattrs", false),
     };
     for error in options.check() {
         let key = if table.has(&error.key) { error.key.as_str() } else { "include" };
@@ -83,7 +84,7 @@ fn folder(table: &Table<'_>, place: &Place<'_>) -> Option<Origin> {
 
 fn rows(table: &Table<'_>, place: &Place<'_>, id: Option<&ResourceId>) -> Option<Origin> {
     let connection = place.table_connection(table);
-    for key in ["include", "exclude", "links", "quiet"] {
+    for key in ["include", "exclude", "links", "quiet", "xattrs"] {
         if table.has(key) {
             table.mistake_at_key(
                 key,

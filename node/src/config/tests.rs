@@ -39,7 +39,7 @@ fn the_shortest_configuration_is_two_names_a_folder_and_an_address() {
 #[test]
 fn a_folder_is_offered_taken_pushed_and_accepted() {
     let config = read(
-        "[[resource]]\nid = \"scans\"\nfolder = \"scans\"\ninclude = [\"**/*.pdf\"]\nlinks = \"keep\"\nquiet = \"5s\"\n\
+        "[[resource]]\nid = \"scans\"\nfolder = \"scans\"\ninclude = [\"**/*.pdf\"]\nlinks = \"keep\"\nquiet = \"5s\"\nxattrs = true\n\
          [[job]]\nname = \"take\"\nresource = \"police.test.example/tree\"\ninto = { folder = \"/srv/in\", versions = \"old\", versions_keep = \"30d\" }\nwrite = \"mirror\"\nproof = \"reread\"\n\
          [[job]]\nname = \"push\"\npush = \"scans\"\nto = \"bureau.test.example\"\nschedule = \"0 2 * * *\"\n\
          [[job]]\nname = \"accept\"\naccept = \"police.test.example/daily\"\ninto = { folder = \"in\" }\n",
@@ -49,7 +49,7 @@ fn a_folder_is_offered_taken_pushed_and_accepted() {
         panic!("a folder")
     };
     assert_eq!(path, Path::new("/etc/posthouse/scans"));
-    assert_eq!((options.include.len(), options.quiet_ms), (1, 5000));
+    assert_eq!((options.include.len(), options.quiet_ms, options.xattrs), (1, 5000, true));
     let job = |name: &str| &config.jobs[&name.parse::<JobId>().unwrap()];
     assert_eq!((job("take").write, job("take").proof, job("take").mode), (Write::Mirror, Proof::Reread, Mode::Full));
     let versions = KeptVersions { path: "/etc/posthouse/old".into(), keep: Some("30d".parse().unwrap()) };
@@ -223,6 +223,7 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "exclude",
         "links",
         "quiet",
+        "xattrs",
         "code",
         "title",
         "sharing",

@@ -246,15 +246,19 @@ impl Recorder {
             put(Frame::Request(request))?;
             put(Frame::Offer(offer))?;
             put(Frame::Handover(handover))?;
-            let mut batch: Vec<Entry> = Vec::new();
+            let (mut batch, mut bytes): (Vec<Entry>, usize) = (Vec::new(), 0);
             // The stored list is of those that are handed over, in order: so are those that are complete.
             let mut complete = complete.into_iter();
             for entry in attachments::entries(&root, &transfer)? {
                 let (index, revision) = complete.next().ok_or_else(|| inside("more is listed than is complete"))?;
-                batch.push(Entry { index, revision, ..entry? });
-                if batch.len() == LISTED {
+                let entry = Entry { index, revision, ..entry? };
+                let is_full = batch.len() == LISTED || bytes + entry.frame_bytes() > limits::FRAME_FILL_BYTES;
+                if is_full && !batch.is_empty() {
                     put(Frame::Entries(std::mem::take(&mut batch)))?;
+                    bytes = 0;
                 }
+                bytes += entry.frame_bytes();
+                batch.push(entry);
             }
             put(Frame::Entries(batch))?;
             if complete.next().is_some() {
@@ -346,5 +350,5 @@ fn inside(cause: &str) -> Problem {
 
 const ARRIVED: usize = 8;
 const BATCH: usize = 64;
-/// Entries of one frame: with the longest names it stays within its bound.
+/// Entries of one frame, and what is left out.
 const LISTED: usize = 64;

@@ -183,6 +183,7 @@ mod tests {
             root: root.map(|byte| [byte; 32].into()),
             revision: 0,
             same_as: None,
+            attributes: None,
         };
         let is = |root, found: &[LandedFile], name: &str| {
             let likeliest = likeliest(&entry(root), found.to_vec()).unwrap_or_default();

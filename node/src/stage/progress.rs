@@ -124,6 +124,7 @@ mod tests {
             root: None,
             revision: 0,
             same_as: None,
+            attributes: None,
         };
         let value = layout.value(0, &[7; 10]).into();
         let header =

@@ -178,6 +178,7 @@ const READ_BYTES: u64 = 64 << 10;
 mod tests {
     use super::*;
     use posthouse_platform::disk::RealDisk;
+    use posthouse_protocol::manifest::Attribute;
 
     #[test]
     fn entries_come_back_as_they_were_added() {
@@ -193,6 +194,9 @@ mod tests {
             root: Some([index as u8; 32].into()),
             revision: 0,
             same_as: None,
+            attributes: index
+                .is_multiple_of(2)
+                .then(|| vec![Attribute { name: b"user.a".to_vec(), value: vec![7; 900] }]),
         };
         let all: Vec<Entry> = (0..500).map(entry).collect();
         let mut attachments = Attachments::begin(folder.path(), &transfer, 1, Arc::new(RealDisk)).unwrap();

@@ -74,7 +74,6 @@ struct Session {
 }
 
 /// What woke the session.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 enum Woken {
     Frame(Option<Result<Frame, Problem>>),
     Stop(Stop),

@@ -133,6 +133,9 @@ impl Disk for StuckDisk {
     fn sync_file(&self, file: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         RealDisk.sync_file(file, path)
     }
+    fn sync_file_whole(&self, file: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+        RealDisk.sync_file_whole(file, path)
+    }
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         while path.starts_with(&self.folder) && self.stuck.load(Ordering::SeqCst) {
             self.reached.store(true, Ordering::SeqCst);

@@ -153,5 +153,6 @@ fn file(index: u64, name: &str) -> Entry {
         root: Some(root.into()),
         revision: 0,
         same_as: None,
+        attributes: None,
     }
 }

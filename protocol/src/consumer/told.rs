@@ -5,7 +5,7 @@ use super::{Consumer, ConsumerEvent, Stage};
 use crate::format::Format;
 use crate::frame::{EntriesEnd, Handover, Offer, Omission};
 use crate::limits;
-use crate::manifest::{Entry, EntryKind, EntryName, LeftOut, follows};
+use crate::manifest::{Entry, EntryKind, EntryName, LeftOut, check_attributes, follows};
 use crate::problem::{Code, Problem};
 
 impl Consumer {
@@ -65,6 +65,7 @@ impl Consumer {
                 return Err(self.invalid("an entry's root is not that of its content"));
             }
         }
+        self.attribute_bytes = self.attributes_within(0, &open.entry)?;
         self.listed += 1;
         let is_table = matches!(open.entry.kind, EntryKind::Split(_));
         // The folder itself is a directory named `.`; no other kind may have that name.
@@ -101,7 +102,19 @@ impl Consumer {
             _ if entry.name.is_empty() || entry.name.len() > limits::FRAME_FILL_BYTES => Some("a name's length"),
             _ => None,
         };
-        bad.map_or(Ok(()), |what| Err(self.invalid(format_args!("entry {}: {what}", entry.index))))
+        if let Some(what) = bad {
+            return Err(self.invalid(format_args!("entry {}: {what}", entry.index)));
+        }
+        check_attributes(entry).map_err(|what| self.invalid(format_args!("entry {}: {what}", entry.index)))
+    }
+
+    /// What the attributes of open entries take with those of this one, in place of an entry that had so many.
+    fn attributes_within(&self, before: usize, entry: &Entry) -> Result<usize, Problem> {
+        let bytes = self.attribute_bytes.saturating_sub(before) + entry.attribute_bytes();
+        if bytes > limits::ATTRIBUTES_OPEN_BYTES_MAX {
+            return Err(self.invalid("more attributes are listed ahead than may be"));
+        }
+        Ok(bytes)
     }
 
     pub(super) fn sealed(&mut self, entry: Entry) -> Result<(), Problem> {
@@ -110,8 +123,8 @@ impl Consumer {
         }
         // One that this side left out may be forgotten before the provider knows.
         let Some(open) = self.open.get_mut(&entry.index) else { return Ok(()) };
-        let same = (&entry.name, &entry.kind, entry.same_as)
-            == (&open.entry.name, &open.entry.kind, open.entry.same_as)
+        let same = (&entry.name, &entry.kind, entry.same_as, &entry.attributes)
+            == (&open.entry.name, &open.entry.kind, open.entry.same_as, &open.entry.attributes)
             && entry.root.is_some();
         if open.state == OpenState::Dropped || entry.revision < open.entry.revision || (open.entry == entry) {
             return Ok(());
@@ -147,12 +160,15 @@ impl Consumer {
         }
         self.check_entry(&entry)?;
         let invalid = self.invalid(format_args!("entry {index} is read again as another"));
+        let before = self.open.get(&index).map_or(0, |open| open.entry.attribute_bytes());
+        let attribute_bytes = self.attributes_within(before, &entry)?;
         let Some(open) = self.open.get_mut(&index) else { return Err(invalid) };
         let same = open.entry.name == entry.name && has_chunks(&entry) && has_chunks(&open.entry);
         if !same || std::mem::discriminant(&open.entry.kind) != std::mem::discriminant(&entry.kind) {
             return Err(invalid);
         }
         open.entry = entry;
+        self.attribute_bytes = attribute_bytes;
         if open.forget().is_err() {
             return Err(invalid);
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::centre::{CentreAnswer, CentreRequest};
-use crate::manifest::EntryKind;
+use crate::manifest::{Attribute, EntryKind};
 
 pub(crate) fn samples() -> Vec<Frame> {
     let transfer = TransferId::from_random([1; 16]);
@@ -25,6 +25,7 @@ pub(crate) fn samples() -> Vec<Frame> {
         root: Some([3; 32].into()),
         revision: 0,
         same_as: Some(6),
+        attributes: Some(vec![Attribute { name: b"user.tag".to_vec(), value: vec![0, 255] }]),
     };
     let omission = Omission { entry: Some(7), what: LeftOut { name: b"a".to_vec(), code: 2009, reason: "why".into() } };
     vec![

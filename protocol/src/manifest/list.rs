@@ -181,7 +181,7 @@ const OVERHEAD_BYTES: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::SplitCounts;
+    use crate::manifest::{Attribute, SplitCounts};
 
     #[test]
     fn lines_are_those_of_b3sum() {
@@ -208,11 +208,16 @@ mod tests {
             root: Some([1; 32].into()),
             revision: 0,
             same_as: None,
+            attributes: None,
         };
         let hash = |entry: &Entry| {
             let mut list = EntryList::default();
             list.push(entry);
             list.finish(true).entries_sha256
+        };
+        let attributed = |name: &str, value: &str| {
+            let attribute = Attribute { name: name.into(), value: value.into() };
+            Entry { attributes: Some(vec![attribute]), ..entry.clone() }
         };
         let others = [
             Entry { name: b"b".to_vec(), ..entry.clone() },
@@ -221,6 +226,10 @@ mod tests {
             Entry { mode: 0o600, ..entry.clone() },
             Entry { mtime_ns: 6, ..entry.clone() },
             Entry { root: None, ..entry.clone() },
+            Entry { attributes: Some(Vec::new()), ..entry.clone() },
+            attributed("user.a", "1"),
+            attributed("user.a", "2"),
+            attributed("user.b", "1"),
         ];
         for other in others {
             assert_ne!(hash(&other), hash(&entry), "{other:?}");

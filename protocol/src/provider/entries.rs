@@ -38,6 +38,9 @@ impl Provider {
         if self.out.len() >= FRAMES_WAITING_MAX {
             return 0;
         }
+        if self.attribute_bytes >= limits::ATTRIBUTES_AHEAD_BYTES_MAX {
+            return 0;
+        }
         limits::ENTRIES_AHEAD_MAX.saturating_sub(self.open.len())
     }
 
@@ -51,6 +54,7 @@ impl Provider {
         self.bytes_listed = self.bytes_listed.saturating_add(layout.size());
         let sealed = entry.root.is_some() || !has_chunks(&entry);
         let given = Given { entry: entry.clone(), answered: false, sealed, dropped: false, unsent: 0, pieces: 0 };
+        self.attribute_bytes += entry.attribute_bytes();
         self.open.insert(entry.index, given);
         self.out.entry(entry);
         self.advance();
@@ -69,7 +73,7 @@ impl Provider {
         Ok(())
     }
 
-    /// The entry was read to its end: same name, size and revision as listed, now with its root.
+    /// The entry was read to its end: same name, size, attributes and revision as listed, now with its root.
     pub fn sealed(&mut self, entry: Entry) -> Result<(), Problem> {
         self.require(Stage::Moving, "sealed")?;
         let Some(given) = self.open.get_mut(&entry.index) else {
@@ -81,6 +85,7 @@ impl Provider {
         let same = given.entry.name == entry.name
             && given.entry.kind == entry.kind
             && given.entry.size == entry.size
+            && given.entry.attributes == entry.attributes
             && given.entry.revision == entry.revision;
         if given.sealed || !same || entry.root.is_none() {
             return Err(inside(format_args!("entry {} is sealed as another", entry.index)));
@@ -112,6 +117,8 @@ impl Provider {
         }
         self.bytes_listed = self.bytes_listed.saturating_sub(given.entry.size).saturating_add(entry.size);
         self.pieces -= given.pieces;
+        self.attribute_bytes -= given.entry.attribute_bytes();
+        self.attribute_bytes += entry.attribute_bytes();
         *given = Given {
             sealed: entry.root.is_some(),
             answered: false,
@@ -269,6 +276,7 @@ impl Provider {
                 return;
             }
             let given = first.remove();
+            self.attribute_bytes -= given.entry.attribute_bytes();
             let dropped = given.dropped || !has_chunks(&given.entry);
             self.done.push(Done { size: given.entry.size, revision: given.entry.revision, dropped });
             if let (false, Some(list)) = (given.dropped, &mut self.list) {

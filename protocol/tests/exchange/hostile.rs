@@ -8,7 +8,7 @@ use posthouse_protocol::consumer::{Consumer, ConsumerEvent, Have};
 use posthouse_protocol::delta::{Cut, PIECE_WIRE_BYTES};
 use posthouse_protocol::frame::{Accept, EntriesEnd, Frame, Handover, Offer, Omission, Pieces, Refused, Want};
 use posthouse_protocol::limits;
-use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut, SplitCounts};
+use posthouse_protocol::manifest::{Attribute, Entry, EntryKind, LeftOut, SplitCounts};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::{Provider, ProviderEvent};
 use posthouse_protocol::schema::Contract;
@@ -189,6 +189,81 @@ fn pieces_are_told_before_the_answer_and_as_many_as_may_be() {
     );
 }
 
+#[test]
+fn attributes_that_no_entry_may_have_are_refused_and_so_are_more_than_may_be_open() {
+    let now = Timestamp(0);
+    let with = |index: u64, kind: EntryKind, attributes: Vec<Attribute>| Entry {
+        attributes: Some(attributes),
+        ..entry(index, kind, 0, false)
+    };
+    let listed = |entry: Entry| offered(offer()).handle_frame(Frame::Entries(vec![entry]), now);
+    let one = |name: &str, bytes: usize| vec![attribute(name.as_bytes(), bytes)];
+    let two = |first: &str, second: &str| vec![attribute(first.as_bytes(), 1), attribute(second.as_bytes(), 1)];
+    let most = limits::ATTRIBUTES_BYTES_MAX;
+    for (kind, attributes) in [
+        (EntryKind::File, one("security.capability", 20)),
+        (EntryKind::File, one("system.posix_acl_access", 20)),
+        (EntryKind::File, one("trusted.x", 1)),
+        (EntryKind::File, one("user.", 1)),
+        (EntryKind::File, one(&format!("user.{}", "x".repeat(251)), 1)),
+        (EntryKind::File, one("user.a", most)),
+        (EntryKind::File, two("user.b", "user.a")),
+        (EntryKind::Directory, two("user.a", "user.a")),
+        (EntryKind::Link(b"x".to_vec()), one("user.a", 1)),
+    ] {
+        let size = if let EntryKind::Link(text) = &kind { text.len() as u64 } else { 0 };
+        let entry = Entry { size, ..with(0, kind, attributes) };
+        assert_eq!(listed(entry.clone()).unwrap_err().code, Code::FrameInvalid, "{entry:?}");
+    }
+    listed(with(0, EntryKind::File, two("user.a", "user.b"))).unwrap();
+    listed(with(0, EntryKind::Directory, one("user.a", most - 6))).unwrap();
+
+    // What is sealed and what is read again is looked at too.
+    let file = |attributes| Entry { size: 10, ..with(0, EntryKind::File, attributes) };
+    let refused = |frame: Frame| {
+        let mut consumer = offered(offer());
+        consumer.handle_frame(Frame::Entries(vec![file(one("user.a", 1))]), now).unwrap();
+        consumer.handle_frame(frame, now).map_err(|problem| problem.code).err()
+    };
+    let sealed = |attributes| Entry { root: Some([1; 32].into()), ..file(attributes) };
+    assert_eq!(refused(Frame::Sealed(vec![sealed(one("user.a", 1))])), None);
+    assert_eq!(refused(Frame::Sealed(vec![sealed(one("user.a", 2))])), Some(Code::FrameInvalid));
+    let again = |attributes| Frame::Again(Entry { revision: 1, ..file(attributes) });
+    assert_eq!(refused(again(one("user.b", 2))), None);
+    assert_eq!(refused(again(one("trusted.b", 2))), Some(Code::FrameInvalid));
+
+    // A provider that lists on and on: it is stopped where a true one would have waited.
+    let mut consumer = offered(offer());
+    let large = |index: u64| {
+        let name = format!("{index:09}").into_bytes();
+        Entry { name, size: 10, ..with(index, EntryKind::File, one("user.a", 60_000)) }
+    };
+    let bytes = large(0).attribute_bytes();
+    let (ahead, open) = (limits::ATTRIBUTES_AHEAD_BYTES_MAX / bytes, limits::ATTRIBUTES_OPEN_BYTES_MAX / bytes);
+    let refused_at = (0..10_000).find(|index| {
+        while consumer.poll_event().is_some() {}
+        consumer.handle_frame(Frame::Entries(vec![large(*index)]), now).is_err()
+    });
+    assert_eq!(refused_at, Some(open as u64));
+    let mut provider = Provider::new(consumer_name(), now);
+    provider.handle_frame(Frame::Request(request()), now).unwrap();
+    provider.offer(offer()).unwrap();
+    provider.handle_frame(Frame::Accept(Accept { data_channels: 1, credit: 1 << 20 }), now).unwrap();
+    let mut listed = 0;
+    while provider.room() > 0 {
+        provider.entry(large(listed)).unwrap();
+        listed += 1;
+        while let Some(frame) = provider.poll_transmit(now) {
+            assert!(frame.encode().len() <= limits::FRAME_BYTES_MAX);
+        }
+    }
+    assert_eq!(listed, ahead as u64 + 1);
+    // It goes on once the first ones are done.
+    provider.handle_frame(Frame::Want(vec![Want { entry: 0, revision: 0, chunks: Vec::new() }]), now).unwrap();
+    provider.sealed(Entry { root: Some([1; 32].into()), ..large(0) }).unwrap();
+    assert!(provider.room() > 0);
+}
+
 fn offered(offer: Offer) -> Consumer {
     let mut consumer = Consumer::new(request(), provider_name(), Timestamp(0));
     consumer.handle_frame(Frame::Offer(offer), Timestamp(0)).unwrap();
@@ -288,6 +363,11 @@ fn frame(rng: &mut Rng, files: &[FileSpec]) -> Frame {
         let mut entry = entry(index, kind, size, sealed);
         entry.revision = number(rng) as u32 % 4;
         entry.same_as = (rng.below(4) == 0).then(|| number(rng));
+        entry.attributes = (rng.below(4) == 0).then(|| {
+            let names = [&b"user.a"[..], b"user.b", b"user.", b"trusted.c"];
+            let attribute = |name: &[u8], bytes: u64| attribute(name, bytes as usize % 70_000);
+            (0..rng.below(3)).map(|_| attribute(names[rng.below(4) as usize], number(rng))).collect()
+        });
         if rng.below(8) == 0 {
             entry.name = [&b""[..], b"/etc/x", b"../x", b"a\0", &[b'y'; 300]][rng.below(5) as usize].to_vec();
         }
@@ -346,7 +426,12 @@ fn entry(index: u64, kind: EntryKind, size: u64, sealed: bool) -> Entry {
         root,
         revision: 0,
         same_as: None,
+        attributes: None,
     }
+}
+
+fn attribute(name: &[u8], bytes: usize) -> Attribute {
+    Attribute { name: name.to_vec(), value: vec![1; bytes] }
 }
 
 /// Small, or at an edge.

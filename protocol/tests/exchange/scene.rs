@@ -561,6 +561,7 @@ impl Given {
             root: root.map(Into::into),
             revision,
             same_as: None,
+            attributes: None,
         }
     }
 }

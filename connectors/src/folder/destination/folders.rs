@@ -1,4 +1,4 @@
-//! Folders on the way: made when something is to land in them, and given their rights and times at the end.
+//! Folders on the way: made when something is to land in them, and given their rights, times and attributes at the end.
 //! What is written here becomes durable with `finish`.
 
 use super::{FolderDestination, remove};
@@ -7,9 +7,9 @@ use crate::folder::names::{SELF, depth, split};
 use crate::folder::part::{MANY, modified};
 use crate::folder::stat::{FileStat, travelling_mode};
 use posthouse_protocol::job::Write;
-use posthouse_protocol::manifest::Entry;
+use posthouse_protocol::manifest::{Attribute, Entry};
 use posthouse_protocol::problem::Problem;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,14 +18,32 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Folders {
     /// Made by this transfer, as far as this process knows.
     pub(super) made: BTreeSet<Vec<u8>>,
-    /// What they get at the end: rights, and mtime where it is known.
-    pub(super) wanted: BTreeMap<Vec<u8>, (u32, Option<i64>)>,
+    /// What they get at the end.
+    pub(super) wanted: BTreeMap<Vec<u8>, Wanted>,
     /// Names were made or removed in them.
     pub(super) touched: BTreeSet<Vec<u8>>,
 }
 
+/// What a folder is to be like.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    mode: u32,
+    /// Where they are known, or said.
+    mtime_ns: Option<i64>,
+    attributes: Option<Vec<Attribute>>,
+}
+
+impl Wanted {
+    fn of_mode(mode: u32) -> Self {
+        Self { mode, mtime_ns: None, attributes: None }
+    }
+    fn of(entry: &Entry, mode: u32) -> Self {
+        Self { mode, mtime_ns: Some(entry.mtime_ns), attributes: entry.attributes.clone() }
+    }
+}
+
 impl FolderDestination {
-    /// Folders get their times and rights, deepest first; every folder with new names is synced; `replace`
+    /// Folders get their times, rights and attributes, deepest first; every folder with new names is synced; `replace`
     /// puts the new folder in place. What was published is durable when this returns.
     pub fn finish(&self) -> Result<(), Problem> {
         self.sync()?;
@@ -45,11 +63,7 @@ impl FolderDestination {
         finished
     }
 
-    fn finish_all(
-        &self,
-        wanted: &BTreeMap<Vec<u8>, (u32, Option<i64>)>,
-        touched: &BTreeSet<Vec<u8>>,
-    ) -> Result<(), Problem> {
+    fn finish_all(&self, wanted: &BTreeMap<Vec<u8>, Wanted>, touched: &BTreeSet<Vec<u8>>) -> Result<(), Problem> {
         let mut all: Vec<&[u8]> = wanted.keys().chain(touched).map(Vec::as_slice).collect();
         all.sort_by(|a, b| depth(b).cmp(&depth(a)).then_with(|| a.cmp(b)));
         all.dedup();
@@ -57,7 +71,7 @@ impl FolderDestination {
         let mut changed = Vec::new();
         for name in all {
             if (name != SELF || self.replacing.is_none())
-                && self.finish_folder(name, wanted.get(name).copied(), touched.contains(name), at_once)?
+                && self.finish_folder(name, wanted.get(name), touched.contains(name), at_once)?
             {
                 changed.push(name);
             }
@@ -68,7 +82,12 @@ impl FolderDestination {
             }
         }
         let Some(replacing) = &self.replacing else { return Ok(()) };
-        let (mode, mtime_ns) = wanted.get(SELF).copied().unwrap_or((NEW_FOLDER_MODE, None));
+        let Wanted { mode, mtime_ns, attributes } =
+            wanted.get(SELF).cloned().unwrap_or_else(|| Wanted::of_mode(NEW_FOLDER_MODE));
+        if let Some(attributes) = attributes {
+            // Before its rights and its owner, which may forbid it.
+            self.give_folder_attributes(SELF, self.root.handle(), &attributes)?;
+        }
         let mode = if replacing.keep_rights(&self.root)? { None } else { Some(mode) };
         self.finish_root(mode, mtime_ns)?;
         let disk = &self.written.disk;
@@ -84,11 +103,11 @@ impl FolderDestination {
         // A folder in the rights we make folders with was made by an earlier process of ours.
         let made = folders.made.contains(name) || (name != SELF && stat.st_mode & 0o7777 == MAKING_MODE);
         if made {
-            folders.wanted.insert(name.to_vec(), (mode, Some(entry.mtime_ns)));
+            folders.wanted.insert(name.to_vec(), Wanted::of(entry, mode));
         } else if self.write != Write::Append {
             // The top folder is the operator's: where it stood before, its rights stay.
             let mode = if name == SELF { stat.st_mode & 0o7777 } else { mode };
-            folders.wanted.insert(name.to_vec(), (mode, Some(entry.mtime_ns)));
+            folders.wanted.insert(name.to_vec(), Wanted::of(entry, mode));
         }
         Ok(FileStat::of(&stat))
     }
@@ -136,7 +155,7 @@ impl FolderDestination {
             let mut folders = self.locked();
             folders.made.insert(folder.to_vec());
             // Until its own entry says otherwise.
-            folders.wanted.entry(folder.to_vec()).or_insert((NEW_FOLDER_MODE, None));
+            folders.wanted.entry(folder.to_vec()).or_insert_with(|| Wanted::of_mode(NEW_FOLDER_MODE));
             folders.touched.insert(parent_name.to_vec());
         }
         self.root.folder(name).map_err(|e| writing(&self.root.path_of(name), e))
@@ -153,7 +172,7 @@ impl FolderDestination {
             Err(Errno::ACCESS) => {
                 let mode = rustix::fs::fstat(folder)?.st_mode & 0o7777;
                 rustix::fs::fchmod(folder, Mode::from_raw_mode(mode | MAKING_MODE))?;
-                self.locked().wanted.entry(name.to_vec()).or_insert((mode, None));
+                self.locked().wanted.entry(name.to_vec()).or_insert_with(|| Wanted::of_mode(mode));
                 work()
             }
             done => done,
@@ -173,7 +192,7 @@ impl FolderDestination {
     pub(super) fn finish_folder(
         &self,
         name: &[u8],
-        wanted: Option<(u32, Option<i64>)>,
+        wanted: Option<&Wanted>,
         touched: bool,
         sync_later: bool,
     ) -> Result<bool, Problem> {
@@ -187,11 +206,15 @@ impl FolderDestination {
             Err(e) => return Err(failed(e)),
         };
         let now = FileStat::of(&rustix::fs::fstat(&folder).map_err(failed)?);
-        let (mode, mtime_ns) = wanted.unwrap_or((now.mode, None));
+        let (mode, mtime_ns) = wanted.map_or((now.mode, None), |wanted| (wanted.mode, wanted.mtime_ns));
+        let has_new = match wanted.and_then(|wanted| wanted.attributes.as_deref()) {
+            Some(attributes) => self.give_folder_attributes(name, folder.as_fd(), attributes)?,
+            None => false,
+        };
         if mtime_ns.is_some_and(|mtime_ns| mtime_ns != now.mtime_ns) {
             unless_others(rustix::fs::futimens(&folder, &modified(mtime_ns.unwrap_or(now.mtime_ns))))
                 .map_err(failed)?;
-        } else if mode == now.mode && !touched {
+        } else if mode == now.mode && !touched && !has_new {
             return Ok(false);
         }
         // It is synced while it can still be opened.

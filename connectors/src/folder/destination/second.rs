@@ -1,11 +1,13 @@
 //! An entry that is another one's file under a second name: a hard link is made, or a copy where there can be none.
 
 use super::{FolderDestination, Present, check_entry, remove};
+use crate::folder::attributes;
 use crate::folder::fault::{named, writing};
 use crate::folder::names::{part_leaf, split};
 use crate::folder::source::read_full;
 use crate::folder::stat::{FileStat, file_type};
 use crate::folder::versions::NO_LINKS;
+use posthouse_protocol::limits::ATTRIBUTES_BYTES_MAX;
 use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::{Code, Problem};
 use rustix::fd::OwnedFd;
@@ -35,8 +37,9 @@ impl FolderDestination {
         let of = |folder: &OwnedFd, leaf: &[u8]| rustix::fs::statat(folder, leaf, AtFlags::SYMLINK_NOFOLLOW);
         let wanted = of(&from, from_leaf).map_err(failed_first)?;
         let is_it = |there: &Stat| (there.st_dev, there.st_ino) == (wanted.st_dev, wanted.st_ino);
-        // One file has one time and one set of rights.
-        if (entry.size, entry.mode, entry.mtime_ns) != (first.size, first.mode, first.mtime_ns) {
+        // One file has one time, one set of rights and one of attributes.
+        let is_alike = (entry.size, entry.mode, entry.mtime_ns) == (first.size, first.mode, first.mtime_ns);
+        if !is_alike || entry.attributes != first.attributes {
             return self.publish_copy(entry, first, before).map(|stat| (stat, false));
         }
         if of(&folder, target).is_ok_and(|there| is_it(&there)) {
@@ -111,7 +114,13 @@ impl FolderDestination {
             self.discard_parts(&mut std::iter::once(entry.name.as_slice()))?;
             return Err(changed(first));
         }
-        part.seal(entry)?;
+        let mut sealed = entry.clone();
+        if sealed.attributes.is_none() && entry.name == first.name {
+            // Nothing is said of them, and it is still the file that stood there.
+            let own = attributes::read(&file, ATTRIBUTES_BYTES_MAX).map_err(|fault| fault.problem(&entry.name))?;
+            sealed.attributes = Some(own);
+        }
+        part.seal(&sealed)?;
         self.sync()?;
         self.publish_file(entry)
     }

@@ -322,7 +322,18 @@ mod tests {
 
     fn entry(index: u64, kind: EntryKind) -> Entry {
         let name = format!("split {index}").into_bytes();
-        Entry { index, name, kind, size: 10, mode: 0, mtime_ns: 0, root: None, revision: 0, same_as: None }
+        Entry {
+            index,
+            name,
+            kind,
+            size: 10,
+            mode: 0,
+            mtime_ns: 0,
+            root: None,
+            revision: 0,
+            same_as: None,
+            attributes: None,
+        }
     }
     fn written(durable: &mut Durable, entry: &Entry, now: Timestamp) -> u64 {
         let layout = Layout::new(10).unwrap();

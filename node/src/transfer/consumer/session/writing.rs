@@ -215,6 +215,7 @@ mod tests {
             root: None,
             revision: 0,
             same_as: None,
+            attributes: None,
         }
     }
 

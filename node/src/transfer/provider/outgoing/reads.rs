@@ -227,17 +227,19 @@ impl Outgoing {
         let (entry, supply) = (sending.entry.clone(), self.supply.clone());
         self.reads.spawn(&self.ctx, move || {
             let now = match supply.folder() {
-                Some(folder) => folder.open_file(&entry.name).map(|file| {
+                Some(folder) => folder.open_file(&entry.name).and_then(|file| {
                     let stat = file.stat();
+                    let attributes = entry.attributes.as_ref().map(|_| file.attributes()).transpose()?;
                     let entry = Entry {
                         size: stat.size,
                         mode: stat.mode & 0o1777,
                         mtime_ns: stat.mtime_ns,
                         root: None,
                         revision: entry.revision + 1,
+                        attributes,
                         ..entry.clone()
                     };
-                    (entry, stat)
+                    Ok((entry, stat))
                 }),
                 None => Err(Problem::new(Code::InsideFailed).cause("a split changed in the spool")),
             };
