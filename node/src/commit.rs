@@ -319,7 +319,7 @@ fn adopt(folder: &FolderDestination, entry: &Entry, recorded: Option<FileStat>) 
             return Err(changed());
         }
     }
-    let stat = folder.adopt(entry)?;
+    let stat = folder.adopt(entry, recorded == Some(stat))?;
     if (stat.size, stat.mtime_ns) == (entry.size, entry.mtime_ns) { Ok(stat) } else { Err(changed()) }
 }
 

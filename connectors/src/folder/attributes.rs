@@ -72,8 +72,7 @@ pub(crate) fn read(handle: impl AsFd, bytes_max: usize) -> Result<Vec<Attribute>
 
 /// Whether it has exactly these.
 pub(crate) fn are(handle: impl AsFd, wanted: &[Attribute]) -> Result<bool, Errno> {
-    let changes = Changes::between(&own_name(&handle), wanted)?;
-    Ok(changes.remove.is_empty() && changes.set.is_empty())
+    Changes::between(&own_name(&handle), wanted).map(|changes| changes.is_none())
 }
 
 /// Gives it exactly these, and leaves alone what it has of them; says whether there was anything to do.
@@ -90,7 +89,9 @@ pub(crate) fn make(handle: impl AsFd, wanted: &[Attribute]) -> Result<bool, Errn
     for Attribute { name, value } in &set {
         rustix::fs::setxattr(path.as_str(), name.as_slice(), value, XattrFlags::empty()).map_err(of_handle)?;
     }
-    Ok(!remove.is_empty() || !set.is_empty())
+    let has_new = !remove.is_empty() || !set.is_empty();
+    // Some file systems drop what they do not keep and say nothing.
+    if has_new && !Changes::between(&path, wanted)?.is_none() { Err(Errno::OPNOTSUPP) } else { Ok(has_new) }
 }
 
 /// Whether the file system of this handle has attributes of `user.` at all. Nothing is written to find out.
@@ -133,6 +134,10 @@ struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
+    fn is_none(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty()
+    }
+
     /// `wanted` is in the order of the names.
     fn between(path: &str, wanted: &'a [Attribute]) -> Result<Self, Errno> {
         let standing = names(path)?;

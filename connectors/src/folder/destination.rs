@@ -49,6 +49,8 @@ pub struct FolderDestination {
     folding: Folding,
     /// Whether files here can have extended attributes. Learned at the first entry that has some.
     holds: OnceLock<bool>,
+    /// Folders whose attributes cannot be had here: what is in them would be open to others than at the provider.
+    shut: Mutex<BTreeSet<Vec<u8>>>,
     /// Who owns what this process makes here.
     owner: OnceLock<u32>,
 }
@@ -96,6 +98,7 @@ impl FolderDestination {
             folders: Mutex::new(folders),
             folding: Folding::default(),
             holds: OnceLock::new(),
+            shut: Mutex::default(),
             owner: OnceLock::new(),
         })
     }
@@ -117,8 +120,19 @@ impl FolderDestination {
             let why = "this file system takes it for another name, from which it differs by upper and lower case only";
             return Ok(Present::Blocked(left_out(&entry.name, &taken(&entry.name, why))));
         }
-        if let Some(problem) = self.cannot_hold(entry)? {
-            return Ok(Present::Blocked(left_out(&entry.name, &problem)));
+        if self.is_shut(&entry.name) {
+            let why = "the folder that it is in was left out";
+            return Ok(Present::Blocked(left_out(&entry.name, &attributes::refused(&entry.name, why))));
+        }
+        match self.cannot_hold(entry)? {
+            Some(problem) if entry.name == SELF => return Err(problem),
+            Some(problem) => {
+                if entry.kind == EntryKind::Directory {
+                    self.shut(&entry.name);
+                }
+                return Ok(Present::Blocked(left_out(&entry.name, &problem)));
+            }
+            None => {}
         }
         let in_root = self.compare(&self.root, entry)?;
         match (&self.standing, in_root) {
@@ -178,13 +192,13 @@ impl FolderDestination {
         match &entry.kind {
             EntryKind::Directory => self.publish_folder(entry),
             EntryKind::Link(text) => self.publish_link(entry, text),
-            EntryKind::File | EntryKind::Split(_) => self.publish_file(entry),
+            EntryKind::File | EntryKind::Split(_) => self.publish_file(entry, false),
         }
     }
 
     /// An entry whose content is there already (`Present::Same`): gives it its mode and attributes; `replace` takes
-    /// the file over from the old folder without copying it.
-    pub fn adopt(&self, entry: &Entry) -> Result<FileStat, Problem> {
+    /// the file over from the old folder without copying it. `known`: it is as it was when it was last landed durably.
+    pub fn adopt(&self, entry: &Entry, known: bool) -> Result<FileStat, Problem> {
         check_entry(entry)?;
         if !matches!(entry.kind, EntryKind::File) {
             return self.publish(entry);
@@ -201,12 +215,17 @@ impl FolderDestination {
         let mode = travelling_mode(&entry.kind, entry.mode);
         let (has_mode, has_attributes) =
             (stat.st_mode & 0o7777 == mode, self.has_attributes(&file, entry).map_err(failed)?);
-        if !(has_mode && has_attributes) && stat.st_nlink > 1 && self.standing.is_none() {
+        // The name in the folder that is to go is one of them.
+        let own_names = if self.standing.is_some() { 2 } else { 1 };
+        if !(has_mode && has_attributes) && stat.st_nlink > own_names {
             // Rights and attributes of its other names are not this entry's to change: it becomes a file of its own.
             return self.publish_copy(entry, entry, None);
         }
         if !has_attributes {
             self.give_attributes(&file, entry)?;
+        } else if !known && entry.attributes.as_ref().is_some_and(|wanted| !wanted.is_empty()) {
+            // A process that ended before it made them durable may have given it those.
+            self.note_attributes(&file, entry)?;
         }
         if !has_mode {
             chmod_handle(&file, mode).map_err(failed)?;
@@ -368,7 +387,8 @@ impl FolderDestination {
         Ok(true)
     }
 
-    fn publish_file(&self, entry: &Entry) -> Result<FileStat, Problem> {
+    /// `over_own`: it takes the place of what stands there, with the same content, whatever is written otherwise.
+    fn publish_file(&self, entry: &Entry, over_own: bool) -> Result<FileStat, Problem> {
         let name = entry.name.as_slice();
         let leaf = part_leaf(&self.short, name);
         let folder_name = split(name).0;
@@ -395,8 +415,8 @@ impl FolderDestination {
             Err(e) => return Err(writing(&path, e)),
         }
         self.keep(&folder, target, name)?;
-        self.in_folder(folder_name, &folder, &|| self.put(&folder, &leaf, target))
-            .map_err(|e| self.landing(entry, e))?;
+        let put = || if over_own { over(&folder, &leaf, target) } else { self.put(&folder, &leaf, target) };
+        self.in_folder(folder_name, &folder, &put).map_err(|e| self.landing(entry, e))?;
         self.locked().touched.insert(folder_name.to_vec());
         stat(target).map(|stat| FileStat::of(&stat)).map_err(|e| writing(&path, e))
     }
@@ -444,14 +464,7 @@ impl FolderDestination {
     /// Renames a temporary name to its target; `append` never over something.
     fn put(&self, folder: &OwnedFd, leaf: &[u8], target: &[u8]) -> Result<(), Errno> {
         if self.write != Write::Append {
-            return match rustix::fs::renameat(folder, leaf, folder, target) {
-                // An empty folder stands there (one with something in it was refused before).
-                Err(Errno::ISDIR) => {
-                    rustix::fs::unlinkat(folder, target, AtFlags::REMOVEDIR)?;
-                    rustix::fs::renameat(folder, leaf, folder, target)
-                }
-                done => done,
-            };
+            return over(folder, leaf, target);
         }
         match rustix::fs::renameat_with(folder, leaf, folder, target, RenameFlags::NOREPLACE) {
             // Kernels before 3.15 and some file systems: a second name that must be new does the same.
@@ -543,6 +556,18 @@ pub(crate) fn make_root(root: &Path, disk: &dyn Disk, mode: u32) -> Result<bool,
 
 fn remove(folder: &OwnedFd, leaf: &[u8], flags: AtFlags) -> Result<(), Errno> {
     unlink(folder.as_fd(), leaf, flags)
+}
+
+/// Renames a temporary name to its target, over what stands there.
+fn over(folder: &OwnedFd, leaf: &[u8], target: &[u8]) -> Result<(), Errno> {
+    match rustix::fs::renameat(folder, leaf, folder, target) {
+        // An empty folder stands there (one with something in it was refused before).
+        Err(Errno::ISDIR) => {
+            rustix::fs::unlinkat(folder, target, AtFlags::REMOVEDIR)?;
+            rustix::fs::renameat(folder, leaf, folder, target)
+        }
+        done => done,
+    }
 }
 
 fn unlink(folder: BorrowedFd<'_>, leaf: &[u8], flags: AtFlags) -> Result<(), Errno> {

@@ -44,7 +44,7 @@ struct Ahead {
     size: u64,
     /// Room is taken up to here.
     until: u64,
-    /// A hole was met, or the disk has no such thing, or not as much.
+    /// A hole was met, or there may be some of an earlier process; or the disk has no such thing, or not as much.
     ended: bool,
 }
 
@@ -56,7 +56,7 @@ impl Part {
     /// Says how long the file will be: a large one is written past the kernel's memory, where its content lies so in
     /// this process's that it can be.
     pub fn sized(mut self, bytes: u64) -> Result<Self, Problem> {
-        self.direct = if bytes < DIRECT_BYTES_MIN { None } else { Direct::open(&self.file, bytes) };
+        self.direct = if bytes < DIRECT_BYTES_MIN { None } else { Direct::open(&self.file, bytes, self.fresh) };
         if self.direct.is_some() && self.fresh {
             // A write past memory that makes a file longer waits for all others.
             rustix::fs::ftruncate(&self.file, bytes).map_err(|e| writing(&self.path, e))?;
@@ -91,7 +91,8 @@ impl Part {
     fn data(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
         let directly = match &self.direct {
             Some(direct) => {
-                direct.take_room(offset, bytes.len() as u64);
+                let free = || self.written.disk.free_bytes(&self.path).unwrap_or(0);
+                direct.take_room(offset, bytes.len() as u64, &free);
                 direct.write(offset, bytes)?
             }
             None => 0,
@@ -119,7 +120,9 @@ impl Part {
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(travelling_mode(&entry.kind, entry.mode)))
             .map_err(failed)?;
         rustix::fs::futimens(&self.file, &modified(entry.mtime_ns)).map_err(failed)?;
-        self.written.note(&self.file, &self.path, has_new)
+        // What is there may be of an earlier process, which did not come to sync it.
+        let is_whole = has_new || (!self.fresh && entry.attributes.is_some());
+        self.written.note(&self.file, &self.path, is_whole)
     }
 
     fn hole(&self, offset: u64, bytes: usize) -> std::io::Result<()> {
@@ -144,11 +147,11 @@ impl Part {
 
 impl Direct {
     /// None where the file system or the kernel has no such thing.
-    fn open(file: &File, size: u64) -> Option<Self> {
+    fn open(file: &File, size: u64, fresh: bool) -> Option<Self> {
         let own = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
         let file = rustix::fs::open(own, flags, Mode::empty()).ok()?;
-        let ahead = Mutex::new(Ahead { size, until: 0, ended: false });
+        let ahead = Mutex::new(Ahead { size, until: 0, ended: !fresh });
         Some(Self { file: file.into(), is_refused: AtomicBool::new(false), ahead })
     }
 
@@ -157,21 +160,25 @@ impl Direct {
     }
 
     /// For content that is to be written, and some that is likely to follow it.
-    fn take_room(&self, offset: u64, bytes: u64) {
+    fn take_room(&self, offset: u64, bytes: u64, free: &dyn Fn() -> u64) {
         let mut ahead = self.ahead();
         if ahead.ended || offset + bytes <= ahead.until {
             return;
         }
         let from = offset.max(ahead.until);
         let until = (from + AHEAD_BYTES).min(ahead.size);
-        // It is the write that says whether there is room enough.
-        match until.checked_sub(from).filter(|length| *length > 0) {
-            Some(length) => {
-                ahead.ended = rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, length).is_err()
-            }
-            None => ahead.ended = true,
+        let length = until.saturating_sub(from);
+        if length == 0 || free() < FREE_BYTES_MIN {
+            ahead.ended = true;
+            return;
         }
-        ahead.until = until;
+        // Whether there is room enough says the write.
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, length) {
+            Ok(()) => ahead.until = until,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => ahead.ended = true,
+            // Some of it may be taken.
+            Err(_) => (ahead.until, ahead.ended) = (until, true),
+        }
     }
 
     /// Whether room is taken at a hole's place, or behind it. None is from now on.
@@ -303,6 +310,8 @@ fn data_at_start(bytes: &[u8], from: usize) -> usize {
 const BLOCK_BYTES: usize = 4096;
 const DIRECT_BYTES_MIN: u64 = 64 << 20;
 const AHEAD_BYTES: u64 = 64 << 20;
+/// The last of a disk is left to those who need it now.
+const FREE_BYTES_MIN: u64 = 4 * AHEAD_BYTES;
 const HOLE_BYTES_MIN: usize = 64 << 10;
 const FILES_MAX: usize = 256;
 /// From so many files or folders on, one sync of the file system is quicker than one each.
@@ -376,6 +385,29 @@ mod tests {
             let held = std::fs::metadata(&path).unwrap().blocks() * 512;
             assert!(held < BYTES as u64 - (1 << 20), "{held} bytes are held, though two mebibytes are a hole");
         }
+    }
+
+    #[test]
+    fn a_hole_of_an_earlier_process_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let handle = rustix::fs::open(folder.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let disk = Arc::new(posthouse_platform::disk::RealDisk);
+        let written = Arc::new(Written::new(disk, handle, folder.path().to_owned()));
+        let path = folder.path().join("part");
+        let room = vec![7; (1 << 20) + BLOCK_BYTES];
+        let start = room.as_ptr().align_offset(BLOCK_BYTES);
+        let block = &room[start..start + (1 << 20)];
+        for fresh in [true, false] {
+            let mut options = File::options();
+            let file = options.read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+            let part = Part::new(file, path.clone(), fresh, written.clone()).sized(BYTES as u64).unwrap();
+            let (offset, content) = if fresh { (8 << 20, &vec![0; 1 << 20][..]) } else { (0, block) };
+            part.write_at(offset, content).unwrap();
+        }
+        written.sync().unwrap();
+        use std::os::unix::fs::MetadataExt;
+        let held = std::fs::metadata(&path).unwrap().blocks() * 512;
+        assert!(held < 3 << 20, "{held} bytes are held for one mebibyte");
     }
 
     const BYTES: usize = (64 << 20) + 5001;

@@ -58,7 +58,8 @@ impl FolderSource {
     /// what is in them. `now` is the wall clock, for `quiet`. Our own temporary files are no content.
     pub fn list(&self, now: Timestamp, found: &mut dyn FnMut(Found) -> Result<(), Problem>) -> Result<(), Problem> {
         let top = rustix::fs::fstat(self.root.handle()).map_err(|e| self.lost(e))?;
-        let mut lister = Lister { source: self, now, index: 0, waiting: Vec::new(), linked: BTreeMap::new(), found };
+        let mut lister =
+            Lister { source: self, now, index: 0, waiting: Vec::new(), linked: BTreeMap::new(), refused: None, found };
         lister.entry(SELF, EntryKind::Directory, &top, None)?;
         walk(&self.root, SELF, |name, met| lister.meet(name, met))
     }
@@ -154,12 +155,15 @@ struct Lister<'a> {
     waiting: Vec<(Vec<u8>, Stat)>,
     /// Files that have further names: which entry they are, and how they looked then.
     linked: BTreeMap<(u64, u64), (u64, FileStat)>,
+    /// The last folder that was left out.
+    refused: Option<Vec<u8>>,
     found: &'a mut dyn FnMut(Found) -> Result<(), Problem>,
 }
 
 impl Lister<'_> {
     fn meet(&mut self, name: &[u8], met: Met) -> Result<Then, Problem> {
-        if is_ours(split(name).1) || self.source.patterns.excludes(name) {
+        let is_refused = self.refused.as_ref().is_some_and(|folder| beneath(folder, name));
+        if is_refused || is_ours(split(name).1) || self.source.patterns.excludes(name) {
             return Ok(Then::Skip);
         }
         let included = self.source.patterns.includes(name);
@@ -179,8 +183,8 @@ impl Lister<'_> {
         }
         if kind == FileType::Directory {
             if included {
-                self.folders_on_the_way(name)?;
-                self.entry(name, EntryKind::Directory, &stat, None)?;
+                let is_listed = self.folders_on_the_way(name)? && self.folder(name, &stat)?;
+                return Ok(if is_listed { Then::Enter } else { Then::Skip });
             } else {
                 self.waiting.retain(|(folder, _)| beneath(folder, name));
                 self.waiting.push((name.to_vec(), stat));
@@ -203,8 +207,19 @@ impl Lister<'_> {
             let cause = format!("it changed {} ms ago, `quiet` is {} ms", age_ms.max(0), self.source.quiet_ms);
             return self.left_out(name, &named(Code::FileChanged, name, cause));
         }
-        self.folders_on_the_way(name)?;
-        self.entry(name, EntryKind::File, stat, None)
+        if self.folders_on_the_way(name)? {
+            self.entry(name, EntryKind::File, stat, None)?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is listed. What is in a folder that is left out is not: it would be open to others than here.
+    fn folder(&mut self, name: &[u8], stat: &Stat) -> Result<bool, Problem> {
+        let is_listed = self.entry(name, EntryKind::Directory, stat, None)?;
+        if !is_listed {
+            self.refused = Some(name.to_vec());
+        }
+        Ok(is_listed)
     }
 
     fn link(&mut self, name: &[u8], stat: &Stat) -> Result<(), Problem> {
@@ -221,27 +236,31 @@ impl Lister<'_> {
             let cause = format!("{why}: {}", readable(&text));
             return self.left_out(name, &named(Code::LinkRefused, name, cause));
         }
-        self.folders_on_the_way(name)?;
-        let hash = *blake3::hash(&text).as_bytes();
-        self.entry(name, EntryKind::Link(text), stat, Some(hash))
-    }
-
-    /// Folders that are in scope only because of what is in them.
-    fn folders_on_the_way(&mut self, name: &[u8]) -> Result<(), Problem> {
-        for (folder, stat) in std::mem::take(&mut self.waiting) {
-            if beneath(&folder, name) {
-                self.entry(&folder, EntryKind::Directory, &stat, None)?;
-            }
+        if self.folders_on_the_way(name)? {
+            let hash = *blake3::hash(&text).as_bytes();
+            self.entry(name, EntryKind::Link(text), stat, Some(hash))?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, name: &[u8], kind: EntryKind, stat: &Stat, root: Option<[u8; 32]>) -> Result<(), Problem> {
+    /// Folders that are in scope only because of what is in them; whether all of them are listed.
+    fn folders_on_the_way(&mut self, name: &[u8]) -> Result<bool, Problem> {
+        for (folder, stat) in std::mem::take(&mut self.waiting) {
+            if beneath(&folder, name) && !self.folder(&folder, &stat)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether it is listed, and not left out or gone.
+    fn entry(&mut self, name: &[u8], kind: EntryKind, stat: &Stat, root: Option<[u8; 32]>) -> Result<bool, Problem> {
         let attributes = match self.source.attributes(name, &kind) {
             Ok(attributes) => attributes,
             // Removed since it was met: that is absence, not an error.
-            Err(Fault::Gone) => return Ok(()),
-            Err(fault) => return self.left_out(name, &fault.problem(name)),
+            Err(Fault::Gone) => return Ok(false),
+            Err(fault) if name == SELF => return Err(fault.problem(name)),
+            Err(fault) => return self.left_out(name, &fault.problem(name)).map(|()| false),
         };
         let same_as = if kind == EntryKind::File { self.same_as(stat) } else { None };
         let stat = FileStat::of(stat);
@@ -264,7 +283,7 @@ impl Lister<'_> {
             attributes,
         };
         self.index += 1;
-        (self.found)(Found::Entry { entry, stat })
+        (self.found)(Found::Entry { entry, stat }).map(|()| true)
     }
 
     /// Which entry the next one is another name of: an earlier one, or itself where others may follow.

@@ -62,7 +62,7 @@ fn names_that_reach_outside_are_refused_and_nothing_is_written() {
         assert_eq!(code, Code::NameRefused.number(), "{name:?}");
         assert_eq!(to.part(entry.name.as_slice(), false).map(|_| ()).unwrap_err().code, Code::NameRefused);
         assert_eq!(to.publish(&entry).unwrap_err().code, Code::NameRefused);
-        assert_eq!(to.adopt(&entry).unwrap_err().code, Code::NameRefused);
+        assert_eq!(to.adopt(&entry, true).unwrap_err().code, Code::NameRefused);
         assert_eq!(to.hash(&entry.name, false).unwrap_err().code, Code::NameRefused);
         for kind in [EntryKind::Directory, EntryKind::Link(b"x".to_vec())] {
             assert!(to.publish(&Entry { kind, ..file(name, "") }).is_err());
@@ -355,7 +355,7 @@ fn folders_keep_the_times_of_the_source_after_a_mirror_deleted_in_them() {
     let to = at.destination(Write::Mirror);
     for entry in entries(&at.list(&FolderOptions::default())) {
         if entry.kind == EntryKind::File {
-            to.adopt(&entry).unwrap()
+            to.adopt(&entry, true).unwrap()
         } else {
             to.publish(&entry).unwrap()
         };
@@ -433,12 +433,12 @@ fn a_replacing_transfer_that_stops_half_way_leaves_the_old_folder_and_goes_on() 
     assert_eq!(fs::read(at.target("file")).unwrap(), b"first");
     let to = at.destination(Write::Replace);
     assert!(matches!(to.present(&entry).unwrap(), Present::Same(_)));
-    to.adopt(&entry).unwrap();
+    to.adopt(&entry, true).unwrap();
     to.finish().unwrap();
     assert_eq!(fs::read(at.target("file")).unwrap(), b"second");
     // A repeat by a process that died before it could write down that it was done.
     let to = at.destination(Write::Replace);
-    to.adopt(&entry).unwrap();
+    to.adopt(&entry, true).unwrap();
     to.finish().unwrap();
     assert_eq!(fs::read(at.target("file")).unwrap(), b"second");
     assert_eq!(at.leftovers(), Vec::<String>::new());
@@ -466,7 +466,7 @@ fn a_replacing_transfer_killed_right_after_the_exchange_does_not_take_the_old_fo
     drop(to);
     let to = at.destination(Write::Replace);
     assert!(matches!(to.present(&entry).unwrap(), Present::Same(_)));
-    to.adopt(&entry).unwrap();
+    to.adopt(&entry, true).unwrap();
     to.finish().unwrap();
     assert_eq!(fs::read(at.target("file")).unwrap(), b"second");
     assert_eq!(at.leftovers(), Vec::<String>::new());
@@ -650,7 +650,7 @@ fn a_landed_program_does_not_run_as_somebody_else() {
     let entry = Entry { mode: 0o6755, ..at.entry("program") };
     land(&to, &entry, b"x", false);
     to.publish(&entry).unwrap();
-    to.adopt(&entry).unwrap();
+    to.adopt(&entry, true).unwrap();
     assert_eq!(fs::metadata(at.target("program")).unwrap().mode() & 0o7777, 0o755);
     at.exchange(Write::Upsert);
     assert_eq!(fs::metadata(at.target("shared")).unwrap().mode() & 0o7777, 0o3775);
@@ -777,7 +777,7 @@ impl Scene {
             to.publish(entry).unwrap();
         }
         for entry in &adopted {
-            to.adopt(entry).unwrap();
+            to.adopt(entry, true).unwrap();
         }
         to.finish().unwrap();
         left_out

@@ -2,6 +2,7 @@
 //! with `replace` the whole folder. Every transfer has a folder of its own there, named by its time, in which each file
 //! stands under the name that it had. None of it is landed or offered: it is for people to look into and copy from.
 
+use super::attributes;
 use super::beneath::Root;
 use super::destination::make_root;
 use super::fault::writing;
@@ -68,7 +69,7 @@ impl Kept {
         let root = Root::open(path).map_err(failed)?;
         let device = |of: &Root| rustix::fs::fstat(of.handle()).map(|stat| stat.st_dev);
         // Two mounts of one file system are two to the kernel. It says so before it looks for the name.
-        let none = part_leaf(short, b"//");
+        let none = part_leaf(short, b"///");
         let between = rustix::fs::renameat(landing.handle(), none.as_slice(), root.handle(), none.as_slice());
         if device(&root).map_err(failed)? != device(landing).map_err(failed)? || between == Err(Errno::XDEV) {
             return Err(refused("on the file system and mount of the folder that is landed in"));
@@ -238,6 +239,12 @@ impl Kept {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut target = File::from(rustix::fs::openat(to, part.as_slice(), flags, Mode::RUSR | Mode::WUSR)?);
             std::io::copy(&mut source, &mut target)?;
+            if let Ok(own) = attributes::read(&source, usize::MAX)
+                && let Err(e) = attributes::make(&target, &own)
+                && e != Errno::OPNOTSUPP
+            {
+                return Err(e.into());
+            }
             rustix::fs::fchmod(&target, Mode::from_raw_mode(stat.st_mode & 0o777))?;
             rustix::fs::futimens(&target, &times)?;
             target.sync_all()?;

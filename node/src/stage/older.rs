@@ -77,8 +77,8 @@ impl Stage {
         }
         let cut = Cut::for_size(stat.size.min(entry.size));
         let older = cuts.of(stat, || {
-            let pieces =
-                in_stretches(stat.size, |stretch| cut.pieces(stretch, most, |offset, out| file.read_at(offset, out)))?;
+            let read = |offset: u64, out: &mut [u8]| file.read_at(offset, out);
+            let pieces = in_stretches(stat.size, most, |stretch| cut.pieces(stretch, most, read))?;
             Ok(Older { cut, pieces: pieces.into() })
         });
         match older {
@@ -118,24 +118,31 @@ impl Stage {
     }
 }
 
-/// Cuts a content of so many bytes on several threads: nothing can be sent before all of it is cut.
-fn in_stretches(size: u64, cut: impl Fn(Range<u64>) -> Result<Vec<u8>, Problem> + Sync) -> Result<Vec<u8>, Problem> {
-    let each = (size / CUT_THREADS).max(1);
-    thread::scope(|scope| {
-        let cut = &cut;
-        let later = (1..CUT_THREADS).map(|number| {
-            // The last one ends where the file does.
-            let end = if number + 1 == CUT_THREADS { u64::MAX } else { (number + 1) * each };
-            scope.spawn(move || cut(number * each..end))
-        });
-        let later: Vec<_> = later.collect();
-        let mut pieces = cut(0..each)?;
-        for stretch in later {
-            let stretch = stretch.join().map_err(|_| Problem::new(Code::InsideFailed).cause("a cut panicked"))?;
-            pieces.extend(stretch?);
-        }
-        Ok(pieces)
-    })
+/// Cuts a content of so many bytes on two threads: nothing can be sent before all of it is cut, and more would take
+/// the processor from the database beside it.
+fn in_stretches(
+    size: u64,
+    most: usize,
+    cut: impl Fn(Range<u64>) -> Result<Vec<u8>, Problem> + Sync,
+) -> Result<Vec<u8>, Problem> {
+    let middle = size / 2;
+    let (first, second) = thread::scope(|scope| {
+        let later = thread::Builder::new().spawn_scoped(scope, || cut(middle..u64::MAX));
+        let first = cut(0..middle);
+        let second = match later {
+            Ok(later) => later.join().unwrap_or_else(|_| Err(Problem::new(Code::InsideFailed).cause("a cut panicked"))),
+            // The system gives no more threads.
+            Err(_) => cut(middle..u64::MAX),
+        };
+        (first, second)
+    });
+    let mut pieces = first?;
+    // Where the first half has more than may be told, its end is not known, and so not where the other begins.
+    if pieces.len() < most * PIECE_WIRE_BYTES {
+        pieces.extend(second?);
+        pieces.truncate(most * PIECE_WIRE_BYTES);
+    }
+    Ok(pieces)
 }
 
 /// A renamed file keeps its time. Where times say nothing, a length that no other file has does.
@@ -151,8 +158,6 @@ fn likeliest(entry: &Entry, found: Vec<LandedFile>) -> Option<Vec<u8>> {
     ranked.min().map(|(_, name)| name)
 }
 
-/// Half of the machine that this is measured on for each: more would take the processor from the database beside it.
-const CUT_THREADS: u64 = 2;
 /// Files of one length that are looked at.
 const ALIKE_MAX: u32 = 64;
 /// What is missing of a file is sent as it is where it is less than this part of what would have to be cut.

@@ -1,4 +1,4 @@
-//! Folders on the way: made when something is to land in them, and given their rights, times and attributes at the end.
+//! Folders on the way: made when something is to land in them, and given their rights and times at the end.
 //! What is written here becomes durable with `finish`.
 
 use super::{FolderDestination, remove};
@@ -7,7 +7,7 @@ use crate::folder::names::{SELF, depth, split};
 use crate::folder::part::{MANY, modified};
 use crate::folder::stat::{FileStat, travelling_mode};
 use posthouse_protocol::job::Write;
-use posthouse_protocol::manifest::{Attribute, Entry};
+use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::Problem;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode};
@@ -30,20 +30,19 @@ pub(super) struct Wanted {
     mode: u32,
     /// Where they are known, or said.
     mtime_ns: Option<i64>,
-    attributes: Option<Vec<Attribute>>,
 }
 
 impl Wanted {
     fn of_mode(mode: u32) -> Self {
-        Self { mode, mtime_ns: None, attributes: None }
+        Self { mode, mtime_ns: None }
     }
     fn of(entry: &Entry, mode: u32) -> Self {
-        Self { mode, mtime_ns: Some(entry.mtime_ns), attributes: entry.attributes.clone() }
+        Self { mode, mtime_ns: Some(entry.mtime_ns) }
     }
 }
 
 impl FolderDestination {
-    /// Folders get their times, rights and attributes, deepest first; every folder with new names is synced; `replace`
+    /// Folders get their times and rights, deepest first; every folder with new names is synced; `replace`
     /// puts the new folder in place. What was published is durable when this returns.
     pub fn finish(&self) -> Result<(), Problem> {
         self.sync()?;
@@ -82,12 +81,7 @@ impl FolderDestination {
             }
         }
         let Some(replacing) = &self.replacing else { return Ok(()) };
-        let Wanted { mode, mtime_ns, attributes } =
-            wanted.get(SELF).cloned().unwrap_or_else(|| Wanted::of_mode(NEW_FOLDER_MODE));
-        if let Some(attributes) = attributes {
-            // Before its rights and its owner, which may forbid it.
-            self.give_folder_attributes(SELF, self.root.handle(), &attributes)?;
-        }
+        let Wanted { mode, mtime_ns } = wanted.get(SELF).cloned().unwrap_or_else(|| Wanted::of_mode(NEW_FOLDER_MODE));
         let mode = if replacing.keep_rights(&self.root)? { None } else { Some(mode) };
         self.finish_root(mode, mtime_ns)?;
         let disk = &self.written.disk;
@@ -99,16 +93,26 @@ impl FolderDestination {
         let folder = self.make_folder(name)?;
         let stat = rustix::fs::fstat(&folder).map_err(|e| writing(&self.root.path_of(name), e))?;
         let mode = travelling_mode(&entry.kind, entry.mode);
-        let mut folders = self.locked();
         // A folder in the rights we make folders with was made by an earlier process of ours.
-        let made = folders.made.contains(name) || (name != SELF && stat.st_mode & 0o7777 == MAKING_MODE);
-        if made {
-            folders.wanted.insert(name.to_vec(), Wanted::of(entry, mode));
-        } else if self.write != Write::Append {
-            // The top folder is the operator's: where it stood before, its rights stay.
-            let mode = if name == SELF { stat.st_mode & 0o7777 } else { mode };
-            folders.wanted.insert(name.to_vec(), Wanted::of(entry, mode));
+        let is_ours = name != SELF && stat.st_mode & 0o7777 == MAKING_MODE;
+        let made = is_ours || self.locked().made.contains(name);
+        if !made && self.write == Write::Append {
+            return Ok(FileStat::of(&stat));
         }
+        // At once, and not kept until the end: they may be long.
+        let attributes = entry.attributes.as_deref();
+        let has_new = match attributes {
+            Some(attributes) => self.give_folder_attributes(name, folder.as_fd(), attributes)?,
+            None => false,
+        };
+        let mut folders = self.locked();
+        // A process that ended before it made them durable may have given it those that it has.
+        if has_new || attributes.is_some_and(|attributes| !attributes.is_empty()) {
+            folders.touched.insert(name.to_vec());
+        }
+        // The top folder is the operator's: where it stood before, its rights stay.
+        let mode = if name == SELF && !made { stat.st_mode & 0o7777 } else { mode };
+        folders.wanted.insert(name.to_vec(), Wanted::of(entry, mode));
         Ok(FileStat::of(&stat))
     }
 
@@ -207,14 +211,10 @@ impl FolderDestination {
         };
         let now = FileStat::of(&rustix::fs::fstat(&folder).map_err(failed)?);
         let (mode, mtime_ns) = wanted.map_or((now.mode, None), |wanted| (wanted.mode, wanted.mtime_ns));
-        let has_new = match wanted.and_then(|wanted| wanted.attributes.as_deref()) {
-            Some(attributes) => self.give_folder_attributes(name, folder.as_fd(), attributes)?,
-            None => false,
-        };
         if mtime_ns.is_some_and(|mtime_ns| mtime_ns != now.mtime_ns) {
             unless_others(rustix::fs::futimens(&folder, &modified(mtime_ns.unwrap_or(now.mtime_ns))))
                 .map_err(failed)?;
-        } else if mode == now.mode && !touched && !has_new {
+        } else if mode == now.mode && !touched {
             return Ok(false);
         }
         // It is synced while it can still be opened.

@@ -10,7 +10,8 @@ use posthouse_protocol::problem::Problem;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use std::sync::Arc;
+use std::fs::File;
+use std::sync::{Arc, PoisonError};
 
 impl FolderDestination {
     /// Why the attributes of an entry cannot be had here, as far as that shows before it is landed.
@@ -81,14 +82,33 @@ impl FolderDestination {
             chmod_handle(file, mode | OWNERS).map_err(failed)?;
         }
         let made = attributes::make(file, wanted);
-        let open = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let open = rustix::fs::open(own_name(file), open, Mode::empty());
+        let open = reading_handle(file);
         if is_closed {
             chmod_handle(file, mode).map_err(failed)?;
         }
         made.map_err(|e| attributes::setting(&entry.name, &path, e, &*self.written.disk))?;
-        let open = std::fs::File::from(open.map_err(failed)?);
-        self.written.note(&Arc::new(open), &path, true)
+        self.written.note(&Arc::new(open.map_err(failed)?), &path, true)
+    }
+
+    /// The attributes that a file has already are durable with the next `sync`.
+    pub(super) fn note_attributes(&self, file: &OwnedFd, entry: &Entry) -> Result<(), Problem> {
+        let path = self.root.path_of(&entry.name);
+        match reading_handle(file) {
+            Ok(open) => self.written.note(&Arc::new(open), &path, true),
+            // Its own rights forbid it: everything at once, then.
+            Err(Errno::ACCESS) => self.written.sync_all().map(|_| ()),
+            Err(e) => Err(writing(&path, e)),
+        }
+    }
+
+    /// What is in this folder cannot be landed either.
+    pub(super) fn shut(&self, folder: &[u8]) {
+        self.shut.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_vec());
+    }
+    pub(super) fn is_shut(&self, name: &[u8]) -> bool {
+        let shut = self.shut.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = name.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+        !shut.is_empty() && ends.filter_map(|end| name.get(..end)).any(|folder| shut.contains(folder))
     }
 
     /// Gives them to a folder; says whether there was anything to do.
@@ -116,6 +136,11 @@ impl FolderDestination {
             made => made.map_err(|e| attributes::setting(name, &path, e, &*self.written.disk)),
         }
     }
+}
+
+fn reading_handle(file: &OwnedFd) -> Result<File, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open(own_name(file), flags, Mode::empty()).map(File::from)
 }
 
 /// What every file system that has attributes has room for beside a file.

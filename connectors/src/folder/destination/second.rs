@@ -7,7 +7,6 @@ use crate::folder::names::{part_leaf, split};
 use crate::folder::source::read_full;
 use crate::folder::stat::{FileStat, file_type};
 use crate::folder::versions::NO_LINKS;
-use posthouse_protocol::limits::ATTRIBUTES_BYTES_MAX;
 use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::{Code, Problem};
 use rustix::fd::OwnedFd;
@@ -92,7 +91,7 @@ impl FolderDestination {
             if let Some(kept) = &self.kept {
                 kept.touch(&entry.name);
             }
-            return self.adopt(entry);
+            return self.adopt(entry, before == Some(stat));
         }
         let path = self.root.path_of(&first.name);
         let unreadable = |e: std::io::Error| named(Code::FileUnreadable, &first.name, e);
@@ -117,12 +116,12 @@ impl FolderDestination {
         let mut sealed = entry.clone();
         if sealed.attributes.is_none() && entry.name == first.name {
             // Nothing is said of them, and it is still the file that stood there.
-            let own = attributes::read(&file, ATTRIBUTES_BYTES_MAX).map_err(|fault| fault.problem(&entry.name))?;
+            let own = attributes::read(&file, usize::MAX).map_err(|fault| fault.problem(&entry.name))?;
             sealed.attributes = Some(own);
         }
         part.seal(&sealed)?;
         self.sync()?;
-        self.publish_file(entry)
+        self.publish_file(entry, entry.name == first.name)
     }
 
     fn has_content(&self, entry: &Entry) -> bool {

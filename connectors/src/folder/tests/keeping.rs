@@ -127,7 +127,7 @@ fn the_old_folder_is_kept_by_whoever_goes_on_after_the_exchange() {
     exchanged(&at);
     let to = at.keeping(Write::Replace, 1);
     assert!(to.has_exchanged());
-    to.adopt(&at.entry("file")).unwrap();
+    to.adopt(&at.entry("file"), true).unwrap();
     to.finish().unwrap();
     assert_eq!(fs::read(at.target("file")).unwrap(), b"new");
     assert_eq!(fs::read(at.kept(1).join("file")).unwrap(), b"old");

@@ -111,12 +111,50 @@ fn other_rights_of_one_name_make_it_a_file_of_its_own() {
     to.sync().unwrap();
     to.publish(&first).unwrap();
     to.publish_second(&second, &first, None).unwrap();
-    let stat = to.adopt(&Entry { mode: 0o600, ..second.clone() }).unwrap();
+    let stat = to.adopt(&Entry { mode: 0o600, ..second.clone() }, true).unwrap();
     to.finish().unwrap();
     assert_eq!((stat.mode, stat.mtime_ns), (0o600, second.mtime_ns));
     let first = fs::metadata(at.target("first")).unwrap();
     assert_eq!((first.mode() & 0o777, first.nlink()), (0o644, 1));
     assert_eq!(fs::read(at.target("second")).unwrap(), b"content");
+}
+
+#[test]
+fn a_file_of_its_own_takes_the_place_of_its_own_name_where_nothing_else_may_be_replaced() {
+    let at = Scene::new();
+    let (first, second) = (whole("first", b"content"), whole("second", b"content"));
+    let to = at.destination(Write::Append);
+    land(&to, &first, b"content", false);
+    to.sync().unwrap();
+    to.publish(&first).unwrap();
+    to.publish_second(&second, &first, None).unwrap();
+    let stat = to.adopt(&Entry { mode: 0o600, ..second }, true).unwrap();
+    to.finish().unwrap();
+    assert_eq!(stat.mode, 0o600);
+    let first = fs::metadata(at.target("first")).unwrap();
+    assert_eq!((first.mode() & 0o777, first.nlink()), (0o644, 1));
+    assert_eq!(fs::read(at.target("second")).unwrap(), b"content");
+    assert_eq!(at.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn names_of_one_file_that_are_two_at_the_source_are_two_in_a_replaced_folder() {
+    let at = Scene::new();
+    at.write("a", "content");
+    fs::create_dir(at.target(".")).unwrap_or_default();
+    fs::write(at.target("a"), "content").unwrap();
+    fs::hard_link(at.target("a"), at.target("b")).unwrap();
+    at.write("b", "content");
+    for (name, mode) in [("a", 0o640), ("b", 0o600)] {
+        set_mtime(&at.source(name), 1_000_000_000);
+        set_mtime(&at.target(name), 1_000_000_000);
+        fs::set_permissions(at.source(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    for _ in 0..2 {
+        at.exchange(Write::Replace);
+        assert_eq!(tree(&at.source(".")), tree(&at.target(".")));
+        assert_eq!(fs::metadata(at.target("a")).unwrap().nlink(), 1);
+    }
 }
 
 fn whole(name: &str, content: &[u8]) -> Entry {

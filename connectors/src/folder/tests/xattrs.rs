@@ -90,6 +90,38 @@ fn what_has_more_than_can_be_carried_is_left_out_by_name() {
 }
 
 #[test]
+fn with_a_folder_all_that_is_in_it_is_left_out_whoever_refuses_it() {
+    let at = Scene::new();
+    at.write("sub/deep/b", "private");
+    at.write("suburb", "beside it");
+    set(&at.source("sub"), "user.owner", b"somebody");
+    for include in [vec![], vec!["**/b".to_owned(), "suburb".to_owned()]] {
+        let mut from = at.opened(&FolderOptions { include, ..asked() });
+        from.attributes_max = Some(3);
+        let found = listed(&from, i64::MAX);
+        let left_out: Vec<_> =
+            found.iter().filter_map(|f| if let Found::LeftOut(what) = f { Some(what.clone()) } else { None }).collect();
+        assert_eq!((names(&left_out), codes(&left_out)), (vec!["sub".to_owned()], vec![Code::AttributesRefused]));
+        assert_eq!(entry_names(&found), [".", "suburb"]);
+    }
+    set(&at.source("."), "user.top", b"1234");
+    let mut from = at.opened(&asked());
+    from.attributes_max = Some(3);
+    let refused = from.list(Timestamp(i64::MAX), &mut |_| Ok(())).unwrap_err();
+    assert_eq!(refused.code, Code::AttributesRefused, "of the folder itself nothing can be left out");
+    // At the destination.
+    let value = "x".repeat(60_000);
+    let to = at.destination(Write::Upsert);
+    let folder =
+        Entry { kind: EntryKind::Directory, size: 0, ..with(file("sub", ""), &[("user.large", value.as_str())]) };
+    let blocked = |entry: &Entry| matches!(to.present(entry).unwrap(), Present::Blocked(_));
+    // Some take as much as that.
+    let is_refused = blocked(&folder);
+    assert_eq!(blocked(&file("sub/deep/b", "private")), is_refused);
+    assert!(!blocked(&file("suburb", "beside it")));
+}
+
+#[test]
 fn what_the_file_system_does_not_take_is_left_out_before_its_content_comes() {
     let at = Scene::new();
     let value = "x".repeat(60_000);
@@ -157,7 +189,7 @@ fn a_second_name_with_other_attributes_is_a_copy_and_with_the_same_a_link() {
     let tag = |name: &str| of(&at.target(name)).into_iter().map(|(_, value)| value).collect::<String>();
     assert_eq!((tag("first"), tag("linked"), tag("copied")), ("1".to_owned(), "1".to_owned(), "2".to_owned()));
     // What is changed of one name is not changed of the others.
-    to.adopt(&whole("linked", "3")).unwrap();
+    to.adopt(&whole("linked", "3"), true).unwrap();
     to.finish().unwrap();
     assert_eq!((tag("first"), tag("linked"), tag("copied")), ("1".to_owned(), "3".to_owned(), "2".to_owned()));
     assert_eq!(fs::metadata(at.target("first")).unwrap().nlink(), 1);
