@@ -93,6 +93,7 @@ fn what_has_more_than_can_be_carried_is_left_out_by_name() {
 fn with_a_folder_all_that_is_in_it_is_left_out_whoever_refuses_it() {
     let at = Scene::new();
     at.write("sub/deep/b", "private");
+    at.write("sub/deep/more/b", "private");
     at.write("suburb", "beside it");
     set(&at.source("sub"), "user.owner", b"somebody");
     for include in [vec![], vec!["**/b".to_owned(), "suburb".to_owned()]] {
