@@ -344,16 +344,7 @@ mod tests {
 
     #[test]
     fn a_large_file_has_every_byte_and_hole_whatever_lies_where_in_memory() {
-        let folder = tempfile::tempdir().unwrap();
-        let handle = rustix::fs::open(folder.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let disk = Arc::new(posthouse_platform::disk::RealDisk);
-        let written = Arc::new(Written::new(disk, handle, folder.path().to_owned()));
-        let path = folder.path().join("part");
-        let open = |fresh: bool| {
-            let mut options = File::options();
-            let file = options.read(true).write(true).create(true).truncate(false).open(&path).unwrap();
-            Part::new(file, path.clone(), fresh, written.clone()).sized(BYTES as u64).unwrap()
-        };
+        let scene = Scene::new();
         // Two blocks of zeros, too few for a hole, and a hole.
         let mut content: Vec<u8> = (0..BYTES).map(|index| (index % 251) as u8 + 1).collect();
         content[5 << 20..(5 << 20) + 8192].fill(0);
@@ -361,14 +352,14 @@ mod tests {
         let mut room = vec![0; (1 << 20) + 2 * BLOCK_BYTES];
         for (fresh, mark) in [(true, 0), (false, 1)] {
             content[100] = mark;
-            let part = open(fresh);
+            let part = scene.part(fresh);
             // From the last to the first, each at another place of memory.
             for (number, chunk) in content.chunks(1 << 20).enumerate().rev() {
                 let start = room.as_ptr().align_offset(BLOCK_BYTES) + if number % 3 == 0 { 16 } else { 0 };
                 room[start..start + chunk.len()].copy_from_slice(chunk);
                 part.write_at((number as u64) << 20, &room[start..start + chunk.len()]).unwrap();
             }
-            written.sync().unwrap();
+            scene.written.sync().unwrap();
             if let Some(direct) = &part.direct {
                 // A file system that cannot do it has said so.
                 let block = vec![7; 3 * BLOCK_BYTES];
@@ -380,37 +371,73 @@ mod tests {
                 assert_eq!(direct.write(1, &lies_well[..BLOCK_BYTES]).unwrap(), 0);
                 part.write_at(0, &content[..2 * BLOCK_BYTES]).unwrap();
             }
-            assert!(std::fs::read(&path).unwrap() == content);
-            use std::os::unix::fs::MetadataExt;
-            let held = std::fs::metadata(&path).unwrap().blocks() * 512;
+            assert!(std::fs::read(scene.path()).unwrap() == content);
+            let held = scene.held();
             assert!(held < BYTES as u64 - (1 << 20), "{held} bytes are held, though two mebibytes are a hole");
         }
     }
 
     #[test]
     fn a_hole_of_an_earlier_process_stays_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let handle = rustix::fs::open(folder.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let disk = Arc::new(posthouse_platform::disk::RealDisk);
-        let written = Arc::new(Written::new(disk, handle, folder.path().to_owned()));
-        let path = folder.path().join("part");
+        let scene = Scene::new();
         let room = vec![7; (1 << 20) + BLOCK_BYTES];
         let start = room.as_ptr().align_offset(BLOCK_BYTES);
         let block = &room[start..start + (1 << 20)];
         for fresh in [true, false] {
-            let mut options = File::options();
-            let file = options.read(true).write(true).create(true).truncate(false).open(&path).unwrap();
-            let part = Part::new(file, path.clone(), fresh, written.clone()).sized(BYTES as u64).unwrap();
             let (offset, content) = if fresh { (8 << 20, &vec![0; 1 << 20][..]) } else { (0, block) };
-            part.write_at(offset, content).unwrap();
+            scene.part(fresh).write_at(offset, content).unwrap();
         }
-        written.sync().unwrap();
-        use std::os::unix::fs::MetadataExt;
-        let held = std::fs::metadata(&path).unwrap().blocks() * 512;
-        assert!(held < 3 << 20, "{held} bytes are held for one mebibyte");
+        scene.written.sync().unwrap();
+        assert!(scene.held() < 3 << 20, "{} bytes are held for one mebibyte", scene.held());
+    }
+
+    #[test]
+    fn the_last_of_a_disk_is_not_taken_ahead_and_a_hole_ends_it() {
+        for (free, hole, is_taken) in
+            [(FREE_BYTES_MIN, false, true), (FREE_BYTES_MIN - 1, false, false), (u64::MAX, true, false)]
+        {
+            let scene = Scene::new();
+            let part = scene.part(true);
+            let Some(direct) = &part.direct else {
+                panic!("this test needs a folder on a disk that is written to directly")
+            };
+            if hole {
+                assert!(!direct.has_room(0));
+            }
+            direct.take_room(0, 1 << 20, &|| free);
+            assert_eq!(scene.held() >= AHEAD_BYTES, is_taken, "{free} bytes are free, a hole was met: {hole}");
+        }
     }
 
     const BYTES: usize = (64 << 20) + 5001;
+
+    /// A part in a folder of its own, as one process after another has it open.
+    struct Scene {
+        folder: tempfile::TempDir,
+        written: Arc<Written>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let handle = rustix::fs::open(folder.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            let disk = Arc::new(posthouse_platform::disk::RealDisk);
+            let written = Arc::new(Written::new(disk, handle, folder.path().to_owned()));
+            Self { folder, written }
+        }
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("part")
+        }
+        fn part(&self, fresh: bool) -> Part {
+            let mut options = File::options();
+            let file = options.read(true).write(true).create(true).truncate(false).open(self.path()).unwrap();
+            Part::new(file, self.path(), fresh, self.written.clone()).sized(BYTES as u64).unwrap()
+        }
+        /// Bytes that the disk has given for it.
+        fn held(&self) -> u64 {
+            std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(self.path()).unwrap()) * 512
+        }
+    }
 
     #[test]
     fn times_before_1970_keep_their_nanoseconds() {

@@ -87,11 +87,7 @@ fn a_second_name_with_another_time_is_a_copy() {
 #[test]
 fn what_was_put_in_the_place_of_the_first_gets_no_second_name() {
     let at = Scene::new();
-    let (first, second) = (whole("first", b"content"), whole("second", b"content"));
-    let to = at.destination(Write::Upsert);
-    land(&to, &first, b"content", false);
-    to.sync().unwrap();
-    to.publish(&first).unwrap();
+    let (to, first, second) = first_landed(&at, Write::Upsert);
     fs::remove_file(at.target("first")).unwrap();
     for put in [|path: &Path| fs::write(path, "theirs").unwrap(), |path: &Path| symlink("elsewhere", path).unwrap()] {
         put(&at.target("first"));
@@ -105,11 +101,7 @@ fn what_was_put_in_the_place_of_the_first_gets_no_second_name() {
 #[test]
 fn other_rights_of_one_name_make_it_a_file_of_its_own() {
     let at = Scene::new();
-    let (first, second) = (whole("first", b"content"), whole("second", b"content"));
-    let to = at.destination(Write::Upsert);
-    land(&to, &first, b"content", false);
-    to.sync().unwrap();
-    to.publish(&first).unwrap();
+    let (to, first, second) = first_landed(&at, Write::Upsert);
     to.publish_second(&second, &first, None).unwrap();
     let stat = to.adopt(&Entry { mode: 0o600, ..second.clone() }, true).unwrap();
     to.finish().unwrap();
@@ -122,11 +114,7 @@ fn other_rights_of_one_name_make_it_a_file_of_its_own() {
 #[test]
 fn a_file_of_its_own_takes_the_place_of_its_own_name_where_nothing_else_may_be_replaced() {
     let at = Scene::new();
-    let (first, second) = (whole("first", b"content"), whole("second", b"content"));
-    let to = at.destination(Write::Append);
-    land(&to, &first, b"content", false);
-    to.sync().unwrap();
-    to.publish(&first).unwrap();
+    let (to, first, second) = first_landed(&at, Write::Append);
     to.publish_second(&second, &first, None).unwrap();
     let stat = to.adopt(&Entry { mode: 0o600, ..second }, true).unwrap();
     to.finish().unwrap();
@@ -155,6 +143,16 @@ fn names_of_one_file_that_are_two_at_the_source_are_two_in_a_replaced_folder() {
         assert_eq!(tree(&at.source(".")), tree(&at.target(".")));
         assert_eq!(fs::metadata(at.target("a")).unwrap().nlink(), 1);
     }
+}
+
+/// Two names of one file, of which the first is published.
+fn first_landed(at: &Scene, write: Write) -> (FolderDestination, Entry, Entry) {
+    let (first, second) = (whole("first", b"content"), whole("second", b"content"));
+    let to = at.destination(write);
+    land(&to, &first, b"content", false);
+    to.sync().unwrap();
+    to.publish(&first).unwrap();
+    (to, first, second)
 }
 
 fn whole(name: &str, content: &[u8]) -> Entry {
