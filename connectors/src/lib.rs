@@ -12,6 +12,7 @@ pub mod memory;
 pub mod parquet;
 pub mod postgres;
 pub mod registry;
+mod settings;
 pub mod sqlite;
 pub mod types;
 
