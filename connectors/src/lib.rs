@@ -15,6 +15,7 @@ pub mod registry;
 mod settings;
 pub mod sqlite;
 pub mod types;
+mod waiting;
 
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::filter::Filter;
