@@ -9,6 +9,7 @@
 mod contract;
 pub mod folder;
 pub mod memory;
+pub mod mysql;
 pub mod parquet;
 pub mod postgres;
 pub mod registry;

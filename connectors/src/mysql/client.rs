@@ -131,6 +131,16 @@ impl Client {
         })
     }
 
+    /// The same, and how often the server had something to say of it.
+    pub(super) fn run_warned(&mut self, sql: &str) -> Result<(u64, u16), Fail> {
+        self.with(async |conn| {
+            let result = conn.query_iter(sql).await?;
+            let told = (result.affected_rows(), result.warnings());
+            result.drop_result().await?;
+            Ok(told)
+        })
+    }
+
     /// Rows of a statement that cannot be prepared, with their columns' names; all values are text.
     pub(super) fn ask(&mut self, sql: &str) -> Result<Vec<Row>, Fail> {
         self.with(async |conn| {
