@@ -88,13 +88,13 @@ fn column_type(item: &Item, share: Option<u64>, server: &Server) -> Result<Strin
 
 /// Bytes of the key's index for each of its texts. A longer one is refused, and never cut.
 fn key_share(contract: &Contract) -> u64 {
-    let is_long = |item: &&Item| {
+    let is_long = |item: &Item| {
         use ContractType::*;
         matches!(item.r#type, Text | Char | Json | Number | Bytes)
     };
-    let key = || contract.items.iter().filter(|item| contract.key.contains(&item.name));
-    let long = key().filter(is_long).count() as u64;
-    let others = key().count() as u64 - long;
+    let key: Vec<&Item> = contract.items.iter().filter(|item| contract.key.contains(&item.name)).collect();
+    let long = key.iter().filter(|item| is_long(item)).count() as u64;
+    let others = key.len() as u64 - long;
     (INDEX_BYTES_MAX.saturating_sub(others * FIXED_BYTES_MAX) / long.max(1)).max(CHARACTER_BYTES)
 }
 

@@ -147,7 +147,10 @@ impl MySource {
     /// Where the engine itself does not keep the key unique, the rows are looked at: two rows of one key cannot both land.
     fn check_key(&mut self, relation: &Relation, from: &str, key: &[String]) -> Result<(), Problem> {
         // Texts that a collation takes for one are two.
-        let exact = |name: &String| match relation.column(name).is_some_and(|column| column.is_text() || column.collation.is_some()) {
+        let exact = |name: &String| match relation
+            .column(name)
+            .is_some_and(|column| column.is_text() || column.collation.is_some())
+        {
             true => format!("CAST({} AS BINARY)", quote(name)),
             false => quote(name),
         };

@@ -429,7 +429,7 @@ fn is_credit_code(code: &str) -> bool {
 
 const FOLDER: &str = "folder";
 /// Kinds that the design names and later versions bring.
-const LATER_KINDS: &[&str] = &["mysql", "sqlserver", "odbc", "s3"];
+const LATER_KINDS: &[&str] = &["sqlserver", "odbc", "s3"];
 /// Without I, O, S, V, Z.
 const CREDIT_ALPHABET: &[u8; 31] = b"0123456789ABCDEFGHJKLMNPQRTUWXY";
 
