@@ -58,7 +58,7 @@ impl TestServer {
             .args([format!("--socket={at}/s"), format!("--port={port}"), format!("--pid-file={at}/pid")])
             .args([format!("--ssl-cert={at}/server.crt"), format!("--ssl-key={at}/server.key")])
             .args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--local-infile=1", "--max-connections=500"])
-            .args(["--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0"])
+            .args(["--innodb-buffer-pool-size=64M", "--innodb-flush-method=nosync", "--sync-frm=0"])
             .args(as_root())
             .args(more)
             .stdin(Stdio::piped())
@@ -131,7 +131,7 @@ pub(crate) fn connect(url: &str, more: &[(&str, &str)]) -> Result<Client, Fail> 
 fn program(name: &str) -> PathBuf {
     let folders = ["/usr/sbin", "/usr/bin", "/usr/libexec", "/usr/local/bin"];
     let found = folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists());
-    found.expect("these tests need MariaDB: apt-get install mariadb-server")
+    found.expect("these tests need MariaDB: apt-get install mariadb-server-core mariadb-client-core")
 }
 
 /// The server refuses to run as root by itself.
