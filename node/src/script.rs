@@ -177,6 +177,7 @@ into = { connection = "db", table = "public.fines" }
             digest_key: [2; 32].into(),
             watermark_column: None,
             native: None,
+            governed: None,
         }
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod samples;
 pub use line::{FrameDecoder, FrameError};
 
 use crate::format::Native;
+use crate::govern::Governed;
 use crate::id::{GrantId, JobId, NodeId, ResourceId, ResourceRef, TransferId};
 use crate::job::{Mode, Write};
 use crate::manifest::{Entry, LeftOut};
@@ -217,6 +218,9 @@ pub struct Offer {
     /// Of a table: its rows travel in this form, one of the request's, instead of Arrow.
     #[n(12)]
     pub native: Option<Native>,
+    /// Of a table: what was done to its columns before they are handed over. None: nothing.
+    #[n(13)]
+    pub governed: Option<Vec<Governed>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

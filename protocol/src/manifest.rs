@@ -12,6 +12,7 @@ pub use list::{EntryList, EntryTotals, LeftOuts, files_b3_line};
 pub use name::{EntryName, NameError, follows};
 
 use crate::catalog::CatalogRef;
+use crate::govern::{Governed, Quality};
 use crate::id::{GrantId, JobId, NodeId, ResourceRef, TransferId};
 use crate::job::{Mode, Write};
 use crate::time::Timestamp;
@@ -218,4 +219,10 @@ pub struct Manifest {
     /// Names of the algorithms used, e.g. `["blake3", "sha-256", "ed25519"]`.
     #[n(31)]
     pub algorithms: Vec<String>,
+    /// What was done to the rows' values, column by column: masks, rules. None: nothing.
+    #[n(32)]
+    pub governed: Option<Vec<Governed>>,
+    /// What the provider's rules found in the rows that it read. None: it has none.
+    #[n(33)]
+    pub quality: Option<Quality>,
 }

@@ -618,6 +618,7 @@ pub(crate) fn offer() -> Offer {
         digest_key: [4; 32].into(),
         watermark_column: None,
         native: None,
+        governed: None,
     }
 }
 
@@ -657,6 +658,8 @@ fn manifest(provider: &Provider) -> Handover {
         sealed: Timestamp(0),
         succeeds: None,
         algorithms: vec!["blake3".into()],
+        governed: None,
+        quality: None,
     };
     Handover { statement: codec::encode(&manifest).into(), digest: None }
 }

@@ -25,6 +25,7 @@ fn grant(world: &World) -> Grant {
         filter: Some(Filter::parse("district = '610102'").unwrap()),
         zone: None,
         via: None,
+        masks: None,
     }
 }
 
@@ -351,6 +352,7 @@ proptest! {
             filter: None,
             zone: zoned(*z),
             via: None,
+            masks: None,
         }).collect();
         let active = active(&world, &policy(&world, all.iter().map(Grant::encode).collect()));
         let (zone, at) = (zoned(zone), NOW.plus_ms(now));

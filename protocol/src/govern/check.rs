@@ -1,0 +1,456 @@
+//! 校验: what a row must be to count as qualified. A rule is about one column; NULL passes every rule but `required`.
+//! Rules look at values as they are before any mask. What is done with a row that fails is said with the rules:
+//! it is quarantined, or it passes and counts as not qualified.
+//! Patterns match in a time that grows with the text alone, and in bounded memory, whatever they are.
+
+use super::GovernError;
+use super::identity::{credit_code, id_card};
+use super::quality::{FailedRule, Quality};
+use crate::batch::{Batch, Value};
+use crate::filter::{Filter, Value as Compared};
+use crate::limits;
+use crate::schema::{Contract, ContractType, Item};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+/// The rules for one column.
+#[derive(Debug, Clone)]
+pub struct Check {
+    pub column: String,
+    pub rules: Vec<Rule>,
+    pub severity: Severity,
+}
+
+/// What is done with a row that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Severity {
+    /// It does not move: it is kept with its reason and its original values.
+    #[default]
+    Quarantine,
+    /// It moves, and counts as not qualified.
+    Count,
+}
+
+#[derive(Debug, Clone)]
+pub enum Rule {
+    /// Not NULL, and not blank.
+    Required,
+    /// Characters of a text, bytes of a value of bytes: at least and at most.
+    Length(u64, u64),
+    /// At least and at most, either may be open. Numbers, dates (`2026-11-28`) and times (`2026-11-28T05:00:00Z`).
+    Range(Option<String>, Option<String>),
+    /// The whole value.
+    Pattern(Pattern),
+    /// One of these.
+    Codes(Arc<BTreeSet<String>>),
+    /// 身份证号码: see [`id_card`].
+    IdCard,
+    /// 统一社会信用代码: see [`credit_code`].
+    CreditCode,
+}
+
+impl Rule {
+    /// As it is written in a configuration and in a statement.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Length(..) => "length",
+            Self::Range(..) => "range",
+            Self::Pattern(_) => "pattern",
+            Self::Codes(_) => "codes",
+            Self::IdCard => "id_card",
+            Self::CreditCode => "credit_code",
+        }
+    }
+}
+
+impl Severity {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quarantine => "quarantine",
+            Self::Count => "count",
+        }
+    }
+}
+
+/// A regular expression that the whole value has to match.
+#[derive(Debug, Clone)]
+pub struct Pattern(regex::Regex);
+
+impl Pattern {
+    /// The error says what is wrong with it.
+    pub fn new(text: &str) -> Result<Self, String> {
+        if text.len() > limits::PATTERN_BYTES_MAX {
+            return Err(format!("it has {} bytes, at most {} are read", text.len(), limits::PATTERN_BYTES_MAX));
+        }
+        let build = |text: &str| {
+            let mut builder = regex::RegexBuilder::new(text);
+            builder.size_limit(PATTERN_MEMORY_MAX).dfa_size_limit(PATTERN_MEMORY_MAX);
+            builder.build().map_err(|e| e.to_string())
+        };
+        // By itself first, so that no parenthesis of it closes the one around it.
+        build(text)?;
+        build(&format!("^(?:{text})$")).map(Self)
+    }
+    pub fn matches(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+impl fmt::Display for Check {
+    /// `check required, id_card (quarantine)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("check ")?;
+        for (at, rule) in self.rules.iter().enumerate() {
+            write!(f, "{}{}", if at == 0 { "" } else { ", " }, rule.name())?;
+        }
+        write!(f, " ({})", self.severity.name())
+    }
+}
+
+/// The rules that apply to rows of one contract, and how many rows they have found.
+#[derive(Debug, Clone)]
+pub struct Checker {
+    columns: Vec<Checked>,
+    rows: u64,
+    unqualified: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Checked {
+    position: usize,
+    name: String,
+    r#type: ContractType,
+    severity: Severity,
+    rules: Vec<Ready>,
+}
+
+/// A rule that is made for the type of its column.
+#[derive(Debug, Clone)]
+struct Ready {
+    rule: Rule,
+    /// Of a range.
+    within: Option<Filter>,
+    failed: u64,
+}
+
+/// A row that does not move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub row: usize,
+    pub reason: String,
+}
+
+impl Checker {
+    /// The rules among these whose column is in the contract; `strict`: all of them must be.
+    pub fn new(checks: &[Check], contract: &Contract, strict: bool) -> Result<Self, GovernError> {
+        let mut columns = Vec::new();
+        for check in checks {
+            let found = contract.position(&check.column).and_then(|at| contract.items.get(at).map(|item| (at, item)));
+            match found {
+                Some((position, item)) => columns.push(Checked::new(check, position, item)?),
+                None if strict => return Err(GovernError::NoColumn { column: check.column.clone() }),
+                None => {}
+            }
+        }
+        Ok(Self { columns, rows: 0, unqualified: 0 })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    /// Looks at every row once; gives those that do not move, in their order.
+    pub fn look(&mut self, batch: &Batch) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        for row in 0..batch.rows() {
+            let mut qualified = true;
+            let mut reasons = Vec::new();
+            for checked in &mut self.columns {
+                let value = batch.value(checked.position, row);
+                for ready in &mut checked.rules {
+                    let Some(why) = ready.fails(value, checked.r#type) else { continue };
+                    ready.failed += 1;
+                    qualified = false;
+                    if checked.severity == Severity::Quarantine {
+                        reasons.push(format!("`{}`: {why} ({})", checked.name, ready.rule.name()));
+                    }
+                }
+            }
+            self.unqualified += u64::from(!qualified);
+            if !reasons.is_empty() {
+                refused.push(Refused { row, reason: reasons.join("; ") });
+            }
+        }
+        self.rows += batch.rows() as u64;
+        refused
+    }
+
+    /// What was found since this was asked last, under the names that `outward` gives the columns.
+    pub fn take(&mut self, outward: &dyn Fn(&str) -> String) -> Quality {
+        let mut failed = Vec::new();
+        for checked in &mut self.columns {
+            for ready in checked.rules.iter_mut().filter(|ready| ready.failed > 0) {
+                failed.push(FailedRule {
+                    column: outward(&checked.name),
+                    rule: ready.rule.name().to_owned(),
+                    rows: std::mem::take(&mut ready.failed),
+                });
+            }
+        }
+        let (rows, unqualified) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.unqualified));
+        Quality { rows, qualified: rows.saturating_sub(unqualified), failed }
+    }
+}
+
+impl Checked {
+    fn new(check: &Check, position: usize, item: &Item) -> Result<Self, GovernError> {
+        let rules = check.rules.iter().map(|rule| Ready::new(rule, item)).collect::<Result<_, _>>()?;
+        let (name, severity) = (check.column.clone(), check.severity);
+        Ok(Self { position, name, r#type: item.r#type, severity, rules })
+    }
+}
+
+impl Ready {
+    fn new(rule: &Rule, item: &Item) -> Result<Self, GovernError> {
+        let unfit = || GovernError::RuleType { column: item.name.clone(), rule: rule.name(), is: item.r#type };
+        let is_text = matches!(item.r#type, ContractType::Text | ContractType::Char | ContractType::Json);
+        let within = match rule {
+            Rule::Length(..) if !is_text && item.r#type != ContractType::Bytes => return Err(unfit()),
+            Rule::Pattern(_) | Rule::Codes(_) | Rule::IdCard | Rule::CreditCode
+                if item.r#type == ContractType::Bytes =>
+            {
+                return Err(unfit());
+            }
+            Rule::Range(min, max) => Some(within(min.as_deref(), max.as_deref(), item.r#type).ok_or_else(unfit)?),
+            _ => None,
+        };
+        Ok(Self { rule: rule.clone(), within, failed: 0 })
+    }
+
+    /// Why the value is not what the rule says.
+    fn fails(&self, value: Value<'_>, r#type: ContractType) -> Option<&'static str> {
+        if value.is_null() {
+            return matches!(self.rule, Rule::Required).then_some("it is NULL");
+        }
+        let holds = |holds: bool, why: &'static str| (!holds).then_some(why);
+        match &self.rule {
+            Rule::Required => match value {
+                Value::Text(text) => holds(!text.trim().is_empty(), "it is blank"),
+                _ => None,
+            },
+            Rule::Length(min, max) => {
+                let length = match value {
+                    Value::Bytes(bytes) => bytes.len(),
+                    value => text_of(&value, r#type).chars().count(),
+                };
+                holds((*min..=*max).contains(&(length as u64)), "it has another length")
+            }
+            Rule::Range(..) => {
+                let result = self.within.as_ref().map(|within| within.evaluate(&|_| Some(compared(value))));
+                holds(matches!(result, Some(Ok(Some(true)))), "it is out of range")
+            }
+            Rule::Pattern(pattern) => holds(pattern.matches(&text_of(&value, r#type)), "it does not match the pattern"),
+            Rule::Codes(codes) => holds(codes.contains(&*text_of(&value, r#type)), "it is not in the list of codes"),
+            Rule::IdCard => id_card(&text_of(&value, r#type)).err(),
+            Rule::CreditCode => credit_code(&text_of(&value, r#type)).err(),
+        }
+    }
+}
+
+/// The value as rules see it: text without the blanks that only fill a column, anything else as it is written.
+fn text_of<'a>(value: &Value<'a>, r#type: ContractType) -> Cow<'a, str> {
+    match *value {
+        Value::Text(text) if r#type == ContractType::Char => Cow::Borrowed(text.trim_end_matches(' ')),
+        Value::Text(text) | Value::Number(text) => Cow::Borrowed(text),
+        other => Cow::Owned(other.normal().to_string()),
+    }
+}
+
+/// A range as a filter over one value. None where the bounds are not of the column's type.
+fn within(min: Option<&str>, max: Option<&str>, r#type: ContractType) -> Option<Filter> {
+    let literal = |text: &str| match r#type {
+        ContractType::Date => Some(format!("DATE '{}'", text.replace('\'', "''"))),
+        ContractType::Timestamp => Some(format!("TIMESTAMP '{}'", text.replace('\'', "''"))),
+        ContractType::Integer | ContractType::Decimal { .. } | ContractType::Number | ContractType::Float => {
+            let plain = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-');
+            text.chars().all(plain).then(|| text.to_owned())
+        }
+        _ => None,
+    };
+    let bound = |operator: &str, text: Option<&str>| -> Option<Option<String>> {
+        let Some(text) = text else { return Some(None) };
+        Some(Some(format!("{VALUE} {operator} {}", literal(text)?)))
+    };
+    let parts: Vec<String> = [bound(">=", min)?, bound("<=", max)?].into_iter().flatten().collect();
+    let filter = Filter::parse(&parts.join(" AND ")).ok()?;
+    let item = Item { name: VALUE.to_owned(), r#type, nullable: true, comment: None };
+    filter.check(&Contract { items: vec![item], key: Vec::new() }).ok()?;
+    Some(filter)
+}
+
+fn compared(value: Value<'_>) -> Compared<'_> {
+    match value {
+        Value::Null => Compared::Null,
+        Value::Boolean(value) => Compared::Boolean(value),
+        Value::Integer(value) => Compared::Integer(value),
+        Value::Decimal(unscaled, scale) => Compared::Decimal(unscaled, scale),
+        Value::Float(value) => Compared::Float(value),
+        Value::Text(value) => Compared::Text(value),
+        Value::Bytes(_) => Compared::Opaque,
+        Value::Date(value) => Compared::Date(value),
+        Value::Timestamp(value) => Compared::Timestamp(value),
+        Value::Number(value) => Compared::Number(value),
+    }
+}
+
+/// The name of the one value in a range's filter.
+const VALUE: &str = "value";
+/// What a pattern takes once it is made, and while it matches.
+const PATTERN_MEMORY_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::BatchBuilder;
+
+    fn contract(types: &[(&str, ContractType)]) -> Contract {
+        let item = |(name, r#type): &(&str, ContractType)| Item {
+            name: (*name).to_owned(),
+            r#type: *r#type,
+            nullable: true,
+            comment: None,
+        };
+        Contract { items: types.iter().map(item).collect(), key: Vec::new() }
+    }
+
+    fn batch(contract: &Contract, rows: &[&[Value<'_>]]) -> Batch {
+        let mut builder = BatchBuilder::new(contract);
+        rows.iter().for_each(|row| builder.push(row).unwrap());
+        Batch::new(contract, builder.finish().unwrap()).unwrap()
+    }
+
+    fn check(column: &str, severity: Severity, rules: Vec<Rule>) -> Check {
+        Check { column: column.to_owned(), rules, severity }
+    }
+
+    /// Why one value of a type does not pass one rule.
+    fn fails(rule: Rule, r#type: ContractType, value: Value<'_>) -> Option<&'static str> {
+        let contract = contract(&[("a", r#type)]);
+        Ready::new(&rule, &contract.items[0]).unwrap().fails(value, r#type)
+    }
+
+    #[test]
+    fn each_rule_takes_what_it_says_and_nothing_else() {
+        use ContractType::{Char, Date, Decimal, Integer, Text};
+        let codes = || Rule::Codes(Arc::new(["1", "2", "9"].map(str::to_owned).into()));
+        let range = |min: &str, max: &str| {
+            let bound = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            Rule::Range(bound(min), bound(max))
+        };
+        let pattern = || Rule::Pattern(Pattern::new("1[3-9]\\d{9}|-").unwrap());
+        let decimal = Decimal { precision: 10, scale: 2 };
+        let day = |text: &str| crate::batch::days_of(text.parse().unwrap());
+        for (rule, r#type, value) in [
+            (Rule::Required, Text, Value::Text("x")),
+            (Rule::Required, Integer, Value::Integer(0)),
+            (Rule::Length(2, 3), Text, Value::Text("张三")),
+            (Rule::Length(2, 3), Char, Value::Text("ab    ")),
+            (range("0", "150"), Integer, Value::Integer(150)),
+            (range("-0.5", ""), decimal, Value::Decimal(-50, 2)),
+            (range("", "2026-01-01"), Date, Value::Date(day("2026-01-01"))),
+            (pattern(), Text, Value::Text("13812345678")),
+            (pattern(), Text, Value::Text("-")),
+            (codes(), Text, Value::Text("9")),
+            (codes(), Char, Value::Text("2  ")),
+            (codes(), Integer, Value::Integer(1)),
+            (Rule::IdCard, Char, Value::Text("11010519491231002X  ")),
+            (Rule::CreditCode, Text, Value::Text("91350100M000100Y43")),
+        ] {
+            assert_eq!(fails(rule.clone(), r#type, value), None, "{rule:?} {value:?}");
+            // NULL is the matter of `required` alone.
+            let of_null = fails(rule.clone(), r#type, Value::Null);
+            assert_eq!(of_null.is_some(), matches!(rule, Rule::Required), "{rule:?}");
+        }
+        for (rule, r#type, value) in [
+            (Rule::Required, Text, Value::Text("  ")),
+            (Rule::Length(2, 3), Text, Value::Text("张")),
+            (Rule::Length(2, 3), Text, Value::Text("abcd")),
+            (range("0", "150"), Integer, Value::Integer(151)),
+            (range("0", ""), Integer, Value::Integer(-1)),
+            (range("-0.5", ""), decimal, Value::Decimal(-51, 2)),
+            (range("", "2026-01-01"), Date, Value::Date(day("2026-01-02"))),
+            (pattern(), Text, Value::Text("138123456789")),
+            (pattern(), Text, Value::Text("x-")),
+            (pattern(), Text, Value::Text("13812345678\n")),
+            (codes(), Text, Value::Text("3")),
+            (Rule::IdCard, Text, Value::Text("110105194912310021")),
+            (Rule::CreditCode, Text, Value::Text("91350100M000100Y44")),
+        ] {
+            assert!(fails(rule.clone(), r#type, value).is_some(), "{rule:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn rules_that_do_not_fit_their_column_are_refused() {
+        let range = |min: &str| Rule::Range(Some(min.to_owned()), None);
+        for (rule, r#type) in [
+            (Rule::Length(1, 2), ContractType::Integer),
+            (range("x"), ContractType::Integer),
+            (range("1 OR value = 2"), ContractType::Integer),
+            (range("1"), ContractType::Date),
+            (range("2026-02-30"), ContractType::Date),
+            (range("a"), ContractType::Text),
+            (Rule::IdCard, ContractType::Bytes),
+        ] {
+            let contract = contract(&[("a", r#type)]);
+            assert!(Ready::new(&rule, &contract.items[0]).is_err(), "{rule:?} {:?}", r#type);
+        }
+        let absent = [check("b", Severity::Count, vec![Rule::Required])];
+        let contract = contract(&[("a", ContractType::Text)]);
+        assert!(Checker::new(&absent, &contract, true).is_err());
+        assert!(Checker::new(&absent, &contract, false).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_pattern_is_bounded_and_matches_in_linear_time() {
+        assert!(Pattern::new("(").is_err() && Pattern::new("a)|(b").is_err());
+        assert!(Pattern::new(&"a".repeat(limits::PATTERN_BYTES_MAX + 1)).is_err());
+        assert!(Pattern::new("(?:(?:a{1000}){1000}){1000}").is_err());
+        // The classic that others take ages for.
+        assert!(!Pattern::new("(a+)+b").unwrap().matches(&"a".repeat(100_000)));
+    }
+
+    #[test]
+    fn rows_are_counted_once_and_rules_each_time() {
+        let contract = contract(&[("id", ContractType::Text), ("age", ContractType::Integer)]);
+        let checks = [
+            check("id", Severity::Quarantine, vec![Rule::Required, Rule::IdCard]),
+            check("age", Severity::Count, vec![Rule::Range(Some("0".to_owned()), Some("150".to_owned()))]),
+        ];
+        let mut checker = Checker::new(&checks, &contract, true).unwrap();
+        let good = Value::Text("11010519491231002X");
+        let rows = batch(
+            &contract,
+            &[
+                &[good, Value::Integer(30)],
+                &[good, Value::Integer(200)],
+                &[Value::Null, Value::Integer(-1)],
+                &[Value::Text("123"), Value::Null],
+            ],
+        );
+        let refused = checker.look(&rows);
+        let places: Vec<usize> = refused.iter().map(|refused| refused.row).collect();
+        assert_eq!(places, [2, 3]);
+        assert_eq!(refused[0].reason, "`id`: it is NULL (required)");
+        assert_eq!(refused[1].reason, "`id`: it has neither 18 nor 15 characters (id_card)");
+        let quality = checker.take(&|name| name.to_uppercase());
+        assert_eq!((quality.rows, quality.qualified), (4, 1));
+        let failed: Vec<(&str, &str, u64)> =
+            quality.failed.iter().map(|failed| (failed.column.as_str(), failed.rule.as_str(), failed.rows)).collect();
+        assert_eq!(failed, [("ID", "required", 1), ("ID", "id_card", 1), ("AGE", "range", 2)]);
+        assert_eq!(checker.take(&|name| name.to_owned()), Quality::default());
+    }
+}
