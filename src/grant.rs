@@ -68,7 +68,8 @@ pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
                 filter: args.filter,
                 zone: args.zone,
                 via: args.via,
-                masks: Some(args.masks.iter().map(ToString::to_string).collect()),
+                masks: Some(args.masks.iter().map(ToString::to_string).collect())
+                    .filter(|masks: &Vec<_>| !masks.is_empty()),
             };
             let grant: GrantRow = running.ask(&request).await?;
             if screen.json {

@@ -4,11 +4,13 @@
 //! `platform::settings`; the files in `config/` show every key.
 
 mod bandwidth;
+mod govern;
 mod job;
 mod read;
 mod resource;
 
 pub use bandwidth::{Bandwidth, BandwidthError};
+pub use govern::{Checks, Govern};
 pub use job::{Job, KeptVersions, Kind, Overlap, RowLimit, Schedule, Target};
 pub use resource::{Origin, Resource};
 

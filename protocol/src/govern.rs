@@ -14,7 +14,7 @@ pub mod keyed;
 pub mod mask;
 pub mod quality;
 
-pub use check::{Check, Checker, Pattern, Refused, Rule, Severity};
+pub use check::{Check, Checker, Passed, Pattern, RefusedRow, Rule, Severity};
 pub use keyed::{Algorithm, MaskKey};
 pub use mask::{ColumnMask, Mask};
 pub use quality::{FailedRule, Quality};
@@ -23,8 +23,7 @@ use crate::batch::{Batch, BatchError, Column, arrow_schema};
 use crate::filter::Filter;
 use crate::limits;
 use crate::schema::{Contract, ContractType};
-use arrow::array::{ArrayRef, BooleanArray};
-use arrow::compute::filter_record_batch;
+use arrow::array::{Array, ArrayRef};
 use arrow::record_batch::RecordBatch;
 use mask::Masker;
 use minicbor::{Decode, Encode};
@@ -202,22 +201,6 @@ struct MaskedColumn {
     maskers: Vec<(Masker, ContractType)>,
 }
 
-/// Rows as they leave, and those that do not.
-pub struct Passed {
-    /// None where no row is left.
-    pub rows: Option<RecordBatch>,
-    pub refused: Vec<RefusedRow>,
-}
-
-/// A row that does not move, as the source gave it.
-pub struct RefusedRow {
-    /// Its key as text; empty where the rows have none.
-    pub key: String,
-    pub reason: String,
-    /// The original values as JSON.
-    pub original: String,
-}
-
 impl Steps {
     /// The columns as they are handed over.
     pub fn contract(&self) -> &Contract {
@@ -247,21 +230,12 @@ impl Steps {
         let mut batch = Batch::new(&self.source, rows)?;
         let mut refused = Vec::new();
         if !self.checker.is_empty() {
-            let found = self.checker.look(&batch);
-            if !found.is_empty() {
-                let mut stays = vec![true; batch.rows()];
-                for Refused { row, reason } in found {
-                    if let Some(stays) = stays.get_mut(row) {
-                        *stays = false;
-                    }
-                    refused.push(RefusedRow { key: batch.key_text(row), reason, original: batch.json(row) });
-                }
-                let left = filter_record_batch(batch.record(), &BooleanArray::from(stays))?;
+            let passed = self.checker.hold_back(&batch)?;
+            refused = passed.refused;
+            let Some(left) = passed.rows else { return Ok(Passed { rows: None, refused }) };
+            if !refused.is_empty() {
                 batch = Batch::new(&self.source, left)?;
             }
-        }
-        if batch.rows() == 0 {
-            return Ok(Passed { rows: None, refused });
         }
         let mut columns = batch.record().columns().to_vec();
         for MaskedColumn { position, maskers } in &self.masked {

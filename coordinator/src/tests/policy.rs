@@ -4,9 +4,10 @@ use super::scene::{CONSUMER, DAY_MS, Node, PROVIDER, Scene};
 use crate::admin::{GrantRow, Request};
 use posthouse_protocol::catalog::{CatalogRef, Sharing};
 use posthouse_protocol::centre::{CentreAnswer, CentreRequest};
-use posthouse_protocol::id::NodeId;
+use posthouse_protocol::id::{NodeId, ResourceRef};
 use posthouse_protocol::policy::{Freshness, Grant, Policy};
 use posthouse_protocol::problem::{Code, Lang};
+use posthouse_protocol::time::Timestamp;
 use posthouse_protocol::trust::TrustStore;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -177,8 +178,7 @@ async fn what_may_not_be_granted_is_refused() {
     ] {
         let (consumer, resource) = (consumer.clone(), resource.clone());
         let filter = filter.map(str::to_owned);
-        let refused =
-            scene.ask(granting(consumer, resource, until, columns, filter, None)).await;
+        let refused = scene.ask(granting(consumer, resource, until, columns, filter, None)).await;
         assert_eq!(refused.unwrap_err().code, Code::UsageInvalid);
     }
     for (columns, masks) in [
@@ -238,7 +238,8 @@ async fn a_grant_given_again_moves_its_end_and_another_for_the_same_pair_is_refu
     let add = async |until, columns: Option<&str>| {
         let Request::GrantAdd { consumer, resource, .. } = scene.grant_request(&resource) else { panic!() };
         let columns = columns.map(|column| vec![column.to_owned()]);
-        let request = Request::GrantAdd { consumer, resource, until, columns, filter: None, zone: None, via: None, masks: None };
+        let request =
+            Request::GrantAdd { consumer, resource, until, columns, filter: None, zone: None, via: None, masks: None };
         scene.ask(request).await.map(|answer| serde_json::from_value::<GrantRow>(answer.done).unwrap())
     };
     // Before it ends, so that what runs under it goes on.

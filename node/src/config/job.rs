@@ -1,5 +1,6 @@
 //! `[[job]]`: what this node takes, pushes, or accepts when it is pushed.
 
+use super::govern::{self, Checks};
 use super::read::{Place, bad_name};
 use super::{Bandwidth, TIMEZONE_DEFAULT};
 use crate::schedule::{Cron, zone};
@@ -30,6 +31,8 @@ pub struct Job {
     pub via: Option<Vec<NodeId>>,
     /// What moves for it per second at most.
     pub bandwidth: Option<Bandwidth>,
+    /// What rows must be to count as qualified here.
+    pub check: Checks,
 }
 
 /// The name of a node in a list.
@@ -204,6 +207,7 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
     let overlap =
         table.choice("overlap", &[("skip", Overlap::Skip), ("queue", Overlap::Queue)]).unwrap_or(Overlap::Skip);
     let bandwidth = table.get("bandwidth");
+    let check = check(table, place, pushes, rows, mode);
     let missed_once = table.choice("missed", &[("once", true), ("skip", false)]).unwrap_or(true);
     Some(Job {
         name: name?,
@@ -218,7 +222,27 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
         missed_once,
         via,
         bandwidth,
+        check,
     })
+}
+
+/// What rows must be that land here.
+fn check(table: &Table<'_>, place: &Place<'_>, pushes: bool, rows: Option<bool>, mode: Mode) -> Checks {
+    if pushes {
+        refuse::<()>(table, "check", "the taker checks what lands with it", "落地数据由接收方校验");
+        return Checks::default();
+    }
+    let check = govern::checks(table, place.base, &|_, _| {});
+    let wrong = match (rows, mode) {
+        _ if check.is_empty() => None,
+        (Some(false), _) => Some(say("rows are checked, this job lands files", "校验针对库表的行，此任务落地的是文件")),
+        (_, Mode::Observe) => Some(say("an observe job moves nothing", "observe 任务不传输数据")),
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
+        table.mistake("check", wrong, None);
+    }
+    check
 }
 
 fn kind(table: &Table<'_>, place: &Place<'_>) -> Option<Kind> {

@@ -48,8 +48,9 @@ pub(crate) async fn answer_digest(ctx: &Arc<Context>, peer: &NodeId, request: Di
 }
 
 fn watermark_column(ctx: &Context, resource: &ResourceId) -> Option<String> {
-    match &ctx.config().resources.get(resource)?.origin {
-        Origin::Table { spec, .. } => spec.watermark.clone(),
+    let resource = ctx.config().resources.get(resource)?.clone();
+    match &resource.origin {
+        Origin::Table { spec, .. } => resource.watermark_offered(spec),
         Origin::Folder { .. } => None,
     }
 }

@@ -6,6 +6,7 @@ use super::{Comparison, DIGEST_EPOCH};
 use crate::config::Origin;
 use crate::context::Context;
 use crate::extract::Extraction;
+use crate::govern::Orders;
 use crate::stage::{Place, Stage};
 use crate::store::exchange::Standing;
 use crate::store::{Side, Transfer};
@@ -108,7 +109,9 @@ pub(super) async fn read_source(
             to: watermark,
             ..Read::default()
         };
-        let mut extraction = Extraction::begin(context.connect(connection)?, spec, &read, context.world.clock.now())?;
+        let orders = Orders::of(&resource.govern, permit.masks())?;
+        let (connection, now) = (context.connect(connection)?, context.world.clock.now());
+        let mut extraction = Extraction::begin(connection, spec, &read, &orders, now)?;
         let contract = extraction.contract().clone();
         let key = digest_key(permit.resource(), &contract, DIGEST_EPOCH);
         let mut rows = Bucketing::new(key, contract, wanted, KEYS_BYTES_MAX).at_most(at_most);

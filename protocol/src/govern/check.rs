@@ -6,10 +6,13 @@
 use super::GovernError;
 use super::identity::{credit_code, id_card};
 use super::quality::{FailedRule, Quality};
-use crate::batch::{Batch, Value};
+use crate::batch::{Batch, BatchError, Value};
 use crate::filter::{Filter, Value as Compared};
 use crate::limits;
 use crate::schema::{Contract, ContractType, Item};
+use arrow::array::BooleanArray;
+use arrow::compute::filter_record_batch;
+use arrow::record_batch::RecordBatch;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -136,11 +139,28 @@ struct Ready {
     failed: u64,
 }
 
-/// A row that does not move.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+/// A row that fails a rule for which it is quarantined.
+struct Refused {
+    row: usize,
+    reason: String,
+}
+
+/// Rows as they leave, and those that do not.
+pub struct Passed {
+    /// None where no row is left.
+    pub rows: Option<RecordBatch>,
+    pub refused: Vec<RefusedRow>,
+}
+
+/// A row that does not move, as it came.
+pub struct RefusedRow {
+    /// From 0, among the rows that came together.
     pub row: usize,
+    /// Its key as text; empty where the rows have none.
+    pub key: String,
     pub reason: String,
+    /// The original values as JSON.
+    pub original: String,
 }
 
 impl Checker {
@@ -162,8 +182,30 @@ impl Checker {
         self.columns.is_empty()
     }
 
-    /// Looks at every row once; gives those that do not move, in their order.
-    pub fn look(&mut self, batch: &Batch) -> Vec<Refused> {
+    /// Looks at every row once, and parts those that do not move from the others.
+    pub fn hold_back(&mut self, batch: &Batch) -> Result<Passed, BatchError> {
+        let found = self.look(batch);
+        if found.is_empty() {
+            let rows = (batch.rows() > 0).then(|| batch.record().clone());
+            return Ok(Passed { rows, refused: Vec::new() });
+        }
+        let mut stays = vec![true; batch.rows()];
+        let mut refused = Vec::with_capacity(found.len());
+        for Refused { row, reason } in found {
+            if let Some(stays) = stays.get_mut(row) {
+                *stays = false;
+            }
+            refused.push(RefusedRow { row, key: batch.key_text(row), reason, original: batch.json(row) });
+        }
+        let rows = match stays.contains(&true) {
+            true => Some(filter_record_batch(batch.record(), &BooleanArray::from(stays))?),
+            false => None,
+        };
+        Ok(Passed { rows, refused })
+    }
+
+    /// The rows that do not move, in their order.
+    fn look(&mut self, batch: &Batch) -> Vec<Refused> {
         let mut refused = Vec::new();
         for row in 0..batch.rows() {
             let mut qualified = true;

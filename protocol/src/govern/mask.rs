@@ -2,8 +2,8 @@
 //! What a mask hides is hidden for good: there is no way back from what was handed over.
 //! One mask may follow another, a resource's first and then a grant's: what comes out tells no more than either.
 
-use super::{GovernError, Governed};
 use super::keyed::{Algorithm, Hasher, MaskKey};
+use super::{GovernError, Governed};
 use crate::batch::{Column, Value, arrow_type};
 use crate::limits;
 use crate::schema::{ContractType, Item};

@@ -234,7 +234,7 @@ impl Run {
 
     /// What the place that the job lands in takes beside Arrow.
     fn formats(&self) -> Option<Vec<String>> {
-        let formats = self.ctx.formats(self.job().ok()?.into.as_ref()?);
+        let formats = self.ctx.formats(&self.job().ok()?);
         (!formats.is_empty()).then(|| formats.iter().map(|format| format.name().to_owned()).collect())
     }
 
