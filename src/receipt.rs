@@ -323,7 +323,7 @@ fn print_receipt(path: &Path, verified: &Verified, screen: &Screen) {
             rows.push((screen.say("governed", "数据治理"), format!("{column}  {}", governed.what)));
         }
     }
-    let landing = verified.consumer.as_ref().and_then(Statement::landing);
+    let (manifest, landing) = (verified.provider.manifest(), verified.consumer.as_ref().and_then(Statement::landing));
     for (whose, quality) in [
         (screen.say("qualified at the provider", "提供方合格率"), manifest.and_then(|found| found.quality.as_ref())),
         (screen.say("qualified at the consumer", "使用方合格率"), landing.and_then(|found| found.quality.as_ref())),

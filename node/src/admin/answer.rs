@@ -1,8 +1,8 @@
 //! The desk: takes a question from the socket and gives its answer.
 
 use super::{
-    LeftOutRow, QuarantineRow, Request, RowsStated, Shown, StatementRow, Status, Summary, bundle, dry_run, evidence, jobs, proven,
-    quarantine, statistics, summaries,
+    LeftOutRow, QuarantineRow, Request, RowsStated, Shown, StatementRow, Status, Summary, bundle, dry_run, evidence,
+    jobs, proven, quarantine, statistics, summaries,
 };
 use crate::config::Bandwidth;
 use crate::context::Context;
