@@ -138,3 +138,6 @@ impl Sink for Passing<'_> {
         self.sink.bad_row(row)
     }
 }
+
+#[cfg(test)]
+mod tests;
