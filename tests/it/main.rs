@@ -16,6 +16,7 @@ mod demo;
 mod exchange;
 mod ferry;
 mod folders;
+mod governing;
 mod install;
 mod large;
 mod parsers;
