@@ -18,7 +18,7 @@ impl SqliteBench {
         self.folder.path().join("db.sqlite")
     }
     fn connection(&self) -> SqliteConnection {
-        SqliteConnection { name: "db".to_owned(), path: self.path() }
+        SqliteConnection { name: "db".to_owned(), path: self.path(), charset: Charset::Utf8 }
     }
     fn run(&self, sql: &str) {
         rusqlite::Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
@@ -351,7 +351,7 @@ fn commits_are_durable_and_a_file_of_ours_lets_readers_pass() {
     assert_eq!(bench.text("PRAGMA journal_mode"), "delete", "the owner's choice is left alone");
     let mut other = bench.connection();
     assert!(other.probe().is_ok());
-    assert!(SqliteConnection { name: "x".to_owned(), path: bench.path().join("no") }.probe().is_err());
+    assert!(SqliteConnection { path: bench.path().join("no"), ..bench.connection() }.probe().is_err());
 }
 
 #[test]
