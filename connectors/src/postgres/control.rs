@@ -6,6 +6,7 @@ use super::catalog::{TableName, literal};
 use super::place::Fail;
 use super::place::Place;
 use super::wire::{Client, WireError};
+use crate::charset::Charset;
 use crate::{Applied, BadRow, Published, SplitLanded};
 use posthouse_protocol::problem::{Code, Problem};
 
@@ -374,45 +375,49 @@ fn keep(client: &mut Client, place: &Place, split: &str, bad: &[Refused]) -> Res
     }
     let [_, quarantine] = names(place);
     let (job, target) = (place.landing.job.as_str(), place.target.to_string());
+    let charset = client.charset();
     let mut copy = client.copy_in(&format!(
         "COPY {quarantine} (transfer, job, target, split, number, key, reason, original, sqlstate, constraint_name,
          column_name) FROM STDIN"
     ))?;
-    let mut line = String::new();
+    let mut line = Vec::new();
     for (number, row) in bad.iter().enumerate() {
         line.clear();
         for text in [place.transfer(), job, &target, split] {
-            copy_text(text, &mut line);
-            line.push('\t');
+            copy_text(text, charset, &mut line);
+            line.push(b'\t');
         }
-        line.push_str(&number.to_string());
+        line.extend_from_slice(number.to_string().as_bytes());
         for text in [&row.key, &row.reason, &row.original] {
-            line.push('\t');
-            copy_text(text, &mut line);
+            line.push(b'\t');
+            copy_text(text, charset, &mut line);
         }
         for text in [&row.sqlstate, &row.constraint, &row.column] {
-            line.push('\t');
+            line.push(b'\t');
             match text {
-                Some(text) => copy_text(text, &mut line),
-                None => line.push_str("\\N"),
+                Some(text) => copy_text(text, charset, &mut line),
+                None => line.extend_from_slice(b"\\N"),
             }
         }
-        line.push('\n');
-        copy.write(line.as_bytes())?;
+        line.push(b'\n');
+        copy.write(&line)?;
     }
     copy.finish().map(|_| ())
 }
 
-/// A text in a line of COPY's text form; a zero byte, which no text here may hold, as a picture of it.
-fn copy_text(text: &str, out: &mut String) {
-    for c in text.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '\t' => out.push_str("\\t"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\0' => out.push('\u{2400}'),
-            c => out.push(c),
+/// A text in a line of COPY's text form; a zero byte, which no text here may hold, as a picture of it, and a character
+/// that the database's charset lacks as an escape: what is said of a row must not be lost for the reason it is said for.
+/// A server that does not convert reads the line byte by byte, and so it is written.
+fn copy_text(text: &str, charset: Charset, out: &mut Vec<u8>) {
+    let text = text.replace('\0', "\u{2400}");
+    let escaped = charset.escaped(&text);
+    for byte in charset.encode(&escaped).unwrap_or_default().iter() {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            byte => out.push(*byte),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::wire::WireError;
 use crate::SettingError;
+use crate::charset::Charset;
 use percent_encoding::percent_decode_str;
 use posthouse_platform::identity::{read_public, read_secret};
 use posthouse_platform::settings::{Interval, nearest};
@@ -26,6 +27,8 @@ pub(crate) struct Settings {
     /// Absent: what the database says.
     pub(crate) statement_timeout: Option<Interval>,
     pub(crate) dialect: Dialect,
+    /// What the database takes for text, where its server does not convert.
+    pub(crate) charset: Option<Charset>,
 }
 
 /// Whose server it is, where it cannot be told by what the server says of itself.
@@ -77,6 +80,7 @@ impl Settings {
         let snapshot_max = reader.read("snapshot_max", interval).unwrap_or(SNAPSHOT_MAX);
         let statement_timeout = reader.read("statement_timeout", interval);
         let dialect = reader.read("dialect", Dialect::parse).unwrap_or_default();
+        let charset = reader.read("charset", Charset::parse);
         if ca_file.is_some() && tls.is_some_and(|mode| mode != TlsMode::VerifyFull) {
             reader.wrong("ca_file", "it counts with tls = \"verify-full\" only");
         }
@@ -92,6 +96,7 @@ impl Settings {
                 snapshot_max,
                 statement_timeout,
                 dialect,
+                charset,
             }),
             _ => Err(reader.errors),
         }
@@ -323,8 +328,17 @@ impl Reader<'_> {
     }
 }
 
-const KEYS: &[&str] =
-    &["url", "password_file", "tls", "ca_file", "control_schema", "snapshot_max", "statement_timeout", "dialect"];
+const KEYS: &[&str] = &[
+    "url",
+    "password_file",
+    "tls",
+    "ca_file",
+    "control_schema",
+    "snapshot_max",
+    "statement_timeout",
+    "dialect",
+    "charset",
+];
 const PORT: u16 = 5432;
 const SNAPSHOT_MAX: Interval = Interval::seconds(30 * 60);
 const PASSWORD_MAX: usize = 4 << 10;
