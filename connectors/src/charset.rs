@@ -152,12 +152,24 @@ impl Charset {
         let (table, mut spare, mut escaped) = (self.table(), Vec::new(), String::with_capacity(text.len() * 2));
         for character in text.chars() {
             spare.clear();
-            if self.push(table, character, &mut spare) {
-                escaped.push(character);
-                continue;
+            match self.push(table, character, &mut spare) {
+                true => escaped.push(character),
+                false => escape(character, &mut escaped),
             }
-            for unit in character.encode_utf16(&mut [0; 2]) {
-                escaped.push_str(&format!("\\u{unit:04x}"));
+        }
+        Cow::Owned(escaped)
+    }
+
+    /// The same with an escape for each character beyond ASCII.
+    pub fn escaped_to_ascii(text: &str) -> Cow<'_, str> {
+        if text.is_ascii() {
+            return Cow::Borrowed(text);
+        }
+        let mut escaped = String::with_capacity(text.len() * 2);
+        for character in text.chars() {
+            match character.is_ascii() {
+                true => escaped.push(character),
+                false => escape(character, &mut escaped),
             }
         }
         Cow::Owned(escaped)
@@ -192,6 +204,12 @@ impl Charset {
             },
         }
         true
+    }
+}
+
+fn escape(character: char, out: &mut String) {
+    for unit in character.encode_utf16(&mut [0; 2]) {
+        out.push_str(&format!("\\u{unit:04x}"));
     }
 }
 

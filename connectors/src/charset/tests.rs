@@ -198,6 +198,9 @@ fn a_character_that_gbk_lacks_is_refused_by_name_and_told_by_an_escape() {
     let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
     assert_eq!(value(&escaped), value(json));
     assert!(Charset::Gbk.encode(&escaped).is_ok());
+    let ascii = Charset::escaped_to_ascii(json);
+    assert!(ascii.is_ascii());
+    assert_eq!(value(&ascii), value(json));
 }
 
 #[test]

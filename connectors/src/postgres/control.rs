@@ -376,13 +376,10 @@ fn keep(client: &mut Client, place: &Place, split: &str, bad: &[Refused]) -> Res
     let [_, quarantine] = names(place);
     let (job, target) = (place.landing.job.as_str(), place.target.to_string());
     let charset = client.charset();
-    let mut copy = client.copy_in(&format!(
-        "COPY {quarantine} (transfer, job, target, split, number, key, reason, original, sqlstate, constraint_name,
-         column_name) FROM STDIN"
-    ))?;
-    let mut line = Vec::new();
+    let said = |text: &str| client.sayable(&text.replace('\0', "\u{2400}")).into_owned();
+    let mut lines = Vec::with_capacity(bad.len());
     for (number, row) in bad.iter().enumerate() {
-        line.clear();
+        let mut line = Vec::new();
         for text in [place.transfer(), job, &target, split] {
             copy_text(text, charset, &mut line);
             line.push(b'\t');
@@ -390,28 +387,31 @@ fn keep(client: &mut Client, place: &Place, split: &str, bad: &[Refused]) -> Res
         line.extend_from_slice(number.to_string().as_bytes());
         for text in [&row.key, &row.reason, &row.original] {
             line.push(b'\t');
-            copy_text(text, charset, &mut line);
+            copy_text(&said(text), charset, &mut line);
         }
         for text in [&row.sqlstate, &row.constraint, &row.column] {
             line.push(b'\t');
             match text {
-                Some(text) => copy_text(text, charset, &mut line),
+                Some(text) => copy_text(&said(text), charset, &mut line),
                 None => line.extend_from_slice(b"\\N"),
             }
         }
         line.push(b'\n');
-        copy.write(&line)?;
+        lines.push(line);
     }
+    let mut copy = client.copy_in(&format!(
+        "COPY {quarantine} (transfer, job, target, split, number, key, reason, original, sqlstate, constraint_name,
+         column_name) FROM STDIN"
+    ))?;
+    lines.iter().try_for_each(|line| copy.write(line))?;
     copy.finish().map(|_| ())
 }
 
-/// A text in a line of COPY's text form; a zero byte, which no text here may hold, as a picture of it, and a character
-/// that the database's charset lacks as an escape: what is said of a row must not be lost for the reason it is said for.
-/// A server that does not convert reads the line byte by byte, and so it is written.
+/// A text in a line of COPY's text form; a zero byte, which no text here may hold, as a picture of it. It is one that the
+/// database takes: what is said of a row must not be lost for the reason it is said for. A server that does not convert
+/// reads the line byte by byte, and so it is written.
 fn copy_text(text: &str, charset: Charset, out: &mut Vec<u8>) {
-    let text = text.replace('\0', "\u{2400}");
-    let escaped = charset.escaped(&text);
-    for byte in charset.encode(&escaped).unwrap_or_default().iter() {
+    for byte in charset.encode(text).unwrap_or_default().iter() {
         match byte {
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\t' => out.extend_from_slice(b"\\t"),

@@ -328,7 +328,9 @@ impl PgSource {
     ) -> Result<batches::Reader, Problem> {
         let transcoder = |contract: &Contract, natives: &[NativeType]| {
             let names = contract.items.iter().map(|item| item.name.as_str());
-            Transcoder::new(self.client.charset(), names.zip(natives))
+            let transcoder = Transcoder::new(self.client.charset(), names.zip(natives))?;
+            let is_rendered = |name: &str| relation.column(name).is_some_and(transcode::is_read_as_text);
+            Some(transcoder.rendered(is_rendered))
         };
         let Some(filter) = filter else {
             let transcoder = transcoder(&scope.contract, &scope.natives);

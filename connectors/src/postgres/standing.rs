@@ -47,6 +47,11 @@ pub(super) fn read(
         format!("COPY (SELECT {} FROM {} t{condition}) TO STDOUT (FORMAT binary)", select.join(", "), target.name);
     let names = found.items.iter().map(|item| item.name.as_str());
     let (transcoder, mut coded) = (Transcoder::new(charset, names.zip(&natives)), Stream::default());
+    let is_rendered = |name: &str| {
+        let native = target.column(name).and_then(|column| column.native.as_ref());
+        native.is_none_or(holds_texts_within)
+    };
+    let transcoder = transcoder.map(|transcoder| transcoder.rendered(is_rendered));
     let mut decoder = Decoder::new(&shape);
     let mut take = |decoded: Decoded| match decoded {
         Decoded::Batch(batch) if found == *wanted => sink.batch(batch),

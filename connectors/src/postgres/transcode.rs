@@ -26,6 +26,8 @@ enum Place {
     BehindVersion,
     /// Within other values.
     Within,
+    /// Whole, as the server writes a value that has texts within.
+    Rendered,
 }
 
 /// A text that stays behind; of which column.
@@ -43,6 +45,16 @@ impl Transcoder {
         let columns: Vec<_> = columns.map(|(name, native)| (name.to_owned(), native.clone())).collect();
         let places = columns.iter().map(|(_, native)| Place::of(native)).collect();
         Some(Self { charset, columns, places })
+    }
+
+    /// Columns that are read as the server writes them.
+    pub(super) fn rendered(mut self, is_rendered: impl Fn(&str) -> bool) -> Self {
+        for ((name, _), place) in self.columns.iter().zip(&mut self.places) {
+            if is_rendered(name) {
+                *place = Place::Rendered;
+            }
+        }
+        self
     }
 
     /// Appends one tuple as UTF-8.
@@ -88,6 +100,8 @@ impl Transcoder {
                     continue;
                 }
                 Place::Whole => convert(value, out),
+                Place::Rendered if self.looks_escaped(value) => Err(LOOKS_ESCAPED.to_owned()),
+                Place::Rendered => convert(value, out),
                 Place::BehindVersion => {
                     let (version, text) = value.split_at(value.len().min(1));
                     out.extend_from_slice(version);
@@ -128,6 +142,17 @@ impl Transcoder {
         }))
     }
 
+    /// Whether a character's second byte looks like a backslash, which a server of single bytes doubles within others.
+    fn looks_escaped(&self, value: &[u8]) -> bool {
+        let Ok(text) = self.charset.decode(value) else { return false };
+        let mut code = Vec::new();
+        text.chars().filter(|character| !character.is_ascii()).any(|character| {
+            code.clear();
+            let coded = self.charset.encode_into(character.encode_utf8(&mut [0; 4]), &mut code);
+            coded.is_ok() && code.last() == Some(&b'\\')
+        })
+    }
+
     fn shown(&self, native: &NativeType, place: Place, value: &[u8]) -> Option<String> {
         if value.len() > ORIGINAL_BYTES_MAX {
             return Some(format!("… {} bytes", value.len()));
@@ -137,7 +162,8 @@ impl Transcoder {
                 let mut text = String::new();
                 return render(native, value, &mut text).ok().map(|()| text);
             }
-            Place::Whole => value,
+            Place::Rendered if self.looks_escaped(value) => return None,
+            Place::Whole | Place::Rendered => value,
             Place::BehindVersion => value.get(1..)?,
             Place::Within => return None,
         };
@@ -185,8 +211,13 @@ pub(super) fn read_as_texts(charset: Charset, relation: &mut Relation) {
     let within = |column: &&mut Column| column.native.as_ref().is_some_and(holds_texts_within);
     for column in relation.columns.iter_mut().filter(within) {
         column.native = Some(NativeType::Plain(Plain::Text));
-        column.read_as = Some("pg_catalog.text".to_owned());
+        column.read_as = Some(TEXT.to_owned());
     }
+}
+
+/// Whether it is one of these.
+pub(super) fn is_read_as_text(column: &Column) -> bool {
+    column.read_as.as_deref() == Some(TEXT)
 }
 
 /// What comes of a stream.
@@ -255,5 +286,7 @@ impl Stream {
     }
 }
 
+const TEXT: &str = "pg_catalog.text";
+const LOOKS_ESCAPED: &str = "a character within it has a backslash for its second byte, which the server takes for one";
 /// A longer value of a bad row is only named.
 const ORIGINAL_BYTES_MAX: usize = 1 << 20;

@@ -44,6 +44,8 @@ pub(crate) struct Client {
     ahead: Option<String>,
     /// In which both sides speak: UTF-8, unless the server leaves bytes as they are.
     charset: Charset,
+    /// Whether the server takes each text of that charset; one of another encoding looks at them and refuses some.
+    takes_all: bool,
 }
 
 /// Stops what its connection is doing, from another thread.
@@ -96,6 +98,7 @@ impl Client {
                         status: TransactionStatus::Idle,
                         ahead: None,
                         charset: Charset::Utf8,
+                        takes_all: true,
                     };
                     client.set_up(settings)?;
                     client.link.stream().set_timeout(None)?;
@@ -111,6 +114,7 @@ impl Client {
         self.version = rows.first().map_or(Ok(0), |row| row.number(0))?;
         let server = self.link.parameters.get("server_encoding").map_or("", String::as_str);
         let (charset, told) = coded::agree(settings.charset, server)?;
+        let takes_all = charset.is_utf8() || server == "SQL_ASCII";
         let mut sql = format!("SET client_encoding = '{told}'; {SESSION}");
         // Before 12 the shortest exact text of a float has to be asked for otherwise.
         sql.push_str(if self.version < 120_000 {
@@ -128,7 +132,7 @@ impl Client {
             sql.push_str(EMPTY_IS_TEXT);
         }
         self.batch(&sql)?;
-        self.charset = charset;
+        (self.charset, self.takes_all) = (charset, takes_all);
         Ok(())
     }
 
@@ -175,6 +179,13 @@ impl Client {
     /// Of all texts that come and go.
     pub(crate) fn charset(&self) -> Charset {
         self.charset
+    }
+    /// A text as this database takes it whatever it holds: characters that it might refuse as escapes of JSON.
+    pub(crate) fn sayable<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.takes_all {
+            true => self.charset.escaped(text),
+            false => Charset::escaped_to_ascii(text),
+        }
     }
     /// As `server_version_num`: 150018 is 15.18.
     pub(crate) fn version(&self) -> u32 {
