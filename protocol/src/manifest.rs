@@ -47,6 +47,9 @@ pub struct SplitCounts {
     pub filtered: u64,
     #[n(3)]
     pub quarantined: u64,
+    /// Values of the rows sent that the resource's rules changed; None where it has none.
+    #[n(4)]
+    pub changed: Option<u64>,
 }
 
 /// One file, directory, link or split. Indexes count from 0 within one offer and may differ after a
@@ -139,6 +142,9 @@ pub struct Counts {
     pub bytes: u64,
     #[n(10)]
     pub rows_deleted: u64,
+    /// Values that the resource's rules changed; None where it has none.
+    #[n(11)]
+    pub values_changed: Option<u64>,
 }
 
 /// Statement payload of the provider, deterministic CBOR.
