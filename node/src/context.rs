@@ -143,7 +143,7 @@ impl Context {
     /// Where a target lands, as people name it.
     pub fn target_text(target: &Target) -> String {
         match target {
-            Target::Table { connection, table } => format!("{connection}.{table}"),
+            Target::Table { connection, table, .. } => format!("{connection}.{table}"),
             Target::Folder { path, .. } | Target::Parquet { path } => path.display().to_string(),
         }
     }

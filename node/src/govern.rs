@@ -2,17 +2,21 @@
 //! reconciliation alike: [`crate::extract`] reads every source through a [`Governor`]. What a resource says and what a
 //! grant prescribes are [`Orders`]; what is done to values is in `protocol::govern`, which no connector knows of.
 //!
-//! Rows that are masked or checked never pass as their engine wrote them: that form is not asked for.
+//! Rows that are masked, checked or ruled never pass as their engine wrote them: that form is not asked for.
 
 mod key;
 
 pub use key::{KeyFile, read_codes};
 
 use crate::config::Govern;
+use arrow::record_batch::RecordBatch;
 use posthouse_connectors::{BadRow, Plan, Read, Sink, Source, TableSpec};
+use posthouse_protocol::batch::Batch;
+use posthouse_protocol::govern::dialect::Ruler;
 use posthouse_protocol::govern::{ColumnMask, GovernError, Governed, Governing, MaskKey, Quality, Steps};
 use posthouse_protocol::manifest::SplitCounts;
 use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::schema::Contract;
 
 /// What is to be done to the rows of one resource for one consumer.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +48,13 @@ pub struct Governor {
     source: Box<dyn Source>,
     /// None: as the source gives them.
     steps: Option<Steps>,
+    /// What values mean, by the source's own columns.
+    ruled: Option<Ruled>,
+}
+
+struct Ruled {
+    source: Contract,
+    ruler: Ruler,
 }
 
 impl Governor {
@@ -63,15 +74,23 @@ impl Governor {
         if orders.look_at_rows() {
             asked.formats.clear();
         }
+        asked.zero_dates_null = governing.dialect.zero_dates_null;
         let mut plan = source.begin(&asked)?;
         if governing.is_empty() && orders.granted.is_empty() {
-            return Ok((Self { source, steps: None }, plan));
+            return Ok((Self { source, steps: None, ruled: None }, plan));
         }
         let watermark = table.watermark.as_deref();
+        let ruled = match governing.dialect.changes_values() {
+            true => {
+                let (contract, ruler) = governing.dialect.plan(&plan.contract, watermark, asked.columns.is_none())?;
+                Some(Ruled { source: std::mem::replace(&mut plan.contract, contract), ruler })
+            }
+            false => None,
+        };
         let steps =
             governing.steps(&plan.contract, &orders.granted, watermark, orders.key.as_ref()).map_err(refused)?;
         plan.contract = steps.contract().clone();
-        Ok((Self { source, steps: Some(steps) }, plan))
+        Ok((Self { source, steps: Some(steps), ruled }, plan))
     }
 
     /// As [`Source::read`], of rows as they are handed over. Those that a rule holds back are bad rows like others.
@@ -79,13 +98,16 @@ impl Governor {
         let Some(steps) = &mut self.steps else { return self.source.read(split, sink) };
         // What an earlier reading of a split has left behind is none of this one's.
         let _ = steps.take_quality();
-        let mut passing = Passing { sink, steps, rows: 0, refused: 0 };
+        let mut passing = Passing { sink, steps, ruled: self.ruled.as_mut(), rows: 0, refused: 0, changed: 0 };
         let mut counts = self.source.read(split, &mut passing)?;
-        let refused = passing.refused;
+        let (refused, changed, is_ruled) = (passing.refused, passing.changed, passing.ruled.is_some());
         counts.sent = counts.sent.checked_sub(refused).ok_or_else(|| {
             Problem::new(Code::InsideFailed).cause(format!("split {split}: {refused} rows held back of {counts:?}"))
         })?;
         counts.quarantined += refused;
+        if is_ruled {
+            counts.changed = Some(counts.changed.unwrap_or(0) + changed);
+        }
         Ok(counts)
     }
 
@@ -105,20 +127,58 @@ impl Governor {
 struct Passing<'a> {
     sink: &'a mut dyn Sink,
     steps: &'a mut Steps,
+    ruled: Option<&'a mut Ruled>,
     /// That came before, in this split.
     rows: u64,
     refused: u64,
+    /// Values that rules changed.
+    changed: u64,
+}
+
+impl Passing<'_> {
+    /// Rows as the rules have them, with the number that each had in its batch where some are left out.
+    fn rule(&mut self, batch: RecordBatch, before: u64) -> Result<(RecordBatch, Option<Vec<u64>>), Problem> {
+        let Some(ruled) = &mut self.ruled else { return Ok((batch, None)) };
+        let batch = Batch::new(&ruled.source, batch)?;
+        let done = ruled.ruler.apply(&batch)?;
+        self.changed += done.changed;
+        if done.bad.is_empty() {
+            return Ok((done.record, None));
+        }
+        let mut stays = vec![true; batch.rows()];
+        for (row, reason) in done.bad {
+            if let Some(stays) = stays.get_mut(row) {
+                *stays = false;
+            }
+            self.refused += 1;
+            let key = match batch.key().is_empty() {
+                true => format!("row {}", before + row as u64 + 1),
+                false => batch.key_text(row),
+            };
+            self.sink.bad_row(BadRow { key, reason, original: batch.json(row) })?;
+        }
+        let numbers = (0..).zip(stays).filter(|(_, stays)| *stays).map(|(number, _)| number).collect();
+        Ok((done.record, Some(numbers)))
+    }
 }
 
 impl Sink for Passing<'_> {
-    fn batch(&mut self, batch: arrow::record_batch::RecordBatch) -> Result<(), Problem> {
+    fn batch(&mut self, batch: RecordBatch) -> Result<(), Problem> {
         let before = self.rows;
         self.rows += batch.num_rows() as u64;
+        let (batch, numbers) = self.rule(batch, before)?;
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let number = |row: usize| match &numbers {
+            Some(numbers) => numbers.get(row).copied().unwrap_or_default(),
+            None => row as u64,
+        };
         let passed = self.steps.pass(batch)?;
         for refused in passed.refused {
             self.refused += 1;
             let key = match refused.key.is_empty() {
-                true => format!("row {}", before + refused.row as u64 + 1),
+                true => format!("row {}", before + number(refused.row) + 1),
                 false => refused.key,
             };
             self.sink.bad_row(BadRow { key, reason: refused.reason, original: refused.original })?;
@@ -129,8 +189,8 @@ impl Sink for Passing<'_> {
         }
     }
     fn raw(&mut self, bytes: &[u8]) -> Result<(), Problem> {
-        if self.steps.look_at_rows() {
-            return Err(Problem::new(Code::InsideFailed).cause("rows that are masked or checked came in raw form"));
+        if self.steps.look_at_rows() || self.ruled.is_some() {
+            return Err(Problem::new(Code::InsideFailed).cause("rows that are looked at came in raw form"));
         }
         self.sink.raw(bytes)
     }

@@ -1,5 +1,5 @@
-//! 数据治理: what a row goes through between its source and its seal: columns are chosen and renamed, rows are checked,
-//! values are masked, in this order. The provider does it, so that nobody else ever has what is hidden; what was done
+//! 数据治理: what a row goes through between its source and its seal: values of other habits become what they mean
+//! ([`dialect`]), columns are chosen and renamed, rows are checked, values are masked, in this order. The provider does it, so that nobody else ever has what is hidden; what was done
 //! is named in the offer and in the statement. A [`Governing`] is what a resource says; [`Steps`] are made of it, of
 //! the columns that a source has, and of the masks that a grant prescribes.
 //!
@@ -9,12 +9,14 @@
 //! and keys (the node's), and every way back from a masked value.
 
 pub mod check;
+pub mod dialect;
 pub mod identity;
 pub mod keyed;
 pub mod mask;
 pub mod quality;
 
 pub use check::{Check, Checker, Passed, Pattern, RefusedRow, Rule, Severity};
+pub use dialect::Dialect;
 pub use keyed::{Algorithm, MaskKey};
 pub use mask::{ColumnMask, Mask};
 pub use quality::{FailedRule, Quality};
@@ -39,6 +41,8 @@ pub struct Governing {
     pub rename: BTreeMap<String, String>,
     pub masks: BTreeMap<String, Mask>,
     pub checks: Vec<Check>,
+    /// What values of its source mean; before anything else is done to them.
+    pub dialect: Dialect,
 }
 
 /// What was done to the values of a column, in the words of a statement.
@@ -81,12 +85,12 @@ pub enum GovernError {
 
 impl Governing {
     pub fn is_empty(&self) -> bool {
-        self.columns.is_none() && self.rename.is_empty() && self.masks.is_empty() && self.checks.is_empty()
+        self.columns.is_none() && self.rename.is_empty() && !self.looks_at_rows()
     }
 
     /// Whether rows are looked at one by one, so that they cannot pass as their engine wrote them.
     pub fn looks_at_rows(&self) -> bool {
-        !self.masks.is_empty() || !self.checks.is_empty()
+        !self.masks.is_empty() || !self.checks.is_empty() || self.dialect.changes_values()
     }
 
     pub fn needs_key(&self) -> bool {
@@ -124,7 +128,8 @@ impl Governing {
         filter.renamed(&|name| self.source_name(name).to_owned())
     }
 
-    /// What rows of `source` go through, with the masks that a grant prescribes after the resource's own.
+    /// What rows of `source` go through, with the masks that a grant prescribes after the resource's own. They come as
+    /// the resource's [`Dialect`] makes them.
     /// `watermark` is the source's name of its watermark column.
     pub fn steps(
         &self,
@@ -147,7 +152,7 @@ impl Governing {
         if let Some(ColumnMask { column, .. }) = unknown {
             return Err(GovernError::NotOffered { column: column.clone() });
         }
-        let mut governed = Vec::new();
+        let mut governed = self.dialect_governed(source);
         let mut masked = Vec::new();
         for (position, (item, outer)) in source.items.iter().zip(&mut outward.items).enumerate() {
             let prescribed = granted.iter().filter(|mask| mask.column == outer.name).map(|mask| &mask.mask);
@@ -182,6 +187,18 @@ impl Governing {
             return Err(GovernError::TooMuch { bytes });
         }
         Ok(Steps { source: source.clone(), outward, masked, checker, rename: self.rename.clone(), governed })
+    }
+
+    /// Its rules, as far as they are about columns that are handed over.
+    fn dialect_governed(&self, source: &Contract) -> Vec<Governed> {
+        let offered = |(column, what): (Option<String>, String)| match column {
+            None => Some(Governed { column: None, what }),
+            Some(column) => {
+                source.position(&column)?;
+                Some(Governed { column: Some(self.outward(&column).to_owned()), what })
+            }
+        };
+        self.dialect.governed().into_iter().filter_map(offered).collect()
     }
 }
 

@@ -47,7 +47,7 @@ pub struct SplitCounts {
     pub filtered: u64,
     #[n(3)]
     pub quarantined: u64,
-    /// Values of the rows sent that the resource's rules changed; None where it has none.
+    /// Values that the resource's rules changed; None where it has none.
     #[n(4)]
     pub changed: Option<u64>,
 }

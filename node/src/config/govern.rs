@@ -49,7 +49,7 @@ impl Checks {
 }
 
 /// The keys that belong to tables only.
-pub(super) const KEYS: [&str; 5] = ["columns", "rename", "mask", "mask_key_file", "check"];
+pub(super) const KEYS: [&str; 6] = ["columns", "rename", "mask", "mask_key_file", "check", "rules"];
 
 pub(super) fn read(table: &Table<'_>, place: &Place<'_>, spec: &TableSpec) -> Govern {
     let columns = columns(table);
@@ -68,7 +68,8 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>, spec: &TableSpec) -> Go
             None,
         );
     }
-    Govern { governing: Governing { columns, rename, masks, checks: Vec::new() }, checks, key }
+    let dialect = super::dialect::read(table);
+    Govern { governing: Governing { columns, rename, masks, checks: Vec::new(), dialect }, checks, key }
 }
 
 fn columns(table: &Table<'_>) -> Option<Vec<String>> {

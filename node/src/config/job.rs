@@ -7,7 +7,9 @@ use crate::schedule::{Cron, zone};
 use posthouse_platform::settings::{FromValue, Interval, Say, Table, nearest, say};
 use posthouse_protocol::id::{JobId, NodeId, ResourceId, ResourceRef};
 use posthouse_protocol::job::{Mode, Write};
+use posthouse_protocol::schema::Contract;
 use posthouse_protocol::statement::Proof;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
@@ -87,9 +89,43 @@ pub enum Kind {
 /// Where a job lands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    Table { connection: String, table: String },
+    Table { connection: String, table: String, names: Names },
     Folder { path: PathBuf, versions: Option<KeptVersions> },
     Parquet { path: PathBuf },
+}
+
+/// How a table's columns are named, by the names under which they come. A row's digest does not hold names: it is the
+/// same whichever they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Names {
+    #[default]
+    Keep,
+    /// Letters of ASCII; what has no cases stays.
+    Upper,
+    Lower,
+}
+
+impl Names {
+    /// The contract with the names that columns have at the destination; the name that two of them would have, if so.
+    pub fn of(self, contract: &Contract) -> Result<Contract, String> {
+        let mut renamed = contract.clone();
+        renamed.items.iter_mut().for_each(|item| self.change(&mut item.name));
+        renamed.key.iter_mut().for_each(|name| self.change(name));
+        let mut seen = BTreeSet::new();
+        let twice = renamed.items.iter().map(|item| item.name.clone()).find(|name| !seen.insert(name.clone()));
+        match twice {
+            Some(name) => Err(name),
+            None => Ok(renamed),
+        }
+    }
+
+    pub fn change(self, name: &mut String) {
+        match self {
+            Self::Keep => {}
+            Self::Upper => name.make_ascii_uppercase(),
+            Self::Lower => name.make_ascii_lowercase(),
+        }
+    }
 }
 
 /// 旧版本: where a job keeps what it takes the place of in its folder.
@@ -324,10 +360,12 @@ fn target(table: &Table<'_>, place: &Place<'_>) -> Option<Target> {
             );
         }
         let connection = place.table_connection(&into);
-        return Some(Target::Table { connection: connection?, table: name? });
+        let choices = [("keep", Names::Keep), ("upper", Names::Upper), ("lower", Names::Lower)];
+        let names = into.choice("names", &choices).unwrap_or_default();
+        return Some(Target::Table { connection: connection?, table: name?, names });
     }
     if !into.has("folder") {
-        for key in ["connection", "versions", "versions_keep"] {
+        for key in ["connection", "versions", "versions_keep", "names"] {
             into.known(key);
         }
         into.mistake_here(say(
@@ -336,6 +374,7 @@ fn target(table: &Table<'_>, place: &Place<'_>) -> Option<Target> {
         ));
         return None;
     }
+    refuse::<()>(&into, "names", "only the columns of a table are named", "只有库表的列才有名称规则");
     let root = place.folder_connection(&into);
     let path: Option<PathBuf> = into.get("folder");
     if path.is_none() {

@@ -39,6 +39,7 @@ fn governing() -> Governing {
             Check { column: "sfzh".to_owned(), rules: vec![Rule::IdCard], severity: Severity::Quarantine },
             Check { column: "xm".to_owned(), rules: vec![Rule::Required], severity: Severity::Count },
         ],
+        dialect: Dialect::default(),
     }
 }
 

@@ -176,7 +176,15 @@ pub(crate) fn open_destination(
         work_dir: ctx.staging().join(row.id.as_str()),
     };
     match target {
-        Target::Table { connection, table } => ctx.connect(connection)?.destination(&landing(table.clone())),
+        Target::Table { connection, table, names } => {
+            let mut landing = landing(table.clone());
+            landing.contract = names.of(&landing.contract).map_err(|twice| {
+                let problem = Problem::new(Code::DestinationFailed).with("target", Context::target_text(target));
+                problem.cause(format!("two of its columns would be named `{twice}`: say `names = \"keep\"`"))
+            })?;
+            landing.watermark_column.iter_mut().for_each(|name| names.change(name));
+            ctx.connect(connection)?.destination(&landing)
+        }
         Target::Parquet { path } => parquet::destination(path, &landing(row.resource.resource.to_string())),
         Target::Folder { .. } => Err(Problem::new(Code::InsideFailed).cause("a folder is no table")),
     }
