@@ -211,6 +211,7 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "address",
         "kind",
         "path",
+        "charset",
         "id",
         "connection",
         "table",
@@ -224,6 +225,10 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "links",
         "quiet",
         "xattrs",
+        "empty",
+        "blanks",
+        "zero_dates",
+        "dates",
         "code",
         "title",
         "sharing",
@@ -233,6 +238,7 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "version",
         "resource",
         "into",
+        "names",
         "versions",
         "versions_keep",
         "format",
@@ -293,6 +299,52 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
             comment.clear();
         }
     }
+}
+
+#[test]
+fn rules_of_a_resource_and_names_of_a_table_are_read_and_mistakes_told_at_their_place() {
+    let database = "[connection.db]\nkind = \"sqlite\"\npath = \"x.db\"\ncharset = \"gbk\"\n";
+    let resource = "[[resource]]\nid = \"r\"\nconnection = \"db\"\ntable = \"t\"\n";
+    let with = |rules: &str| format!("{database}{resource}[resource.rules]\n{rules}\n");
+    let dialect =
+        |rules: &str| read(&with(rules)).unwrap().resources[&"r".parse().unwrap()].govern.governing.dialect.clone();
+    assert!(!dialect("").changes_values());
+    assert!(!dialect("empty = \"keep\"\nblanks = \"keep\"\nzero_dates = \"refuse\"").changes_values());
+    let all = dialect("empty = \"null\"\nblanks = \"trim\"\nzero_dates = \"null\"\ndates = { born = \"yyyyMMdd\" }");
+    assert!(all.empty_null && all.trim && all.zero_dates_null);
+    assert_eq!(all.dates["born"].to_string(), "yyyyMMdd");
+    assert!(only(&with("empty = \"nul\"")).contains("`empty` is one of keep, null"));
+    assert!(only(&with("dates = { born = \"YYYYMMDD\" }")).contains("`YYYY` is no part of a date"));
+    assert!(only(&with("trim = true")).contains("trim"));
+    let folder = "[[resource]]\nid = \"f\"\nfolder = \"/x\"\nrules = { empty = \"null\" }\n";
+    assert!(only(folder).contains("`rules` belongs to tables"));
+
+    let job =
+        |into: &str| format!("{database}[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = {{ {into} }}\n");
+    let names = |into: &str| match read(&job(into)).unwrap().jobs[&"j".parse().unwrap()].into.clone() {
+        Some(Target::Table { names, .. }) => names,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(names("connection = \"db\", table = \"t\""), Names::Keep);
+    assert_eq!(names("connection = \"db\", table = \"t\", names = \"upper\""), Names::Upper);
+    assert!(only(&job("folder = \"/x\", names = \"upper\"")).contains("`names` does not belong here"));
+    let charset = database.replace("gbk", "latin-1");
+    assert!(only(&charset).contains("gb18030"));
+}
+
+#[test]
+fn names_are_changed_where_no_two_become_one() {
+    use posthouse_protocol::schema::{Contract, ContractType, Item};
+    let item = |name: &str| Item { name: name.to_owned(), r#type: ContractType::Text, nullable: true, comment: None };
+    let contract = |names: &[&str]| Contract {
+        items: names.iter().map(|name| item(name)).collect(),
+        key: vec![names[0].to_owned()],
+    };
+    let changed = Names::Upper.of(&contract(&["id", "姓名a", "Name"])).unwrap();
+    assert_eq!(changed, contract(&["ID", "姓名A", "NAME"]));
+    assert_eq!(Names::Lower.of(&contract(&["ID", "é"])).unwrap(), contract(&["id", "é"]));
+    assert_eq!(Names::Upper.of(&contract(&["a", "A"])), Err("A".to_owned()));
+    assert_eq!(Names::Keep.of(&contract(&["a", "A"])).unwrap(), contract(&["a", "A"]));
 }
 
 #[test]
