@@ -1,6 +1,8 @@
 //! The suite on SQLite, and what SQLite alone can do wrong: declared types that values do not keep to, views,
 //! queries, tables without rowids, constraints that refuse rows, locks, late rows.
 
+mod charsets;
+
 use super::*;
 use crate::Read;
 use crate::contract::{Bench, Rows, item, land, landing, people, read_all, small, spec, standing};

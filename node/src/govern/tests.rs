@@ -1,4 +1,6 @@
-//! A table of persons in SQLite, read as a consumer gets it.
+//! A table of persons in SQLite, read as a consumer gets it. What values mean is in [`rules`].
+
+mod rules;
 
 use super::*;
 use posthouse_connectors::{Connection, Settings, registry};
@@ -82,6 +84,7 @@ fn orders(granted: &[&str]) -> Orders {
             rename: [("sfzh", "id_number"), ("xm", "name")].map(|(a, b)| (own(a), own(b))).into(),
             masks: [(own("sfzh"), "hmac-sm3".parse().unwrap()), (own("phone"), Mask::Keep(3, 4))].into(),
             checks,
+            ..Governing::default()
         },
         key: MaskKey::new(b"0123456789abcdef".to_vec()),
         granted: granted.iter().map(|text| text.parse().unwrap()).collect(),
