@@ -257,7 +257,7 @@ impl Steps {
         let mut columns = batch.record().columns().to_vec();
         for MaskedColumn { position, maskers } in &self.masked {
             let (Some(place), Some(column)) = (columns.get_mut(*position), batch.columns().get(*position)) else {
-                continue;
+                return Err(BatchError::Contract("a column that is to be masked is not there".to_owned()));
             };
             *place = masked(column, maskers, batch.rows())?;
         }

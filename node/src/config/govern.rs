@@ -37,7 +37,7 @@ impl Checks {
 
     /// With the lists of codes as they are now. Blocks.
     pub fn load(&self) -> Result<Vec<Check>, Problem> {
-        let load = |(check, file): &(Check, Option<PathBuf>)| {
+        let load = |(check, file): &(Check, Option<PathBuf>)| -> Result<Check, Problem> {
             let mut check = check.clone();
             if let Some(path) = file {
                 check.rules.push(Rule::Codes(Arc::new(read_codes(path)?)));
