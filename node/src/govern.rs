@@ -13,7 +13,8 @@ use arrow::record_batch::RecordBatch;
 use posthouse_connectors::{BadRow, Plan, Read, Sink, Source, TableSpec};
 use posthouse_protocol::batch::Batch;
 use posthouse_protocol::govern::dialect::Ruler;
-use posthouse_protocol::govern::{ColumnMask, GovernError, Governed, Governing, MaskKey, Quality, Steps};
+use posthouse_protocol::govern::{ColumnMask, Dialect, GovernError, Governed, Governing, MaskKey, Quality, Steps};
+use posthouse_protocol::limits;
 use posthouse_protocol::manifest::SplitCounts;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
@@ -25,6 +26,8 @@ pub struct Orders {
     key: Option<MaskKey>,
     /// What the grant masks beyond that.
     granted: Vec<ColumnMask>,
+    /// What the taker asks values to be taken for: of what it would get anyway, and so after all else.
+    wishes: Dialect,
 }
 
 impl Orders {
@@ -35,11 +38,21 @@ impl Orders {
         // A grant may hash a column under the key of a resource that hashes none itself.
         let needs_key = governing.needs_key() || granted.iter().any(|masked| masked.mask.needs_key());
         let key = govern.key.as_ref().filter(|_| needs_key).map(KeyFile::read).transpose()?;
-        Ok(Self { governing, key, granted: granted.to_vec() })
+        Ok(Self { governing, key, granted: granted.to_vec(), wishes: Dialect::default() })
+    }
+
+    /// With the rules of a request. One that this version does not know is refused: rows would come otherwise than they
+    /// were asked for.
+    pub fn wishing(mut self, rules: Option<&[Governed]>, resource: &dyn std::fmt::Display) -> Result<Self, Problem> {
+        self.wishes = Dialect::asked(rules.unwrap_or_default()).map_err(|unknown| {
+            let cause = format!("the consumer asks for the rule `{}`, which this version does not know", unknown.what);
+            Problem::new(Code::SourceFailed).with("resource", resource).cause(cause)
+        })?;
+        Ok(self)
     }
 
     fn look_at_rows(&self) -> bool {
-        self.governing.looks_at_rows() || !self.granted.is_empty()
+        self.governing.looks_at_rows() || !self.granted.is_empty() || self.wishes.changes_values()
     }
 }
 
@@ -50,11 +63,30 @@ pub struct Governor {
     steps: Option<Steps>,
     /// What values mean, by the source's own columns.
     ruled: Option<Ruled>,
+    /// What the taker takes them for.
+    wished: Option<Ruled>,
+    governed: Vec<Governed>,
 }
 
 struct Ruled {
     source: Contract,
     ruler: Ruler,
+}
+
+impl Ruled {
+    /// The contract becomes what it is by the rules; none where there are no rules.
+    fn plan(
+        dialect: &Dialect,
+        contract: &mut Contract,
+        watermark: Option<&str>,
+        whole: bool,
+    ) -> Result<Option<Self>, Problem> {
+        if !dialect.changes_values() {
+            return Ok(None);
+        }
+        let (after, ruler) = dialect.plan(contract, watermark, whole)?;
+        Ok(Some(Self { source: std::mem::replace(contract, after), ruler }))
+    }
 }
 
 impl Governor {
@@ -74,23 +106,24 @@ impl Governor {
         if orders.look_at_rows() {
             asked.formats.clear();
         }
-        asked.zero_dates_null = governing.dialect.zero_dates_null;
+        asked.zero_dates_null = governing.dialect.zero_dates_null || orders.wishes.zero_dates_null;
         let mut plan = source.begin(&asked)?;
-        if governing.is_empty() && orders.granted.is_empty() {
-            return Ok((Self { source, steps: None, ruled: None }, plan));
+        if governing.is_empty() && !orders.look_at_rows() {
+            return Ok((Self { source, steps: None, ruled: None, wished: None, governed: Vec::new() }, plan));
         }
         let watermark = table.watermark.as_deref();
-        let ruled = match governing.dialect.changes_values() {
-            true => {
-                let (contract, ruler) = governing.dialect.plan(&plan.contract, watermark, asked.columns.is_none())?;
-                Some(Ruled { source: std::mem::replace(&mut plan.contract, contract), ruler })
-            }
-            false => None,
-        };
+        let ruled = Ruled::plan(&governing.dialect, &mut plan.contract, watermark, asked.columns.is_none())?;
         let steps =
             governing.steps(&plan.contract, &orders.granted, watermark, orders.key.as_ref()).map_err(refused)?;
         plan.contract = steps.contract().clone();
-        Ok((Self { source, steps: Some(steps), ruled }, plan))
+        let outward = watermark.map(|watermark| governing.outward(watermark));
+        let wished = Ruled::plan(&orders.wishes, &mut plan.contract, outward, true)?;
+        let governed = [steps.governed().to_vec(), orders.wishes.governed()].concat();
+        let bytes = posthouse_protocol::codec::encode(&governed).len();
+        if bytes > limits::GOVERNED_BYTES_MAX {
+            return Err(refused(GovernError::TooMuch { bytes }));
+        }
+        Ok((Self { source, steps: Some(steps), ruled, wished, governed }, plan))
     }
 
     /// As [`Source::read`], of rows as they are handed over. Those that a rule holds back are bad rows like others.
@@ -98,9 +131,11 @@ impl Governor {
         let Some(steps) = &mut self.steps else { return self.source.read(split, sink) };
         // What an earlier reading of a split has left behind is none of this one's.
         let _ = steps.take_quality();
-        let mut passing = Passing { sink, steps, ruled: self.ruled.as_mut(), rows: 0, refused: 0, changed: 0 };
+        let (ruled, wished) = (self.ruled.as_mut(), self.wished.as_mut());
+        let is_ruled = ruled.is_some() || wished.is_some();
+        let mut passing = Passing { sink, steps, ruled, wished, rows: 0, refused: 0, changed: 0 };
         let mut counts = self.source.read(split, &mut passing)?;
-        let (refused, changed, is_ruled) = (passing.refused, passing.changed, passing.ruled.is_some());
+        let (refused, changed) = (passing.refused, passing.changed);
         counts.sent = counts.sent.checked_sub(refused).ok_or_else(|| {
             Problem::new(Code::InsideFailed).cause(format!("split {split}: {refused} rows held back of {counts:?}"))
         })?;
@@ -118,8 +153,7 @@ impl Governor {
 
     /// What is done to the rows, to be said; None: nothing.
     pub fn governed(&self) -> Option<Vec<Governed>> {
-        let governed = self.steps.as_ref().map(|steps| steps.governed().to_vec());
-        governed.filter(|governed| !governed.is_empty())
+        (!self.governed.is_empty()).then(|| self.governed.clone())
     }
 }
 
@@ -128,6 +162,7 @@ struct Passing<'a> {
     sink: &'a mut dyn Sink,
     steps: &'a mut Steps,
     ruled: Option<&'a mut Ruled>,
+    wished: Option<&'a mut Ruled>,
     /// That came before, in this split.
     rows: u64,
     refused: u64,
@@ -136,9 +171,16 @@ struct Passing<'a> {
 }
 
 impl Passing<'_> {
-    /// Rows as the rules have them, with the number that each had in its batch where some are left out.
-    fn rule(&mut self, batch: RecordBatch, before: u64) -> Result<(RecordBatch, Option<Vec<u64>>), Problem> {
-        let Some(ruled) = &mut self.ruled else { return Ok((batch, None)) };
+    /// Rows as the resource's rules have them, or the taker's, with the number that each had in its batch where some are
+    /// left out.
+    fn rule(
+        &mut self,
+        by_resource: bool,
+        batch: RecordBatch,
+        before: u64,
+    ) -> Result<(RecordBatch, Option<Vec<u64>>), Problem> {
+        let ruled = if by_resource { &mut self.ruled } else { &mut self.wished };
+        let Some(ruled) = ruled else { return Ok((batch, None)) };
         let batch = Batch::new(&ruled.source, batch)?;
         let done = ruled.ruler.apply(&batch)?;
         self.changed += done.changed;
@@ -166,7 +208,7 @@ impl Sink for Passing<'_> {
     fn batch(&mut self, batch: RecordBatch) -> Result<(), Problem> {
         let before = self.rows;
         self.rows += batch.num_rows() as u64;
-        let (batch, numbers) = self.rule(batch, before)?;
+        let (batch, numbers) = self.rule(true, batch, before)?;
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -183,13 +225,14 @@ impl Sink for Passing<'_> {
             };
             self.sink.bad_row(BadRow { key, reason: refused.reason, original: refused.original })?;
         }
-        match passed.rows {
-            Some(rows) => self.sink.batch(rows),
-            None => Ok(()),
+        let Some(rows) = passed.rows else { return Ok(()) };
+        match self.rule(false, rows, before)?.0 {
+            none if none.num_rows() == 0 => Ok(()),
+            rows => self.sink.batch(rows),
         }
     }
     fn raw(&mut self, bytes: &[u8]) -> Result<(), Problem> {
-        if self.steps.look_at_rows() || self.ruled.is_some() {
+        if self.steps.look_at_rows() || self.ruled.is_some() || self.wished.is_some() {
             return Err(Problem::new(Code::InsideFailed).cause("rows that are looked at came in raw form"));
         }
         self.sink.raw(bytes)

@@ -181,6 +181,9 @@ pub struct Request {
     /// Forms of rows that this side takes beside Arrow, by name; see [`crate::format::Format`].
     #[n(10)]
     pub formats: Option<Vec<String>>,
+    /// What values are to be taken for; see [`crate::govern::Dialect`]. An offer names those that are in force.
+    #[n(11)]
+    pub rules: Option<Vec<Governed>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -354,6 +357,9 @@ pub struct DigestRequest {
     /// Upper bound of what the consumer has landed (incremental jobs).
     #[n(2)]
     pub watermark: Option<Watermark>,
+    /// As in the job's requests.
+    #[n(3)]
+    pub rules: Option<Vec<Governed>>,
 }
 
 /// A standing table's digest: per bucket a 256-bit little-endian sum and a count.
@@ -392,6 +398,9 @@ pub struct KeysRequest {
     pub buckets: Vec<u16>,
     #[n(3)]
     pub watermark: Option<Watermark>,
+    /// As in the job's requests.
+    #[n(4)]
+    pub rules: Option<Vec<Governed>>,
 }
 
 /// A row by its key (as text, parts joined by `,`), with its bucket and its hash.
@@ -432,6 +441,8 @@ pub struct PlanRequest {
     pub watermark: Option<Watermark>,
     #[n(4)]
     pub formats: Option<Vec<String>>,
+    #[n(5)]
+    pub rules: Option<Vec<Governed>>,
 }
 
 /// What is offered for it at this moment.

@@ -191,11 +191,11 @@ impl Governing {
 
     /// Its rules, as far as they are about columns that are handed over.
     fn dialect_governed(&self, source: &Contract) -> Vec<Governed> {
-        let offered = |(column, what): (Option<String>, String)| match column {
-            None => Some(Governed { column: None, what }),
+        let offered = |rule: Governed| match rule.column {
+            None => Some(rule),
             Some(column) => {
                 source.position(&column)?;
-                Some(Governed { column: Some(self.outward(&column).to_owned()), what })
+                Some(Governed { column: Some(self.outward(&column).to_owned()), what: rule.what })
             }
         };
         self.dialect.governed().into_iter().filter_map(offered).collect()

@@ -1,4 +1,4 @@
-//! `[resource.rules]`: what values of the source mean. What the rules do is in `protocol::govern::dialect`.
+//! `[resource.rules]` and `[job.rules]`: what values of the source mean. What the rules do is in `protocol::govern::dialect`.
 
 use super::read::bad_name;
 use posthouse_platform::settings::{Table, say};

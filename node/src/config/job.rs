@@ -1,10 +1,12 @@
 //! `[[job]]`: what this node takes, pushes, or accepts when it is pushed.
 
+use super::dialect;
 use super::govern::{self, Checks};
 use super::read::{Place, bad_name};
 use super::{Bandwidth, TIMEZONE_DEFAULT};
 use crate::schedule::{Cron, zone};
 use posthouse_platform::settings::{FromValue, Interval, Say, Table, nearest, say};
+use posthouse_protocol::govern::{Dialect, Governed};
 use posthouse_protocol::id::{JobId, NodeId, ResourceId, ResourceRef};
 use posthouse_protocol::job::{Mode, Write};
 use posthouse_protocol::schema::Contract;
@@ -33,6 +35,8 @@ pub struct Job {
     pub via: Option<Vec<NodeId>>,
     /// What moves for it per second at most.
     pub bandwidth: Option<Bandwidth>,
+    /// What values are to be taken for; the provider does it, where it is asked.
+    pub rules: Dialect,
     /// What rows must be to count as qualified here.
     pub check: Checks,
 }
@@ -171,6 +175,11 @@ impl Job {
             Kind::Accept { from, .. } => from,
         }
     }
+    /// The rules that its requests name.
+    pub fn asked_rules(&self) -> Option<Vec<Governed>> {
+        let rules = self.rules.governed();
+        (!rules.is_empty()).then_some(rules)
+    }
     pub fn lands_rows(&self) -> bool {
         matches!(self.into, Some(Target::Table { .. } | Target::Parquet { .. }))
     }
@@ -244,6 +253,7 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
         table.choice("overlap", &[("skip", Overlap::Skip), ("queue", Overlap::Queue)]).unwrap_or(Overlap::Skip);
     let bandwidth = table.get("bandwidth");
     let check = check(table, place, pushes, rows, mode);
+    let rules = rules(table, pushes, rows);
     let missed_once = table.choice("missed", &[("once", true), ("skip", false)]).unwrap_or(true);
     Some(Job {
         name: name?,
@@ -258,8 +268,22 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
         missed_once,
         via,
         bandwidth,
+        rules,
         check,
     })
+}
+
+/// What values are to be taken for.
+fn rules(table: &Table<'_>, pushes: bool, rows: Option<bool>) -> Dialect {
+    if pushes {
+        refuse::<()>(table, "rules", "rules of what is pushed are its resource's", "推送内容的规则写在资源上");
+        return Dialect::default();
+    }
+    if rows == Some(false) {
+        refuse::<()>(table, "rules", "rules are about the rows of a table", "规则只用于库表的行");
+        return Dialect::default();
+    }
+    dialect::read(table)
 }
 
 /// What rows must be that land here.

@@ -356,6 +356,14 @@ fn check_carried(table: &Table<'_>, job: &job::Job, ferries: &BTreeMap<NodeId, F
             ),
             None,
         ),
+        job::Kind::Accept { from, .. } if job.rules.changes_values() => table.mistake_at_key(
+            "rules",
+            say(
+                format!("what {from} carries here cannot be asked for otherwise: its resource has the rules"),
+                format!("{from} 以摆渡方式送来的内容无法另提要求；规则写在其资源上"),
+            ),
+            None,
+        ),
         job::Kind::Push { .. } | job::Kind::Accept { .. } => {}
     }
 }

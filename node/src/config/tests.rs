@@ -328,6 +328,18 @@ fn rules_of_a_resource_and_names_of_a_table_are_read_and_mistakes_told_at_their_
     assert_eq!(names("connection = \"db\", table = \"t\""), Names::Keep);
     assert_eq!(names("connection = \"db\", table = \"t\", names = \"upper\""), Names::Upper);
     assert!(only(&job("folder = \"/x\", names = \"upper\"")).contains("`names` does not belong here"));
+    let ruled = |rules: &str| format!("{}{rules}\n", job("connection = \"db\", table = \"t\""));
+    let asked = read(&ruled("rules = { empty = \"null\", dates = { born = \"yyyyMMdd\" } }")).unwrap();
+    let asked = asked.jobs[&"j".parse().unwrap()].asked_rules().unwrap();
+    let asked: Vec<_> = asked.iter().map(|rule| (rule.column.as_deref(), rule.what.as_str())).collect();
+    assert_eq!(asked, [(None, "empty = null"), (Some("born"), "dates = yyyyMMdd")]);
+    assert_eq!(read(&ruled("")).unwrap().jobs[&"j".parse().unwrap()].asked_rules(), None);
+    let lands_files = format!("{}rules = {{ empty = \"null\" }}\n", job("folder = \"/x\""));
+    assert!(only(&lands_files).contains("`rules` does not belong here"));
+    let pushed = format!(
+        "{database}{resource}[[job]]\nname = \"p\"\npush = \"r\"\nto = \"a.example\"\nrules = {{ blanks = \"trim\" }}\n"
+    );
+    assert!(only(&pushed).contains("`rules` does not belong here"));
     let charset = database.replace("gbk", "latin-1");
     assert!(only(&charset).contains("gb18030"));
 }

@@ -88,6 +88,7 @@ fn orders(granted: &[&str]) -> Orders {
         },
         key: MaskKey::new(b"0123456789abcdef".to_vec()),
         granted: granted.iter().map(|text| text.parse().unwrap()).collect(),
+        wishes: Dialect::default(),
     }
 }
 

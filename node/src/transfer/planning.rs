@@ -80,6 +80,7 @@ async fn planned(ctx: &Arc<Context>, peer: &NodeId, request: PlanRequest) -> Res
             blocking(&ctx.world, move || {
                 let now = context.world.clock.now();
                 let orders = Orders::of(&offered.govern, permit.masks())?;
+                let orders = orders.wishing(request.rules.as_deref(), &spec.resource)?;
                 let extraction = Extraction::begin(context.connect(&connection)?, &spec, &read, &orders, now)?;
                 let plan = extraction.plan();
                 Ok(PlanAnswer {
@@ -113,6 +114,7 @@ pub(crate) async fn ask_plan(ctx: &Arc<Context>, job: &Job, resource: &ResourceR
         mode,
         watermark,
         formats: (!formats.is_empty()).then(|| formats.iter().map(|format| format.name().to_owned()).collect()),
+        rules: job.asked_rules(),
     };
     let answer = match ask(ctx, resource, job, &Frame::Plan(request), ANSWERED_WITHIN).await? {
         Frame::PlanAnswer(answer) => answer,

@@ -51,12 +51,13 @@ impl Begun {
         read: Read,
         govern: &Govern,
         granted: &[ColumnMask],
+        wishes: Option<&[Governed]>,
     ) -> Result<Self, Problem> {
         let (context, connection, table) = (ctx.clone(), connection.to_owned(), table.clone());
-        let (govern, granted) = (govern.clone(), granted.to_vec());
+        let (govern, granted, wishes) = (govern.clone(), granted.to_vec(), wishes.map(<[Governed]>::to_vec));
         let extraction = blocking(&ctx.world, move || {
             let now = context.world.clock.now();
-            let orders = Orders::of(&govern, &granted)?;
+            let orders = Orders::of(&govern, &granted)?.wishing(wishes.as_deref(), &table.resource)?;
             Extraction::begin(context.connect(&connection)?, &table, &read, &orders, now)
         })
         .await?;

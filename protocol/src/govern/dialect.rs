@@ -7,6 +7,7 @@
 
 pub mod dates;
 
+use super::Governed;
 use crate::batch::{Batch, BatchBuilder, Value};
 use crate::problem::{Code, Problem};
 use crate::schema::{Contract, ContractType, Item};
@@ -119,16 +120,35 @@ impl Dialect {
         Ok(column)
     }
 
-    /// What a statement says of them: of which column, none for all, and what.
-    pub fn governed(&self) -> Vec<(Option<String>, String)> {
-        let all = [
-            (self.empty_null, "empty = null"),
-            (self.trim, "blanks = trim"),
-            (self.zero_dates_null, "zero_dates = null"),
-        ];
-        let all = all.into_iter().filter(|(is_set, _)| *is_set).map(|(_, what)| (None, what.to_owned()));
-        let dates = self.dates.iter().map(|(name, form)| (Some(name.clone()), format!("dates = {form}")));
+    /// What a request and a statement say of them.
+    pub fn governed(&self) -> Vec<Governed> {
+        let all = [(self.empty_null, EMPTY_NULL), (self.trim, TRIM), (self.zero_dates_null, ZERO_DATES_NULL)];
+        let all = all.into_iter().filter(|(is_set, _)| *is_set);
+        let all = all.map(|(_, what)| Governed { column: None, what: what.to_owned() });
+        let dates = self.dates.iter();
+        let dates = dates.map(|(name, form)| Governed { column: Some(name.clone()), what: format!("{DATES}{form}") });
         all.chain(dates).collect()
+    }
+
+    /// The rules that a request names; the first that is none of this version's.
+    pub fn asked(rules: &[Governed]) -> Result<Self, Governed> {
+        let mut dialect = Self::default();
+        for rule in rules {
+            let is_known = match (&rule.column, rule.what.as_str()) {
+                (None, EMPTY_NULL) => std::mem::replace(&mut dialect.empty_null, true),
+                (None, TRIM) => std::mem::replace(&mut dialect.trim, true),
+                (None, ZERO_DATES_NULL) => std::mem::replace(&mut dialect.zero_dates_null, true),
+                (Some(column), what) => match what.strip_prefix(DATES).and_then(|form| form.parse::<Form>().ok()) {
+                    Some(form) => dialect.dates.insert(column.clone(), form).is_some(),
+                    None => return Err(rule.clone()),
+                },
+                (None, _) => return Err(rule.clone()),
+            };
+            if is_known {
+                return Err(rule.clone());
+            }
+        }
+        Ok(dialect)
     }
 }
 
@@ -204,6 +224,11 @@ impl Column {
         }
     }
 }
+
+const EMPTY_NULL: &str = "empty = null";
+const TRIM: &str = "blanks = trim";
+const ZERO_DATES_NULL: &str = "zero_dates = null";
+const DATES: &str = "dates = ";
 
 #[cfg(test)]
 mod tests;

@@ -600,6 +600,7 @@ pub(crate) fn request() -> Request {
         succeeds: None,
         committed: false,
         formats: None,
+        rules: None,
     }
 }
 

@@ -37,7 +37,10 @@ fn table() -> TableSpec {
 }
 
 fn begin(scene: &mut Scene, governing: Governing) -> Result<(Governor, Plan), Problem> {
-    let orders = Orders { governing, key: None, granted: Vec::new() };
+    begin_with(scene, Orders { governing, ..Orders::default() })
+}
+
+fn begin_with(scene: &mut Scene, orders: Orders) -> Result<(Governor, Plan), Problem> {
     let source = scene.connection.source(&table()).unwrap();
     Governor::begin(source, &table(), &Read::default(), &orders)
 }
@@ -157,6 +160,40 @@ fn rules_come_before_checks_masks_and_names() {
     assert_eq!(got.bad.iter().filter(|bad| bad.key == "5").count(), 1);
     assert_eq!((counts.sent, counts.quarantined), (2, 3));
     assert!(governor.governed().unwrap().iter().any(|one| one.column.as_deref() == Some("issued")));
+}
+
+#[test]
+fn what_a_taker_asks_for_is_done_to_what_it_would_get_anyway() {
+    let mut scene = scene();
+    let rule = |column: Option<&str>, what: &str| Governed { column: column.map(str::to_owned), what: what.to_owned() };
+    let governing = Governing {
+        columns: Some(["id", "xm", "rq", "note"].map(str::to_owned).to_vec()),
+        rename: [("rq".to_owned(), "issued".to_owned())].into(),
+        masks: [("xm".to_owned(), Mask::Constant("  ".to_owned()))].into(),
+        ..Governing::default()
+    };
+    let orders = |rules: &[Governed]| {
+        Orders { governing: governing.clone(), ..Orders::default() }.wishing(Some(rules), &"police.example/p")
+    };
+    let wishes = [rule(None, "empty = null"), rule(None, "blanks = trim"), rule(Some("issued"), "dates = yyyyMMdd")];
+    let (mut governor, plan) = begin_with(&mut scene, orders(&wishes).unwrap()).unwrap();
+    let (got, counts) = read_all(&mut governor, &plan);
+    assert_eq!(
+        json(&got, &plan.contract),
+        [r#"{"id":1,"xm":null,"issued":"2024-02-29","note":null}"#, r#"{"id":3,"xm":null,"issued":null,"note":"y"}"#,]
+    );
+    // Neither a day that is none, nor a text that is none, nor a date of zeros that nobody said is NULL.
+    let bad: Vec<&str> = got.bad.iter().map(|bad| bad.key.as_str()).collect();
+    assert_eq!((bad.len(), counts.quarantined), (3, 3), "{bad:?}");
+    assert_eq!(counts.changed, Some(3 + 2));
+    // By what it gets, and not by what the mask hides.
+    let original = &got.bad.iter().find(|bad| bad.key == "2").unwrap().original;
+    assert!(original.contains(r#""xm":"  ""#), "{original}");
+    let governed = governor.governed().unwrap();
+    assert!(wishes.iter().all(|wish| governed.contains(wish)), "{governed:?}");
+    // The source's own name is none that is offered.
+    assert!(begin_with(&mut scene, orders(&[rule(Some("rq"), "dates = yyyyMMdd")]).unwrap()).is_err());
+    assert_eq!(orders(&[rule(None, "upper")]).err().unwrap().code, Code::SourceFailed);
 }
 
 #[test]

@@ -229,6 +229,7 @@ impl Run {
             succeeds: row.succeeds.clone(),
             committed,
             formats: self.formats(),
+            rules: self.job().ok().and_then(|job| job.asked_rules()),
         }
     }
 

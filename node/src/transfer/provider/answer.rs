@@ -239,7 +239,8 @@ async fn offer_anew(
                 formats: Format::known(request.formats.as_deref().unwrap_or_default()),
                 ..Default::default()
             };
-            Some(Begun::take(ctx, connection, spec, read, &resource.govern, permit.masks()).await?)
+            let (govern, wishes) = (&resource.govern, request.rules.as_deref());
+            Some(Begun::take(ctx, connection, spec, read, govern, permit.masks(), wishes).await?)
         }
         Origin::Folder { .. } if permit.is_about_rows() => {
             return Err(Problem::new(Code::FilterUnsupported).with("resource", &subject.resource));

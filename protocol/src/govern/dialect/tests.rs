@@ -49,6 +49,34 @@ fn dates(pairs: &[(&str, &str)]) -> BTreeMap<String, Form> {
     pairs.iter().map(|(name, form)| ((*name).to_owned(), form.parse().unwrap())).collect()
 }
 
+fn said(column: Option<&str>, what: &str) -> Governed {
+    Governed { column: column.map(str::to_owned), what: what.to_owned() }
+}
+
+#[test]
+fn what_is_asked_for_is_what_was_meant_and_nothing_else() {
+    let form = dates(&[("born", "yyyy年M月d日"), ("day", "yyyyMMdd")]);
+    let all = Dialect { empty_null: true, trim: true, zero_dates_null: true, dates: form };
+    assert_eq!(Dialect::asked(&all.governed()), Ok(all));
+    assert_eq!(Dialect::asked(&[]), Ok(Dialect::default()));
+    let none = [
+        said(None, "upper"),
+        said(Some("born"), "empty = null"),
+        said(None, "dates = yyyyMMdd"),
+        said(Some("born"), "dates = YYYY"),
+        said(Some("born"), "keep 3+4"),
+    ];
+    for rule in none {
+        assert_eq!(Dialect::asked(&[said(None, "blanks = trim"), rule.clone()]), Err(rule));
+    }
+    // What is said twice may be said in two ways.
+    for (first, second) in [("dates = yyyyMMdd", "dates = ddMMyyyy"), ("dates = yyyyMMdd", "dates = yyyyMMdd")] {
+        let twice = [said(Some("born"), first), said(Some("born"), second)];
+        assert_eq!(Dialect::asked(&twice), Err(twice[1].clone()));
+    }
+    assert!(Dialect::asked(&[said(None, "blanks = trim"), said(None, "blanks = trim")]).is_err());
+}
+
 #[test]
 fn without_rules_nothing_changes() {
     let rows = [row("a ", "", "  ", "x ", Value::Null)];
@@ -73,7 +101,7 @@ fn an_empty_text_becomes_null_but_not_one_of_blanks_and_not_a_key() {
         ]
     );
     assert_eq!(done.changed, 4);
-    assert_eq!(dialect.governed(), [(None, "empty = null".to_owned())]);
+    assert_eq!(dialect.governed(), [said(None, "empty = null")]);
 }
 
 #[test]
@@ -132,7 +160,7 @@ fn texts_and_numbers_that_are_dates_become_dates_and_others_bad_rows() {
     assert_eq!(why[2], "`day`: it is written as 00000229, and there is no such day or time");
     assert_eq!(why[4], "`born`: it is a date of zeros");
     assert_eq!(done.changed, 3);
-    assert_eq!(dialect.governed()[1], (Some("day".to_owned()), "dates = yyyyMMdd".to_owned()));
+    assert_eq!(dialect.governed()[1], said(Some("day"), "dates = yyyyMMdd"));
 }
 
 #[test]
