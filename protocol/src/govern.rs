@@ -1,7 +1,8 @@
-//! 数据治理: what a row goes through between its source and its seal: values of other habits become what they mean
-//! ([`dialect`]), columns are chosen and renamed, rows are checked, values are masked, in this order. The provider does it, so that nobody else ever has what is hidden; what was done
-//! is named in the offer and in the statement. A [`Governing`] is what a resource says; [`Steps`] are made of it, of
-//! the columns that a source has, and of the masks that a grant prescribes.
+//! 数据治理: what a row goes through between its source and its seal: columns are chosen, values of other habits become
+//! what they mean ([`dialect`]), rows are checked, values are masked, columns are renamed, in this order. The provider
+//! does it, so that nobody else ever has what is hidden; what was done is named in the offer and in the statement. A
+//! [`Governing`] is what a resource says; [`Steps`] are made of it, of the columns that a source has, and of the masks
+//! that a grant prescribes.
 //!
 //! The resource's own rules use its source's names of columns. Grants, and everything that is handed over, use the
 //! names under which columns are offered.
