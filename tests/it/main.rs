@@ -13,6 +13,7 @@ mod cli;
 mod config;
 mod crash;
 mod demo;
+mod encodings;
 mod exchange;
 mod ferry;
 mod folders;

@@ -488,8 +488,10 @@ impl RowReader {
 
     fn is_zero(&self, index: usize, r#type: ContractType, stored: ValueRef<'_>) -> bool {
         let ValueRef::Text(text) = stored else { return false };
-        let may_be_null = self.scope.contract.items.get(index).is_none_or(|item| item.nullable);
-        self.zero_dates && may_be_null && types::is_dated(r#type) && types::is_zero_date(text)
+        if !self.zero_dates || !types::is_dated(r#type) || !types::is_zero_date(text) {
+            return false;
+        }
+        self.scope.contract.items.get(index).is_none_or(|item| item.nullable)
     }
 
     fn bad_row(&self, row: &rusqlite::Row<'_>, values: &[Value<'_>], index: usize, why: &str) -> BadRow {
