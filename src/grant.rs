@@ -5,6 +5,7 @@ use crate::render::Screen;
 use crate::{Done, Outcome};
 use clap::{Args, Subcommand};
 use posthouse_coordinator::admin::{GrantRow, Request};
+use posthouse_protocol::govern::ColumnMask;
 use posthouse_protocol::id::{GrantId, NodeId, ResourceRef};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
@@ -49,6 +50,10 @@ pub(crate) struct AddArgs {
     /// Relays that it goes through, from the consumer to the provider, parted by commas; by default none
     #[arg(long, value_name = "NODE,NODE", value_delimiter = ',')]
     via: Option<Vec<NodeId>>,
+    /// Column that is masked beyond what the resource does itself, as COLUMN=keep:FIRST:LAST, =null, =constant:TEXT,
+    /// =hmac-sm3, =blake3 or =sm3; may be given more than once
+    #[arg(long = "mask", value_name = "COLUMN=MASK")]
+    masks: Vec<ColumnMask>,
 }
 
 pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
@@ -63,6 +68,8 @@ pub(crate) async fn run(verb: Verb, screen: &Screen) -> Outcome {
                 filter: args.filter,
                 zone: args.zone,
                 via: args.via,
+                masks: Some(args.masks.iter().map(ToString::to_string).collect())
+                    .filter(|masks: &Vec<_>| !masks.is_empty()),
             };
             let grant: GrantRow = running.ask(&request).await?;
             if screen.json {
@@ -109,6 +116,7 @@ fn list(grants: &[GrantRow], screen: &Screen) {
                 grant.columns.as_ref().map_or_else(|| "*".to_owned(), |columns| columns.join(",")),
                 grant.filter.clone().unwrap_or_default(),
                 via(grant),
+                grant.masks.as_ref().map_or_else(String::new, |masks| masks.join(",")),
             ]
         })
         .collect();
@@ -120,6 +128,7 @@ fn list(grants: &[GrantRow], screen: &Screen) {
         screen.say("columns", "列"),
         screen.say("rows", "行"),
         screen.say("via", "途经"),
+        screen.say("masks", "脱敏"),
     ];
     screen.table(&headings, &rows);
 }

@@ -227,6 +227,10 @@ const CHINESE: &[(&str, &str)] = &[
         "Relays that it goes through, from the consumer to the provider, parted by commas; by default none",
         "途经的中转节点，从使用方到提供方依次写明，以逗号分隔；默认不经中转",
     ),
+    (
+        "Column that is masked beyond what the resource does itself, as COLUMN=keep:FIRST:LAST, =null, =constant:TEXT, =hmac-sm3, =blake3 or =sm3; may be given more than once",
+        "在资源自身脱敏之外再脱敏的列，写作 列=keep:前几位:后几位、=null、=constant:文字、=hmac-sm3、=blake3 或 =sm3；可多次给出",
+    ),
 ];
 
 #[cfg(test)]

@@ -318,6 +318,24 @@ fn print_receipt(path: &Path, verified: &Verified, screen: &Screen) {
         }
         rows.push((screen.say("content", "内容"), content(&manifest.counts, screen)));
         rows.push((screen.say("root", "内容根"), hex(&*manifest.content_root)));
+        for governed in manifest.governed.iter().flatten() {
+            let column = governed.column.as_deref().unwrap_or("*");
+            rows.push((screen.say("governed", "数据治理"), format!("{column}  {}", governed.what)));
+        }
+        if let Some(changed) = manifest.counts.values_changed {
+            let values = screen.say("values by rules", "个值按规则改动");
+            rows.push((screen.say("changed", "规则改动"), format!("{} {values}", count(changed))));
+        }
+    }
+    let (manifest, landing) = (verified.provider.manifest(), verified.consumer.as_ref().and_then(Statement::landing));
+    for (whose, quality) in [
+        (screen.say("qualified at the provider", "提供方合格率"), manifest.and_then(|found| found.quality.as_ref())),
+        (screen.say("qualified at the consumer", "使用方合格率"), landing.and_then(|found| found.quality.as_ref())),
+    ] {
+        if let Some(quality) = quality {
+            let rate = quality.rate_text().unwrap_or_else(|| "-".to_owned());
+            rows.push((whose, format!("{rate}  ({} / {})", quality.qualified, quality.rows)));
+        }
     }
     rows.push((screen.say("provider", "提供方"), signed_by(&verified.provider, screen)));
     if let Some(consumer) = &verified.consumer {
@@ -362,6 +380,10 @@ fn receipt_json(verified: &Verified) -> Value {
         "job": manifest.map(|manifest| &manifest.job),
         "resource": manifest.map(|manifest| &manifest.resource),
         "route": manifest.map(|manifest| &manifest.route),
+        "governed": manifest.and_then(|manifest| manifest.governed.as_ref()),
+        "provider_quality": manifest.and_then(|manifest| manifest.quality.as_ref()),
+        "consumer_quality":
+            verified.consumer.as_ref().and_then(Statement::landing).and_then(|landing| landing.quality.as_ref()),
         "counts": manifest.map(|manifest| manifest.counts),
         "content_root": manifest.map(|manifest| hex(&*manifest.content_root)),
         "outcome": verified.consumer.as_ref().and_then(Statement::landing).map(|landing| landing.outcome),

@@ -6,7 +6,7 @@ use crate::node::ask;
 use crate::render::{Screen, count, size};
 use crate::{Done, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
-use posthouse_node::admin::{Progress, Request, Shown, Started, Summary};
+use posthouse_node::admin::{Progress, QualityStated, Request, RowsStated, Shown, Started, Summary};
 use posthouse_platform::admin_socket::Answer;
 use posthouse_platform::endpoint::Transport;
 use posthouse_protocol::id::{JobId, TransferId};
@@ -149,6 +149,7 @@ async fn show(config: &Path, id: TransferId, screen: &Screen) -> Outcome {
     for (name, value) in rows {
         screen.line(format!("{name}: {value}"));
     }
+    rows_stated(&shown.rows_stated, screen);
     for statement in &shown.statements {
         let whose = if statement.own { screen.say("own", "本方") } else { screen.say("peer's", "对方") };
         // The centre proves a statement to the one that made it.
@@ -167,6 +168,25 @@ async fn show(config: &Path, id: TransferId, screen: &Screen) -> Outcome {
         screen.problem(problem);
     }
     Ok(Done::Yes)
+}
+
+/// What was done to the rows' values, and how many of them were qualified.
+fn rows_stated(rows: &RowsStated, screen: &Screen) {
+    for governed in &rows.governed {
+        let column = governed.column.as_deref().unwrap_or("*");
+        screen.line(format!("{}: {column} {}", screen.say("governed", "数据治理"), governed.what));
+    }
+    for (whose, quality) in [
+        (screen.say("qualified at the provider", "提供方合格率"), &rows.provider_quality),
+        (screen.say("qualified at the consumer", "使用方合格率"), &rows.consumer_quality),
+    ] {
+        let Some(QualityStated { found, rate }) = quality else { continue };
+        let rate = rate.as_deref().unwrap_or("-");
+        screen.line(format!("{whose}: {rate} ({} / {})", count(found.qualified), count(found.rows)));
+        for failed in &found.failed {
+            screen.line(format!("  {} {}: {}", failed.column, failed.rule, count(failed.rows)));
+        }
+    }
 }
 
 async fn watch(config: &Path, id: TransferId, screen: &Screen) -> Outcome {

@@ -5,6 +5,7 @@
 //! dropped silently: a row that cannot move goes to quarantine with its reason and original bytes.
 //! Deliberately absent: the network, transfers' states, statements.
 
+pub mod charset;
 #[cfg(test)]
 mod contract;
 pub mod folder;
@@ -104,6 +105,9 @@ pub struct Read {
     pub mark_max: Option<Watermark>,
     /// Forms beside Arrow in which rows may be handed out.
     pub formats: Vec<Format>,
+    /// A date or time of zeros (`0000-00-00`) outside of the key is read as NULL, and its column may be NULL then; the
+    /// split's counts say how many there were. Otherwise such a row is a bad one.
+    pub zero_dates_null: bool,
 }
 
 /// What [`Source::begin`] found.

@@ -2,7 +2,7 @@
 //! databases of the family as the server wrote them, elsewhere taken apart into Arrow's columns and put together
 //! again. Reading holds one snapshot from `begin` to drop; landing goes through a staging table, with
 //! `posthouse_applied` and `posthouse_quarantine` in the same database, so that what is landed and the record of
-//! it are one commit.
+//! it are one commit. Where the server does not convert its texts, `charset` says what they are, and rows are taken apart.
 
 mod batches;
 mod catalog;
@@ -26,6 +26,7 @@ mod standing;
 mod test_server;
 #[cfg(test)]
 mod tests;
+mod transcode;
 mod wire;
 
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};

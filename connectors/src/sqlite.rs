@@ -1,5 +1,6 @@
 //! Tables in SQLite files. Reading: one read transaction from `begin` to drop, declared types decide what a
-//! column is, and a value that is not what its column declares goes to quarantine with its original bytes.
+//! column is, and a value that is not what its column declares goes to quarantine with its original bytes. Texts are
+//! UTF-8, unless `charset` says what the program that wrote them took for text.
 //! Landing: staging table, `posthouse_applied` and `posthouse_quarantine` live in the target's own file, so
 //! that a split and its applied row, and the published rows and the transfer's id, are one commit each.
 //! Commits are durable (`synchronous = FULL`); the file's journal mode is left as its owner set it.
@@ -14,6 +15,7 @@ mod staging;
 mod tests;
 mod values;
 
+use crate::charset::Charset;
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::problem::{Code, Problem};
 use rusqlite::{ErrorCode, OpenFlags};
@@ -30,14 +32,25 @@ impl Connector for Sqlite {
         ("tables in a SQLite file", "SQLite 文件中的库表")
     }
     fn check(&self, settings: &Settings) -> Vec<SettingError> {
-        crate::registry::check_texts(settings, &[("path", true)])
+        let mut errors = crate::registry::check_texts(settings, &[("path", true), ("charset", false)]);
+        if let Some(Err(what)) = settings.get("charset").and_then(|text| text.as_str()).map(Charset::parse)
+            && !errors.iter().any(|error| error.key == "charset")
+        {
+            errors.push(SettingError { key: "charset".to_owned(), what, nearest: None });
+        }
+        errors
     }
     fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem> {
+        let failed = |cause: &str| Problem::new(Code::ConnectionFailed).with("connection", name).cause(cause);
+        let charset = match settings.get("charset").and_then(|charset| charset.as_str()) {
+            Some(charset) => Charset::parse(charset).map_err(|e| failed(&format!("`charset`: {e}")))?,
+            None => Charset::default(),
+        };
         match settings.get("path").and_then(|path| path.as_str()) {
             Some(path) if !path.is_empty() => {
-                Ok(Box::new(SqliteConnection { name: name.to_owned(), path: PathBuf::from(path) }))
+                Ok(Box::new(SqliteConnection { name: name.to_owned(), path: PathBuf::from(path), charset }))
             }
-            _ => Err(Problem::new(Code::ConnectionFailed).with("connection", name).cause("it has no `path`")),
+            _ => Err(failed("it has no `path`")),
         }
     }
 }
@@ -46,6 +59,7 @@ impl Connector for Sqlite {
 struct SqliteConnection {
     name: String,
     path: PathBuf,
+    charset: Charset,
 }
 
 impl Connection for SqliteConnection {
@@ -56,11 +70,11 @@ impl Connection for SqliteConnection {
     }
     fn source(&mut self, table: &TableSpec) -> Result<Box<dyn Source>, Problem> {
         let faults = Faults { name: self.name.clone(), path: self.path.clone() };
-        Ok(Box::new(source::SqliteSource::new(faults, table)?))
+        Ok(Box::new(source::SqliteSource::new(faults, table, self.charset)?))
     }
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         let faults = Faults { name: self.name.clone(), path: self.path.clone() };
-        Ok(Box::new(destination::SqliteDestination::new(faults, landing)?))
+        Ok(Box::new(destination::SqliteDestination::new(faults, landing, self.charset)?))
     }
 }
 

@@ -132,6 +132,23 @@ fn rescale(unscaled: i128, places: i32, precision: u8, scale: i8) -> Option<i128
     (value.unsigned_abs() < power_of_ten(precision)).then_some(value)
 }
 
+/// Whether values of this type are dates or times.
+pub fn is_dated(r#type: ContractType) -> bool {
+    matches!(r#type, ContractType::Date | ContractType::Timestamp)
+}
+
+/// A date of zeros, with or without a time of zeros: what some engines and programs write where there is no date.
+pub fn is_zero_date(text: &[u8]) -> bool {
+    let Some(rest) = text.strip_prefix(b"0000-00-00") else { return false };
+    let Some(time) = rest.strip_prefix(b" ").or_else(|| rest.strip_prefix(b"T")) else { return rest.is_empty() };
+    let Some(rest) = time.strip_prefix(b"00:00:00") else { return false };
+    match rest {
+        [] => true,
+        [b'.', digits @ ..] => !digits.is_empty() && digits.iter().all(|digit| *digit == b'0'),
+        _ => false,
+    }
+}
+
 /// Appends `YYYY-MM-DD`; false where the day has no such form.
 pub fn write_date(days: i32, out: &mut String) -> bool {
     match days {
@@ -387,6 +404,17 @@ mod tests {
             assert_eq!(parse_date(&text), Some(days), "{text}");
         }
         assert!(!write_date(last + 1, &mut text) && !write_date(first - 1, &mut text));
+    }
+
+    #[test]
+    fn a_date_of_zeros_is_told_from_other_texts() {
+        for zero in ["0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00.000000"] {
+            assert!(is_zero_date(zero.as_bytes()), "{zero}");
+            assert_eq!((parse_date(zero), parse_timestamp(zero)), (None, None));
+        }
+        for other in ["", "0000-00-01", "0000-00-00 ", "0000-00-00 00:00:01", "0000-00-00 00:00:00.", "00000000"] {
+            assert!(!is_zero_date(other.as_bytes()), "{other}");
+        }
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub enum Request {
         /// Relays in order from the consumer to the provider.
         #[serde(default)]
         via: Option<Vec<NodeId>>,
+        /// Each as it is typed: `phone=keep:3:4`.
+        #[serde(default)]
+        masks: Option<Vec<String>>,
     },
     /// Items: [`GrantRow`].
     GrantList,
@@ -213,6 +216,9 @@ pub struct GrantRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub via: Option<Vec<NodeId>>,
+    /// Columns that are masked beyond what the resource itself does, each as `phone=keep:3:4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masks: Option<Vec<String>>,
     #[schema(value_type = Option<String>, format = DateTime)]
     pub revoked_at: Option<Timestamp>,
     /// Answered to a grant that stood already: when it ended before.
@@ -302,8 +308,8 @@ pub(crate) async fn answer(centre: &Arc<Centre>, request: Request) -> Result<Ans
             centre.revoke_access(&name, WHO).await?;
             done(&name)
         }
-        Request::GrantAdd { consumer, resource, until, columns, filter, zone, via } => {
-            let new = NewGrant { consumer, resource, until, columns, filter, zone, via };
+        Request::GrantAdd { consumer, resource, until, columns, filter, zone, via, masks } => {
+            let new = NewGrant { consumer, resource, until, columns, filter, zone, via, masks };
             done(&centre.add_grant(new, WHO).await?)
         }
         Request::GrantList => items(&centre.grant_rows().await?),

@@ -12,6 +12,7 @@ use crate::store::records::{GrantRecord, NodeRecord, PolicyMaterial};
 use posthouse_protocol::catalog::Sharing;
 use posthouse_protocol::centre::{CentreRequest, Profile};
 use posthouse_protocol::filter::Filter;
+use posthouse_protocol::govern::ColumnMask;
 use posthouse_protocol::id::{GrantId, NodeId, ResourceRef, TransferId};
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::Manifest;
@@ -34,6 +35,8 @@ pub(crate) struct NewGrant {
     pub(crate) zone: Option<String>,
     /// Relays in order from the consumer to the provider.
     pub(crate) via: Option<Vec<NodeId>>,
+    /// Each as it is typed.
+    pub(crate) masks: Option<Vec<String>>,
 }
 
 impl Centre {
@@ -49,6 +52,7 @@ impl Centre {
         }) {
             return Err(usage("--columns names no column, an empty one, or too many"));
         }
+        let masks = masks(new.masks.as_deref(), new.columns.as_deref())?;
         if new.consumer == new.resource.node {
             return Err(usage("a node needs no grant for what is its own"));
         }
@@ -83,6 +87,7 @@ impl Centre {
             filter,
             zone: new.zone,
             via,
+            masks,
         };
         let record = GrantRecord {
             id: grant.id.clone(),
@@ -319,7 +324,32 @@ pub(crate) fn coverage(grant: Option<&GrantRecord>, manifest: &Manifest) -> Resu
     if grant.filter_sha256() != manifest.filter_sha256.map(|sha256| *sha256) {
         return no("it was not filtered as its grant demands");
     }
+    let governed = manifest.governed.as_deref().unwrap_or_default();
+    if let Some(mask) = grant.masks.iter().flatten().find(|mask| !mask.is_done(governed)) {
+        return Err(format!("it was not masked as its grant demands: {}", mask.column));
+    }
     Ok(())
+}
+
+/// The masks of a grant: columns that it covers, each once.
+fn masks(given: Option<&[String]>, columns: Option<&[String]>) -> Result<Option<Vec<ColumnMask>>, Problem> {
+    let mut masks: Vec<ColumnMask> = Vec::new();
+    for text in given.unwrap_or_default() {
+        let mask: ColumnMask = text.parse().map_err(|e| usage(format!("--mask: {e}")))?;
+        if columns.is_some_and(|columns| !columns.contains(&mask.column)) {
+            return Err(usage(format!("--mask: `{}` is not among the columns of the grant", mask.column)));
+        }
+        if masks.iter().any(|before| before.column == mask.column) {
+            return Err(usage(format!("--mask: `{}` is masked twice", mask.column)));
+        }
+        masks.push(mask);
+    }
+    if masks.len() > limits::COLUMNS_MAX {
+        return Err(usage("--mask is given too often"));
+    }
+    // In one order, so that the same grant given again is the same.
+    masks.sort_by(|a, b| a.column.cmp(&b.column));
+    Ok(Some(masks).filter(|masks| !masks.is_empty()))
 }
 
 fn grant_row(record: &GrantRecord) -> Result<GrantRow, Problem> {
@@ -335,6 +365,7 @@ fn grant_row(record: &GrantRecord) -> Result<GrantRow, Problem> {
         filter: record.filter_text.clone(),
         zone: grant.zone,
         via: grant.via,
+        masks: grant.masks.map(|masks| masks.iter().map(ColumnMask::to_string).collect()),
         revoked_at: record.revoked_at,
         until_before: None,
     })

@@ -95,6 +95,12 @@ pub struct TransferRow {
     /// What these relays say.
     #[serde(default)]
     pub passages: Vec<PassageRow>,
+    /// Rows that the provider's rules looked at, as it states; none where it has none.
+    #[serde(default)]
+    pub rows_checked: Option<u64>,
+    /// Of them: passed every rule.
+    #[serde(default)]
+    pub rows_qualified: Option<u64>,
 }
 
 /// What a relay has stated to have passed on.
@@ -264,6 +270,8 @@ impl TransferRow {
             ungranted: None,
             route: Vec::new(),
             passages: Vec::new(),
+            rows_checked: None,
+            rows_qualified: None,
         }
     }
 
@@ -276,6 +284,8 @@ impl TransferRow {
         self.grant = Some(manifest.grant.clone());
         self.succeeds = manifest.succeeds.clone();
         self.route = manifest.route.clone();
+        self.rows_checked = manifest.quality.as_ref().map(|quality| quality.rows);
+        self.rows_qualified = manifest.quality.as_ref().map(|quality| quality.qualified);
         self.bytes_total = manifest.counts.bytes;
         if self.consumer_leaf.is_none() {
             self.rows = manifest.counts.rows_sent;

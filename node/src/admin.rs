@@ -17,10 +17,12 @@ use crate::store::quarantine::{ON_PUBLISHING, QuarantinedRow};
 use crate::store::{Side, Transfer, statements};
 use crate::transfer::Live;
 use posthouse_platform::endpoint::Transport;
+use posthouse_protocol::govern::{Governed, Quality};
 use posthouse_protocol::id::{JobId, NodeId, ReceiptId, ResourceRef, TransferId};
 use posthouse_protocol::job::{Mode, State, Write};
 use posthouse_protocol::problem::Problem;
 use posthouse_protocol::reconciliation::{Finding, Tally, Verdict};
+use posthouse_protocol::statement::Statement;
 use posthouse_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -336,6 +338,44 @@ pub struct Shown {
     pub quarantine: Vec<QuarantineRow>,
     /// In scope, but not handed over: by name, with its reason.
     pub left_out: Vec<LeftOutRow>,
+    #[serde(flatten)]
+    pub rows_stated: RowsStated,
+}
+
+/// What the parties state of the values of a table's rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowsStated {
+    /// What the provider did to columns before it handed them over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub governed: Vec<Governed>,
+    /// What the provider's rules found in the rows that it read, and the consumer's in those that came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_quality: Option<QualityStated>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer_quality: Option<QualityStated>,
+}
+
+/// 合格率.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QualityStated {
+    #[serde(flatten)]
+    pub found: Quality,
+    /// `99.87%`, rounded down; none where no row was checked.
+    pub rate: Option<String>,
+}
+
+impl RowsStated {
+    /// From whatever is kept of the two statements of a transfer.
+    fn of(statements: &[Statement]) -> Self {
+        let stated = |quality: &Quality| QualityStated { found: quality.clone(), rate: quality.rate_text() };
+        let manifest = statements.iter().find_map(Statement::manifest);
+        let landing = statements.iter().find_map(Statement::landing);
+        Self {
+            governed: manifest.and_then(|manifest| manifest.governed.clone()).unwrap_or_default(),
+            provider_quality: manifest.and_then(|manifest| manifest.quality.as_ref()).map(stated),
+            consumer_quality: landing.and_then(|landing| landing.quality.as_ref()).map(stated),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -422,6 +462,9 @@ pub struct ReceiptShown {
     /// Relays that it went through, in order from the consumer to the provider; where one receipt is shown.
     #[serde(default)]
     pub route: Vec<NodeId>,
+    /// Where one receipt is shown.
+    #[serde(flatten)]
+    pub rows_stated: RowsStated,
 }
 
 /// A piece of one file of an export; pieces of one name follow each other.

@@ -4,12 +4,15 @@
 //! `platform::settings`; the files in `config/` show every key.
 
 mod bandwidth;
+mod dialect;
+mod govern;
 mod job;
 mod read;
 mod resource;
 
 pub use bandwidth::{Bandwidth, BandwidthError};
-pub use job::{Job, KeptVersions, Kind, Overlap, RowLimit, Schedule, Target};
+pub use govern::{Checks, Govern};
+pub use job::{Job, KeptVersions, Kind, Names, Overlap, RowLimit, Schedule, Target};
 pub use resource::{Origin, Resource};
 
 use crate::ferry::Outlet;

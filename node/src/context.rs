@@ -2,7 +2,7 @@
 
 use crate::authority::Authority;
 use crate::centre::Centre;
-use crate::config::{Config, ConnectionConfig, Target};
+use crate::config::{Config, ConnectionConfig, Job, Target};
 use crate::ferry::Ferry;
 use crate::jobs::Runs;
 use crate::metrics::Metrics;
@@ -131,9 +131,11 @@ impl Context {
         connector.connect(name, settings)
     }
 
-    /// Forms of rows beside Arrow that a target takes.
-    pub fn formats(&self, target: &Target) -> &'static [Format] {
-        let Target::Table { connection, .. } = target else { return &[] };
+    /// Forms of rows beside Arrow in which a job takes them. Rows that it checks are looked at one by one.
+    pub fn formats(&self, job: &Job) -> &'static [Format] {
+        let Some(Target::Table { connection, .. }) = job.into.as_ref().filter(|_| job.check.is_empty()) else {
+            return &[];
+        };
         let kind = self.config().connections.get(connection).map(|connection| connection.kind.clone());
         kind.and_then(|kind| registry::find(&kind)).map_or(&[], |connector| connector.formats())
     }
@@ -141,7 +143,7 @@ impl Context {
     /// Where a target lands, as people name it.
     pub fn target_text(target: &Target) -> String {
         match target {
-            Target::Table { connection, table } => format!("{connection}.{table}"),
+            Target::Table { connection, table, .. } => format!("{connection}.{table}"),
             Target::Folder { path, .. } | Target::Parquet { path } => path.display().to_string(),
         }
     }

@@ -3,9 +3,11 @@
 //! snapshot, and how far that snapshot reaches. Nothing is durable yet; `seal` writes the splits down.
 //! Folders have no such room: their files are read where they lie, by `send`.
 
+use crate::govern::{Governor, Orders};
 use arrow::record_batch::RecordBatch;
-use posthouse_connectors::{BadRow, Connection, Plan, Read, Sink, Source, TableSpec};
+use posthouse_connectors::{BadRow, Connection, Plan, Read, Sink, TableSpec};
 use posthouse_protocol::format::Native;
+use posthouse_protocol::govern::{Governed, Quality};
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::SplitCounts;
 use posthouse_protocol::problem::{Code, Problem};
@@ -17,14 +19,14 @@ use std::time::Duration;
 
 /// A snapshot under way. All calls block; one split at a time, so that the caller decides when to go on.
 pub struct Extraction {
-    source: Box<dyn Source>,
+    source: Governor,
     // The source may live on its connection; it is dropped first.
     _connection: Box<dyn Connection>,
     plan: Plan,
     next: usize,
 }
 
-/// Rows as the source gave them.
+/// Rows as the source gave them, and as they are handed over.
 pub struct Batch(RecordBatch);
 
 impl Batch {
@@ -49,20 +51,24 @@ pub trait SplitSink {
     /// The next bytes of a split that comes in the extraction's native form.
     fn raw(&mut self, bytes: &[u8]) -> Result<(), Problem>;
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem>;
+    /// What the resource's rules found in the split, at its end. None: it has none.
+    fn quality(&mut self, _: Option<Quality>) {}
 }
 
 impl Extraction {
-    /// Takes the snapshot and plans its splits.
+    /// Takes the snapshot and plans its splits. Columns and filter of `read` are those of the grant.
     pub fn begin(
         mut connection: Box<dyn Connection>,
         table: &TableSpec,
         read: &Read,
+        orders: &Orders,
         now: Timestamp,
     ) -> Result<Self, Problem> {
-        let mut source = connection.source(table)?;
+        let source = connection.source(table)?;
         // A row dated years ahead would put every later row behind the mark.
         let latest = now.0.saturating_add(LOCAL_AHEAD_MS).saturating_mul(1_000);
-        let plan = source.begin(&Read { mark_max: Some(Watermark::Timestamp(latest)), ..read.clone() })?;
+        let read = Read { mark_max: Some(Watermark::Timestamp(latest)), ..read.clone() };
+        let (source, plan) = Governor::begin(source, table, &read, orders)?;
         let refuse = |cause: String| Problem::new(Code::SourceFailed).with("resource", &table.resource).cause(cause);
         if plan.contract.items.len() > limits::COLUMNS_MAX {
             return Err(refuse(format!("it has more than {} columns", limits::COLUMNS_MAX)));
@@ -82,6 +88,11 @@ impl Extraction {
 
     pub fn contract(&self) -> &Contract {
         &self.plan.contract
+    }
+
+    /// What is done to the rows before anyone sees them; None: nothing.
+    pub fn governed(&self) -> Option<Vec<Governed>> {
+        self.source.governed()
     }
 
     /// Set where splits come in an engine's own form and not as batches.
@@ -133,6 +144,7 @@ impl Extraction {
         let native = self.plan.native.is_some();
         let mut through = Through { sink, sent: 0, quarantined: 0 };
         let counts = self.source.read(name, &mut through)?;
+        through.sink.quality(self.source.take_quality());
         // A connector that miscounts would make both parties sign wrong numbers.
         let balanced = counts.read == counts.sent + counts.filtered + counts.quarantined
             // Raw rows are counted where they are digested.

@@ -37,19 +37,23 @@ pub fn script(config: &Config, connection: &str) -> Result<Script, Problem> {
     let store = store.exists().then(|| open(&store)).transpose()?;
     let (mut landings, mut unknown) = (Vec::new(), Vec::new());
     for job in config.jobs.values() {
-        let Some(Target::Table { connection: of, table }) = &job.into else { continue };
+        let Some(Target::Table { connection: of, table, names }) = &job.into else { continue };
         if of != connection {
             continue;
         }
         let offered = store.as_ref().map(|store| last_offer(store, &job.name)).transpose()?.flatten();
         let landing = offered.and_then(|(row, offer)| {
-            let contract = offer.contract?;
+            let contract = names.of(&offer.contract?).ok()?;
+            let watermark_column = offer.watermark_column.map(|mut mark| {
+                names.change(&mut mark);
+                mark
+            });
             Some(Landing {
                 transfer: row.id,
                 job: job.name.clone(),
                 table: table.clone(),
                 write: job.write,
-                watermark_column: offer.watermark_column.filter(|mark| contract.position(mark).is_some()),
+                watermark_column: watermark_column.filter(|mark| contract.position(mark).is_some()),
                 contract,
                 native: offer.native,
                 node_epoch: 0,
@@ -177,6 +181,7 @@ into = { connection = "db", table = "public.fines" }
             digest_key: [2; 32].into(),
             watermark_column: None,
             native: None,
+            governed: None,
         }
     }
 }

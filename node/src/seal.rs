@@ -18,6 +18,7 @@ use posthouse_connectors::BadRow;
 use posthouse_platform::disk::is_full;
 use posthouse_protocol::digest::{BucketDigest, RowDigest};
 use posthouse_protocol::frame::{Offer, Request};
+use posthouse_protocol::govern::Quality;
 use posthouse_protocol::id::{NodeId, ResourceRef};
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind, Manifest, SplitCounts};
@@ -40,6 +41,8 @@ pub struct SealedSplit {
     pub(crate) size: u64,
     pub(crate) counts: SplitCounts,
     pub(crate) digest: RowDigest,
+    /// What the resource's rules found in it. None: it has none.
+    pub(crate) quality: Option<Quality>,
 }
 
 /// A split with what belongs beside it in the store.
@@ -115,6 +118,8 @@ impl SealedManifest {
             })
         });
         let manifest = Manifest {
+            governed: offer.governed.clone(),
+            quality: facts.splits.and_then(quality),
             transfer: request.transfer.clone(),
             job: request.job.clone(),
             mode: request.mode,
@@ -157,6 +162,15 @@ impl SealedManifest {
     pub fn digest(&self) -> Option<&RowDigest> {
         self.digest.as_ref()
     }
+}
+
+/// What the resource's rules found in all splits. None: it has none.
+fn quality(splits: &[SealedSplit]) -> Option<Quality> {
+    let mut found = splits.iter().filter_map(|split| split.quality.as_ref()).peekable();
+    found.peek()?;
+    let mut all = Quality::default();
+    found.for_each(|quality| all.merge(quality));
+    Some(all.listed())
 }
 
 /// A file or folder problem of the node's own data, disk full told apart.

@@ -162,6 +162,7 @@ fn landing(
         committed: committed.at(),
         consumer_department: department,
         transport: row.transport.map_or("", Transport::as_str).to_owned(),
+        quality: staged.quality().cloned(),
     }
 }
 

@@ -185,6 +185,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V3__invited", include_str!("store/migrations/V3__invited.sql")),
     ("V4__position", include_str!("store/migrations/V4__position.sql")),
     ("V5__alike", include_str!("store/migrations/V5__alike.sql")),
+    ("V6__quality", include_str!("store/migrations/V6__quality.sql")),
 ];
 /// The store within the data folder.
 pub const STORE_FILE: &str = "node.sqlite";

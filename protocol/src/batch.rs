@@ -256,7 +256,7 @@ fn json_text(text: &str, out: &mut String) {
 }
 
 impl Column {
-    fn new(r#type: ContractType, array: &ArrayRef) -> Option<Self> {
+    pub(crate) fn new(r#type: ContractType, array: &ArrayRef) -> Option<Self> {
         fn of<T: Array + Clone + 'static>(array: &ArrayRef) -> Option<T> {
             array.as_any().downcast_ref::<T>().cloned()
         }

@@ -104,6 +104,21 @@ impl Filter {
         columns.into_iter().collect()
     }
 
+    /// The same over columns that are called otherwise.
+    #[must_use]
+    pub fn renamed(&self, name: &dyn Fn(&str) -> String) -> Self {
+        let each = |all: &[Self]| all.iter().map(|filter| filter.renamed(name)).collect();
+        match self {
+            Self::Compare(column, comparison, literal) => Self::Compare(name(column), *comparison, literal.clone()),
+            Self::In(column, literals) => Self::In(name(column), literals.clone()),
+            Self::Between(column, low, high) => Self::Between(name(column), low.clone(), high.clone()),
+            Self::IsNull(column) => Self::IsNull(name(column)),
+            Self::And(all) => Self::And(each(all)),
+            Self::Or(all) => Self::Or(each(all)),
+            Self::Not(inner) => Self::Not(Box::new(inner.renamed(name))),
+        }
+    }
+
     /// Whether it can be applied to rows of this contract: its columns exist and have comparable types.
     pub fn check(&self, contract: &Contract) -> Result<(), EvaluateError> {
         let mut result = Ok(());

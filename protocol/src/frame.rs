@@ -15,6 +15,7 @@ pub(crate) mod samples;
 pub use line::{FrameDecoder, FrameError};
 
 use crate::format::Native;
+use crate::govern::Governed;
 use crate::id::{GrantId, JobId, NodeId, ResourceId, ResourceRef, TransferId};
 use crate::job::{Mode, Write};
 use crate::manifest::{Entry, LeftOut};
@@ -180,6 +181,9 @@ pub struct Request {
     /// Forms of rows that this side takes beside Arrow, by name; see [`crate::format::Format`].
     #[n(10)]
     pub formats: Option<Vec<String>>,
+    /// What values are to be taken for; see [`crate::govern::Dialect`]. An offer names those that are in force.
+    #[n(11)]
+    pub rules: Option<Vec<Governed>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -217,6 +221,9 @@ pub struct Offer {
     /// Of a table: its rows travel in this form, one of the request's, instead of Arrow.
     #[n(12)]
     pub native: Option<Native>,
+    /// Of a table: what was done to its columns before they are handed over. None: nothing.
+    #[n(13)]
+    pub governed: Option<Vec<Governed>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -350,6 +357,9 @@ pub struct DigestRequest {
     /// Upper bound of what the consumer has landed (incremental jobs).
     #[n(2)]
     pub watermark: Option<Watermark>,
+    /// As in the job's requests.
+    #[n(3)]
+    pub rules: Option<Vec<Governed>>,
 }
 
 /// A standing table's digest: per bucket a 256-bit little-endian sum and a count.
@@ -388,6 +398,9 @@ pub struct KeysRequest {
     pub buckets: Vec<u16>,
     #[n(3)]
     pub watermark: Option<Watermark>,
+    /// As in the job's requests.
+    #[n(4)]
+    pub rules: Option<Vec<Governed>>,
 }
 
 /// A row by its key (as text, parts joined by `,`), with its bucket and its hash.
@@ -428,6 +441,8 @@ pub struct PlanRequest {
     pub watermark: Option<Watermark>,
     #[n(4)]
     pub formats: Option<Vec<String>>,
+    #[n(5)]
+    pub rules: Option<Vec<Governed>>,
 }
 
 /// What is offered for it at this moment.

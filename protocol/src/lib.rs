@@ -8,6 +8,7 @@
 //! - [`id`], [`time`], [`limits`], [`problem`]: names, instants, bounds and error codes.
 //! - [`catalog`], [`schema`], [`number`], [`batch`], [`watermark`], [`digest`]: what data is.
 //! - [`format`], [`pgcopy`]: rows in an engine's own form, PostgreSQL's binary COPY, with the same digest.
+//! - [`govern`]: what rows go through before they are sealed: masks, rules, names.
 //! - [`policy`], [`filter`]: who may have it; [`policy::Permit`] is the proof.
 //! - [`job`], [`frame`], [`chunk`], [`delta`], [`manifest`], [`provider`], [`consumer`]: the exchange.
 //! - [`cose`], [`statement`], [`receipt`], [`trust`], [`ledger`], [`reconciliation`]: the evidence.
@@ -28,6 +29,7 @@ pub mod digest;
 pub mod filter;
 pub mod format;
 pub mod frame;
+pub mod govern;
 pub mod id;
 pub mod job;
 pub mod ledger;

@@ -121,6 +121,15 @@ pub const GRANT_BYTES_MAX: usize = 256 << 10;
 /// A row filter's text and depth.
 pub const FILTER_BYTES_MAX: usize = 16 << 10;
 pub const FILTER_DEPTH_MAX: usize = 32;
+/// What is done to columns, and which rules rows have failed, as a statement says it.
+pub const GOVERNED_BYTES_MAX: usize = 3 << 10;
+pub const QUALITY_BYTES_MAX: usize = 3 << 10;
+/// A text that stands in place of values, and a pattern.
+pub const MASK_CONSTANT_BYTES_MAX: usize = 256;
+pub const PATTERN_BYTES_MAX: usize = 1 << 10;
+/// A code list, and what it takes together.
+pub const CODES_MAX: usize = 100_000;
+pub const CODES_BYTES_MAX: usize = 4 << 20;
 /// Statements in one submission to the centre, and what was left out listed in one statement.
 pub const SUBMIT_MAX: usize = 32;
 pub const LEFT_OUT_LISTED_MAX: usize = 32;
@@ -154,6 +163,8 @@ const _: () = {
     assert!(4 * ATTRIBUTES_AHEAD_BYTES_MAX <= ATTRIBUTES_OPEN_BYTES_MAX);
     assert!(ENTRIES_AHEAD_MAX as u64 + CREDIT_BYTES / CHUNK_CREDIT_OVERHEAD <= ENTRIES_OPEN_MAX);
     assert!(LEFT_OUT_LISTED_BYTES_MAX < STATEMENT_BYTES_MAX / 2);
+    // Of a table nothing is left out by name; what is governed takes that place.
+    assert!(GOVERNED_BYTES_MAX + QUALITY_BYTES_MAX <= LEFT_OUT_LISTED_BYTES_MAX);
     assert!(WANT_RANGES_MAX * 11 + 32 <= FRAME_FILL_BYTES);
     assert!(NESTING_MAX <= NESTING_SIGNED_MAX);
     assert!(TUPLE_BYTES_MAX <= VALUE_BYTES_MAX && VALUE_HELD_BYTES_MAX < TUPLE_BYTES_MAX);

@@ -12,6 +12,7 @@ pub use list::{EntryList, EntryTotals, LeftOuts, files_b3_line};
 pub use name::{EntryName, NameError, follows};
 
 use crate::catalog::CatalogRef;
+use crate::govern::{Governed, Quality};
 use crate::id::{GrantId, JobId, NodeId, ResourceRef, TransferId};
 use crate::job::{Mode, Write};
 use crate::time::Timestamp;
@@ -46,6 +47,9 @@ pub struct SplitCounts {
     pub filtered: u64,
     #[n(3)]
     pub quarantined: u64,
+    /// Values that the resource's rules changed; None where it has none.
+    #[n(4)]
+    pub changed: Option<u64>,
 }
 
 /// One file, directory, link or split. Indexes count from 0 within one offer and may differ after a
@@ -138,6 +142,9 @@ pub struct Counts {
     pub bytes: u64,
     #[n(10)]
     pub rows_deleted: u64,
+    /// Values that the resource's rules changed; None where it has none.
+    #[n(11)]
+    pub values_changed: Option<u64>,
 }
 
 /// Statement payload of the provider, deterministic CBOR.
@@ -218,4 +225,10 @@ pub struct Manifest {
     /// Names of the algorithms used, e.g. `["blake3", "sha-256", "ed25519"]`.
     #[n(31)]
     pub algorithms: Vec<String>,
+    /// What was done to the rows' values, column by column: masks, rules. None: nothing.
+    #[n(32)]
+    pub governed: Option<Vec<Governed>>,
+    /// What the provider's rules found in the rows that it read. None: it has none.
+    #[n(33)]
+    pub quality: Option<Quality>,
 }

@@ -10,6 +10,7 @@ pub use active::{ActivePolicy, Passing, Permit, Refreshed, Staleness};
 use crate::codec;
 use crate::cose::{self, CoseError, PublicKey, Signer};
 use crate::filter::Filter;
+use crate::govern::ColumnMask;
 use crate::id::{GrantId, NodeId, ResourceRef};
 use crate::limits;
 use crate::time::Timestamp;
@@ -117,6 +118,10 @@ pub struct Grant {
     /// Relays that it goes through, in order from the consumer to the provider; None = the two reach each other.
     #[n(8)]
     pub via: Option<Vec<NodeId>>,
+    /// Columns that are masked beyond what their resource itself does. A node of a version that does not know this
+    /// denies the grant.
+    #[n(9)]
+    pub masks: Option<Vec<ColumnMask>>,
 }
 
 impl Grant {
@@ -139,7 +144,8 @@ impl Grant {
     }
     /// None where it holds anything that this version does not know.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        codec::decode_strict(bytes, limits::GRANT_BYTES_MAX).ok()
+        let grant: Self = codec::decode_strict(bytes, limits::GRANT_BYTES_MAX).ok()?;
+        grant.masks.iter().flatten().all(|masked| masked.mask.is_valid()).then_some(grant)
     }
     /// SHA-256 of the filter's deterministic CBOR, as it stands in manifests.
     pub fn filter_sha256(&self) -> Option<[u8; 32]> {

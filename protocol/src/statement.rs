@@ -5,6 +5,7 @@
 
 use crate::codec;
 use crate::cose::{self, CoseError, KeyId, Keys};
+use crate::govern::Quality;
 use crate::id::{GrantId, JobId, NodeId, ResourceRef, TransferId};
 use crate::limits;
 use crate::manifest::{Counts, LeftOut, Manifest};
@@ -301,6 +302,9 @@ pub struct Landing {
     pub consumer_department: Option<String>,
     #[n(16)]
     pub transport: String,
+    /// What the consumer's rules found in the rows that came. None: it has none.
+    #[n(17)]
+    pub quality: Option<Quality>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]

@@ -138,5 +138,16 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-const SOURCES: &[&str] =
-    &["frame.rs", "format.rs", "manifest.rs", "schema.rs", "catalog.rs", "centre.rs", "statement.rs", "policy.rs"];
+const SOURCES: &[&str] = &[
+    "frame.rs",
+    "format.rs",
+    "govern.rs",
+    "govern/mask.rs",
+    "govern/quality.rs",
+    "manifest.rs",
+    "schema.rs",
+    "catalog.rs",
+    "centre.rs",
+    "statement.rs",
+    "policy.rs",
+];

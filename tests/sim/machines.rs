@@ -72,6 +72,7 @@ pub(crate) async fn coordinator(machine: Machine, board: Board, folder: PathBuf)
                     filter: None,
                     zone: None,
                     via: None,
+                    masks: None,
                 };
                 coordinator.ask(grant).await?;
             }

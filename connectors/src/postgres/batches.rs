@@ -1,6 +1,7 @@
 //! Rows that have to be looked at: taken apart into batches, kept or left out by the grant's filter, and brought
 //! down to the columns that are handed over. A row that cannot be carried is a bad row, with its original.
 
+use super::transcode::{Incoming, Stream, Transcoder};
 use crate::types::compared;
 use crate::{BadRow, Sink};
 use arrow::array::BooleanArray;
@@ -18,8 +19,15 @@ use posthouse_protocol::schema::Contract;
 pub(super) struct Reader {
     shape: Shape,
     filtered: Option<Filtered>,
+    /// Where the server does not give UTF-8.
+    coded: Option<Coded>,
     decoder: Option<Decoder>,
     counts: SplitCounts,
+}
+
+struct Coded {
+    transcoder: Transcoder,
+    stream: Stream,
 }
 
 /// What is kept of the rows.
@@ -30,9 +38,10 @@ struct Filtered {
 }
 
 impl Reader {
-    pub(super) fn new(shape: Shape, filtered: Option<(Filter, Contract)>) -> Self {
+    pub(super) fn new(shape: Shape, filtered: Option<(Filter, Contract)>, transcoder: Option<Transcoder>) -> Self {
         let filtered = filtered.map(|(filter, kept)| Filtered { filter, kept });
-        Self { shape, filtered, decoder: None, counts: SplitCounts::default() }
+        let coded = transcoder.map(|transcoder| Coded { transcoder, stream: Stream::default() });
+        Self { shape, filtered, coded, decoder: None, counts: SplitCounts::default() }
     }
 
     /// The columns that the stream has.
@@ -42,17 +51,28 @@ impl Reader {
 
     /// The next bytes of a stream.
     pub(super) fn feed(&mut self, bytes: &[u8], sink: &mut dyn Sink) -> Result<(), Problem> {
-        let Self { shape, filtered, decoder, counts } = self;
+        let Self { shape, filtered, coded, decoder, counts } = self;
         let decoder = decoder.get_or_insert_with(|| Decoder::new(shape));
-        decoder.feed(bytes, &mut |decoded| hand_on(shape.contract(), filtered.as_ref(), counts, decoded, sink))
+        let Some(Coded { transcoder, stream }) = coded else {
+            return decoder
+                .feed(bytes, &mut |decoded| hand_on(shape.contract(), filtered.as_ref(), counts, decoded, sink));
+        };
+        stream.feed(transcoder, bytes, &mut |incoming| match incoming {
+            Incoming::Bytes(bytes) => {
+                decoder.feed(bytes, &mut |decoded| hand_on(shape.contract(), filtered.as_ref(), counts, decoded, sink))
+            }
+            Incoming::Bad(row) => hand_on(shape.contract(), filtered.as_ref(), counts, Decoded::Bad(row), sink),
+        })
     }
 
     /// The stream has ended, with so many rows by the server's own count.
     pub(super) fn finish(&mut self, rows: u64, sink: &mut dyn Sink) -> Result<SplitCounts, Problem> {
-        let Self { shape, filtered, decoder, counts } = self;
+        let Self { shape, filtered, coded, decoder, counts } = self;
+        let stuck = coded.as_mut().map_or(0, |coded| std::mem::take(&mut coded.stream).bad);
         let decoder = decoder.take().unwrap_or_else(|| Decoder::new(shape));
         let seen =
             decoder.finish(&mut |decoded| hand_on(shape.contract(), filtered.as_ref(), counts, decoded, sink))?;
+        let seen = seen + stuck;
         if seen != rows {
             return Err(Problem::new(Code::InsideFailed)
                 .cause(format!("the server counts {rows} rows, {seen} were taken apart")));

@@ -3,7 +3,7 @@
 //! whoever wants to move its column.
 
 use super::ddl;
-use super::wire::{Client, WireError};
+use super::wire::{Client, WireError, json_text};
 use posthouse_protocol::pgcopy::NativeType;
 use posthouse_protocol::pgcopy::native::Plain;
 use std::collections::BTreeMap;
@@ -190,7 +190,7 @@ fn keys(client: &mut Client, oid: u32) -> Result<(Vec<String>, Vec<Vec<String>>)
     for row in
         client.query(&KEYS.replace("{columns}", ddl::key_columns(client.version())), &[Some(&oid.to_string())])?
     {
-        let names: Vec<String> = serde_json::from_str(row.text(1)?)
+        let names: Vec<String> = serde_json::from_str(&json_text(client.charset(), row.text(1)?))
             .map_err(|_| WireError::Protocol("the catalogue lists an index in no known form".to_owned()))?;
         if row.flag(0)? {
             primary.clone_from(&names);

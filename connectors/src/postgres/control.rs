@@ -6,6 +6,7 @@ use super::catalog::{TableName, literal};
 use super::place::Fail;
 use super::place::Place;
 use super::wire::{Client, WireError};
+use crate::charset::Charset;
 use crate::{Applied, BadRow, Published, SplitLanded};
 use posthouse_protocol::problem::{Code, Problem};
 
@@ -374,45 +375,49 @@ fn keep(client: &mut Client, place: &Place, split: &str, bad: &[Refused]) -> Res
     }
     let [_, quarantine] = names(place);
     let (job, target) = (place.landing.job.as_str(), place.target.to_string());
+    let charset = client.charset();
+    let said = |text: &str| client.sayable(&text.replace('\0', "\u{2400}")).into_owned();
+    let mut lines = Vec::with_capacity(bad.len());
+    for (number, row) in bad.iter().enumerate() {
+        let mut line = Vec::new();
+        for text in [place.transfer(), job, &target, split] {
+            copy_text(text, charset, &mut line);
+            line.push(b'\t');
+        }
+        line.extend_from_slice(number.to_string().as_bytes());
+        for text in [&row.key, &row.reason, &row.original] {
+            line.push(b'\t');
+            copy_text(&said(text), charset, &mut line);
+        }
+        for text in [&row.sqlstate, &row.constraint, &row.column] {
+            line.push(b'\t');
+            match text {
+                Some(text) => copy_text(&said(text), charset, &mut line),
+                None => line.extend_from_slice(b"\\N"),
+            }
+        }
+        line.push(b'\n');
+        lines.push(line);
+    }
     let mut copy = client.copy_in(&format!(
         "COPY {quarantine} (transfer, job, target, split, number, key, reason, original, sqlstate, constraint_name,
          column_name) FROM STDIN"
     ))?;
-    let mut line = String::new();
-    for (number, row) in bad.iter().enumerate() {
-        line.clear();
-        for text in [place.transfer(), job, &target, split] {
-            copy_text(text, &mut line);
-            line.push('\t');
-        }
-        line.push_str(&number.to_string());
-        for text in [&row.key, &row.reason, &row.original] {
-            line.push('\t');
-            copy_text(text, &mut line);
-        }
-        for text in [&row.sqlstate, &row.constraint, &row.column] {
-            line.push('\t');
-            match text {
-                Some(text) => copy_text(text, &mut line),
-                None => line.push_str("\\N"),
-            }
-        }
-        line.push('\n');
-        copy.write(line.as_bytes())?;
-    }
+    lines.iter().try_for_each(|line| copy.write(line))?;
     copy.finish().map(|_| ())
 }
 
-/// A text in a line of COPY's text form; a zero byte, which no text here may hold, as a picture of it.
-fn copy_text(text: &str, out: &mut String) {
-    for c in text.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '\t' => out.push_str("\\t"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\0' => out.push('\u{2400}'),
-            c => out.push(c),
+/// A text in a line of COPY's text form; a zero byte, which no text here may hold, as a picture of it. It is one that the
+/// database takes: what is said of a row must not be lost for the reason it is said for. A server that does not convert
+/// reads the line byte by byte, and so it is written.
+fn copy_text(text: &str, charset: Charset, out: &mut Vec<u8>) {
+    for byte in charset.encode(text).unwrap_or_default().iter() {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            byte => out.push(*byte),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::fields::Field;
 use super::place::Fail;
 use super::publish::Run;
 use super::sieve::{Counts, attempt};
-use super::wire::{Client, ServerError, WireError};
+use super::wire::{Client, ServerError, WireError, json_text};
 
 impl Run<'_> {
     pub(super) fn append(&mut self, client: &mut Client) -> Result<Counts, Fail> {
@@ -206,7 +206,7 @@ impl Run<'_> {
         let sql = UNIQUE.replace("{columns}", ddl::key_columns(client.version()));
         let rows = client.query(&sql, &[Some(&self.target.oid.to_string())])?;
         for row in rows {
-            let mut names: Vec<String> = serde_json::from_str(row.text(0)?)
+            let mut names: Vec<String> = serde_json::from_str(&json_text(client.charset(), row.text(0)?))
                 .map_err(|e| WireError::Protocol(format!("the catalogue lists an index in no known form: {e}")))?;
             names.sort();
             if names == wanted {

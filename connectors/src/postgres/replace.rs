@@ -12,7 +12,7 @@ use super::place::Fail;
 use super::place::Place;
 use super::sieve::attempt;
 use super::staging::Staging;
-use super::wire::{Client, WireError};
+use super::wire::{Client, WireError, json_text};
 
 /// Why a table cannot give way to a new one of its name; empty where it can.
 pub(super) fn obstacles(client: &mut Client, target: &Relation) -> Result<Vec<String>, WireError> {
@@ -106,7 +106,7 @@ pub(super) struct Referrer {
 pub(super) fn referrers(client: &mut Client, target: &Relation) -> Result<Vec<Referrer>, WireError> {
     let mut referrers = Vec::new();
     for row in client.query(REFERRERS, &[Some(&target.oid.to_string())])? {
-        let names: Vec<(String, String)> = serde_json::from_str(row.text(2)?)
+        let names: Vec<(String, String)> = serde_json::from_str(&json_text(client.charset(), row.text(2)?))
             .map_err(|e| WireError::Protocol(format!("the catalogue lists a foreign key in no known form: {e}")))?;
         let columns = names.iter().map(|(there, here)| (quote(there), quote(here))).collect();
         let table = TableName { schema: row.text(0)?.to_owned(), table: row.text(1)?.to_owned() };

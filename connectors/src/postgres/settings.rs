@@ -3,6 +3,7 @@
 
 use super::wire::WireError;
 use crate::SettingError;
+use crate::charset::Charset;
 pub(crate) use crate::settings::{Address, TlsMode};
 use crate::settings::{Reader, SNAPSHOT_MAX, Secret, decode, interval, parse_port, split_user};
 use posthouse_platform::settings::Interval;
@@ -24,6 +25,8 @@ pub(crate) struct Settings {
     /// Absent: what the database says.
     pub(crate) statement_timeout: Option<Interval>,
     pub(crate) dialect: Dialect,
+    /// What the database takes for text, where its server does not convert.
+    pub(crate) charset: Option<Charset>,
 }
 
 /// Whose server it is, where it cannot be told by what the server says of itself.
@@ -47,6 +50,7 @@ impl Settings {
         let statement_timeout = reader.read("statement_timeout", interval);
         let dialect = reader.read("dialect", Dialect::parse).unwrap_or_default();
         reader.check_ca_file(ca_file.as_ref(), tls);
+        let charset = reader.read("charset", Charset::parse);
         match url {
             Some(url) if reader.errors.is_empty() => Ok(Self {
                 servers: url.servers,
@@ -59,6 +63,7 @@ impl Settings {
                 snapshot_max,
                 statement_timeout,
                 dialect,
+                charset,
             }),
             _ => Err(reader.errors),
         }
@@ -133,8 +138,17 @@ fn identifier(text: &str) -> Result<String, String> {
     }
 }
 
-const KEYS: &[&str] =
-    &["url", "password_file", "tls", "ca_file", "control_schema", "snapshot_max", "statement_timeout", "dialect"];
+const KEYS: &[&str] = &[
+    "url",
+    "password_file",
+    "tls",
+    "ca_file",
+    "control_schema",
+    "snapshot_max",
+    "statement_timeout",
+    "dialect",
+    "charset",
+];
 const PORT: u16 = 5432;
 
 #[cfg(test)]

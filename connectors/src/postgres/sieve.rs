@@ -7,7 +7,7 @@ use super::control::{self, Refused};
 use super::place::Fail;
 use super::place::Place;
 use super::staging::Staging;
-use super::wire::{Client, Row, WireError};
+use super::wire::{Client, Row, WireError, json_text};
 use crate::too_many_refused;
 use posthouse_protocol::problem::Problem;
 
@@ -220,7 +220,8 @@ impl<'a> Sieve<'a> {
                  WHERE {at} ORDER BY s.ctid"
             );
             for row in client.query(&sql, &[])? {
-                self.refused.push(refused(self.key_text(&row)?, row.text(1)?.to_owned()));
+                let original = json_text(client.charset(), row.text(1)?).into_owned();
+                self.refused.push(refused(self.key_text(&row)?, original));
             }
             client.batch(&format!("DELETE FROM {name} s WHERE {at}"))?;
             self.check_limit()?;

@@ -6,8 +6,10 @@ use super::place::Fail;
 use super::position::Here;
 use super::sieve::attempt;
 use super::splits::{Rows, Splits, may_wait};
+use super::transcode::{self, Transcoder};
 use super::wire::{Client, Copied, WireError};
 use super::{Faults, batches};
+use crate::charset::Charset;
 use crate::types::{self, Window};
 use crate::{Plan, Read, Sink, Source, TableSpec};
 use posthouse_protocol::batch::check_contract;
@@ -182,6 +184,12 @@ impl PgSource {
             (Some(latest), Some(from)) => Some(types::later(Some(latest), from.clone())),
             (latest, from) => latest.or_else(|| from.clone()),
         };
+        if let (Some(Watermark::Text(text)), false) = (&upper, self.client.charset().is_utf8())
+            && !text.is_ascii()
+        {
+            let order = "the database orders such texts by its own bytes, and here they are compared as UTF-8";
+            return Err(self.failed(format!("the watermark `{name}` has texts beyond ASCII: {order}")));
+        }
         let mut suffix = if window.is_everything() { String::new() } else { window.name() };
         let mut condition = by_mark.clone();
         if let (Some(by_mark), Some(since), Some(_)) = (&by_mark, &since, from) {
@@ -243,13 +251,15 @@ struct Marked {
 impl Source for PgSource {
     fn begin(&mut self, read: &Read) -> Result<Plan, Problem> {
         self.reading = None;
-        let relation = self.relation()?;
+        let mut relation = self.relation()?;
+        let charset = self.client.charset();
+        transcode::read_as_texts(charset, &mut relation);
         let scope = self.scope(&relation, read)?;
         let Marked { rows, upper, position } = self.window(&relation, &scope.contract, read)?;
         let shape = Shape::new(&scope.contract, &scope.natives).map_err(|e| self.failed(e))?;
         let contract = scope.contract.clone();
         let wanted = read.formats.contains(&Format::PgCopy);
-        let apart = if wanted { taken_apart(&relation, &scope, read) } else { None };
+        let apart = if wanted { taken_apart(&relation, &scope, read, charset) } else { None };
         let (form, wide, native) = match &apart {
             None if wanted => {
                 let columns = scope.natives.iter().map(ToString::to_string).collect();
@@ -316,7 +326,16 @@ impl PgSource {
         shape: Shape,
         filter: Option<Filter>,
     ) -> Result<batches::Reader, Problem> {
-        let Some(filter) = filter else { return Ok(batches::Reader::new(shape, None)) };
+        let transcoder = |contract: &Contract, natives: &[NativeType]| {
+            let names = contract.items.iter().map(|item| item.name.as_str());
+            let transcoder = Transcoder::new(self.client.charset(), names.zip(natives))?;
+            let is_rendered = |name: &str| relation.column(name).is_some_and(transcode::is_read_as_text);
+            Some(transcoder.rendered(is_rendered))
+        };
+        let Some(filter) = filter else {
+            let transcoder = transcoder(&scope.contract, &scope.natives);
+            return Ok(batches::Reader::new(shape, None, transcoder));
+        };
         let refused = |e: &dyn std::fmt::Display| {
             Problem::new(Code::FilterUnsupported).with("resource", &self.spec.resource).cause(e)
         };
@@ -337,12 +356,17 @@ impl PgSource {
         }
         filter.check(&wide).map_err(|e| refused(&e))?;
         let shape = Shape::new(&wide, &natives).map_err(|e| refused(&e))?;
-        Ok(batches::Reader::new(shape, Some((filter, scope.contract.clone()))))
+        let transcoder = transcoder(&wide, &natives);
+        Ok(batches::Reader::new(shape, Some((filter, scope.contract.clone())), transcoder))
     }
 }
 
 /// What in the rows has to be looked at before they leave.
-fn taken_apart(relation: &Relation, scope: &Scope, read: &Read) -> Option<String> {
+fn taken_apart(relation: &Relation, scope: &Scope, read: &Read, charset: Charset) -> Option<String> {
+    if !charset.is_utf8() {
+        // Both parties digest the texts of such rows as they lie, and they are UTF-8 to both.
+        return Some(format!("the texts of the database are {}, and rows travel as UTF-8", charset.name()));
+    }
     if read.filter.is_some() {
         return Some("the grant's row filter is applied to each row".to_owned());
     }

@@ -12,9 +12,11 @@ use super::control::Refused;
 use super::place::Fail;
 use super::place::Place;
 use super::sieve::attempt;
+use super::transcode::{Transcoder, holds_texts_within};
 use super::wire::{Client, WireError};
 use super::{ddl, replace};
 use crate::RawRows;
+use crate::charset::Charset;
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::batch::Batch;
 use posthouse_protocol::job::Write;
@@ -34,21 +36,25 @@ pub(super) struct Staging {
     pub(super) premade: bool,
     /// One for each of the contract's items.
     pub(super) columns: Vec<Column>,
+    /// Of its texts.
+    charset: Charset,
 }
 
 impl Staging {
     /// None where nothing is prepared, or all is published.
     pub(super) fn find(client: &mut Client, place: &Place) -> Result<Option<Self>, Fail> {
         if let Some(found) = Relation::find(client, &place.staging())? {
-            return Self::of(place, &found, false).map(Some);
+            return Self::of(place, &found, false, client.charset()).map(Some);
         }
         match Relation::find(client, &place.premade())? {
-            Some(found) if found.column(ddl::TRANSFER).is_some() => Self::of(place, &found, true).map(Some),
+            Some(found) if found.column(ddl::TRANSFER).is_some() => {
+                Self::of(place, &found, true, client.charset()).map(Some)
+            }
             _ => Ok(None),
         }
     }
 
-    fn of(place: &Place, found: &Relation, premade: bool) -> Result<Self, Fail> {
+    fn of(place: &Place, found: &Relation, premade: bool, charset: Charset) -> Result<Self, Fail> {
         let columns = place.landing.contract.items.iter().map(|item| found.column(&item.name).cloned());
         let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(|| {
             let cause = "the staging table has other columns; drop it, or make it anew by the script of `doctor --sql`";
@@ -58,7 +64,7 @@ impl Staging {
             true => format!("s.{} = {}", ddl::TRANSFER, literal(place.transfer())),
             false => "true".to_owned(),
         };
-        Ok(Self { name: found.name.clone(), own, premade, columns })
+        Ok(Self { name: found.name.clone(), own, premade, columns, charset })
     }
 
     /// Makes the table, unless an earlier run of the transfer did, or a DBA for an account that may not.
@@ -71,16 +77,16 @@ impl Staging {
         if !may_make_target || !may_create(client, &place.control)? {
             return if found.is_some() && target.is_some() { Ok(()) } else { Err(no_right(place).into()) };
         }
-        let version = client.version();
+        let (version, charset) = (client.version(), client.charset());
         let alike = match target {
             Some(target) if place.landing.write == Write::Replace => {
                 let may_give_way = replace::obstacles(client, target)?.is_empty();
-                may_give_way.then(|| like(place, target, version)).flatten()
+                may_give_way.then(|| like(place, target, version, charset)).flatten()
             }
             _ => None,
         };
         let statements = alike.unwrap_or_else(|| {
-            let columns = ddl::made(&place.landing.contract, &staged_natives(place, target, version), version);
+            let columns = ddl::made(&place.landing.contract, &staged_natives(place, target, version, charset), version);
             let comments = ddl::comments(&place.staging(), if target.is_none() { &columns } else { &[] });
             [vec![ddl::create_table(&place.staging(), &columns, &[])], comments].concat()
         });
@@ -114,8 +120,8 @@ impl Staging {
     ) -> Result<(u64, Vec<Refused>), Fail> {
         let shape = Shape::new(&place.landing.contract, natives)
             .map_err(|e| Problem::new(Code::Mismatch).with("peer", "the provider").cause(e))?;
-        let mut load = Load { client, staging: self, landed: 0, refused: Vec::new() };
-        if self.takes(natives) {
+        let mut load = Load::new(client, self);
+        if self.lie_alike(natives) {
             load.sift(&shape, rows)?;
         } else if let Some(rewriter) = self.rewriter(&shape, natives) {
             load.rewrite(rewriter, &shape, rows)?;
@@ -132,7 +138,7 @@ impl Staging {
         place: &Place,
         batches: &mut dyn Iterator<Item = Result<RecordBatch, Problem>>,
     ) -> Result<(u64, Vec<Refused>), Fail> {
-        let mut load = Load { client, staging: self, landed: 0, refused: Vec::new() };
+        let mut load = Load::new(client, self);
         let mut encoder = self.encoder(place)?;
         for batch in batches {
             let batch = Batch::new(&place.landing.contract, batch?).map_err(Problem::from)?;
@@ -148,8 +154,12 @@ impl Staging {
             .map_err(|e| Problem::new(Code::DestinationFailed).with("target", self.name.to_string()).cause(e))
     }
 
-    /// Whether tuples of the source can lie here as they are.
+    /// Whether tuples of the source can lie here as they are. Their texts are UTF-8.
     pub(super) fn takes(&self, natives: &[NativeType]) -> bool {
+        self.charset.is_utf8() && self.lie_alike(natives)
+    }
+
+    fn lie_alike(&self, natives: &[NativeType]) -> bool {
         self.columns.iter().zip(natives).all(|(column, native)| lies_alike(native, column))
     }
 
@@ -174,6 +184,8 @@ impl Staging {
 struct Load<'a> {
     client: &'a mut Client,
     staging: &'a Staging,
+    /// Where the database's texts are not UTF-8.
+    transcoder: Option<Transcoder>,
     landed: u64,
     refused: Vec<Refused>,
 }
@@ -187,7 +199,16 @@ struct Tuples<'a> {
     describe: &'a dyn Fn(usize) -> (String, String),
 }
 
-impl Load<'_> {
+impl<'a> Load<'a> {
+    fn new(client: &'a mut Client, staging: &'a Staging) -> Self {
+        // A column without a type of its own here is written as text.
+        const TEXT: &NativeType = &NativeType::Plain(Plain::Text);
+        let columns = staging.columns.iter();
+        let columns = columns.map(|column| (column.name.as_str(), column.native.as_ref().unwrap_or(TEXT)));
+        let transcoder = Transcoder::new(staging.charset, columns);
+        Self { client, staging, transcoder, landed: 0, refused: Vec::new() }
+    }
+
     /// A split of which rows are refused, window by window.
     fn sift(&mut self, shape: &Shape, rows: &mut dyn RawRows) -> Result<(), Fail> {
         windows(shape, rows, &mut |window, ends, first| {
@@ -283,8 +304,29 @@ impl Load<'_> {
         self.tuples(&Tuples { bytes: &bytes, ends, describe: &describe })
     }
 
-    /// Copies tuples in; what is refused is halved.
+    /// Copies tuples in, in the database's own charset.
     fn tuples(&mut self, tuples: &Tuples<'_>) -> Result<(), Fail> {
+        let Some(transcoder) = &self.transcoder else { return self.copy(tuples) };
+        let (mut bytes, mut ends, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..tuples.ends.len() {
+            match transcoder.encode(tuple(tuples.bytes, &tuples.ends, index), &mut bytes) {
+                Ok(()) => {
+                    ends.push(bytes.len());
+                    numbers.push(index);
+                }
+                Err(stuck) => {
+                    let (key, original) = (tuples.describe)(index);
+                    let (reason, column) = (format!("`{}`: {}", stuck.column, stuck.why), Some(stuck.column));
+                    self.refused.push(Refused { key, reason, original, column, ..Refused::default() });
+                }
+            }
+        }
+        let describe = |index: usize| (tuples.describe)(numbers.get(index).copied().unwrap_or_default());
+        self.copy(&Tuples { bytes: &bytes, ends, describe: &describe })
+    }
+
+    /// Copies tuples in; what is refused is halved.
+    fn copy(&mut self, tuples: &Tuples<'_>) -> Result<(), Fail> {
         let sql = self.staging.copy();
         let mut left = vec![(0, tuples.ends.len())];
         while let Some((first, end)) = left.pop() {
@@ -388,12 +430,14 @@ fn describe(shape: &Shape, tuple: &[u8], number: u64) -> (String, String) {
 }
 
 /// Types that a staging table of its own has, one for each item.
-fn staged_natives(place: &Place, target: Option<&Relation>, version: u32) -> Vec<NativeType> {
+fn staged_natives(place: &Place, target: Option<&Relation>, version: u32, charset: Charset) -> Vec<NativeType> {
     let items = &place.landing.contract.items;
     match &place.natives {
         Some(natives) => {
             let choose = |(item, native): (&posthouse_protocol::schema::Item, &NativeType)| {
-                let stays = ddl::sql_type(native, version).is_some();
+                // Texts within other values could not be written in another charset.
+                let is_plain = charset.is_utf8() || !holds_texts_within(native);
+                let stays = is_plain && ddl::sql_type(native, version).is_some();
                 if stays { native.clone() } else { ddl::of_contract(item.r#type) }
             };
             items.iter().zip(natives).map(choose).collect()
@@ -412,11 +456,14 @@ fn staged_natives(place: &Place, target: Option<&Relation>, version: u32) -> Vec
 
 /// Statements that make a staging table like a target whose place it is to take; none where rows do not come in
 /// the target's types. What the target does not take is refused on publishing, not by COPY.
-fn like(place: &Place, target: &Relation, version: u32) -> Option<Vec<String>> {
+fn like(place: &Place, target: &Relation, version: u32, charset: Charset) -> Option<Vec<String>> {
     let contract = &place.landing.contract;
     for (index, item) in contract.items.iter().enumerate() {
         let column = target.column(&item.name).filter(|column| !column.generated && !column.is_domain)?;
         let native = column.native.as_ref()?;
+        if !charset.is_utf8() && holds_texts_within(native) {
+            return None;
+        }
         let alike = match &place.natives {
             Some(natives) => natives.get(index).is_some_and(|native| lies_alike(native, column)),
             None => encodable(item.r#type, native) && !column.has_fields(),

@@ -4,6 +4,7 @@
 use super::catalog::{Relation, literal, quote};
 use super::fields;
 use super::place::{Fail, Place};
+use super::transcode::{Incoming, Stream, Transcoder, holds_texts_within};
 use super::wire::{Client, Copied};
 use crate::{BadRow, Sink, types};
 use posthouse_protocol::batch::{Batch, BatchBuilder, Value};
@@ -25,9 +26,11 @@ pub(super) fn read(
 ) -> Result<u64, Fail> {
     let wanted = &place.landing.contract;
     fields::check_drift(wanted, place.natives.as_deref(), target)?;
+    let charset = client.charset();
     let (mut found, mut natives, mut select) = (wanted.clone(), Vec::new(), Vec::new());
     for item in &mut found.items {
         let native = target.column(&item.name).and_then(|column| column.native.clone());
+        let native = native.filter(|native| charset.is_utf8() || !holds_texts_within(native));
         let cast = if native.is_some() { "" } else { "::pg_catalog.text" };
         select.push(format!("t.{}{cast}", quote(&item.name)));
         let native = native.unwrap_or(NativeType::Plain(Plain::Text));
@@ -42,6 +45,13 @@ pub(super) fn read(
     };
     let sql =
         format!("COPY (SELECT {} FROM {} t{condition}) TO STDOUT (FORMAT binary)", select.join(", "), target.name);
+    let names = found.items.iter().map(|item| item.name.as_str());
+    let (transcoder, mut coded) = (Transcoder::new(charset, names.zip(&natives)), Stream::default());
+    let is_rendered = |name: &str| {
+        let native = target.column(name).and_then(|column| column.native.as_ref());
+        native.is_none_or(holds_texts_within)
+    };
+    let transcoder = transcoder.map(|transcoder| transcoder.rendered(is_rendered));
     let mut decoder = Decoder::new(&shape);
     let mut take = |decoded: Decoded| match decoded {
         Decoded::Batch(batch) if found == *wanted => sink.batch(batch),
@@ -55,12 +65,18 @@ pub(super) fn read(
     loop {
         buffer.clear();
         let copied = copy.fill(&mut buffer, PIECE_BYTES)?;
-        decoder.feed(&buffer, &mut take)?;
+        match &transcoder {
+            None => decoder.feed(&buffer, &mut take)?,
+            Some(transcoder) => coded.feed(transcoder, &buffer, &mut |incoming| match incoming {
+                Incoming::Bytes(bytes) => decoder.feed(bytes, &mut take),
+                Incoming::Bad(row) => take(Decoded::Bad(row)),
+            })?,
+        }
         if matches!(copied, Copied::End(_)) {
             break;
         }
     }
-    Ok(decoder.finish(&mut take)?)
+    Ok(decoder.finish(&mut take)? + coded.bad)
 }
 
 /// Rows as the contract has them, where the table's columns are wider.

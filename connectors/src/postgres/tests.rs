@@ -2,6 +2,7 @@
 //! look while a table is replaced, constraints and triggers that refuse rows, accounts that may only read and
 //! write rows, rows in the server's own form.
 
+mod charsets;
 mod incremental;
 mod native;
 mod refusing;
@@ -26,6 +27,7 @@ struct PgBench {
     database: String,
     user: String,
     control: Option<String>,
+    charset: Option<&'static str>,
     is_lost: AtomicBool,
 }
 
@@ -38,13 +40,17 @@ impl PgBench {
             user => format!("postgres://{user}@127.0.0.1:{port}/{}", self.database),
         };
         let control = self.control.iter().map(|control| ("control_schema".to_owned(), control.as_str().into()));
-        control.chain([("url".to_owned(), url.into())]).collect()
+        let charset = self.charset.iter().map(|charset| ("charset".to_owned(), (*charset).into()));
+        control.chain(charset).chain([("url".to_owned(), url.into())]).collect()
     }
     fn on(server: &'static TestServer) -> Self {
+        Self::with(server, "", None)
+    }
+    fn with(server: &'static TestServer, options: &str, charset: Option<&'static str>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let database = format!("bench_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        server.owner().batch(&format!("CREATE DATABASE {database}")).unwrap();
-        Self { server, database, user: OWNER.to_owned(), control: None, is_lost: AtomicBool::new(false) }
+        server.owner().batch(&format!("CREATE DATABASE {database} {options}")).unwrap();
+        Self { server, database, user: OWNER.to_owned(), control: None, charset, is_lost: AtomicBool::new(false) }
     }
     fn connection(&self) -> Box<dyn Connection> {
         Postgres.connect("db", &self.settings(&self.user)).unwrap()

@@ -3,6 +3,7 @@
 //! tables. The driver crates hand over a row at a time, which costs more than the copying itself.
 
 mod auth;
+mod coded;
 mod copy;
 mod error;
 mod gauss;
@@ -12,10 +13,12 @@ mod stream;
 mod tests;
 mod tls;
 
+pub(crate) use coded::json_text;
 pub(crate) use copy::{Copied, CopyIn, CopyOut};
 pub(crate) use error::{ServerError, WireError};
 
 use super::settings::{Address, Dialect, Settings};
+use crate::charset::Charset;
 use auth::Login;
 use bytes::{BufMut, BytesMut};
 use error::unsayable;
@@ -24,6 +27,8 @@ use link::Link;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::backend::{self, DataRowBody, Message};
 use postgres_protocol::message::frontend;
+use std::borrow::Cow;
+use std::error::Error;
 use std::io::{self, Read};
 use std::str::FromStr;
 use stream::Dial;
@@ -37,6 +42,10 @@ pub(crate) struct Client {
     status: TransactionStatus,
     /// A COPY that was asked for while the one before it ran: its answer comes next.
     ahead: Option<String>,
+    /// In which both sides speak: UTF-8, unless the server leaves bytes as they are.
+    charset: Charset,
+    /// Whether the server takes each text of that charset; one of another encoding looks at them and refuses some.
+    takes_all: bool,
 }
 
 /// Stops what its connection is doing, from another thread.
@@ -82,7 +91,15 @@ impl Client {
                 Login::SpeakGauss => speak_gauss = true,
                 Login::In { process, key } => {
                     let cancel = Cancel { dial, process, key };
-                    let mut client = Self { link, cancel, version: 0, status: TransactionStatus::Idle, ahead: None };
+                    let mut client = Self {
+                        link,
+                        cancel,
+                        version: 0,
+                        status: TransactionStatus::Idle,
+                        ahead: None,
+                        charset: Charset::Utf8,
+                        takes_all: true,
+                    };
                     client.set_up(settings)?;
                     client.link.stream().set_timeout(None)?;
                     return Ok(client);
@@ -95,7 +112,10 @@ impl Client {
     fn set_up(&mut self, settings: &Settings) -> Result<(), WireError> {
         let rows = self.query("SELECT pg_catalog.current_setting('server_version_num')", &[])?;
         self.version = rows.first().map_or(Ok(0), |row| row.number(0))?;
-        let mut sql = SESSION.to_owned();
+        let server = self.link.parameters.get("server_encoding").map_or("", String::as_str);
+        let (charset, told) = coded::agree(settings.charset, server)?;
+        let takes_all = charset.is_utf8() || server == "SQL_ASCII";
+        let mut sql = format!("SET client_encoding = '{told}'; {SESSION}");
         // Before 12 the shortest exact text of a float has to be asked for otherwise.
         sql.push_str(if self.version < 120_000 {
             "SET extra_float_digits = 3;"
@@ -111,12 +131,14 @@ impl Client {
         if settings.dialect == Dialect::Kingbase {
             sql.push_str(EMPTY_IS_TEXT);
         }
-        self.batch(&sql)
+        self.batch(&sql)?;
+        (self.charset, self.takes_all) = (charset, takes_all);
+        Ok(())
     }
 
     /// Runs one statement with parameters `$1`, `$2`, … and returns its rows.
     pub(crate) fn query(&mut self, sql: &str, params: &[Option<&str>]) -> Result<Vec<Row>, WireError> {
-        let mut rows = Vec::new();
+        let (mut rows, charset) = (Vec::new(), self.charset);
         let mut bytes = 0;
         self.extended(sql, params)?;
         self.responses(|data| {
@@ -124,7 +146,7 @@ impl Client {
             if bytes > RESULT_MAX {
                 return Err(WireError::Protocol(format!("a result of over {RESULT_MAX} bytes")));
             }
-            rows.push(Row::parse(&data)?);
+            rows.push(Row::parse(&data, charset)?);
             Ok(())
         })?;
         Ok(rows)
@@ -154,6 +176,17 @@ impl Client {
         CopyIn::start(self, sql)
     }
 
+    /// Of all texts that come and go.
+    pub(crate) fn charset(&self) -> Charset {
+        self.charset
+    }
+    /// A text as this database takes it whatever it holds: characters that it might refuse as escapes of JSON.
+    pub(crate) fn sayable<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.takes_all {
+            true => self.charset.escaped(text),
+            false => Charset::escaped_to_ascii(text),
+        }
+    }
     /// As `server_version_num`: 150018 is 15.18.
     pub(crate) fn version(&self) -> u32 {
         self.version
@@ -197,7 +230,8 @@ impl Client {
 
     fn query_of(&mut self, sql: &str) -> Result<(), WireError> {
         self.link.out.clear();
-        frontend::query(sql, &mut self.link.out).map_err(unsayable)?;
+        let sql = self.charset.encode(sql).map_err(coded::lacking)?;
+        coded::query(&sql, &mut self.link.out).map_err(unsayable)?;
         self.send()
     }
 
@@ -221,15 +255,15 @@ impl Client {
 
     fn extended(&mut self, sql: &str, params: &[Option<&str>]) -> Result<(), WireError> {
         self.forget_ahead()?;
+        let charset = self.charset;
+        let sql = charset.encode(sql).map_err(coded::lacking)?;
         let out = &mut self.link.out;
         out.clear();
-        frontend::parse("", sql, [], out).map_err(unsayable)?;
-        let value = |param: &Option<&str>, to: &mut BytesMut| match param {
-            Some(text) => {
-                to.put_slice(text.as_bytes());
-                Ok(IsNull::No)
-            }
-            None => Ok(IsNull::Yes),
+        coded::parse(&sql, out).map_err(unsayable)?;
+        let value = |param: &Option<&str>, to: &mut BytesMut| -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+            let Some(text) = param else { return Ok(IsNull::Yes) };
+            to.put_slice(&charset.encode(text)?);
+            Ok(IsNull::No)
         };
         // One format for all of them: text.
         frontend::bind("", "", [0], params, value, [0], out).map_err(|error| match error {
@@ -333,13 +367,13 @@ impl Cancel {
 }
 
 impl Row {
-    fn parse(data: &DataRowBody) -> Result<Self, WireError> {
+    fn parse(data: &DataRowBody, charset: Charset) -> Result<Self, WireError> {
         let damaged = |e: &dyn std::fmt::Display| WireError::Protocol(format!("a row of a result is damaged: {e}"));
         let mut values = Vec::new();
         let mut ranges = data.ranges();
         while let Some(range) = ranges.next().map_err(|e| damaged(&e))? {
             let bytes = range.map(|range| data.buffer().get(range).unwrap_or_default());
-            let text = bytes.map(|bytes| std::str::from_utf8(bytes).map(str::to_owned));
+            let text = bytes.map(|bytes| charset.decode(bytes).map(Cow::into_owned));
             values.push(text.transpose().map_err(|e| damaged(&e))?);
         }
         Ok(Self(values))
@@ -375,7 +409,7 @@ fn rows_of(tag: &str) -> u64 {
 }
 
 /// Names are written with their schema; notices have nobody to read them.
-const SESSION: &str = "SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; \
+const SESSION: &str = "SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; \
     SET TimeZone = 'UTC'; SET bytea_output = 'hex'; SET lc_monetary = 'C'; SET standard_conforming_strings = on; \
     SET search_path = pg_catalog; SET client_min_messages = error;";
 /// KingbaseES: an empty text is none, and not NULL, whatever the database is set to; so it comes and goes as it is

@@ -5,6 +5,7 @@
 use super::source::RowReader;
 use super::staging::{self, Staging};
 use super::{Faults, columns, open, publish, quote};
+use crate::charset::Charset;
 use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::job::Write;
@@ -20,7 +21,7 @@ pub(super) struct SqliteDestination {
 }
 
 impl SqliteDestination {
-    pub(super) fn new(faults: Faults, landing: &Landing) -> Result<Self, Problem> {
+    pub(super) fn new(faults: Faults, landing: &Landing, charset: Charset) -> Result<Self, Problem> {
         posthouse_protocol::batch::check_contract(&landing.contract)?;
         let table = landing.table.to_ascii_lowercase();
         if table.is_empty()
@@ -30,7 +31,7 @@ impl SqliteDestination {
             let cause = "this name is kept for other uses";
             return Err(Problem::new(Code::DestinationFailed).with("target", &landing.table).cause(cause));
         }
-        Ok(Self { faults, landing: landing.clone(), staging: Staging::new(landing), connection: None })
+        Ok(Self { faults, landing: landing.clone(), staging: Staging::new(landing, charset), connection: None })
     }
 
     /// The open file; it is made where it is missing.
@@ -198,14 +199,14 @@ impl Destination for SqliteDestination {
     }
 
     fn read_standing(&mut self, to: Option<&Watermark>, sink: &mut dyn Sink) -> Result<u64, Problem> {
-        let (landing, faults) = (self.landing.clone(), self.faults.clone());
+        let (landing, faults, charset) = (self.landing.clone(), self.faults.clone(), self.staging.charset);
         let sql = |e: rusqlite::Error| faults.write(&landing.table, &e);
         let connection = self.connection()?;
         let Some(found) = columns::of_table(connection, &landing.table).map_err(sql)? else { return Ok(0) };
         let generated = columns::generated(connection, &landing.table).map_err(sql)?;
         let writable: Vec<_> = found.into_iter().filter(|column| !generated.contains(&column.name)).collect();
         columns::check_drift(&landing.table, &landing.contract, &writable)?;
-        let reader = RowReader::of_contract(&landing.contract, landing.watermark_column.as_deref(), to);
+        let reader = RowReader::of_contract(&landing.contract, landing.watermark_column.as_deref(), to, charset);
         // The last column numbers the rows, for those that cannot be named by their key.
         let select = format!("SELECT {}, row_number() OVER () FROM {}", reader.select(), quote(&landing.table));
         let mut statement = connection.prepare(&select).map_err(sql)?;

@@ -219,14 +219,18 @@ impl Run<'_> {
         let select = format!("SELECT {columns} FROM {from} WHERE {column} = ?1");
         let row = self.tx.query_row(&select, [number], |row| {
             let part = |position: usize| match row.get_ref(position) {
-                Ok(rusqlite::types::ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
+                Ok(rusqlite::types::ValueRef::Text(text)) => match self.staging.charset.decode(text) {
+                    Ok(text) => text.into_owned(),
+                    Err(_) => hex::encode(text),
+                },
                 Ok(rusqlite::types::ValueRef::Integer(value)) => value.to_string(),
                 Ok(other) => format!("{other:?}"),
                 Err(_) => String::new(),
             };
             let key: Vec<String> = self.landing.contract.key_positions().into_iter().map(part).collect();
             let key = if key.is_empty() { format!("row {number}") } else { key.join(",") };
-            Ok(BadRow { key, reason: reason.to_owned(), original: super::values::original(&names, row) })
+            let original = super::values::original(&names, row, self.staging.charset);
+            Ok(BadRow { key, reason: reason.to_owned(), original })
         })?;
         self.tx.execute(&format!("DELETE FROM {from} WHERE {column} = ?1"), [number])?;
         Ok(row)

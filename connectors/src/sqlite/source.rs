@@ -5,6 +5,7 @@
 use super::columns::{self, Column};
 use super::splits::{self, Range};
 use super::{Faults, open, quote, values};
+use crate::charset::{Charset, Undecodable};
 use crate::types::{self, Window};
 use crate::{BadRow, Plan, Read, Sink, Source, TableSpec};
 use posthouse_protocol::batch::{BatchBuilder, Value};
@@ -13,12 +14,15 @@ use posthouse_protocol::manifest::SplitCounts;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::{Contract, ContractType, Item};
 use posthouse_protocol::watermark::Watermark;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub(super) struct SqliteSource {
     faults: Faults,
     spec: TableSpec,
+    charset: Charset,
     reading: Option<Reading>,
 }
 
@@ -31,12 +35,12 @@ struct Reading {
 }
 
 impl SqliteSource {
-    pub(super) fn new(faults: Faults, spec: &TableSpec) -> Result<Self, Problem> {
+    pub(super) fn new(faults: Faults, spec: &TableSpec, charset: Charset) -> Result<Self, Problem> {
         if spec.table.is_some() == spec.query.is_some() {
             let cause = "a resource names either a table or a query";
             return Err(Problem::new(Code::SourceFailed).with("resource", &spec.resource).cause(cause));
         }
-        Ok(Self { faults, spec: spec.clone(), reading: None })
+        Ok(Self { faults, spec: spec.clone(), charset, reading: None })
     }
     fn failed(&self, cause: impl std::fmt::Display) -> Problem {
         Problem::new(Code::SourceFailed).with("resource", &self.spec.resource).cause(cause)
@@ -91,7 +95,8 @@ impl Source for SqliteSource {
             apart: None,
             snapshot_max: None,
         };
-        let rows = RowReader { scope, window, filter: read.filter.clone(), label: place.name };
+        let (filter, charset, zero_dates) = (read.filter.clone(), self.charset, read.zero_dates_null);
+        let rows = RowReader { scope, window, filter, label: place.name, charset, zero_dates };
         self.reading = Some(Reading { connection, splits: splits.into_iter().collect(), rows, sql });
         Ok(plan)
     }
@@ -143,7 +148,8 @@ impl SqliteSource {
             };
             types.push(r#type);
             if index < wanted.len() {
-                let nullable = !column.not_null && !key.contains(name) && column.key_place == 0;
+                let may_be_zero = read.zero_dates_null && types::is_dated(r#type);
+                let nullable = (!column.not_null || may_be_zero) && !key.contains(name) && column.key_place == 0;
                 items.push(Item { name: name.clone(), r#type, nullable, comment: None });
             }
         }
@@ -195,7 +201,7 @@ impl SqliteSource {
         match rows.next().map_err(sql)? {
             None => Ok(()),
             Some(row) => {
-                let cause = format!("the key is not unique: {}", values::original(key, row));
+                let cause = format!("the key is not unique: {}", values::original(key, row, self.charset));
                 Err(self.failed(cause))
             }
         }
@@ -363,11 +369,22 @@ pub(super) struct RowReader {
     filter: Option<Filter>,
     /// What the last selected column numbers.
     label: &'static str,
+    charset: Charset,
+    /// Whether a date of zeros counts as NULL.
+    zero_dates: bool,
 }
+
+/// A row's texts in another charset, by column; none of a value that is no text.
+type Texts<'r> = Vec<Option<Result<Cow<'r, str>, Undecodable>>>;
 
 impl RowReader {
     /// For a table that has exactly the contract's columns.
-    pub(super) fn of_contract(contract: &Contract, watermark: Option<&str>, to: Option<&Watermark>) -> Self {
+    pub(super) fn of_contract(
+        contract: &Contract,
+        watermark: Option<&str>,
+        to: Option<&Watermark>,
+        charset: Charset,
+    ) -> Self {
         let watermark = watermark.and_then(|name| contract.position(name));
         let window = Window::up_to(to.filter(|_| watermark.is_some()));
         let scope = Scope {
@@ -376,7 +393,7 @@ impl RowReader {
             contract: contract.clone(),
             watermark,
         };
-        Self { scope, window, filter: None, label: "row" }
+        Self { scope, window, filter: None, label: "row", charset, zero_dates: false }
     }
     pub(super) fn select(&self) -> String {
         let columns = self.scope.names.iter().zip(&self.scope.types);
@@ -389,15 +406,28 @@ impl RowReader {
         sink: &mut dyn Sink,
         problem: &dyn Fn(rusqlite::Error) -> Problem,
     ) -> Result<SplitCounts, Problem> {
-        let mut counts = SplitCounts::default();
+        let mut counts = SplitCounts { changed: self.zero_dates.then_some(0), ..SplitCounts::default() };
         let mut builder = BatchBuilder::new(&self.scope.contract);
         let width = self.scope.contract.items.len();
         let (mut spare, mut scratch) = (Vec::new(), Vec::new());
         while let Some(row) = rows.next().map_err(problem)? {
+            let texts = self.texts(row).map_err(problem)?;
             let mut values: Vec<Value<'_>> = types::recycle(spare);
-            let mut bad = None;
+            let (mut bad, mut zeros) = (None, 0);
             for (index, r#type) in self.scope.types.iter().enumerate() {
-                let value = values::read(row.get_ref(index).map_err(problem)?, *r#type, &mut scratch);
+                let stored = match texts.get(index) {
+                    Some(Some(Ok(text))) => Ok(ValueRef::Text(text.as_bytes())),
+                    Some(Some(Err(_))) => Err(self.charset.fault()),
+                    _ => Ok(row.get_ref(index).map_err(problem)?),
+                };
+                let value = match stored {
+                    Ok(stored) if self.is_zero(index, *r#type, stored) => {
+                        zeros += 1;
+                        Ok(Value::Null)
+                    }
+                    Ok(stored) => values::read(stored, *r#type, &mut scratch),
+                    Err(why) => Err(why),
+                };
                 let value = value.unwrap_or_else(|why| {
                     bad.get_or_insert((index, why));
                     Value::Null
@@ -428,6 +458,7 @@ impl RowReader {
             } else {
                 builder.push(values.get(..width).unwrap_or(&[]))?;
                 counts.sent += 1;
+                counts.changed = counts.changed.map(|changed| changed + zeros);
                 if builder.is_full() {
                     sink.batch(builder.finish()?)?;
                 }
@@ -438,6 +469,29 @@ impl RowReader {
             sink.batch(builder.finish()?)?;
         }
         Ok(counts)
+    }
+
+    /// What of a row is not UTF-8 as it is stored.
+    fn texts<'r>(&self, row: &'r rusqlite::Row<'_>) -> rusqlite::Result<Texts<'r>> {
+        if self.charset.is_utf8() {
+            return Ok(Vec::new());
+        }
+        let mut texts = Vec::with_capacity(self.scope.types.len());
+        for index in 0..self.scope.types.len() {
+            texts.push(match row.get_ref(index)? {
+                ValueRef::Text(bytes) => Some(self.charset.decode(bytes)),
+                _ => None,
+            });
+        }
+        Ok(texts)
+    }
+
+    fn is_zero(&self, index: usize, r#type: ContractType, stored: ValueRef<'_>) -> bool {
+        let ValueRef::Text(text) = stored else { return false };
+        if !self.zero_dates || !types::is_dated(r#type) || !types::is_zero_date(text) {
+            return false;
+        }
+        self.scope.contract.items.get(index).is_none_or(|item| item.nullable)
     }
 
     fn bad_row(&self, row: &rusqlite::Row<'_>, values: &[Value<'_>], index: usize, why: &str) -> BadRow {
@@ -455,7 +509,11 @@ impl RowReader {
             _ => key.join(","),
         };
         let name = self.scope.names.get(index).map_or("", String::as_str);
-        BadRow { key, reason: format!("`{name}`: {why}"), original: values::original(&self.scope.names, row) }
+        BadRow {
+            key,
+            reason: format!("`{name}`: {why}"),
+            original: values::original(&self.scope.names, row, self.charset),
+        }
     }
 }
 

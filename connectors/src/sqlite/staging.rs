@@ -4,6 +4,7 @@
 
 use super::columns::{self, Affinity};
 use super::{Faults, quote, quoted, values};
+use crate::charset::Charset;
 use crate::{Applied, BadRow, Landing, Published, SplitLanded};
 use posthouse_protocol::batch::Batch;
 use posthouse_protocol::problem::{Code, Problem};
@@ -18,10 +19,12 @@ pub(super) struct Staging {
     /// All columns of the contract, quoted, in order.
     pub(super) columns: String,
     keyed_by_number: bool,
+    /// Of the target's texts, and of those that are staged for it.
+    pub(super) charset: Charset,
 }
 
 impl Staging {
-    pub(super) fn new(landing: &Landing) -> Self {
+    pub(super) fn new(landing: &Landing, charset: Charset) -> Self {
         let contract = &landing.contract;
         let keyed_by_number = matches!(
             contract.key_positions().as_slice(),
@@ -36,6 +39,7 @@ impl Staging {
             number,
             columns: quoted(contract.items.iter().map(|item| item.name.as_str())),
             keyed_by_number,
+            charset,
         }
     }
 
@@ -80,12 +84,14 @@ impl Staging {
         let insert = format!("INSERT INTO {} ({}) VALUES ({places})", self.name, self.columns);
         let mut insert = tx.prepare(&insert).map_err(sql)?;
         let mut result = SplitLanded::default();
-        let mut scratch = String::new();
+        let mut scratch = values::Scratch::default();
         for batch in batches {
             let batch = Batch::new(&landing.contract, batch?)?;
             for row in 0..batch.rows() {
                 let refused = |reason: String| BadRow { key: batch.key_text(row), reason, original: batch.json(row) };
-                if let Some(reason) = bind(&mut insert, &batch, row, &affinities, &mut scratch).map_err(sql)? {
+                if let Some(reason) =
+                    bind(&mut insert, &batch, row, &affinities, self.charset, &mut scratch).map_err(sql)?
+                {
                     result.bad.push(refused(reason));
                     continue;
                 }
@@ -112,7 +118,8 @@ fn bind(
     batch: &Batch,
     row: usize,
     affinities: &[Affinity],
-    scratch: &mut String,
+    charset: Charset,
+    scratch: &mut values::Scratch,
 ) -> rusqlite::Result<Option<String>> {
     for (index, column) in batch.columns().iter().enumerate() {
         let value = column.value(row);
@@ -120,7 +127,7 @@ fn bind(
             return Ok(Some("a part of its key is NULL".to_owned()));
         }
         let affinity = affinities.get(index).copied().unwrap_or(Affinity::Blob);
-        match values::write(value, affinity, scratch) {
+        match values::write(value, affinity, charset, scratch) {
             Ok(bound) => insert.raw_bind_parameter(index + 1, bound)?,
             Err(why) => {
                 let schema = batch.record().schema();

@@ -1,6 +1,8 @@
 //! The suite on SQLite, and what SQLite alone can do wrong: declared types that values do not keep to, views,
 //! queries, tables without rowids, constraints that refuse rows, locks, late rows.
 
+mod charsets;
+
 use super::*;
 use crate::Read;
 use crate::contract::{Bench, Rows, item, land, landing, people, read_all, small, spec, standing};
@@ -18,7 +20,7 @@ impl SqliteBench {
         self.folder.path().join("db.sqlite")
     }
     fn connection(&self) -> SqliteConnection {
-        SqliteConnection { name: "db".to_owned(), path: self.path() }
+        SqliteConnection { name: "db".to_owned(), path: self.path(), charset: Charset::Utf8 }
     }
     fn run(&self, sql: &str) {
         rusqlite::Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
@@ -351,7 +353,7 @@ fn commits_are_durable_and_a_file_of_ours_lets_readers_pass() {
     assert_eq!(bench.text("PRAGMA journal_mode"), "delete", "the owner's choice is left alone");
     let mut other = bench.connection();
     assert!(other.probe().is_ok());
-    assert!(SqliteConnection { name: "x".to_owned(), path: bench.path().join("no") }.probe().is_err());
+    assert!(SqliteConnection { path: bench.path().join("no"), ..bench.connection() }.probe().is_err());
 }
 
 #[test]

@@ -2,11 +2,13 @@
 //! writing gives the form that reads back as the same value from the column it goes to, or refuses.
 
 use super::columns::{Affinity, EXACT_DIGITS};
+use crate::charset::Charset;
 use crate::types;
 use posthouse_protocol::batch::{Value, json_row, power_of_ten};
 use posthouse_protocol::number::Number;
 use posthouse_protocol::schema::ContractType;
 use rusqlite::types::{ToSqlOutput, ValueRef};
+use std::borrow::Cow;
 
 /// A stored value as its contract type, or why it is not one.
 pub(super) fn read<'r>(
@@ -77,42 +79,66 @@ pub(super) fn select(name: &str, r#type: ContractType) -> String {
     }
 }
 
-/// A row as it is stored, as a JSON object: text that is no UTF-8 as `{"hex": "…"}`.
-pub(super) fn original(names: &[String], row: &rusqlite::Row<'_>) -> String {
+/// A row as it is stored, as a JSON object: text that has no characters of its charset as `{"hex": "…"}`.
+pub(super) fn original(names: &[String], row: &rusqlite::Row<'_>, charset: Charset) -> String {
+    let decoded = |index: usize| match row.get_ref(index) {
+        Ok(ValueRef::Text(bytes)) => charset.decode(bytes).ok(),
+        _ => None,
+    };
+    let texts: Vec<Option<Cow<'_, str>>> = (0..names.len()).map(decoded).collect();
     let value = |index: usize| match row.get_ref(index) {
         Err(_) | Ok(ValueRef::Null) => Value::Null,
         Ok(ValueRef::Integer(value)) => Value::Integer(value),
         Ok(ValueRef::Real(value)) => Value::Float(value),
-        Ok(ValueRef::Text(bytes)) => std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Text),
+        Ok(ValueRef::Text(bytes)) => match texts.get(index) {
+            Some(Some(text)) => Value::Text(text),
+            _ => Value::Bytes(bytes),
+        },
         Ok(ValueRef::Blob(bytes)) => Value::Bytes(bytes),
     };
     json_row(names.iter().enumerate().map(|(index, name)| (name.as_str(), value(index))))
 }
 
-/// A value in the form its column keeps, or why the column cannot keep it. `scratch` holds text that is made.
+/// Holds what is made of a value.
+#[derive(Default)]
+pub(super) struct Scratch {
+    text: String,
+    bytes: Vec<u8>,
+}
+
+/// A value in the form its column keeps, or why the column cannot keep it.
 pub(super) fn write<'v>(
     value: Value<'v>,
     affinity: Affinity,
-    scratch: &'v mut String,
-) -> Result<ToSqlOutput<'v>, &'static str> {
+    charset: Charset,
+    scratch: &'v mut Scratch,
+) -> Result<ToSqlOutput<'v>, Cow<'static, str>> {
+    let Scratch { text: scratch, bytes } = scratch;
     scratch.clear();
     Ok(ToSqlOutput::Borrowed(match value {
         Value::Null => ValueRef::Null,
         Value::Boolean(value) => ValueRef::Integer(i64::from(value)),
         Value::Integer(value) => ValueRef::Integer(value),
-        Value::Float(value) if value.is_nan() => return Err("SQLite has no NaN"),
+        Value::Float(value) if value.is_nan() => return Err("SQLite has no NaN".into()),
         Value::Float(value) => ValueRef::Real(value),
-        Value::Text(value) | Value::Number(value) => ValueRef::Text(value.as_bytes()),
+        Value::Text(value) => match charset.encode(value).map_err(|e| e.to_string())? {
+            Cow::Borrowed(same) => ValueRef::Text(same),
+            Cow::Owned(encoded) => {
+                *bytes = encoded;
+                ValueRef::Text(bytes)
+            }
+        },
+        Value::Number(value) => ValueRef::Text(value.as_bytes()),
         Value::Bytes(value) => ValueRef::Blob(value),
         Value::Date(days) => {
             if !types::write_date(days, scratch) {
-                return Err("SQLite has no date so far away");
+                return Err("SQLite has no date so far away".into());
             }
             ValueRef::Text(scratch.as_bytes())
         }
         Value::Timestamp(us) => {
             if !types::write_timestamp(us, scratch) {
-                return Err("SQLite has no time so far away");
+                return Err("SQLite has no time so far away".into());
             }
             ValueRef::Text(scratch.as_bytes())
         }

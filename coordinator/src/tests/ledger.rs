@@ -1,12 +1,14 @@
 //! Statements are taken exactly once, proven, and balanced.
 
 use super::scene::{CONSUMER, DAY_MS, Exchange, Node, PROVIDER, Scene, chain, ending, landing, manifest};
-use crate::admin::{DayBalance, Deep, Request};
+use crate::admin::{DayBalance, Deep, GrantRow, Request};
 use posthouse_protocol::centre::{CentreAnswer, CentreRequest, Proof};
+use posthouse_protocol::govern::{Governed, Quality};
 use posthouse_protocol::id::GrantId;
 use posthouse_protocol::job::State;
 use posthouse_protocol::ledger::{Checkpoint, Inclusion, LedgerKey, leaf_hash, verify_consistency, verify_inclusion};
 use posthouse_protocol::limits;
+use posthouse_protocol::manifest::Manifest;
 use posthouse_protocol::problem::Code;
 use posthouse_protocol::reconciliation::{Party, Verdict};
 use posthouse_protocol::statement::{Body, Passage, Statement};
@@ -238,6 +240,37 @@ async fn what_relays_have_passed_on_is_shown_where_they_stand_on_the_way() {
     let shown: Vec<_> = row.passages.iter().map(|shown| (shown.relay.as_str(), shown.to_consumer)).collect();
     assert_eq!((shown, row.route), (vec![("gate.test.example", 2_000)], routed.route.clone()));
     assert!(row.ungranted.is_some_and(|cause| cause.contains("way")), "its grant has no relay");
+}
+
+#[tokio::test]
+async fn what_a_grant_masks_has_to_be_said_to_be_masked() {
+    let scene = Scene::start().await;
+    let (provider, consumer) = (scene.joined(PROVIDER).await, scene.joined(CONSUMER).await);
+    let request = match scene.grant_request(&format!("{PROVIDER}/person")) {
+        Request::GrantAdd { consumer, resource, until, columns, filter, zone, via, .. } => {
+            let masks = Some(vec!["phone=keep:3:4".to_owned(), "id=hmac-sm3".to_owned()]);
+            Request::GrantAdd { consumer, resource, until, columns, filter, zone, via, masks }
+        }
+        other => panic!("{other:?}"),
+    };
+    let row = scene.ask(request).await.unwrap().done;
+    let grant = serde_json::from_value::<GrantRow>(row).unwrap().id;
+    let said = |column: &str, what: &str| Governed { column: Some(column.to_owned()), what: what.to_owned() };
+    let hashed = said("id", "hmac-sm3 key 0011223344556677");
+    for (governed, why) in [
+        (None, Some("id")),
+        (Some(vec![hashed.clone()]), Some("phone")),
+        (Some(vec![hashed.clone(), said("phone", "keep 3+5")]), Some("phone")),
+        (Some(vec![hashed, said("phone", "keep 3+4")]), None),
+    ] {
+        let quality = Quality { rows: 10, qualified: 9, failed: Vec::new() };
+        let handed = Manifest { governed, quality: Some(quality), ..manifest(&scene, &provider, &consumer, &grant) };
+        provider.submit(&[&provider.sign(Body::Provider(chain(), Box::new(handed.clone())))]).await;
+        let row = scene.centre().store.transfer(&handed.transfer).await.unwrap().unwrap();
+        assert_eq!(row.ungranted.is_some(), why.is_some(), "{:?}", row.ungranted);
+        assert!(why.is_none_or(|why| row.ungranted.is_some_and(|cause| cause.ends_with(why))));
+        assert_eq!((row.rows_checked, row.rows_qualified), (Some(10), Some(9)));
+    }
 }
 
 #[tokio::test]

@@ -4,9 +4,10 @@ use super::scene::{CONSUMER, DAY_MS, Node, PROVIDER, Scene};
 use crate::admin::{GrantRow, Request};
 use posthouse_protocol::catalog::{CatalogRef, Sharing};
 use posthouse_protocol::centre::{CentreAnswer, CentreRequest};
-use posthouse_protocol::id::NodeId;
+use posthouse_protocol::id::{NodeId, ResourceRef};
 use posthouse_protocol::policy::{Freshness, Grant, Policy};
 use posthouse_protocol::problem::{Code, Lang};
+use posthouse_protocol::time::Timestamp;
 use posthouse_protocol::trust::TrustStore;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -59,7 +60,7 @@ async fn the_relays_of_a_grant_hold_it_too_and_for_a_while_after_it_was_withdraw
     let request = |via: &[&NodeId]| match scene.grant_request(&format!("{PROVIDER}/person")) {
         Request::GrantAdd { consumer, resource, until, columns, filter, zone, .. } => {
             let via = Some(via.iter().map(|name| (*name).clone()).collect());
-            Request::GrantAdd { consumer, resource, until, columns, filter, zone, via }
+            Request::GrantAdd { consumer, resource, until, columns, filter, zone, via, masks: None }
         }
         other => panic!("{other:?}"),
     };
@@ -177,10 +178,53 @@ async fn what_may_not_be_granted_is_refused() {
     ] {
         let (consumer, resource) = (consumer.clone(), resource.clone());
         let filter = filter.map(str::to_owned);
-        let refused =
-            scene.ask(Request::GrantAdd { consumer, resource, until, columns, filter, zone: None, via: None }).await;
+        let refused = scene.ask(granting(consumer, resource, until, columns, filter, None)).await;
         assert_eq!(refused.unwrap_err().code, Code::UsageInvalid);
     }
+    for (columns, masks) in [
+        (None, vec!["phone"]),
+        (None, vec!["phone=md5"]),
+        (None, vec!["phone=null", "phone=sm3"]),
+        (Some(vec!["id".to_owned()]), vec!["phone=null"]),
+    ] {
+        let (consumer, resource) = (consumer.clone(), resource.clone());
+        let masks = masks.into_iter().map(str::to_owned).collect();
+        let refused = scene.ask(granting(consumer, resource, until, columns, None, Some(masks))).await;
+        assert_eq!(refused.unwrap_err().code, Code::UsageInvalid);
+    }
+}
+
+fn granting(
+    consumer: NodeId,
+    resource: ResourceRef,
+    until: Timestamp,
+    columns: Option<Vec<String>>,
+    filter: Option<String>,
+    masks: Option<Vec<String>>,
+) -> Request {
+    Request::GrantAdd { consumer, resource, until, columns, filter, zone: None, via: None, masks }
+}
+
+#[tokio::test]
+async fn a_grant_tells_the_provider_which_columns_it_masks() {
+    let scene = Scene::start().await;
+    let (provider, _consumer) = (scene.joined(PROVIDER).await, scene.joined(CONSUMER).await);
+    let Request::GrantAdd { consumer, resource, until, .. } = scene.grant_request(&format!("{PROVIDER}/person")) else {
+        panic!()
+    };
+    let masks = ["phone=keep:3:4", "id=hmac-sm3"].map(str::to_owned).to_vec();
+    let request = granting(consumer, resource, until, None, None, Some(masks));
+    let row = scene.ask(request.clone()).await.unwrap().done;
+    let shown = serde_json::from_value::<GrantRow>(row).unwrap();
+    assert_eq!(shown.masks, Some(["id=hmac-sm3", "phone=keep:3:4"].map(str::to_owned).to_vec()));
+    let granted = Grant::decode(&policy(&provider).await.grants[0]).unwrap();
+    let told: Vec<String> = granted.masks.iter().flatten().map(ToString::to_string).collect();
+    assert_eq!(Some(told), shown.masks);
+    // Given again it is the same grant, without masks it is another.
+    let again = serde_json::from_value::<GrantRow>(scene.ask(request).await.unwrap().done).unwrap();
+    assert_eq!(again.id, shown.id);
+    let bare = scene.ask(scene.grant_request(&format!("{PROVIDER}/person"))).await.unwrap_err();
+    assert_eq!(bare.code, Code::GrantTaken);
 }
 
 #[tokio::test]
@@ -194,7 +238,8 @@ async fn a_grant_given_again_moves_its_end_and_another_for_the_same_pair_is_refu
     let add = async |until, columns: Option<&str>| {
         let Request::GrantAdd { consumer, resource, .. } = scene.grant_request(&resource) else { panic!() };
         let columns = columns.map(|column| vec![column.to_owned()]);
-        let request = Request::GrantAdd { consumer, resource, until, columns, filter: None, zone: None, via: None };
+        let request =
+            Request::GrantAdd { consumer, resource, until, columns, filter: None, zone: None, via: None, masks: None };
         scene.ask(request).await.map(|answer| serde_json::from_value::<GrantRow>(answer.done).unwrap())
     };
     // Before it ends, so that what runs under it goes on.

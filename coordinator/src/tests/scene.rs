@@ -110,6 +110,7 @@ impl Scene {
             filter: None,
             zone: None,
             via: None,
+            masks: None,
         }
     }
 
@@ -362,6 +363,8 @@ pub(super) fn manifest(scene: &Scene, provider: &Node, consumer: &Node, grant: &
         sealed: now,
         succeeds: None,
         algorithms: vec!["blake3".to_owned()],
+        governed: None,
+        quality: None,
     }
 }
 
@@ -384,6 +387,7 @@ pub(super) fn landing(manifest: &Manifest, handover: &Statement) -> Landing {
         committed: manifest.sealed,
         consumer_department: Some("西安市住建局".to_owned()),
         transport: "tcp".to_owned(),
+        quality: None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! The desk: takes a question from the socket and gives its answer.
 
 use super::{
-    LeftOutRow, QuarantineRow, Request, Shown, StatementRow, Status, Summary, bundle, dry_run, evidence, jobs, proven,
-    quarantine, statistics, summaries,
+    LeftOutRow, QuarantineRow, Request, RowsStated, Shown, StatementRow, Status, Summary, bundle, dry_run, evidence,
+    jobs, proven, quarantine, statistics, summaries,
 };
 use crate::config::Bandwidth;
 use crate::context::Context;
@@ -13,6 +13,7 @@ use posthouse_platform::admin_socket::{Handler, Items};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::policy::Staleness;
 use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::statement::Statement;
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -138,11 +139,14 @@ async fn show(context: &Arc<Context>, transfer: &TransferId) -> Result<Shown, Pr
             reason: what.reason,
         })
         .collect::<Vec<_>>();
+    let authority = context.authority.clone();
     context
         .store
         .read(move |db| {
             let row = transfers::get(db, &id)?.ok_or_else(|| unknown(&id))?;
             let kept = statements::of_transfer(db, &id)?;
+            let opened: Vec<Statement> =
+                kept.iter().filter_map(|kept| Statement::open(&kept.bytes, authority.as_ref()).ok()).collect();
             let bad = of_transfer(db, &id, 0, QUARANTINE_SHOWN)?;
             let shown = live.filter(|_| !row.state.is_final()).map_or_else(|| row.clone(), |live| live.row);
             Ok(Shown {
@@ -162,6 +166,7 @@ async fn show(context: &Arc<Context>, transfer: &TransferId) -> Result<Shown, Pr
                     .collect(),
                 quarantine: bad.into_iter().map(QuarantineRow::from).collect(),
                 left_out: omitted,
+                rows_stated: RowsStated::of(&opened),
             })
         })
         .await

@@ -1,7 +1,7 @@
 //! Questions about evidence: receipts and their export, this node's own balance of a day, deep reconciliation.
 //! A node judges by the statements it holds of both parties; the coordinator's balance knows everybody's.
 
-use super::{Balance, FilePart, ReceiptShown};
+use super::{Balance, FilePart, ReceiptShown, RowsStated};
 use crate::config::TIMEZONE_DEFAULT;
 use crate::context::Context;
 use crate::reconcile::Deep;
@@ -43,17 +43,19 @@ pub(super) async fn list(context: &Arc<Context>, items: &mut Items) -> Result<Va
 pub(super) async fn show(context: &Arc<Context>, id: &str) -> Result<ReceiptShown, Problem> {
     let transfer = find(context, id).await?;
     let this = context.name.clone();
-    let (receipt, handover) = context
+    let (receipt, kept) = context
         .store
         .read(move |db| {
             let row = statements::receipt_of(db, &transfer)?.ok_or_else(|| none(&transfer))?;
             let kept = transfers::get(db, &transfer)?.ok_or_else(|| none(&transfer))?;
-            Ok((shown(row, &kept, &this), statements::bytes(db, &transfer, "provider")?))
+            Ok((shown(row, &kept, &this), statements::of_transfer(db, &transfer)?))
         })
         .await?;
-    let handover = handover.and_then(|bytes| Statement::open(&bytes, context.authority.as_ref()).ok());
-    let route = handover.and_then(|statement| statement.manifest().map(|manifest| manifest.route.clone()));
-    Ok(ReceiptShown { route: route.unwrap_or_default(), ..receipt })
+    let open = |bytes: &[u8]| Statement::open(bytes, context.authority.as_ref()).ok();
+    let kept: Vec<Statement> = kept.iter().filter_map(|kept| open(&kept.bytes)).collect();
+    let manifest = kept.iter().find_map(Statement::manifest);
+    let route = manifest.map(|manifest| manifest.route.clone()).unwrap_or_default();
+    Ok(ReceiptShown { route, rows_stated: RowsStated::of(&kept), ..receipt })
 }
 
 /// Everything that `receipt verify` and other people's tools need, in pieces.
@@ -184,6 +186,7 @@ fn shown(row: statements::ReceiptRow, transfer: &Transfer, this: &NodeId) -> Rec
         quarantined: transfer.quarantined(),
         counts: *counts,
         route: Vec::new(),
+        rows_stated: RowsStated::default(),
     }
 }
 

@@ -1,12 +1,17 @@
 //! `[[job]]`: what this node takes, pushes, or accepts when it is pushed.
 
+use super::dialect;
+use super::govern::{self, Checks};
 use super::read::{Place, bad_name};
 use super::{Bandwidth, TIMEZONE_DEFAULT};
 use crate::schedule::{Cron, zone};
 use posthouse_platform::settings::{FromValue, Interval, Say, Table, nearest, say};
+use posthouse_protocol::govern::{Dialect, Governed};
 use posthouse_protocol::id::{JobId, NodeId, ResourceId, ResourceRef};
 use posthouse_protocol::job::{Mode, Write};
+use posthouse_protocol::schema::Contract;
 use posthouse_protocol::statement::Proof;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
@@ -30,6 +35,10 @@ pub struct Job {
     pub via: Option<Vec<NodeId>>,
     /// What moves for it per second at most.
     pub bandwidth: Option<Bandwidth>,
+    /// What values are to be taken for; the provider does it, where it is asked.
+    pub rules: Dialect,
+    /// What rows must be to count as qualified here.
+    pub check: Checks,
 }
 
 /// The name of a node in a list.
@@ -84,9 +93,43 @@ pub enum Kind {
 /// Where a job lands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    Table { connection: String, table: String },
+    Table { connection: String, table: String, names: Names },
     Folder { path: PathBuf, versions: Option<KeptVersions> },
     Parquet { path: PathBuf },
+}
+
+/// How a table's columns are named, by the names under which they come. A row's digest does not hold names: it is the
+/// same whichever they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Names {
+    #[default]
+    Keep,
+    /// Letters of ASCII; what has no cases stays.
+    Upper,
+    Lower,
+}
+
+impl Names {
+    /// The contract with the names that columns have at the destination; the name that two of them would have, if so.
+    pub fn of(self, contract: &Contract) -> Result<Contract, String> {
+        let mut renamed = contract.clone();
+        renamed.items.iter_mut().for_each(|item| self.change(&mut item.name));
+        renamed.key.iter_mut().for_each(|name| self.change(name));
+        let mut seen = BTreeSet::new();
+        let twice = renamed.items.iter().map(|item| item.name.clone()).find(|name| !seen.insert(name.clone()));
+        match twice {
+            Some(name) => Err(name),
+            None => Ok(renamed),
+        }
+    }
+
+    pub fn change(self, name: &mut String) {
+        match self {
+            Self::Keep => {}
+            Self::Upper => name.make_ascii_uppercase(),
+            Self::Lower => name.make_ascii_lowercase(),
+        }
+    }
 }
 
 /// 旧版本: where a job keeps what it takes the place of in its folder.
@@ -131,6 +174,11 @@ impl Job {
             Kind::Push { to, .. } => to,
             Kind::Accept { from, .. } => from,
         }
+    }
+    /// The rules that its requests name.
+    pub fn asked_rules(&self) -> Option<Vec<Governed>> {
+        let rules = self.rules.governed();
+        (!rules.is_empty()).then_some(rules)
     }
     pub fn lands_rows(&self) -> bool {
         matches!(self.into, Some(Target::Table { .. } | Target::Parquet { .. }))
@@ -204,6 +252,8 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
     let overlap =
         table.choice("overlap", &[("skip", Overlap::Skip), ("queue", Overlap::Queue)]).unwrap_or(Overlap::Skip);
     let bandwidth = table.get("bandwidth");
+    let check = check(table, place, pushes, rows, mode);
+    let rules = rules(table, pushes, rows);
     let missed_once = table.choice("missed", &[("once", true), ("skip", false)]).unwrap_or(true);
     Some(Job {
         name: name?,
@@ -218,7 +268,41 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Job> {
         missed_once,
         via,
         bandwidth,
+        rules,
+        check,
     })
+}
+
+/// What values are to be taken for.
+fn rules(table: &Table<'_>, pushes: bool, rows: Option<bool>) -> Dialect {
+    if pushes {
+        refuse::<()>(table, "rules", "rules of what is pushed are its resource's", "推送内容的规则写在资源上");
+        return Dialect::default();
+    }
+    if rows == Some(false) {
+        refuse::<()>(table, "rules", "rules are about the rows of a table", "规则只用于库表的行");
+        return Dialect::default();
+    }
+    dialect::read(table)
+}
+
+/// What rows must be that land here.
+fn check(table: &Table<'_>, place: &Place<'_>, pushes: bool, rows: Option<bool>, mode: Mode) -> Checks {
+    if pushes {
+        refuse::<()>(table, "check", "the taker checks what lands with it", "落地数据由接收方校验");
+        return Checks::default();
+    }
+    let check = govern::checks(table, place.base, &|_, _| {});
+    let wrong = match (rows, mode) {
+        _ if check.is_empty() => None,
+        (Some(false), _) => Some(say("rows are checked, this job lands files", "校验针对库表的行，此任务落地的是文件")),
+        (_, Mode::Observe) => Some(say("an observe job moves nothing", "observe 任务不传输数据")),
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
+        table.mistake("check", wrong, None);
+    }
+    check
 }
 
 fn kind(table: &Table<'_>, place: &Place<'_>) -> Option<Kind> {
@@ -300,10 +384,12 @@ fn target(table: &Table<'_>, place: &Place<'_>) -> Option<Target> {
             );
         }
         let connection = place.table_connection(&into);
-        return Some(Target::Table { connection: connection?, table: name? });
+        let choices = [("keep", Names::Keep), ("upper", Names::Upper), ("lower", Names::Lower)];
+        let names = into.choice("names", &choices).unwrap_or_default();
+        return Some(Target::Table { connection: connection?, table: name?, names });
     }
     if !into.has("folder") {
-        for key in ["connection", "versions", "versions_keep"] {
+        for key in ["connection", "versions", "versions_keep", "names"] {
             into.known(key);
         }
         into.mistake_here(say(
@@ -312,6 +398,7 @@ fn target(table: &Table<'_>, place: &Place<'_>) -> Option<Target> {
         ));
         return None;
     }
+    refuse::<()>(&into, "names", "only the columns of a table are named", "只有库表的列才有名称规则");
     let root = place.folder_connection(&into);
     let path: Option<PathBuf> = into.get("folder");
     if path.is_none() {

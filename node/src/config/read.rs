@@ -8,6 +8,7 @@ use super::{
 use posthouse_connectors::registry;
 use posthouse_platform::endpoint::TransportChoice;
 use posthouse_platform::settings::{Table, nearest, say};
+use posthouse_protocol::govern::identity::credit_code;
 use posthouse_protocol::id::{NodeId, ResourceId};
 use posthouse_protocol::job::Mode;
 use std::collections::BTreeMap;
@@ -181,7 +182,7 @@ fn node(table: &Table<'_>, base: &Path) -> Option<Node> {
     let name: Option<NodeId> = table.require_parse("name", "节点名称");
     let data_dir: Option<PathBuf> = table.require("data_dir");
     let department_code: Option<String> = table.get("department_code");
-    if department_code.as_deref().is_some_and(|code| !is_credit_code(code)) {
+    if department_code.as_deref().is_some_and(|code| credit_code(code).is_err()) {
         table.mistake(
             "department_code",
             say(
@@ -355,6 +356,14 @@ fn check_carried(table: &Table<'_>, job: &job::Job, ferries: &BTreeMap<NodeId, F
             ),
             None,
         ),
+        job::Kind::Accept { from, .. } if job.rules.changes_values() => table.mistake_at_key(
+            "rules",
+            say(
+                format!("what {from} carries here cannot be asked for otherwise: its resource has the rules"),
+                format!("{from} 以摆渡方式送来的内容无法另提要求；规则写在其资源上"),
+            ),
+            None,
+        ),
         job::Kind::Push { .. } | job::Kind::Accept { .. } => {}
     }
 }
@@ -413,36 +422,6 @@ pub(super) fn bad_name(name: &str) -> bool {
     name.trim().is_empty() || name.chars().count() > 256 || name.contains('\0')
 }
 
-/// 统一社会信用代码 (GB 32100-2015): 18 characters, the last a check digit over the others.
-fn is_credit_code(code: &str) -> bool {
-    let values: Option<Vec<usize>> = code.bytes().map(|b| CREDIT_ALPHABET.iter().position(|a| *a == b)).collect();
-    let Some(values) = values.filter(|values| values.len() == 18) else { return false };
-    let (body, check) = values.split_at(17);
-    let mut weight = 1;
-    let mut sum = 0;
-    for value in body {
-        sum += value * weight;
-        weight = weight * 3 % 31;
-    }
-    check == [(31 - sum % 31) % 31]
-}
-
 const FOLDER: &str = "folder";
 /// Kinds that the design names and later versions bring.
 const LATER_KINDS: &[&str] = &["sqlserver", "odbc", "s3"];
-/// Without I, O, S, V, Z.
-const CREDIT_ALPHABET: &[u8; 31] = b"0123456789ABCDEFGHJKLMNPQRTUWXY";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_credit_code_is_taken_only_with_its_check_digit() {
-        assert!(is_credit_code("91350100M000100Y43"));
-        assert!(!is_credit_code("91350100M000100Y44"));
-        assert!(!is_credit_code("91350100M000100Y4"));
-        assert!(!is_credit_code("91350100I000100Y43"));
-        assert!(!is_credit_code(""));
-    }
-}

@@ -1,5 +1,6 @@
 //! `[[resource]]`: what this node offers.
 
+use super::govern::{self, Govern};
 use super::read::{Place, bad_name};
 use posthouse_connectors::TableSpec;
 use posthouse_connectors::folder::{FolderOptions, Links};
@@ -13,6 +14,8 @@ pub struct Resource {
     pub id: ResourceId,
     pub origin: Origin,
     pub catalog: Option<CatalogRef>,
+    /// What its rows go through before they are handed over.
+    pub govern: Govern,
 }
 
 /// Where the data of a resource lies.
@@ -25,6 +28,10 @@ pub enum Origin {
 impl Resource {
     pub fn is_table(&self) -> bool {
         matches!(self.origin, Origin::Table { .. })
+    }
+    /// The watermark's column under the name that it is offered with.
+    pub fn watermark_offered(&self, spec: &TableSpec) -> Option<String> {
+        spec.watermark.as_deref().map(|watermark| self.govern.governing.outward(watermark).to_owned())
     }
 }
 
@@ -40,6 +47,14 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Resource> {
         ));
     }
     let origin = if table.has("folder") { folder(table, place) } else { rows(table, place, id.as_ref()) };
+    let govern = match &origin {
+        Some(Origin::Table { spec, .. }) => govern::read(table, place, spec),
+        // A folder's are told already; of a broken table nothing can be said.
+        _ => {
+            govern::KEYS.iter().for_each(|key| table.known(key));
+            Govern::default()
+        }
+    };
     if let Some(CatalogRef { sharing: Sharing::None, .. }) = catalog {
         table.mistake(
             "catalog",
@@ -50,7 +65,7 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Resource> {
             None,
         );
     }
-    Some(Resource { id: id?, origin: origin?, catalog })
+    Some(Resource { id: id?, origin: origin?, catalog, govern })
 }
 
 fn folder(table: &Table<'_>, place: &Place<'_>) -> Option<Origin> {
@@ -67,7 +82,7 @@ fn folder(table: &Table<'_>, place: &Place<'_>) -> Option<Origin> {
         let key = if table.has(&error.key) { error.key.as_str() } else { "include" };
         table.mistake(key, say(error.what.clone(), format!("{} 有误：{}", error.key, error.what)), error.nearest);
     }
-    for key in ["key", "watermark", "late"] {
+    for key in ["key", "watermark", "late"].into_iter().chain(govern::KEYS) {
         if table.has(key) {
             table.mistake_at_key(
                 key,

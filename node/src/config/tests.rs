@@ -211,6 +211,7 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "address",
         "kind",
         "path",
+        "charset",
         "id",
         "connection",
         "table",
@@ -224,6 +225,10 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "links",
         "quiet",
         "xattrs",
+        "empty",
+        "blanks",
+        "zero_dates",
+        "dates",
         "code",
         "title",
         "sharing",
@@ -233,6 +238,7 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "version",
         "resource",
         "into",
+        "names",
         "versions",
         "versions_keep",
         "format",
@@ -255,6 +261,23 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "url",
         "charset",
         "control_schema",
+        "columns",
+        "mask_key_file",
+        "keep_first",
+        "keep_last",
+        "null",
+        "constant",
+        "hash",
+        "required",
+        "length",
+        "min",
+        "max",
+        "pattern",
+        "codes",
+        "codes_file",
+        "id_card",
+        "credit_code",
+        "severity",
     ] {
         let named = text.lines().any(|line| {
             let line = line.trim_start_matches("#: ").trim_start();
@@ -279,6 +302,64 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
             comment.clear();
         }
     }
+}
+
+#[test]
+fn rules_of_a_resource_and_names_of_a_table_are_read_and_mistakes_told_at_their_place() {
+    let database = "[connection.db]\nkind = \"sqlite\"\npath = \"x.db\"\ncharset = \"gbk\"\n";
+    let resource = "[[resource]]\nid = \"r\"\nconnection = \"db\"\ntable = \"t\"\n";
+    let with = |rules: &str| format!("{database}{resource}[resource.rules]\n{rules}\n");
+    let dialect =
+        |rules: &str| read(&with(rules)).unwrap().resources[&"r".parse().unwrap()].govern.governing.dialect.clone();
+    assert!(!dialect("").changes_values());
+    assert!(!dialect("empty = \"keep\"\nblanks = \"keep\"\nzero_dates = \"refuse\"").changes_values());
+    let all = dialect("empty = \"null\"\nblanks = \"trim\"\nzero_dates = \"null\"\ndates = { born = \"yyyyMMdd\" }");
+    assert!(all.empty_null && all.trim && all.zero_dates_null);
+    assert_eq!(all.dates["born"].to_string(), "yyyyMMdd");
+    assert!(only(&with("empty = \"nul\"")).contains("`empty` is one of keep, null"));
+    assert!(only(&with("dates = { born = \"YYYYMMDD\" }")).contains("`YYYY` is no part of a date"));
+    assert!(only(&with("trim = true")).contains("trim"));
+    let folder = "[[resource]]\nid = \"f\"\nfolder = \"/x\"\nrules = { empty = \"null\" }\n";
+    assert!(only(folder).contains("`rules` belongs to tables"));
+
+    let job =
+        |into: &str| format!("{database}[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = {{ {into} }}\n");
+    let names = |into: &str| match read(&job(into)).unwrap().jobs[&"j".parse().unwrap()].into.clone() {
+        Some(Target::Table { names, .. }) => names,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(names("connection = \"db\", table = \"t\""), Names::Keep);
+    assert_eq!(names("connection = \"db\", table = \"t\", names = \"upper\""), Names::Upper);
+    assert!(only(&job("folder = \"/x\", names = \"upper\"")).contains("`names` does not belong here"));
+    let ruled = |rules: &str| format!("{}{rules}\n", job("connection = \"db\", table = \"t\""));
+    let asked = read(&ruled("rules = { empty = \"null\", dates = { born = \"yyyyMMdd\" } }")).unwrap();
+    let asked = asked.jobs[&"j".parse().unwrap()].asked_rules().unwrap();
+    let asked: Vec<_> = asked.iter().map(|rule| (rule.column.as_deref(), rule.what.as_str())).collect();
+    assert_eq!(asked, [(None, "empty = null"), (Some("born"), "dates = yyyyMMdd")]);
+    assert_eq!(read(&ruled("")).unwrap().jobs[&"j".parse().unwrap()].asked_rules(), None);
+    let lands_files = format!("{}rules = {{ empty = \"null\" }}\n", job("folder = \"/x\""));
+    assert!(only(&lands_files).contains("`rules` does not belong here"));
+    let pushed = format!(
+        "{database}{resource}[[job]]\nname = \"p\"\npush = \"r\"\nto = \"a.example\"\nrules = {{ blanks = \"trim\" }}\n"
+    );
+    assert!(only(&pushed).contains("`rules` does not belong here"));
+    let charset = database.replace("gbk", "latin-1");
+    assert!(only(&charset).contains("gb18030"));
+}
+
+#[test]
+fn names_are_changed_where_no_two_become_one() {
+    use posthouse_protocol::schema::{Contract, ContractType, Item};
+    let item = |name: &str| Item { name: name.to_owned(), r#type: ContractType::Text, nullable: true, comment: None };
+    let contract = |names: &[&str]| Contract {
+        items: names.iter().map(|name| item(name)).collect(),
+        key: vec![names[0].to_owned()],
+    };
+    let changed = Names::Upper.of(&contract(&["id", "姓名a", "Name"])).unwrap();
+    assert_eq!(changed, contract(&["ID", "姓名A", "NAME"]));
+    assert_eq!(Names::Lower.of(&contract(&["ID", "é"])).unwrap(), contract(&["id", "é"]));
+    assert_eq!(Names::Upper.of(&contract(&["a", "A"])), Err("A".to_owned()));
+    assert_eq!(Names::Keep.of(&contract(&["a", "A"])).unwrap(), contract(&["a", "A"]));
 }
 
 #[test]
@@ -350,4 +431,64 @@ fn what_is_carried_is_pushed_whole_through_two_folders() {
     let same = format!("[peer.{peer}.ferry]\noutbox = \"x\"\ninbox = \"x\"\n");
     let mistakes = read(&same).unwrap_err().render(posthouse_protocol::problem::Lang::En);
     assert!(mistakes.contains("two folders"), "{mistakes}");
+}
+
+const PERSONS: &str = "[connection.db]\nkind = \"sqlite\"\npath = \"a.db\"\n[[resource]]\nid = \"persons\"\n\
+     connection = \"db\"\ntable = \"t\"\nkey = [\"id\"]\nwatermark = \"at\"\n";
+
+#[test]
+fn a_resource_says_what_its_rows_go_through() {
+    let config = read(&format!(
+        "{PERSONS}columns = [\"id\", \"xm\", \"phone\", \"age\", \"at\"]\nmask_key_file = \"key\"\n\
+         [resource.rename]\nxm = \"name\"\nat = \"updated\"\n\
+         [resource.mask]\nid = {{ hash = \"hmac-sm3\" }}\nphone = {{ keep_first = 3, keep_last = 4 }}\nxm = {{ keep_last = 1 }}\n\
+         [resource.check]\nid = {{ id_card = true }}\nage = {{ min = 0, max = 150, severity = \"count\" }}\n\
+         [[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = {{ connection = \"db\", table = \"u\" }}\n\
+         [job.check]\nname = {{ required = true, length = [1, 20] }}\n",
+    ))
+    .unwrap();
+    let resource = config.resources.values().next().unwrap();
+    let Govern { governing, checks, key } = &resource.govern;
+    assert_eq!(governing.outward("xm"), "name");
+    let masks: Vec<String> = governing.masks.iter().map(|(column, mask)| format!("{column} {mask}")).collect();
+    assert_eq!(masks, ["id hmac-sm3", "phone keep 3+4", "xm keep 0+1"]);
+    let rules: Vec<String> = checks.load().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(rules, ["check range (count)", "check id_card (quarantine)"]);
+    assert_eq!(key.as_ref().unwrap().to_string(), "/etc/posthouse/key");
+    let Origin::Table { spec, .. } = &resource.origin else { panic!("a table") };
+    assert_eq!(resource.watermark_offered(spec).as_deref(), Some("updated"));
+    let job = config.jobs.values().next().unwrap();
+    assert_eq!(job.check.load().unwrap()[0].to_string(), "check required, length (quarantine)");
+}
+
+#[test]
+fn a_slip_in_what_rows_go_through_is_found_before_anything_is_handed_over() {
+    let columns = "columns = [\"id\", \"phone\", \"at\"]\n";
+    for (text, said) in [
+        // A mask for another name would hand over the column as it is.
+        (format!("{columns}[resource.mask]\nphon = {{ null = true }}\n"), "`phon` is not among the `columns`"),
+        ("[resource.mask]\nphone = { null = true }\n".to_owned(), "lists those it offers in `columns`"),
+        ("[resource.check]\nphone = { required = true }\n".to_owned(), "lists those it offers in `columns`"),
+        (format!("{columns}[resource.mask]\nid = {{ null = true }}\n"), "belongs to the key"),
+        (format!("{columns}[resource.mask]\nat = {{ hash = \"sm3\" }}\n"), "the watermark cannot be masked"),
+        (format!("{columns}[resource.mask]\nid = {{ hash = \"hmac-sm3\" }}\n"), "needs `mask_key_file`"),
+        (format!("{columns}[resource.mask]\nid = {{ hash = \"md5\" }}\n"), "`hash` is one of"),
+        (format!("{columns}[resource.mask]\nphone = {{ null = true, constant = \"x\" }}\n"), "a mask is one of"),
+        (format!("{columns}[resource.mask]\nphone = {{ null = false }}\n"), "`null` is true or absent"),
+        (format!("{columns}[resource.mask]\nphone = {{ nul = true }}\n"), "unknown key `nul`"),
+        (format!("{columns}[resource.rename]\nphone = \"id\"\n"), "two columns are offered as `id`"),
+        (format!("{columns}[resource.check]\nphone = {{ severity = \"count\" }}\n"), "it has no rule"),
+        (format!("{columns}[resource.check]\nphone = {{ pattern = \"(\" }}\n"), "it is no pattern"),
+        (format!("{columns}[resource.check]\nphone = {{ length = [3, 2] }}\n"), "the least and the most"),
+        (format!("{columns}[resource.check]\nphone = {{ codes = [] }}\n"), "it lists 1 to"),
+        ("columns = [\"id\", \"id\"]\n".to_owned(), "stands there twice"),
+        (format!("{columns}mask_key_file = \"credential:../x\"\n"), "`credential:` takes a name"),
+    ] {
+        let found = mistakes(&format!("{PERSONS}{text}"));
+        assert!(found.iter().any(|(_, what)| what.contains(said)), "{said}: {found:#?}");
+    }
+    let job = "[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = { folder = \"/x\" }\n";
+    assert!(only(&format!("{job}[job.check]\na = {{ required = true }}\n")).starts_with("rows are checked"));
+    let folder = "[[resource]]\nid = \"r\"\nfolder = \"/x\"\ncolumns = [\"a\"]\n";
+    assert!(only(folder).starts_with("`columns` belongs to tables"));
 }

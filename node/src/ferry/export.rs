@@ -53,6 +53,7 @@ pub async fn export(ctx: &Arc<Context>, job: &Job, outlet: Outlet) -> Result<Exp
         succeeds: None,
         committed: false,
         formats: None,
+        rules: None,
     };
     write_parts(ctx, to, request, outlet).await
 }

@@ -21,7 +21,8 @@ use std::sync::Arc;
 pub(crate) async fn answer_digest(ctx: &Arc<Context>, peer: &NodeId, request: DigestRequest) -> DigestAnswer {
     let answer = async {
         let permit = permit(ctx, peer, &request.resource)?;
-        let (contract, buckets) = provider_standing(ctx, &permit, request.watermark.clone()).await?;
+        let (contract, buckets) =
+            provider_standing(ctx, &permit, request.watermark.clone(), request.rules.clone()).await?;
         let (consumer, job) = (peer.clone(), request.job.clone());
         let standing = ctx.store.read(move |db| exchange::standing(db, Side::Provider, &consumer, &job)).await?;
         let left = left_buckets(standing.as_ref(), &contract, &buckets);
@@ -48,8 +49,9 @@ pub(crate) async fn answer_digest(ctx: &Arc<Context>, peer: &NodeId, request: Di
 }
 
 fn watermark_column(ctx: &Context, resource: &ResourceId) -> Option<String> {
-    match &ctx.config().resources.get(resource)?.origin {
-        Origin::Table { spec, .. } => spec.watermark.clone(),
+    let resource = ctx.config().resources.get(resource)?.clone();
+    match &resource.origin {
+        Origin::Table { spec, .. } => resource.watermark_offered(spec),
         Origin::Folder { .. } => None,
     }
 }
@@ -59,7 +61,8 @@ pub(crate) async fn answer_keys(ctx: &Arc<Context>, peer: &NodeId, request: Keys
     let answer = async {
         let permit = permit(ctx, peer, &request.resource)?;
         let wanted: BTreeSet<u16> = request.buckets.iter().copied().filter(|b| usize::from(*b) < BUCKETS).collect();
-        let rows = read_source(ctx, &permit, request.watermark.clone(), wanted, u64::MAX).await?;
+        let rows =
+            read_source(ctx, &permit, request.watermark.clone(), request.rules.clone(), wanted, u64::MAX).await?;
         let row = |(key, (bucket, hash)): (String, (u16, [u8; 32]))| RowKey { key, bucket, hash: hash.into() };
         let truncated = rows.kept.truncated;
         let keys = rows.kept.into_rows().into_iter().map(row).collect();

@@ -28,6 +28,7 @@ impl Comparison {
             job: self.provider_job(),
             resource: self.resource.resource.clone(),
             watermark: self.watermark.clone(),
+            rules: self.job.asked_rules(),
         };
         let answer = match ask(&self.ctx, &self.resource, &self.job, &Frame::Digest(request), ANSWERED_WITHIN).await? {
             Frame::DigestAnswer(answer) => answer,
@@ -58,6 +59,7 @@ impl Comparison {
                 resource: self.resource.resource.clone(),
                 buckets: some,
                 watermark: self.watermark.clone(),
+                rules: self.job.asked_rules(),
             };
             match ask(&self.ctx, &self.resource, &self.job, &Frame::Keys(request), ANSWERED_WITHIN).await? {
                 Frame::KeysAnswer(KeysAnswer { refused: Some(refused), .. }) => return Err(self.refusal(&refused)),

@@ -6,12 +6,14 @@ use super::{Comparison, DIGEST_EPOCH};
 use crate::config::Origin;
 use crate::context::Context;
 use crate::extract::Extraction;
+use crate::govern::Orders;
 use crate::stage::{Place, Stage};
 use crate::store::exchange::Standing;
 use crate::store::{Side, Transfer};
 use crate::transfer::{OfferedRows, blocking, open_destination};
 use posthouse_connectors::Read;
 use posthouse_protocol::digest::{BucketDigest, digest_key};
+use posthouse_protocol::govern::Governed;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::{Mode, Write};
 use posthouse_protocol::manifest::Counts;
@@ -62,8 +64,9 @@ pub(crate) async fn provider_standing(
     ctx: &Arc<Context>,
     permit: &Permit,
     watermark: Option<Watermark>,
+    rules: Option<Vec<Governed>>,
 ) -> Result<(Contract, BucketDigest), Problem> {
-    let rows = read_source(ctx, permit, watermark, BTreeSet::new(), u64::MAX).await?;
+    let rows = read_source(ctx, permit, watermark, rules, BTreeSet::new(), u64::MAX).await?;
     Ok((rows.contract, rows.buckets))
 }
 
@@ -72,9 +75,10 @@ pub(crate) async fn provider_standing_after(
     ctx: &Arc<Context>,
     permit: &Permit,
     watermark: Option<Watermark>,
+    rules: Option<Vec<Governed>>,
     rows_sent: u64,
 ) -> Result<Option<(Contract, BucketDigest)>, Problem> {
-    let rows = read_source(ctx, permit, watermark, BTreeSet::new(), worth_reading(rows_sent)).await?;
+    let rows = read_source(ctx, permit, watermark, rules, BTreeSet::new(), worth_reading(rows_sent)).await?;
     Ok(Some(rows).filter(|rows| !rows.is_too_much()).map(|rows| (rows.contract, rows.buckets)))
 }
 
@@ -84,11 +88,12 @@ fn worth_reading(moved: u64) -> u64 {
     moved.saturating_mul(STANDING_SHARE).max(STANDING_ROWS)
 }
 
-/// Reads a source through its grant, within one snapshot.
+/// Reads a source through its grant, within one snapshot, by the rules that the taker's job asks for.
 pub(super) async fn read_source(
     ctx: &Arc<Context>,
     permit: &Permit,
     watermark: Option<Watermark>,
+    rules: Option<Vec<Governed>>,
     wanted: BTreeSet<u16>,
     at_most: u64,
 ) -> Result<Bucketing, Problem> {
@@ -108,7 +113,9 @@ pub(super) async fn read_source(
             to: watermark,
             ..Read::default()
         };
-        let mut extraction = Extraction::begin(context.connect(connection)?, spec, &read, context.world.clock.now())?;
+        let orders = Orders::of(&resource.govern, permit.masks())?.wishing(rules.as_deref(), &spec.resource)?;
+        let (connection, now) = (context.connect(connection)?, context.world.clock.now());
+        let mut extraction = Extraction::begin(connection, spec, &read, &orders, now)?;
         let contract = extraction.contract().clone();
         let key = digest_key(permit.resource(), &contract, DIGEST_EPOCH);
         let mut rows = Bucketing::new(key, contract, wanted, KEYS_BYTES_MAX).at_most(at_most);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::extract::Extraction;
+use crate::govern::Orders;
 use posthouse_connectors::{Connection, Destination, Landing, Plan, Read, Sink, Source, TableSpec};
 use posthouse_platform::disk::RealDisk;
 use posthouse_protocol::chunk::Layout;
@@ -88,7 +89,8 @@ impl Scene {
             resource: "node.example/t".to_owned(),
         };
         let raw = Box::new(Raw(values.to_vec()));
-        let mut extraction = Extraction::begin(raw, &table, &Read::default(), Timestamp(0)).unwrap();
+        let mut extraction =
+            Extraction::begin(raw, &table, &Read::default(), &Orders::default(), Timestamp(0)).unwrap();
         let written = self.spool.write_next(&mut extraction, position, [7; 32], lease).unwrap().unwrap();
         assert!(self.spool.write_next(&mut extraction, position + 1, [7; 32], None).is_none());
         written.seal().unwrap()

@@ -7,6 +7,7 @@ use posthouse_connectors::BadRow;
 use posthouse_protocol::batch::BatchWriter;
 use posthouse_protocol::digest::{BucketDigest, Digester, RowDigest, RowHash};
 use posthouse_protocol::format::Native;
+use posthouse_protocol::govern::Quality;
 use posthouse_protocol::manifest::SplitCounts;
 use posthouse_protocol::pgcopy::{self, CopyError, Sifted, Sifter, Walker};
 use posthouse_protocol::problem::{Code, Problem};
@@ -22,6 +23,7 @@ pub(super) struct SplitWriter {
     digest: RowDigest,
     buckets: BucketDigest,
     bad: Vec<BadRow>,
+    quality: Option<Quality>,
 }
 
 /// A split's rows on their way, in the form they travel in.
@@ -69,7 +71,7 @@ impl SplitWriter {
             Some(native) => Rows::Raw { filling, walker: Walker::new(&native.shape(contract)?, digest_key) },
         };
         let (digest, buckets) = (RowDigest::default(), BucketDigest::new());
-        Ok(Self { position, path, spool: spool.clone(), rows, digest, buckets, bad: Vec::new() })
+        Ok(Self { position, path, spool: spool.clone(), rows, digest, buckets, bad: Vec::new(), quality: None })
     }
 
     /// Whether a raw row came that cannot be carried, so that the split has to be read once more and sifted. Rows are
@@ -79,7 +81,7 @@ impl SplitWriter {
     }
 
     pub(super) fn finish(self, name: String, mut counts: SplitCounts) -> Result<Written, Problem> {
-        let Self { position, path, spool, rows, digest, buckets, bad } = self;
+        let Self { position, path, spool, rows, digest, buckets, bad, quality } = self;
         let filling = match rows {
             Rows::Arrow { writer, .. } => writer.finish()?,
             Rows::Raw { filling, walker } => {
@@ -103,7 +105,8 @@ impl SplitWriter {
                 .cause(format!("split {name}: {} rows digested, {} sent", digest.count, counts.sent)));
         }
         let (hashes, content) = filling.finish()?;
-        let split = SealedSplit { name, position, root: hashes.root, size: hashes.layout.size(), counts, digest };
+        let (root, size) = (hashes.root, hashes.layout.size());
+        let split = SealedSplit { name, position, root, size, counts, digest, quality };
         Ok(Written::new(Sealed { split, bad, buckets }, hashes.values.into(), content, spool))
     }
 }
@@ -154,5 +157,8 @@ impl SplitSink for SplitWriter {
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
         self.bad.push(row);
         Ok(())
+    }
+    fn quality(&mut self, quality: Option<Quality>) {
+        self.quality = quality;
     }
 }

@@ -6,6 +6,7 @@ use minicbor::{Decode, Encode};
 use posthouse_protocol::codec;
 use posthouse_protocol::consumer::Consumer;
 use posthouse_protocol::digest::RowDigest;
+use posthouse_protocol::govern::Quality;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Counts, LeftOut, Manifest};
@@ -39,6 +40,9 @@ struct Facts {
     left_out_sha256: Option<ByteArray<32>>,
     #[n(6)]
     manifest: ByteVec,
+    /// What the job's rules found in the rows that came.
+    #[n(7)]
+    quality: Option<Quality>,
 }
 
 /// What the provider's handover said, once its statement is verified.
@@ -60,7 +64,7 @@ impl Staged {
         machine.check(manifest)?;
         let Some(totals) = machine.totals().cloned() else { return Err(mismatch("not everything has come")) };
         let mut counts = totals.counts;
-        let mut digest_commitment = None;
+        let (mut digest_commitment, mut quality) = (None, None);
         if let Some(splits) = splits {
             if handed.digest != Some(splits.digest) {
                 return Err(mismatch("the digest of the rows is not that of the rows that came"));
@@ -72,6 +76,7 @@ impl Staged {
             digest_commitment = Some(commitment);
             counts.rows_landed = splits.landed;
             counts.rows_quarantined = splits.quarantined;
+            quality = splits.quality.map(|quality| quality.listed());
         } else if manifest.digest_commitment.is_some() || handed.digest.is_some() {
             return Err(mismatch("it states a digest of rows, but handed over files"));
         }
@@ -85,6 +90,7 @@ impl Staged {
             left_out: left_out.listed(),
             left_out_sha256: left_out.sha256().map(ByteArray::from),
             manifest: codec::encode(manifest).into(),
+            quality,
         };
         Ok(Self { facts, manifest: manifest.clone() })
     }
@@ -118,17 +124,22 @@ impl Staged {
     pub fn digest_commitment(&self) -> Option<ByteArray<32>> {
         self.facts.digest_commitment
     }
+    pub fn quality(&self) -> Option<&Quality> {
+        self.facts.quality.as_ref()
+    }
     pub fn left_out(&self) -> (&[LeftOut], Option<ByteArray<32>>) {
         (&self.facts.left_out, self.facts.left_out_sha256)
     }
 }
 
 /// The sums over all staged splits of a transfer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SplitTotals {
     pub digest: RowDigest,
     pub landed: u64,
     pub quarantined: u64,
+    /// What the job's rules found. None: it has none.
+    pub quality: Option<Quality>,
 }
 
 impl SplitTotals {
@@ -136,5 +147,8 @@ impl SplitTotals {
         self.digest.merge(&split.digest);
         self.landed += split.landed;
         self.quarantined += split.quarantined;
+        if let Some(quality) = &split.quality {
+            self.quality.get_or_insert_default().merge(quality);
+        }
     }
 }

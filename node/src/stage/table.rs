@@ -5,11 +5,13 @@
 use super::split::{RawSplit, SplitContent, SplitPart};
 use crate::seal::storage;
 use crate::store::exchange::StagedSplit;
+use arrow::record_batch::RecordBatch;
 use posthouse_connectors::{BadRow, Destination, SplitLanded};
 use posthouse_platform::disk::Disk;
-use posthouse_protocol::batch::BatchReader;
+use posthouse_protocol::batch::{Batch, BatchReader};
 use posthouse_protocol::chunk::ChunkHasher;
 use posthouse_protocol::digest::{BucketDigest, Digester};
+use posthouse_protocol::govern::{Checker, Passed, Quality};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind};
@@ -49,6 +51,8 @@ pub struct RowForm {
     /// Set where splits come in an engine's own form.
     pub shape: Option<Shape>,
     pub digest_key: [u8; 32],
+    /// The job's rules, where it has any.
+    pub checker: Option<Checker>,
 }
 
 impl TableStage {
@@ -124,7 +128,7 @@ impl TableStage {
     }
     /// What was staged of it for a transfer that this one follows.
     pub fn inherited(&self, entry: &Entry) -> Option<StagedSplit> {
-        self.inherited.lock().unwrap_or_else(PoisonError::into_inner).get(&entry.name).copied()
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner).get(&entry.name).cloned()
     }
     /// Splits that were taken over and that this transfer does not have in the same form.
     pub fn not_inherited(
@@ -146,12 +150,12 @@ impl TableStage {
             return Err(Problem::new(Code::FrameInvalid).cause("a split has no root, or a name that is no text"));
         };
         let path = self.path(&entry.name);
-        let (landed, buckets) = match &self.form.shape {
+        let (landed, buckets, quality) = match &self.form.shape {
             None => self.stage_batches(name, *root, bytes, entry.size)?,
             Some(shape) => {
                 let mut split = RawSplit::new(bytes, path, shape.clone(), self.digest_key());
                 let landed = self.hand().stage_raw(name, *root, &mut split)?;
-                (landed, split.finish()?)
+                (landed, split.finish()?, None)
             }
         };
         let digest = buckets.total();
@@ -164,7 +168,7 @@ impl TableStage {
             )));
         }
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).merge(&buckets);
-        Ok((StagedSplit { landed: landed.landed, quarantined, digest }, landed.bad))
+        Ok((StagedSplit { landed: landed.landed, quarantined, digest, quality }, landed.bad))
     }
 
     fn stage_batches(
@@ -173,20 +177,28 @@ impl TableStage {
         root: [u8; 32],
         bytes: SplitContent,
         size: u64,
-    ) -> Result<(SplitLanded, BucketDigest), Problem> {
+    ) -> Result<(SplitLanded, BucketDigest, Option<Quality>), Problem> {
+        let (mut checker, mut held) = (self.form.checker.clone(), Vec::new());
         let mut digester = Digester::new(self.digest_key());
         let mut buckets = BucketDigest::new();
         let reader = BatchReader::new(BufReader::with_capacity(READ_BYTES, bytes.reader()), size, self.contract())?;
-        let mut batches = reader.map(|batch| {
-            let batch = batch?;
-            digester.buckets(&batch, &mut buckets)?;
-            Ok(batch.record().clone())
+        // What came is digested whole; what the job's rules hold back of it does not reach the destination.
+        let mut batches = reader.filter_map(|batch| {
+            let rows = batch.map_err(Problem::from).and_then(|batch| {
+                digester.buckets(&batch, &mut buckets)?;
+                match &mut checker {
+                    Some(checker) => stays(checker, &batch, &mut held),
+                    None => Ok(Some(batch.record().clone())),
+                }
+            });
+            rows.transpose()
         });
-        let landed = self.hand().stage(name, root, &mut batches)?;
+        let mut landed = self.hand().stage(name, root, &mut batches)?;
         // A split that was staged before is not read by the destination again; its digest still is.
         batches.try_for_each(|batch: Result<_, Problem>| batch.map(|_| ()))?;
         drop(batches);
-        Ok((landed, buckets))
+        landed.bad.append(&mut held);
+        Ok((landed, buckets, checker.map(|mut checker| checker.take(&str::to_owned))))
     }
 
     /// Names of splits may hold any character; their files are named by hash.
@@ -254,6 +266,16 @@ impl TableStage {
     pub(super) fn free_bytes(&self) -> Result<u64, Problem> {
         self.disk.free_bytes(&self.dir).map_err(|e| storage(&self.dir, &e))
     }
+}
+
+/// The rows of a batch that pass the rules; those that do not are added to `held`.
+fn stays(checker: &mut Checker, batch: &Batch, held: &mut Vec<BadRow>) -> Result<Option<RecordBatch>, Problem> {
+    let Passed { rows, refused } = checker.hold_back(batch)?;
+    held.extend(refused.into_iter().map(|refused| {
+        let key = if refused.key.is_empty() { format!("row {}", refused.row + 1) } else { refused.key };
+        BadRow { key, reason: refused.reason, original: refused.original }
+    }));
+    Ok(rows)
 }
 
 /// The root of a file; none of one that is too long to be a split.

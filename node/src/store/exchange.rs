@@ -11,6 +11,7 @@ use posthouse_connectors::folder::{FileStat, Kind};
 use posthouse_protocol::codec;
 use posthouse_protocol::digest::RowDigest;
 use posthouse_protocol::frame::{Handover, Offer, Request};
+use posthouse_protocol::govern::Quality;
 use posthouse_protocol::id::{JobId, NodeId, ResourceId, ResourceRef, TransferId};
 use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::{Code, Problem};
@@ -41,11 +42,13 @@ pub enum Whole {
 }
 
 /// What staging one split came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StagedSplit {
     pub landed: u64,
     pub quarantined: u64,
     pub digest: RowDigest,
+    /// What the job's rules found in it. None: it has none.
+    pub quality: Option<Quality>,
 }
 
 /// A file that a job landed.
@@ -175,12 +178,13 @@ pub fn put_split_staged(
     session: i64,
 ) -> Result<(), Problem> {
     let sql = "INSERT INTO landing_entry (transfer, name, position, entry, whole, session,
-        rows_landed, rows_quarantined, digest_sum, digest_count) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+        rows_landed, rows_quarantined, digest_sum, digest_count, quality)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
         ON CONFLICT (transfer, name) DO UPDATE SET whole = excluded.whole, session = max(session, excluded.session),
         position = CASE WHEN session <= excluded.session THEN excluded.position ELSE position END,
         entry = CASE WHEN session <= excluded.session THEN excluded.entry ELSE entry END,
         rows_landed = excluded.rows_landed, rows_quarantined = excluded.rows_quarantined,
-        digest_sum = excluded.digest_sum, digest_count = excluded.digest_count
+        digest_sum = excluded.digest_sum, digest_count = excluded.digest_count, quality = excluded.quality
         WHERE session <> excluded.session OR position = excluded.position RETURNING id";
     let (landed, quarantined) = (signed(staged.landed)?, signed(staged.quarantined)?);
     let count = signed(staged.digest.count)?;
@@ -194,11 +198,18 @@ pub fn put_split_staged(
         landed,
         quarantined,
         staged.digest.sum,
-        count
+        count,
+        staged.quality.as_ref().map(codec::encode)
     ];
     let id: Option<i64> = cached(at, sql)?.query_row(values, |row| row.get(0)).optional().map_err(failed)?;
     let id = id.ok_or_else(|| listed_twice(&entry.name))?;
     run(at, "DELETE FROM landing_chunks WHERE entry = ?1", params![id])
+}
+
+/// Whether rules have looked at rows that a transfer staged: such rows are those that passed the rules of then.
+pub fn has_checked_rows(at: &Connection, transfer: &TransferId) -> Result<bool, Problem> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM landing_entry WHERE transfer = ?1 AND quality IS NOT NULL)";
+    cached(at, sql)?.query_row([transfer.as_str()], |row| row.get(0)).map_err(failed)
 }
 
 /// Whole entries in the order of the offer, at most `limit` with positions from `from` on.
@@ -408,7 +419,7 @@ pub fn spool_buckets(at: &Connection, transfer: &TransferId) -> Result<Option<Ve
 }
 
 pub fn spooled(at: &Connection, transfer: &TransferId) -> Result<Vec<SealedSplit>, Problem> {
-    let sql = "SELECT position, name, root, size, counts, digest_sum, digest_count FROM spooled
+    let sql = "SELECT position, name, root, size, counts, digest_sum, digest_count, quality FROM spooled
         WHERE transfer = ?1 ORDER BY position";
     let mut statement = cached(at, sql)?;
     let mut rows = statement.query([transfer.as_str()]).map_err(failed)?;
@@ -423,17 +434,19 @@ pub fn spooled(at: &Connection, transfer: &TransferId) -> Result<Vec<SealedSplit
             size: number(3)?,
             counts: decode(&column(4)?)?,
             digest: RowDigest { sum: fixed(&column(5)?)?, count: number(6)? },
+            quality: row.get::<_, Option<Vec<u8>>>(7).map_err(failed)?.map(|blob| decode(&blob)).transpose()?,
         });
     }
     Ok(splits)
 }
 
 pub fn put_spooled(at: &Connection, transfer: &TransferId, split: &SealedSplit) -> Result<(), Problem> {
-    let sql = "INSERT INTO spooled (transfer, position, name, root, size, counts, digest_sum, digest_count)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let sql = "INSERT INTO spooled (transfer, position, name, root, size, counts, digest_sum, digest_count, quality)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     let (position, size, count) = (signed(split.position)?, signed(split.size)?, signed(split.digest.count)?);
-    let counts = codec::encode(&split.counts);
-    run(at, sql, params![transfer.as_str(), position, split.name, split.root, size, counts, split.digest.sum, count])
+    let (id, counts, quality) =
+        (transfer.as_str(), codec::encode(&split.counts), split.quality.as_ref().map(codec::encode));
+    run(at, sql, params![id, position, split.name, split.root, size, counts, split.digest.sum, count, quality])
 }
 
 pub fn forget_spool(at: &Connection, transfer: &TransferId) -> Result<(), Problem> {
@@ -538,15 +551,20 @@ fn entry_row(row: &Row<'_>) -> rusqlite::Result<Result<LandingEntry, Problem>> {
     };
     let columns: (Option<i64>, Option<i64>, Option<Vec<u8>>, Option<i64>) =
         (row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?);
+    let quality: Option<Vec<u8>> = row.get(7)?;
     let staged = match columns {
-        (Some(landed), Some(quarantined), Some(sum), Some(count)) => match fixed(&sum) {
-            Ok(sum) => Some(StagedSplit {
-                landed: landed.unsigned_abs(),
-                quarantined: quarantined.unsigned_abs(),
-                digest: RowDigest { sum, count: count.unsigned_abs() },
-            }),
-            Err(problem) => return Ok(Err(problem)),
-        },
+        (Some(landed), Some(quarantined), Some(sum), Some(count)) => {
+            let quality = quality.map(|blob| decode(&blob)).transpose();
+            match fixed(&sum).and_then(|sum| Ok((sum, quality?))) {
+                Ok((sum, quality)) => Some(StagedSplit {
+                    landed: landed.unsigned_abs(),
+                    quarantined: quarantined.unsigned_abs(),
+                    digest: RowDigest { sum, count: count.unsigned_abs() },
+                    quality,
+                }),
+                Err(problem) => return Ok(Err(problem)),
+            }
+        }
         _ => None,
     };
     Ok(decode(&entry).map(|entry| LandingEntry { id, entry, whole, staged }))
@@ -580,5 +598,5 @@ fn landed_row(row: &Row<'_>) -> rusqlite::Result<Result<LandedFile, Problem>> {
     Ok(parsed())
 }
 
-const ENTRY: &str = "id, entry, whole, rows_landed, rows_quarantined, digest_sum, digest_count";
+const ENTRY: &str = "id, entry, whole, rows_landed, rows_quarantined, digest_sum, digest_count, quality";
 const INVITED_KEPT_MS: i64 = 7 * 86_400_000;

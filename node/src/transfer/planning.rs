@@ -6,6 +6,7 @@ use super::{ask, blocking};
 use crate::config::{Job, Origin, Target};
 use crate::context::Context;
 use crate::extract::Extraction;
+use crate::govern::Orders;
 use crate::settle::{self, Subject};
 use crate::store::{Side, Transfer, exchange};
 use posthouse_connectors::folder::{FolderSource, Found};
@@ -43,10 +44,10 @@ async fn planned(ctx: &Arc<Context>, peer: &NodeId, request: PlanRequest) -> Res
     let resource = ResourceRef { node: ctx.name.clone(), resource: request.resource.clone() };
     let permit = ctx.permit(peer, &resource).await?;
     let not_offered = || Problem::new(Code::NotOffered).with("provider", &ctx.name).with("resource", &request.resource);
-    let origin = ctx.config().resources.get(&request.resource).ok_or_else(not_offered)?.origin.clone();
+    let offered = ctx.config().resources.get(&request.resource).ok_or_else(not_offered)?.clone();
     let context = ctx.clone();
-    match origin {
-        Origin::Folder { .. } if permit.columns().is_some() || permit.filter().is_some() => {
+    match offered.origin.clone() {
+        Origin::Folder { .. } if permit.is_about_rows() => {
             Err(Problem::new(Code::FilterUnsupported).with("resource", resource))
         }
         Origin::Folder { path, options } => {
@@ -75,10 +76,12 @@ async fn planned(ctx: &Arc<Context>, peer: &NodeId, request: PlanRequest) -> Res
                 formats: Format::known(request.formats.as_deref().unwrap_or_default()),
                 ..Default::default()
             };
-            let watermark_column = spec.watermark.clone().filter(|_| is_incremental);
+            let watermark_column = offered.watermark_offered(&spec).filter(|_| is_incremental);
             blocking(&ctx.world, move || {
                 let now = context.world.clock.now();
-                let extraction = Extraction::begin(context.connect(&connection)?, &spec, &read, now)?;
+                let orders = Orders::of(&offered.govern, permit.masks())?;
+                let orders = orders.wishing(request.rules.as_deref(), &spec.resource)?;
+                let extraction = Extraction::begin(context.connect(&connection)?, &spec, &read, &orders, now)?;
                 let plan = extraction.plan();
                 Ok(PlanAnswer {
                     contract: Some(plan.contract.clone()),
@@ -104,13 +107,14 @@ pub(crate) async fn ask_plan(ctx: &Arc<Context>, job: &Job, resource: &ResourceR
         Mode::Incremental => ctx.store.read(move |db| exchange::reached(db, &name)).await?,
         _ => None,
     };
-    let formats = job.into.as_ref().map(|into| ctx.formats(into)).unwrap_or_default();
+    let formats = ctx.formats(job);
     let request = PlanRequest {
         job: job.name.clone(),
         resource: resource.resource.clone(),
         mode,
         watermark,
         formats: (!formats.is_empty()).then(|| formats.iter().map(|format| format.name().to_owned()).collect()),
+        rules: job.asked_rules(),
     };
     let answer = match ask(ctx, resource, job, &Frame::Plan(request), ANSWERED_WITHIN).await? {
         Frame::PlanAnswer(answer) => answer,

@@ -4,13 +4,16 @@
 //! meanwhile. A restart before the last split is sealed loses it, and the transfer ends with PH2004.
 
 use super::blocking;
+use crate::config::Govern;
 use crate::context::Context;
 use crate::extract::{Extraction, Proposed};
+use crate::govern::Orders;
 use crate::seal::{Lease, Sealed, SealedSplit, Spool, Written};
 use crate::store::{Side, exchange, quarantine};
 use posthouse_connectors::{Read, TableSpec};
 use posthouse_protocol::digest::BucketDigest;
 use posthouse_protocol::format::Native;
+use posthouse_protocol::govern::{ColumnMask, Governed};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
@@ -46,11 +49,16 @@ impl Begun {
         connection: &str,
         table: &TableSpec,
         read: Read,
+        govern: &Govern,
+        granted: &[ColumnMask],
+        wishes: Option<&[Governed]>,
     ) -> Result<Self, Problem> {
         let (context, connection, table) = (ctx.clone(), connection.to_owned(), table.clone());
+        let (govern, granted, wishes) = (govern.clone(), granted.to_vec(), wishes.map(<[Governed]>::to_vec));
         let extraction = blocking(&ctx.world, move || {
             let now = context.world.clock.now();
-            Extraction::begin(context.connect(&connection)?, &table, &read, now)
+            let orders = Orders::of(&govern, &granted)?.wishing(wishes.as_deref(), &table.resource)?;
+            Extraction::begin(context.connect(&connection)?, &table, &read, &orders, now)
         })
         .await?;
         Ok(Self { extraction })
@@ -60,6 +68,9 @@ impl Begun {
     }
     pub(crate) fn native(&self) -> Option<&Native> {
         self.extraction.native()
+    }
+    pub(crate) fn governed(&self) -> Option<Vec<Governed>> {
+        self.extraction.governed()
     }
     pub(crate) fn proposed(&self) -> Proposed {
         self.extraction.proposed()

@@ -138,6 +138,7 @@ fn offer(transfer: TransferId) -> Offer {
         digest_key: [2; 32].into(),
         watermark_column: None,
         native: None,
+        governed: None,
     }
 }
 

@@ -66,6 +66,7 @@ impl Scene {
             filter: None,
             zone: None,
             via: None,
+            masks: None,
         };
         let grants = granted.iter().enumerate().map(grant).collect();
         let scene = Self {

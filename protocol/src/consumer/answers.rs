@@ -99,6 +99,7 @@ impl Consumer {
             compare("grant", manifest.grant == offer.grant);
             compare("watermark_to", manifest.watermark_to == offer.watermark_to);
             let contract = offer.contract.as_ref().map(|contract| contract.sha256());
+            compare("governed", manifest.governed == offer.governed);
             compare("contract", manifest.contract_sha256.map(|sha256| *sha256) == contract);
         }
         compare("provider", manifest.provider == self.provider && manifest.resource.node == self.provider);

@@ -42,6 +42,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             succeeds: None,
             committed: false,
             formats: Some(vec!["pg-copy/1".into()]),
+            rules: Some(vec![Governed { column: Some("born".into()), what: "dates = yyyyMMdd".into() }]),
         }),
         Frame::Offer(Offer {
             transfer: transfer.clone(),
@@ -57,6 +58,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             digest_key: [5; 32].into(),
             watermark_column: Some("updated_at".into()),
             native: Some(Native { format: "pg-copy/1".into(), columns: vec!["int8".into()] }),
+            governed: Some(vec![Governed { column: Some("phone".into()), what: "keep 3+4".into() }]),
         }),
         Frame::Accept(Accept { data_channels: 2, credit: 32 << 20 }),
         Frame::Entries(vec![entry.clone()]),
@@ -78,7 +80,12 @@ pub(crate) fn samples() -> Vec<Frame> {
         Frame::Invited(Invited { transfer: Some(transfer), refused: None }),
         Frame::Ping(1),
         Frame::Pong(1),
-        Frame::Digest(DigestRequest { job: job(), resource: resource(), watermark: Some(Watermark::Integer(4)) }),
+        Frame::Digest(DigestRequest {
+            job: job(),
+            resource: resource(),
+            watermark: Some(Watermark::Integer(4)),
+            rules: None,
+        }),
         Frame::DigestAnswer(DigestAnswer {
             key: [8; 32].into(),
             contract: None,
@@ -88,7 +95,13 @@ pub(crate) fn samples() -> Vec<Frame> {
             left: Some(vec![1; 8].into()),
             watermark_column: Some("updated_at".into()),
         }),
-        Frame::Keys(KeysRequest { job: job(), resource: resource(), buckets: vec![1, 4095], watermark: None }),
+        Frame::Keys(KeysRequest {
+            job: job(),
+            resource: resource(),
+            buckets: vec![1, 4095],
+            watermark: None,
+            rules: Some(vec![Governed { column: None, what: "empty = null".into() }]),
+        }),
         Frame::KeysAnswer(KeysAnswer {
             keys: vec![RowKey { key: "1,a".into(), bucket: 7, hash: [9; 32].into() }],
             truncated: true,
@@ -102,6 +115,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             mode: Mode::Incremental,
             watermark: Some(Watermark::Integer(4)),
             formats: Some(vec!["pg-copy/1".into()]),
+            rules: None,
         }),
         Frame::PlanAnswer(PlanAnswer {
             contract: Some(Contract { items: Vec::new(), key: vec!["id".into()] }),

@@ -53,6 +53,9 @@ impl EntryList {
                 counts.rows_sent = counts.rows_sent.saturating_add(rows.sent);
                 counts.rows_filtered = counts.rows_filtered.saturating_add(rows.filtered);
                 counts.rows_quarantined = counts.rows_quarantined.saturating_add(rows.quarantined);
+                if let Some(changed) = rows.changed {
+                    counts.values_changed = Some(counts.values_changed.unwrap_or(0).saturating_add(changed));
+                }
             }
         }
     }

@@ -6,6 +6,7 @@
 use super::{Freshness, Grant, Peer, Policy, PolicyError};
 use crate::cose::PublicKey;
 use crate::filter::Filter;
+use crate::govern::ColumnMask;
 use crate::id::{GrantId, NodeId, ResourceRef};
 use crate::problem::{Code, Problem};
 use crate::time::Timestamp;
@@ -85,6 +86,14 @@ impl Permit {
     }
     pub fn filter_sha256(&self) -> Option<[u8; 32]> {
         self.grant.filter_sha256()
+    }
+    /// Whether it restricts columns or rows, which files have none of.
+    pub fn is_about_rows(&self) -> bool {
+        self.columns().is_some() || self.filter().is_some() || !self.masks().is_empty()
+    }
+    /// What it masks beyond what the resource itself does.
+    pub fn masks(&self) -> &[ColumnMask] {
+        self.grant.masks.as_deref().unwrap_or_default()
     }
     pub fn until(&self) -> Timestamp {
         self.grant.until

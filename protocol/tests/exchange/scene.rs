@@ -600,6 +600,7 @@ pub(crate) fn request() -> Request {
         succeeds: None,
         committed: false,
         formats: None,
+        rules: None,
     }
 }
 
@@ -618,6 +619,7 @@ pub(crate) fn offer() -> Offer {
         digest_key: [4; 32].into(),
         watermark_column: None,
         native: None,
+        governed: None,
     }
 }
 
@@ -657,6 +659,8 @@ fn manifest(provider: &Provider) -> Handover {
         sealed: Timestamp(0),
         succeeds: None,
         algorithms: vec!["blake3".into()],
+        governed: None,
+        quality: None,
     };
     Handover { statement: codec::encode(&manifest).into(), digest: None }
 }

@@ -89,6 +89,8 @@ impl World {
             sealed: NOW.plus_ms(-1_000),
             succeeds: None,
             algorithms: ["blake3", "sha-256", "ed25519"].map(str::to_owned).to_vec(),
+            governed: None,
+            quality: None,
         }
     }
 
@@ -118,6 +120,7 @@ impl World {
             committed: NOW,
             consumer_department: None,
             transport: "quic".to_owned(),
+            quality: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What can go wrong between here and a server, told apart by what it asks of the caller: a lost connection is
 //! opened again, a refused row goes to quarantine, anything else needs a person.
 
+use crate::charset::{Charset, Edition};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::ErrorFields;
 use posthouse_protocol::problem::Problem;
@@ -89,8 +90,11 @@ impl ServerError {
         let mut error = Self::default();
         let damaged = |e: io::Error| WireError::Protocol(format!("an error of the server is damaged: {e}"));
         while let Some(field) = fields.next().map_err(damaged)? {
-            // Before it knows the client's encoding a server may speak in its own.
-            let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
+            // Before it knows the client's encoding, or where it does not convert, a server speaks in its own.
+            let bytes = field.value_bytes();
+            let other = || Charset::Gb18030(Edition::Of2022).decode(bytes).ok();
+            let value = Charset::Utf8.decode(bytes).ok().or_else(other);
+            let value = value.unwrap_or_else(|| String::from_utf8_lossy(bytes)).into_owned();
             match field.type_() {
                 b'S' if error.severity.is_empty() => error.severity = value,
                 b'V' => error.severity = value,

@@ -13,6 +13,7 @@ use posthouse_connectors::{Destination, Landing, parquet};
 use posthouse_platform::settings::Interval;
 use posthouse_protocol::format::Native;
 use posthouse_protocol::frame::Offer;
+use posthouse_protocol::govern::{Checker, GovernError};
 use posthouse_protocol::job::{Mode, Write};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
@@ -41,7 +42,7 @@ pub(super) async fn open_stage(
                 let rows = OfferedRows::of(&offer, contract);
                 let mut destination = open_destination(&ctx, &row, target, &rows)?;
                 let ready = can_tell_overlap(&row, target, &rows);
-                let follows = ready.is_ok() && takes_over(&ctx, &row, target, &offer, destination.as_mut())?;
+                let follows = ready.is_ok() && takes_over(&ctx, &row, &job, &offer, destination.as_mut())?;
                 if let Err(problem) = ready.and_then(|()| destination.prepare())
                     && (may_pass(&problem) || destination.published()?.is_none())
                 {
@@ -49,7 +50,9 @@ pub(super) async fn open_stage(
                     return Err(problem);
                 }
                 let shape = rows.native.as_ref().map(|native| native.shape(contract)).transpose()?;
-                let form = RowForm { contract: contract.clone(), shape, digest_key: offer.digest_key.into() };
+                // What was offered in an engine's own form was asked for before the job had rules.
+                let checker = if shape.is_none() { checker(&job, target, contract)? } else { None };
+                let form = RowForm { contract: contract.clone(), shape, digest_key: offer.digest_key.into(), checker };
                 Place::Table(TableStage::open(
                     &ctx.staging(),
                     &row.id,
@@ -81,26 +84,42 @@ pub(super) fn versions_of(row: &Transfer, kept: &KeptVersions) -> Versions {
 fn takes_over(
     ctx: &Context,
     row: &Transfer,
-    target: &Target,
+    job: &Job,
     offer: &Offer,
     destination: &mut dyn Destination,
 ) -> Result<bool, Problem> {
+    let Some(target) = &job.into else { return Ok(false) };
     let (mut next, mut took) = (row.succeeds.clone(), false);
     for _ in 0..SUCCESSORS_MAX {
         let Some(id) = next else { break };
-        let found = ctx.store.read_now(|db| Ok((transfers::get(db, &id)?, exchange::landing_offer(db, &id)?)))?;
-        let (Some(failed), before) = found else { break };
+        let found = ctx.store.read_now(|db| {
+            let checked = exchange::has_checked_rows(db, &id)?;
+            Ok((transfers::get(db, &id)?, exchange::landing_offer(db, &id)?, checked))
+        })?;
+        let (Some(failed), before, checked) = found else { break };
         next = failed.succeeds.clone();
         let Some(before) = before else { continue };
         let alike = (failed.write, failed.mode, &before.contract, &before.native, &before.digest_key)
             == (row.write, row.mode, &offer.contract, &offer.native, &offer.digest_key);
-        if alike && !took {
+        // What is staged is what passed the rules of then.
+        if alike && !took && !checked && job.check.is_empty() {
             took = destination.take_over(&failed.id)?;
         } else {
             discard_landing(ctx, &failed, target, false)?;
         }
     }
     Ok(row.succeeds.is_some())
+}
+
+/// The job's rules for rows of this contract. A column that does not come cannot be checked.
+fn checker(job: &Job, target: &Target, contract: &Contract) -> Result<Option<Checker>, Problem> {
+    if job.check.is_empty() {
+        return Ok(None);
+    }
+    let refused = |error: GovernError| {
+        Problem::new(Code::SchemaDrift).with("table", Context::target_text(target)).cause(format!("`check`: {error}"))
+    };
+    Checker::new(&job.check.load()?, contract, true).map(Some).map_err(refused)
 }
 
 /// An incremental run reads rows around the last mark again. Where nothing would tell which ones stand already,
@@ -157,7 +176,15 @@ pub(crate) fn open_destination(
         work_dir: ctx.staging().join(row.id.as_str()),
     };
     match target {
-        Target::Table { connection, table } => ctx.connect(connection)?.destination(&landing(table.clone())),
+        Target::Table { connection, table, names } => {
+            let mut landing = landing(table.clone());
+            landing.contract = names.of(&landing.contract).map_err(|twice| {
+                let problem = Problem::new(Code::DestinationFailed).with("target", Context::target_text(target));
+                problem.cause(format!("two of its columns would be named `{twice}`: say `names = \"keep\"`"))
+            })?;
+            landing.watermark_column.iter_mut().for_each(|name| names.change(name));
+            ctx.connect(connection)?.destination(&landing)
+        }
         Target::Parquet { path } => parquet::destination(path, &landing(row.resource.resource.to_string())),
         Target::Folder { .. } => Err(Problem::new(Code::InsideFailed).cause("a folder is no table")),
     }

@@ -229,12 +229,13 @@ impl Run {
             succeeds: row.succeeds.clone(),
             committed,
             formats: self.formats(),
+            rules: self.job().ok().and_then(|job| job.asked_rules()),
         }
     }
 
     /// What the place that the job lands in takes beside Arrow.
     fn formats(&self) -> Option<Vec<String>> {
-        let formats = self.ctx.formats(self.job().ok()?.into.as_ref()?);
+        let formats = self.ctx.formats(&self.job().ok()?);
         (!formats.is_empty()).then(|| formats.iter().map(|format| format.name().to_owned()).collect())
     }
 

@@ -239,9 +239,10 @@ async fn offer_anew(
                 formats: Format::known(request.formats.as_deref().unwrap_or_default()),
                 ..Default::default()
             };
-            Some(Begun::take(ctx, connection, spec, read).await?)
+            let (govern, wishes) = (&resource.govern, request.rules.as_deref());
+            Some(Begun::take(ctx, connection, spec, read, govern, permit.masks(), wishes).await?)
         }
-        Origin::Folder { .. } if permit.columns().is_some() || permit.filter().is_some() => {
+        Origin::Folder { .. } if permit.is_about_rows() => {
             return Err(Problem::new(Code::FilterUnsupported).with("resource", &subject.resource));
         }
         Origin::Folder { .. } => None,
@@ -264,10 +265,11 @@ async fn offer_anew(
         data_channels: limits::DATA_CHANNELS,
         digest_key: digest_key.into(),
         watermark_column: match &resource.origin {
-            Origin::Table { spec, .. } if request.mode == Mode::Incremental => spec.watermark.clone(),
+            Origin::Table { spec, .. } if request.mode == Mode::Incremental => resource.watermark_offered(spec),
             _ => None,
         },
         native: begun.as_ref().and_then(|begun| begun.native().cloned()),
+        governed: begun.as_ref().and_then(Begun::governed),
     };
     let now = ctx.world.clock.now();
     row.state = State::Offered;

@@ -141,10 +141,11 @@ impl Session {
             return Ok(buckets.map(|buckets| Standing { contract_sha256, buckets, transfer }));
         }
         let (ctx, permit, row) = (self.ctx.clone(), given.permit.clone(), given.row.clone());
+        let rules = given.offered.request.rules.clone();
         let (watermark, rows_sent) = (manifest.watermark_to.clone(), manifest.counts.rows_sent);
         tokio::spawn(async move {
             let kept = async {
-                let read = reconcile::provider_standing_after(&ctx, &permit, watermark, rows_sent).await?;
+                let read = reconcile::provider_standing_after(&ctx, &permit, watermark, rules, rows_sent).await?;
                 let Some((contract, buckets)) = read else { return Ok(()) };
                 let standing = Standing { contract_sha256: contract.sha256(), buckets: buckets.to_bytes(), transfer };
                 ctx.store
