@@ -259,7 +259,6 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "part_size",
         "suffix",
         "url",
-        "charset",
         "control_schema",
         "columns",
         "mask_key_file",
