@@ -150,7 +150,8 @@ fn a_grant_hides_more_and_never_less() {
     let prescribed = [granted("phone", "sm3"), granted("name", "constant:不提供")];
     let mut steps = governing().steps(&source, &prescribed, None, Some(&key())).unwrap();
     let row = [Value::Text(GOOD), Value::Null, Value::Text("13812345678"), Value::Null, Value::Null];
-    let batch = Batch::new(steps.contract(), steps.pass(rows(&source, &[row])).unwrap().rows.unwrap()).unwrap();
+    let passed = steps.pass(rows(&source, &[row])).unwrap().rows.unwrap();
+    let batch = Batch::new(steps.contract(), passed).unwrap();
     let of_masked = keyed::Hasher::new(Algorithm::Sm3, None).unwrap().hex("138****5678".as_bytes());
     assert_eq!(batch.value(2, 0), Value::Text(&of_masked), "it is the hash of what the resource itself shows");
     assert_eq!(batch.value(1, 0), Value::Text("不提供"), "NULL is not told either");
@@ -231,7 +232,8 @@ proptest! {
         let mut steps = governing.steps(&source, &[], None, Some(&key())).unwrap();
         let given: Vec<[Value<'_>; 5]> =
             keys.iter().map(|key| [Value::Text(key), Value::Null, Value::Null, Value::Null, Value::Null]).collect();
-        let batch = Batch::new(steps.contract(), steps.pass(rows(&source, &given)).unwrap().rows.unwrap()).unwrap();
+        let passed = steps.pass(rows(&source, &given)).unwrap().rows.unwrap();
+        let batch = Batch::new(steps.contract(), passed).unwrap();
         let masked: std::collections::BTreeSet<String> = (0..batch.rows()).map(|row| batch.key_text(row)).collect();
         prop_assert_eq!(masked.len(), keys.len());
         prop_assert!(masked.is_disjoint(&keys));
