@@ -130,15 +130,14 @@ impl Commit<'_> {
             let page = self.page(from).await?;
             let Some(last) = page.last() else { break };
             from = last.entry.index + 1;
-            let stage = stage.clone();
-            let page = self.recorded(page).await?;
-            let landed: Vec<LandedFile> = self
-                .blocking(move || {
-                    let mut landed = Vec::with_capacity(page.len());
-                    page.iter().try_for_each(|(found, known)| publish(&stage, found, known, &mut landed))?;
-                    Ok(landed)
-                })
-                .await?;
+            let (mut files, others): (Vec<_>, Vec<_>) =
+                self.recorded(page).await?.into_iter().partition(|(found, _)| is_file_of_its_own(found));
+            let half = files.split_off(files.len() / 2);
+            // Further names of a file come after it.
+            let (first, second) = tokio::join!(biased; self.publish_some(stage, files), self.publish_some(stage, half));
+            let mut landed = first?;
+            landed.extend(second?);
+            landed.extend(self.publish_some(stage, others).await?);
             self.remember(landed).await?;
         }
         let stage = stage.clone();
@@ -160,6 +159,23 @@ impl Commit<'_> {
             .await?;
         self.store.write(move |at| names.iter().try_for_each(|name| exchange::forget_landed(at, &job, name))).await?;
         Ok(deleted)
+    }
+
+    async fn publish_some(
+        &self,
+        stage: &Arc<Stage>,
+        some: Vec<(LandingEntry, Known)>,
+    ) -> Result<Vec<LandedFile>, Problem> {
+        if some.is_empty() {
+            return Ok(Vec::new());
+        }
+        let stage = stage.clone();
+        self.blocking(move || {
+            let mut landed = Vec::with_capacity(some.len());
+            some.iter().try_for_each(|(found, known)| publish(&stage, found, known, &mut landed))?;
+            Ok(landed)
+        })
+        .await
     }
 
     /// What is landed stands, whatever becomes of this.
@@ -271,6 +287,11 @@ struct Known {
     before: Option<FileStat>,
     /// A second name: the entry that it is another name of.
     first: Option<Entry>,
+}
+
+/// Whether it is only to be given its name.
+fn is_file_of_its_own(found: &LandingEntry) -> bool {
+    matches!(found.whole, Whole::Part | Whole::No) && found.entry.kind == EntryKind::File
 }
 
 fn publish(stage: &Stage, found: &LandingEntry, known: &Known, landed: &mut Vec<LandedFile>) -> Result<(), Problem> {

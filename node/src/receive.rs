@@ -146,6 +146,6 @@ fn received(header: ChunkHeader, checked: Result<VerifiedChunk, chunk::ChunkErro
 /// For headers and small bodies; what is longer goes past it.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Up to here a hash takes less time than handing it to another thread.
-const INLINE_BYTES: u32 = 32 << 10;
+const INLINE_BYTES: u32 = 64 << 10;
 /// Bodies of one channel that are hashed while the next is read.
 const HASHING_MAX: usize = 2;

@@ -82,6 +82,13 @@ pub fn known_pieces(cut: Cut, pieces: Vec<u8>) -> Arc<KnownPieces> {
 #[derive(Debug)]
 pub enum Read {
     Packed(Packed),
+    /// A file of one chunk was read whole, and was as it was listed: its root, and how it looked.
+    Whole {
+        entry: u64,
+        revision: u32,
+        root: [u8; 32],
+        stat: FileStat,
+    },
     /// The file is no longer what was listed.
     Changed {
         entry: u64,
@@ -120,10 +127,11 @@ impl Supply {
                 Ok(packed) => read.push(Read::Packed(packed)),
                 Err(problem) => {
                     read.push(failed(problem));
-                    break;
+                    return read;
                 }
             }
         }
+        read.extend(reading.whole());
         read
     }
 
@@ -217,6 +225,13 @@ impl Reading {
             value: ByteArray::from(value),
         };
         Ok(Packed { header, body })
+    }
+
+    /// What there is to be known of a file of one chunk, once that was read.
+    fn whole(&self) -> Option<Read> {
+        let (ReadFile::Folder(file), 1) = (&self.file, self.layout.chunks()) else { return None };
+        let (entry, revision, stat) = (self.entry.index, self.entry.revision, file.stat());
+        self.locked().root().map(|root| Read::Whole { entry, revision, root, stat })
     }
 
     /// Reads one chunk and hashes it, where its value is not known.

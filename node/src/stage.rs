@@ -34,6 +34,9 @@ pub struct Stage {
     place: Place,
     /// Temporary files that chunks are being written to, by the entry's index.
     parts: Mutex<BTreeMap<u64, Arc<OpenPart>>>,
+    /// Held while the temporary file of one of its entries is made, so that it is made once. Files are made beside
+    /// each other: of small ones it is most of the work.
+    making: [Mutex<()>; MAKING],
     /// What stands in the folder and was cut into pieces, by the index of the entry that it may be in.
     older: Mutex<BTreeMap<u64, Arc<OpenFile>>>,
     /// What a sync failed with. What was written before is of unknown content since then, and the system
@@ -48,7 +51,8 @@ pub enum Place {
 
 impl Stage {
     pub fn new(transfer: TransferId, job: JobId, place: Place) -> Self {
-        Self { transfer, job, place, parts: Mutex::default(), older: Mutex::default(), unsynced: Mutex::default() }
+        let (parts, making) = (Mutex::default(), Default::default());
+        Self { transfer, job, place, parts, making, older: Mutex::default(), unsynced: Mutex::default() }
     }
 
     pub fn place(&self) -> &Place {
@@ -168,15 +172,16 @@ impl Stage {
     }
 
     fn open(&self, entry: &Entry, resume: bool) -> Result<Arc<OpenPart>, Problem> {
-        let mut parts = self.locked();
-        if resume && let Some(part) = parts.get(&entry.index) {
-            return Ok(part.clone());
+        let making = self.making.get((entry.index % MAKING as u64) as usize);
+        let _one_at_a_time = making.map(|making| making.lock().unwrap_or_else(PoisonError::into_inner));
+        if resume && let Some(part) = self.locked().get(&entry.index).cloned() {
+            return Ok(part);
         }
         let part = Arc::new(match &self.place {
             Place::Folder(folder) => OpenPart::Folder(folder.part(&entry.name, resume)?.sized(entry.size)?),
             Place::Table(table) => OpenPart::Split(table.part(entry, resume)?),
         });
-        parts.insert(entry.index, part.clone());
+        self.locked().insert(entry.index, part.clone());
         Ok(part)
     }
 
@@ -187,6 +192,8 @@ impl Stage {
         self.older.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+const MAKING: usize = 16;
 
 enum OpenPart {
     Folder(Part),

@@ -154,6 +154,17 @@ impl FolderDestination {
         let leaf = part_leaf(&self.short, name);
         let path = self.root.path_of(&names::join(folder_name, &leaf));
         let failed = |e: Errno| writing(&path, e);
+        self.written.disk.before_write(&path, 0).map_err(|e| writing(&path, e))?;
+        let make = || {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&folder, leaf.as_slice(), flags, Mode::RUSR | Mode::WUSR)
+        };
+        let new = |file: OwnedFd| Part::new(file.into(), path.clone(), true, Arc::clone(&self.written));
+        // Most often there is none yet.
+        match self.in_folder(folder_name, &folder, &make) {
+            Err(Errno::EXIST) => {}
+            made => return made.map(new).map_err(failed),
+        }
         if resume {
             let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             match rustix::fs::openat(&folder, leaf.as_slice(), flags, Mode::empty()) {
@@ -164,13 +175,11 @@ impl FolderDestination {
                 Err(e) => return Err(failed(e)),
             }
         }
-        self.written.disk.before_write(&path, 0).map_err(|e| writing(&path, e))?;
         self.in_folder(folder_name, &folder, &|| {
             remove(&folder, &leaf, AtFlags::empty())?;
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(&folder, leaf.as_slice(), flags, Mode::RUSR | Mode::WUSR)
+            make()
         })
-        .map(|file| Part::new(file.into(), path.clone(), true, Arc::clone(&self.written)))
+        .map(new)
         .map_err(failed)
     }
 

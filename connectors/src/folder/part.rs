@@ -108,7 +108,10 @@ impl Part {
     /// Gives the file its length, attributes, mode and mtime. It then waits for `sync` and `publish`.
     pub fn seal(self, entry: &Entry) -> Result<(), Problem> {
         let failed = |e: Errno| writing(&self.path, e);
-        rustix::fs::ftruncate(&self.file, entry.size).map_err(failed)?;
+        // To set a length that it has already costs a small file as much as to write it.
+        if rustix::fs::fstat(&self.file).map_err(failed)?.st_size as u64 != entry.size {
+            rustix::fs::ftruncate(&self.file, entry.size).map_err(failed)?;
+        }
         // Before its rights, which may forbid it. One that an earlier process left may have some, though nothing is said
         // of any now.
         let has_new = match entry.attributes.as_deref() {

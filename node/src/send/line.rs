@@ -66,6 +66,20 @@ struct Meter {
     /// What the line took a second when it was last busy, and when that was: where what is packed fits into its
     /// buffers, no write waits, which tells nothing of it.
     line: Option<(f64, Duration)>,
+    pays: Pays,
+}
+
+/// Whether packing moves more: a write also waits where the consumer or this machine is what is slow, and there packing
+/// takes time and wins nothing.
+#[derive(Default)]
+struct Pays {
+    /// Content a second when the line was busy and nothing was packed.
+    plain: Option<f64>,
+    /// Since when what is packed is looked at, and how much content that was.
+    trial: Option<(Duration, u64)>,
+    /// Nothing is packed before; and for how long that was.
+    not_before: Duration,
+    pause: Duration,
 }
 
 impl Meter {
@@ -80,6 +94,7 @@ impl Meter {
             wire_bytes: 0,
             drained: 0,
             line: None,
+            pays: Pays::default(),
         }
     }
     fn began(&mut self, now: Duration) {
@@ -104,10 +119,16 @@ impl Meter {
             }
             // It may have become faster since.
             self.line = self.line.filter(|(_, at)| now.saturating_sub(*at) < KNOWN_FOR);
+            let is_busy = self.busy >= window / 2;
+            self.pays.saw(self.packing, self.window..now, self.bytes, is_busy);
             self.packing = self.line.map_or(Packing::Not, |(rate, _)| {
                 // Seconds that it would have needed for the window's content as it is.
                 let need = self.bytes as f64 / rate;
-                if need >= window.as_secs_f64() * FULL { self.worth(rate) } else { Packing::Not }
+                if need >= window.as_secs_f64() * FULL && now >= self.pays.not_before {
+                    self.worth(rate)
+                } else {
+                    Packing::Not
+                }
             });
             (self.window, self.busy) = (now, Duration::ZERO);
             (self.bytes, self.wire_bytes, self.drained) = (0, 0, 0);
@@ -125,6 +146,34 @@ impl Meter {
         let is_slower =
             |(packing, most): &(Packing, f64)| line < if *packing <= self.packing { most * STAYS } else { *most };
         WORTH.iter().find(|way| is_slower(way)).map_or(Packing::Not, |(packing, _)| *packing)
+    }
+}
+
+impl Pays {
+    /// A window is over, in which so much content went.
+    fn saw(&mut self, packing: Packing, window: std::ops::Range<Duration>, bytes: u64, is_busy: bool) {
+        let a_second = |bytes: u64, since: Duration| bytes as f64 / window.end.saturating_sub(since).as_secs_f64();
+        if packing == Packing::Not {
+            self.trial = None;
+            if is_busy {
+                self.plain = Some(a_second(bytes, window.start));
+            }
+            return;
+        }
+        // Once it has shown that it pays it is left alone.
+        let Some(plain) = self.plain else { return };
+        let (since, content) = self.trial.get_or_insert((window.start, 0));
+        *content += bytes;
+        if window.end.saturating_sub(*since) < TRIAL {
+            return;
+        }
+        if a_second(*content, *since) < plain * PAYS {
+            self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+            self.not_before = window.end + self.pause;
+        } else {
+            self.pause = Duration::ZERO;
+        }
+        self.plain = None;
     }
 }
 
@@ -164,6 +213,11 @@ const STAYS: f64 = 1.3;
 /// A write that took this long waited for the line.
 const WAITED: Duration = Duration::from_millis(1);
 const KNOWN_FOR: Duration = Duration::from_secs(10);
+/// So long is packed content looked at, and so many times more of it has to go than before.
+const TRIAL: Duration = Duration::from_millis(1_000);
+const PAYS: f64 = 1.3;
+const PAUSE_MIN: Duration = Duration::from_secs(4);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 const PAUSE_BYTES_MIN: u64 = 4 << 20;
 const PAUSE_BYTES_MAX: u64 = 32 << 20;
 
@@ -267,6 +321,32 @@ mod tests {
         assert_eq!(meter.packing, Packing::ZstdMore);
         writes(&mut meter, &mut now, 5, (10_000_000, 2_500_000), (0, 100));
         assert_eq!(meter.packing, Packing::Zstd);
+    }
+
+    #[test]
+    fn packing_by_which_no_more_goes_is_given_up_for_longer_and_longer() {
+        // A consumer takes 40 MB of content a second, however it comes.
+        let (mut meter, mut now) = (Meter::new(Duration::ZERO), 0);
+        let mut packed_ms = Vec::new();
+        for _ in 0..600 {
+            let wire = if meter.packing == Packing::Not { 4_000_000 } else { 2_000_000 };
+            if meter.packing != Packing::Not {
+                packed_ms.push(now);
+            }
+            writes(&mut meter, &mut now, 1, (4_000_000, wire), (100, 0));
+        }
+        assert!((20..80).contains(&packed_ms.len()), "{packed_ms:?}");
+        let gaps: Vec<u64> = packed_ms.windows(2).map(|two| two[1] - two[0]).filter(|gap| *gap > 1_000).collect();
+        assert!(gaps.len() >= 3 && gaps.is_sorted() && gaps[0] >= 4_000, "{gaps:?}");
+        // A line that takes 40 MB a second in bytes is packed all along.
+        let (mut meter, mut now) = (Meter::new(Duration::ZERO), 0);
+        let mut plain = 0;
+        for _ in 0..600 {
+            let bytes = if meter.packing == Packing::Not { 4_000_000 } else { 8_000_000 };
+            plain += u64::from(meter.packing == Packing::Not);
+            writes(&mut meter, &mut now, 1, (bytes, 4_000_000), (100, 0));
+        }
+        assert!(plain < 10, "{plain}");
     }
 
     #[test]

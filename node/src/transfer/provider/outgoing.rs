@@ -64,6 +64,8 @@ struct Sending {
     /// Chunks of the first answer that were not read yet; None before it came.
     left: Option<u32>,
     sealing: bool,
+    /// Its root, and how it looked, where a read has shown that on its way.
+    root: Option<([u8; 32], FileStat)>,
     /// It changed, and is being looked at again.
     looking: bool,
     /// Content at the consumer that may be in it, as long as that is being told.
@@ -231,7 +233,7 @@ impl Outgoing {
 
 impl Sending {
     fn new(entry: Entry, stat: Option<FileStat>) -> Self {
-        Self { entry, stat, left: None, sealing: false, looking: false, told: None, known: None }
+        Self { entry, stat, left: None, sealing: false, root: None, looking: false, told: None, known: None }
     }
 }
 

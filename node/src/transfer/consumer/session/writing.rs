@@ -192,7 +192,8 @@ impl Session<'_> {
     }
 }
 
-const WAITING_MAX: usize = 256;
+/// So many that the credit is what holds the provider back: it must not take a busy disk here for a slow line.
+const WAITING_MAX: usize = 4096;
 /// Groups that are written at once, and what one holds.
 const JOBS: usize = 3;
 const JOB_BYTES: u64 = 2 << 20;

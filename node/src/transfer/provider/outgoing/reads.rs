@@ -104,6 +104,11 @@ impl Outgoing {
         for one in read {
             match one {
                 Read::Packed(one) => packed.push(one),
+                Read::Whole { entry, revision, root, stat } => {
+                    if let Some(sending) = self.open.get_mut(&entry).filter(|s| s.entry.revision == revision) {
+                        sending.root = Some((root, stat));
+                    }
+                }
                 Read::Changed { entry, revision } => self.look_again(entry, revision),
                 Read::Failed { problem, .. } if self.supply.folder().is_none() => return Ok(Err(problem)),
                 Read::Failed { entry, revision, problem } => self.leave_out(machine, entry, revision, &problem)?,
@@ -207,6 +212,11 @@ impl Outgoing {
         if let Some((stat, root)) = shared.filter(|(stat, _)| sending.stat == Some(*stat)) {
             // The same file under another name: it need not be read once more.
             let root = Ok((*root, Some(*stat)));
+            self.reads.came(ReadDone::Sealed { index, revision: sending.entry.revision, root });
+            return;
+        }
+        if let Some((root, stat)) = sending.root {
+            let root = Ok((root, Some(stat)));
             self.reads.came(ReadDone::Sealed { index, revision: sending.entry.revision, root });
             return;
         }
