@@ -80,7 +80,7 @@ impl Transcoder {
         &self,
         tuple: &[u8],
         out: &mut Vec<u8>,
-        convert: &dyn Fn(&[u8], &mut Vec<u8>) -> Result<(), String>,
+        convert: Convert<'_>,
     ) -> Result<(), Stuck> {
         let start = out.len();
         let Some((count, mut rest)) = tuple.split_first_chunk::<2>() else { return Ok(()) };
@@ -128,7 +128,7 @@ impl Transcoder {
     /// A tuple as a JSON object: what is no text of the charset as `{"hex": "…"}`.
     fn original(&self, tuple: &[u8]) -> String {
         let mut rest = tuple.get(2..).unwrap_or_default();
-        let mut fields: Vec<(&str, Option<&[u8]>, Option<String>)> = Vec::with_capacity(self.columns.len());
+        let mut fields: Vec<Told<'_>> = Vec::with_capacity(self.columns.len());
         for ((name, native), place) in self.columns.iter().zip(&self.places) {
             let Some((length, after)) = rest.split_first_chunk::<4>() else { break };
             let value = usize::try_from(i32::from_be_bytes(*length)).ok().and_then(|length| after.get(..length));
@@ -290,3 +290,8 @@ const TEXT: &str = "pg_catalog.text";
 const LOOKS_ESCAPED: &str = "a character within it has a backslash for its second byte, which the server takes for one";
 /// A longer value of a bad row is only named.
 const ORIGINAL_BYTES_MAX: usize = 1 << 20;
+/// Puts a text's bytes, converted, at the end of what is being written, or tells why it cannot.
+type Convert<'a> = &'a dyn Fn(&[u8], &mut Vec<u8>) -> Result<(), String>;
+/// A column's name, its bytes and its text, where they are one.
+type Told<'a> = (&'a str, Option<&'a [u8]>, Option<String>);
+

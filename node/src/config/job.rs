@@ -123,7 +123,7 @@ impl Names {
         }
     }
 
-    pub fn change(self, name: &mut String) {
+    pub fn change(self, name: &mut str) {
         match self {
             Self::Keep => {}
             Self::Upper => name.make_ascii_uppercase(),

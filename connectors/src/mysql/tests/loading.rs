@@ -74,7 +74,7 @@ fn hard_values_land_as_they_are_by_files_and_without() {
         assert_eq!((back.digest(&contract), back.bad), (expected, vec![]), "{with_files} {with_target}");
         // As another program reads them.
         let hex = bench.text(&format!("SELECT HEX(CONVERT(t USING utf8mb4)) FROM {TARGET} WHERE id >= 0 ORDER BY id"));
-        let written: Vec<String> = HARD.iter().map(|text| hex::encode_upper(text)).collect();
+        let written: Vec<String> = HARD.iter().map(hex::encode_upper).collect();
         assert_eq!(hex, written.join("\n"));
     }
 }
