@@ -76,12 +76,7 @@ impl Transcoder {
         })
     }
 
-    fn rewrite(
-        &self,
-        tuple: &[u8],
-        out: &mut Vec<u8>,
-        convert: Convert<'_>,
-    ) -> Result<(), Stuck> {
+    fn rewrite(&self, tuple: &[u8], out: &mut Vec<u8>, convert: Convert<'_>) -> Result<(), Stuck> {
         let start = out.len();
         let Some((count, mut rest)) = tuple.split_first_chunk::<2>() else { return Ok(()) };
         out.extend_from_slice(count);
@@ -294,4 +289,3 @@ const ORIGINAL_BYTES_MAX: usize = 1 << 20;
 type Convert<'a> = &'a dyn Fn(&[u8], &mut Vec<u8>) -> Result<(), String>;
 /// A column's name, its bytes and its text, where they are one.
 type Told<'a> = (&'a str, Option<&'a [u8]>, Option<String>);
-
