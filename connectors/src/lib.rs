@@ -10,11 +10,14 @@ pub mod charset;
 mod contract;
 pub mod folder;
 pub mod memory;
+pub mod mysql;
 pub mod parquet;
 pub mod postgres;
 pub mod registry;
+mod settings;
 pub mod sqlite;
 pub mod types;
+mod waiting;
 
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::filter::Filter;

@@ -357,7 +357,7 @@ fn number(digits: &[u8]) -> Option<i64> {
 }
 
 /// Days since 1970-01-01 of a date of the proleptic Gregorian calendar; none for a day that does not exist.
-fn days(year: i64, month: i64, day: i64) -> Option<i32> {
+pub(crate) fn days(year: i64, month: i64, day: i64) -> Option<i32> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let length = match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,

@@ -85,7 +85,7 @@ fn keys_of_features_that_do_not_exist_yet_are_refused_and_not_ignored() {
             "[[resource]]\nid = \"r\"\nfolder = \"/x\"\n[resource.exchange]\nbatch = \"pch\"\n",
             "`resource.exchange` is not available",
         ),
-        ("[connection.a]\nkind = \"mysql\"\nurl = \"mysql://x\"\n", "kind = \"mysql\" is not available"),
+        ("[connection.a]\nkind = \"odbc\"\nurl = \"odbc://x\"\n", "kind = \"odbc\" is not available"),
     ];
     for (text, expected) in cases {
         let found = only(text);
@@ -275,6 +275,8 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "id_card",
         "credit_code",
         "severity",
+        "url",
+        "control_schema",
     ] {
         let named = text.lines().any(|line| {
             let line = line.trim_start_matches("#: ").trim_start();

@@ -1,6 +1,7 @@
 //! What a connection's keys mean, and how each mistake is told.
 
 use super::*;
+use posthouse_protocol::problem::Code;
 
 fn parse(keys: &[(&str, &str)]) -> Result<Settings, Vec<SettingError>> {
     Settings::parse(&keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect())

@@ -1,0 +1,325 @@
+//! The staging table of one transfer. A split's rows come into it by LOAD DATA from memory, or by INSERT where a server
+//! takes no files from its clients. LOAD DATA LOCAL skips and bends what it does not like and says so by a warning only:
+//! after one, its rows are taken back and inserted, and what INSERT refuses is halved until the refused rows stand
+//! alone. A split's rows, its refused rows and its row in `posthouse_applied` are one transaction of the caller's.
+//!
+//! Where there is no target yet, and where another table may take its place, the staging table is made so that it can
+//! become the target. Elsewhere its columns have the target's types, and a number by which its rows are told apart.
+
+use super::catalog::{Column, Relation};
+use super::client::Client;
+use super::control::Refused;
+use super::ddl::{self, NUMBER_COLUMN, TRANSFER_COLUMN};
+use super::encode::{Encoder, Window};
+use super::fail::{self, Fail};
+use super::place::{Place, TableName, literal, quote, quoted};
+use super::swap;
+use arrow::record_batch::RecordBatch;
+use posthouse_protocol::batch::Batch;
+use posthouse_protocol::job::Write;
+use posthouse_protocol::problem::{Code, Problem};
+use std::sync::Arc;
+
+#[derive(Debug, Clone)]
+pub(super) struct Staging {
+    pub(super) name: TableName,
+    /// What holds for this transfer's rows `s` in it.
+    pub(super) own: String,
+    /// Made by the DBA for all transfers of the job; it stays when a transfer ends.
+    pub(super) premade: bool,
+    /// Whether it can become the target: its rows have no numbers.
+    pub(super) whole: bool,
+    /// One for each of the contract's items.
+    columns: Vec<Column>,
+}
+
+impl Staging {
+    /// None where nothing is prepared, or all is published.
+    pub(super) fn find(client: &mut Client, place: &Place) -> Result<Option<Self>, Fail> {
+        if let Some(found) = Relation::find(client, &place.staging())? {
+            return Self::of(place, &found, false).map(Some);
+        }
+        match Relation::find(client, &place.premade())? {
+            Some(found) if found.column(TRANSFER_COLUMN).is_some() && found.column(NUMBER_COLUMN).is_some() => {
+                Self::of(place, &found, true).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn of(place: &Place, found: &Relation, premade: bool) -> Result<Self, Fail> {
+        let columns = place.landing.contract.items.iter().map(|item| found.column(&item.name).cloned());
+        let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(|| {
+            let cause = "the staging table has other columns; drop it, or make it anew by the script of `doctor --sql`";
+            Problem::new(Code::DestinationFailed).with("target", found.name.to_string()).cause(cause)
+        })?;
+        let own = match premade {
+            true => format!("s.{TRANSFER_COLUMN} = {}", literal(place.transfer())),
+            false => "1 = 1".to_owned(),
+        };
+        let whole = found.column(NUMBER_COLUMN).is_none();
+        Ok(Self { name: found.name.clone(), own, premade, whole, columns })
+    }
+
+    /// Makes the table, unless an earlier run of the transfer did, or a DBA for an account that may not.
+    pub(super) fn prepare(client: &mut Client, place: &Place, target: Option<&Relation>) -> Result<(), Fail> {
+        if Self::find(client, place)?.is_some_and(|found| !found.premade) {
+            return Ok(());
+        }
+        let (contract, server) = (&place.landing.contract, client.server);
+        let name = place.staging();
+        let made = match target {
+            None => client.run(&ddl::create_table(&name, contract, &server, &[])?),
+            Some(target) if place.landing.write == Write::Replace && swap::obstacles(client, target)?.is_empty() => {
+                client.run(&format!("CREATE TABLE {name} LIKE {}", target.name))
+            }
+            Some(target) => {
+                let is_unique = !contract.key.is_empty();
+                match client.run(&ddl::create_numbered(&name, contract, target, is_unique)) {
+                    // The key is longer than an index takes, or is a text of any length.
+                    Err(fail) if fail.code().is_some_and(|code| NO_INDEX.contains(&code)) => {
+                        client.run(&ddl::create_numbered(&name, contract, target, false))
+                    }
+                    made => made,
+                }
+            }
+        };
+        match made {
+            Ok(_) => Ok(()),
+            Err(fail) if fail.code().is_some_and(|code| fail::NO_RIGHT.contains(&code)) => {
+                match Self::find(client, place)? {
+                    Some(found) if found.premade && target.is_some() => Ok(()),
+                    _ => Err(no_right(place).into()),
+                }
+            }
+            Err(fail) => Err(fail),
+        }
+    }
+
+    pub(super) fn drop(&self, client: &mut Client) -> Result<(), Fail> {
+        match self.premade {
+            true => client.run(&format!("DELETE s FROM {} s WHERE {}", self.name, self.own)).map(|_| ()),
+            false => client.run(&format!("DROP TABLE IF EXISTS {}", self.name)).map(|_| ()),
+        }
+    }
+
+    /// Gives its rows numbers where they have none: what was to become the target is to be merged into one after all.
+    pub(super) fn number(&mut self, client: &mut Client) -> Result<(), Fail> {
+        if self.whole {
+            let add = format!(
+                "ALTER TABLE {} ADD COLUMN {NUMBER_COLUMN} bigint unsigned NOT NULL AUTO_INCREMENT, ADD UNIQUE KEY ({NUMBER_COLUMN})",
+                self.name
+            );
+            match client.run(&add) {
+                // A table like the target may count in a column of its own already.
+                Err(Fail::Server(_)) => {
+                    let cause = "the table has changed while rows were on their way to it; run the job again";
+                    return Err(Problem::new(Code::DestinationFailed)
+                        .with("target", self.name.to_string())
+                        .cause(cause)
+                        .into());
+                }
+                added => added?,
+            };
+            self.whole = false;
+        }
+        Ok(())
+    }
+
+    /// Stages a split; gives how many rows of it, and what was refused. `takes_files` is turned off by a server that
+    /// takes none.
+    pub(super) fn take(
+        &self,
+        client: &mut Client,
+        place: &Place,
+        takes_files: &mut bool,
+        batches: &mut dyn Iterator<Item = Result<RecordBatch, Problem>>,
+    ) -> Result<(u64, Vec<Refused>), Fail> {
+        let contract = &place.landing.contract;
+        let encoder = Arc::new(Encoder::new(contract, &self.columns, client.server.packet_max));
+        let mut load = Load { client, staging: self, place, takes_files, landed: 0, refused: Vec::new() };
+        let (mut waiting, mut bytes) = (Vec::new(), 0);
+        for batch in batches {
+            let batch = Batch::new(contract, batch?).map_err(Problem::from)?;
+            bytes += batch.record().get_array_memory_size();
+            waiting.push(batch);
+            if bytes >= WINDOW_BYTES {
+                load.window(&Window::new(encoder.clone(), std::mem::take(&mut waiting)))?;
+                bytes = 0;
+            }
+        }
+        load.window(&Window::new(encoder, waiting))?;
+        Ok((load.landed, load.refused))
+    }
+}
+
+/// One split on its way into the staging table.
+struct Load<'a> {
+    client: &'a mut Client,
+    staging: &'a Staging,
+    place: &'a Place,
+    takes_files: &'a mut bool,
+    landed: u64,
+    refused: Vec<Refused>,
+}
+
+impl Load<'_> {
+    fn window(&mut self, window: &Arc<Window>) -> Result<(), Fail> {
+        if window.rows() == 0 {
+            return Ok(());
+        }
+        if *self.takes_files && self.load(window)? {
+            return Ok(());
+        }
+        for batch in &window.batches {
+            self.insert(&window.encoder, batch)?;
+        }
+        Ok(())
+    }
+
+    /// Whether all rows came in as they are; if not, none did.
+    fn load(&mut self, window: &Arc<Window>) -> Result<bool, Fail> {
+        let own = self.staging.premade.then(|| format!("{TRANSFER_COLUMN} = {}", literal(self.place.transfer())));
+        let sql = format!(
+            "LOAD DATA LOCAL INFILE 'posthouse' INTO TABLE {} {}",
+            self.staging.name,
+            window.encoder.load_clause(own.as_deref())
+        );
+        self.client.run(SAVEPOINT)?;
+        let outcome = self.client.load(&sql, window.lines());
+        let refused = window.take_refused();
+        match outcome {
+            Ok((rows, 0)) if rows == (window.rows() - refused.len()) as u64 => {
+                self.client.run(RELEASE)?;
+                self.landed += rows;
+                for (batch, row, why) in refused {
+                    if let Some(batch) = window.batches.get(batch) {
+                        self.refused.push(refusal(batch, row, why));
+                    }
+                }
+                Ok(true)
+            }
+            Err(Fail::Server(error)) if fail::NO_LOCAL.contains(&error.code) => {
+                *self.takes_files = false;
+                self.client.run(BACK)?;
+                Ok(false)
+            }
+            Ok(_) => {
+                self.client.run(BACK)?;
+                Ok(false)
+            }
+            Err(Fail::Server(error)) if fail::is_of_row(&error) => {
+                self.client.run(BACK)?;
+                Ok(false)
+            }
+            Err(fail) => Err(fail),
+        }
+    }
+
+    /// Inserts rows, many in a statement; what is refused is halved.
+    fn insert(&mut self, encoder: &Encoder, batch: &Batch) -> Result<(), Fail> {
+        let most = (self.client.server.packet_max / 2).min(STATEMENT_BYTES);
+        let (mut rows, mut bytes) = (Vec::new(), Vec::new());
+        let mut literals = Vec::new();
+        for row in 0..batch.rows() {
+            literals.clear();
+            if let Err(why) = encoder.literals(batch, row, &mut literals) {
+                self.refused.push(refusal(batch, row, why));
+                continue;
+            }
+            if literals.len() + STATEMENT_MARGIN > self.client.server.packet_max {
+                let why = "the row is longer than the server takes at once (max_allowed_packet)".to_owned();
+                self.refused.push(refusal(batch, row, why));
+                continue;
+            }
+            if !rows.is_empty() && bytes.len() + literals.len() > most {
+                self.halve(batch, &std::mem::take(&mut rows), &std::mem::take(&mut bytes))?;
+            }
+            let start = bytes.len();
+            bytes.extend_from_slice(&literals);
+            rows.push((row, start, bytes.len()));
+        }
+        self.halve(batch, &rows, &bytes)
+    }
+
+    /// Rows by their number, and where their literals lie.
+    fn halve(&mut self, batch: &Batch, rows: &[(usize, usize, usize)], bytes: &[u8]) -> Result<(), Fail> {
+        let mut left = vec![rows];
+        while let Some(rows) = left.pop() {
+            let Some((row, ..)) = rows.first() else { continue };
+            match self.statement(rows, bytes)? {
+                Ok(landed) => self.landed += landed,
+                Err((why, code)) if rows.len() == 1 => {
+                    self.refused.push(Refused { code, ..refusal(batch, *row, why) });
+                }
+                Err(_) => {
+                    let (first, second) = rows.split_at(rows.len() / 2);
+                    left.extend([second, first]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One statement; why it was taken back.
+    #[allow(clippy::type_complexity, reason = "a reason with its number")]
+    fn statement(
+        &mut self,
+        rows: &[(usize, usize, usize)],
+        bytes: &[u8],
+    ) -> Result<Result<u64, (String, Option<u16>)>, Fail> {
+        let contract = &self.place.landing.contract;
+        let mut names = quoted(contract.items.iter().map(|item| item.name.as_str()));
+        let mut own = String::new();
+        if self.staging.premade {
+            names.push_str(&format!(", {}", quote(TRANSFER_COLUMN)));
+            own = format!(", {}", literal(self.place.transfer()));
+        }
+        let mut sql = format!("INSERT INTO {} ({names}) VALUES ", self.staging.name).into_bytes();
+        for (index, (_, start, end)) in rows.iter().enumerate() {
+            sql.extend_from_slice(if index > 0 { b",(" } else { b"(" });
+            sql.extend_from_slice(bytes.get(*start..*end).unwrap_or_default());
+            sql.extend_from_slice(own.as_bytes());
+            sql.push(b')');
+        }
+        let sql = String::from_utf8(sql).map_err(|e| Problem::new(Code::InsideFailed).cause(e))?;
+        self.client.run(SAVEPOINT)?;
+        let refused = match self.client.run_warned(&sql) {
+            Ok((landed, 0)) => {
+                self.client.run(RELEASE)?;
+                return Ok(Ok(landed));
+            }
+            // A value was shortened, and the server only mentions it.
+            Ok(_) => (self.client.warnings()?.join("; "), None),
+            Err(Fail::Server(error)) if fail::is_of_row(&error) => {
+                let by = Refused::by(&error, String::new(), String::new());
+                (by.reason, by.code)
+            }
+            Err(fail) => return Err(fail),
+        };
+        self.client.run(BACK)?;
+        Ok(Err(refused))
+    }
+}
+
+fn refusal(batch: &Batch, row: usize, reason: String) -> Refused {
+    Refused { key: batch.key_text(row), reason, original: batch.json(row), code: None }
+}
+
+/// The account may not make what is needed, and nobody made it beforehand.
+pub(super) fn no_right(place: &Place) -> Problem {
+    let cause = "the account may not create tables there; have the DBA run the script that `posthouse doctor --config FILE \
+                 --sql CONNECTION` prints";
+    Problem::new(Code::DestinationFailed).with("target", place.target.to_string()).cause(cause)
+}
+
+const SAVEPOINT: &str = "SAVEPOINT posthouse";
+const RELEASE: &str = "RELEASE SAVEPOINT posthouse";
+const BACK: &str = "ROLLBACK TO SAVEPOINT posthouse";
+/// A key too long, a text without a length in a key, a type that no index takes.
+const NO_INDEX: &[u16] = &[1071, 1170, 1167, 3152];
+/// Rows that are loaded by one statement, as they lie in memory.
+const WINDOW_BYTES: usize = 12 << 20;
+/// Of an INSERT.
+const STATEMENT_BYTES: usize = 1 << 20;
+const STATEMENT_MARGIN: usize = 16 << 10;
