@@ -326,7 +326,12 @@ fn options(settings: &Settings, address: &Address) -> Result<Opts, Fail> {
         Address::Tcp { host, port } => builder.ip_or_hostname(host.clone()).tcp_port(*port),
         Address::Unix(path) => builder.socket(Some(path.display().to_string())),
     };
-    let secured = match settings.tls(address) {
+    let mode = settings.tls(address);
+    if mode != TlsMode::Off {
+        // The driver takes the process's own. Where one is set already, it is this one.
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    }
+    let secured = match mode {
         TlsMode::Off => None,
         TlsMode::Require => Some(SslOpts::default().with_danger_accept_invalid_certs(true)),
         TlsMode::VerifyFull => {
