@@ -80,7 +80,8 @@ impl Connection for MyConnection {
         let client = Client::connect(&self.settings).map_err(|fail| self.faults.connection(fail))?;
         let snapshot_max = Duration::from_millis(self.settings.snapshot_max.0);
         let faults = self.faults.clone();
-        Ok(Box::new(source::MySource::new(faults, client, &self.settings.database, table, snapshot_max)))
+        let source = source::MySource::new(faults, client, &self.settings.database, table, snapshot_max);
+        Ok(Box::new(source.coded(self.settings.charset)))
     }
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         Ok(Box::new(destination::MyDestination::new(self.faults.clone(), self.settings.clone(), landing)?))

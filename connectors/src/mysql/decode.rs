@@ -2,12 +2,14 @@
 //! a few have to be spelt out first, see [`spell`].
 
 use super::catalog::Column;
+use crate::charset::Charset;
 use crate::types;
 use mysql_async::{Row, Value as Stored};
 use posthouse_protocol::batch::{Value, json_row, power_of_ten};
 use posthouse_protocol::limits::VALUE_BYTES_MAX;
 use posthouse_protocol::number;
 use posthouse_protocol::schema::ContractType;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// How a column's values are to be taken.
@@ -17,12 +19,17 @@ pub(super) struct How {
     is_bits: bool,
     /// Digits of a second's fraction.
     fraction: u32,
+    /// In which its texts are, where the server does not know it and gives their bytes.
+    coded: Option<Charset>,
 }
 
 impl How {
     pub(super) fn new(r#type: ContractType, column: Option<&Column>) -> Self {
         let is_bits = column.is_some_and(|column| column.r#type == "bit");
-        Self { r#type, is_bits, fraction: column.map_or(0, |column| column.fraction) }
+        Self { r#type, is_bits, fraction: column.map_or(0, |column| column.fraction), coded: None }
+    }
+    pub(super) fn coded(self, charset: Charset) -> Self {
+        Self { coded: Some(charset), ..self }
     }
 }
 
@@ -30,6 +37,11 @@ impl How {
 pub(super) fn spell(stored: &Stored, how: How, out: &mut String) -> bool {
     out.clear();
     match (stored, how.r#type) {
+        (Stored::Bytes(bytes), ContractType::Text | ContractType::Char | ContractType::Json) => {
+            let Some(Ok(text)) = how.coded.map(|charset| charset.decode(bytes)) else { return false };
+            out.push_str(&text);
+            true
+        }
         (Stored::Time(..), ContractType::Text) => {
             write_time(stored, how.fraction, out);
             true
@@ -86,9 +98,9 @@ pub(super) fn read<'r>(
         (Stored::Float(value), ContractType::Float) => Some(Value::Float(f64::from(*value))),
         (Stored::Bytes(bytes), _) if bytes.len() > VALUE_BYTES_MAX => return Err("it is longer than a value may be"),
         (Stored::Bytes(bytes), ContractType::Bytes) => Some(Value::Bytes(bytes)),
-        (Stored::Bytes(bytes), ContractType::Text | ContractType::Char) => Some(Value::Text(text(bytes)?)),
+        (Stored::Bytes(bytes), ContractType::Text | ContractType::Char) => Some(Value::Text(text(bytes, how, spelt)?)),
         (Stored::Bytes(bytes), ContractType::Json) => {
-            let text = text(bytes)?;
+            let text = text(bytes, how, spelt)?;
             scratch.clear();
             // What has no canonical form has no digest either.
             posthouse_protocol::digest::json::canonical(text, scratch).ok().map(|()| Value::Text(text))
@@ -135,20 +147,26 @@ pub(super) fn read<'r>(
 
 /// A row as it is stored, as a JSON object: text that is no UTF-8 as `{"hex": "…"}`, a date with its zeros.
 /// `instead` has the bytes of columns that did not come as they are stored.
-pub(super) fn original(names: &[String], row: &Row, instead: &[(usize, usize)]) -> String {
+pub(super) fn original(names: &[String], hows: &[How], row: &Row, instead: &[(usize, usize)]) -> String {
     let at = |index: usize| {
         let bytes = instead.iter().find(|(column, _)| *column == index).and_then(|(_, place)| row.as_ref(*place));
         bytes.filter(|value| **value != Stored::NULL).or_else(|| row.as_ref(index))
     };
-    let texts: Vec<String> = (0..names.len()).map(|index| at(index).map(written).unwrap_or_default()).collect();
+    let decoded = |index: usize| match (at(index), hows.get(index).and_then(|how| how.coded)) {
+        (Some(Stored::Bytes(bytes)), charset) => charset.unwrap_or_default().decode(bytes).ok().map(Cow::into_owned),
+        (Some(stored), _) => Some(written(stored)),
+        (None, _) => None,
+    };
+    let texts: Vec<Option<String>> = (0..names.len()).map(decoded).collect();
+    let text = |index: usize| texts.get(index).and_then(Option::as_deref);
     let value = |index: usize| match at(index) {
         None | Some(Stored::NULL) => Value::Null,
         Some(Stored::Int(value)) => Value::Integer(*value),
         Some(Stored::UInt(value)) => Value::Decimal(i128::from(*value), 0),
         Some(Stored::Float(value)) => Value::Float(f64::from(*value)),
         Some(Stored::Double(value)) => Value::Float(*value),
-        Some(Stored::Bytes(bytes)) => std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), Value::Text),
-        Some(Stored::Date(..) | Stored::Time(..)) => Value::Text(texts.get(index).map_or("", String::as_str)),
+        Some(Stored::Bytes(bytes)) => text(index).map_or(Value::Bytes(bytes), Value::Text),
+        Some(Stored::Date(..) | Stored::Time(..)) => Value::Text(text(index).unwrap_or_default()),
     };
     json_row(names.iter().enumerate().map(|(index, name)| (name.as_str(), value(index))))
 }
@@ -183,8 +201,11 @@ fn write_time(stored: &Stored, fraction: u32, out: &mut String) {
     }
 }
 
-fn text(bytes: &[u8]) -> Result<&str, &'static str> {
-    std::str::from_utf8(bytes).map_err(|_| "it has bytes that are no characters of UTF-8")
+fn text<'r>(bytes: &'r [u8], how: How, spelt: Option<&'r str>) -> Result<&'r str, &'static str> {
+    match how.coded {
+        Some(charset) => spelt.ok_or_else(|| charset.fault()),
+        None => std::str::from_utf8(bytes).map_err(|_| Charset::Utf8.fault()),
+    }
 }
 
 /// The number that bits are, the first the highest.
@@ -213,7 +234,7 @@ mod tests {
     use super::*;
 
     fn how(r#type: ContractType) -> How {
-        How { r#type, is_bits: false, fraction: 3 }
+        How { r#type, is_bits: false, fraction: 3, coded: None }
     }
 
     fn of(stored: &Stored, r#type: ContractType) -> Result<Value<'_>, &'static str> {
@@ -233,6 +254,17 @@ mod tests {
         let mut out = String::new();
         assert!(spell(&Stored::Time(true, 34, 22, 59, 59, 120_000), how(ContractType::Text), &mut out));
         assert_eq!(out, "-838:59:59.120");
+    }
+
+    #[test]
+    fn texts_are_in_the_charset_that_programs_wrote() {
+        let coded = how(ContractType::Text).coded(Charset::Gbk);
+        let (name, wrong) = (Stored::Bytes(b"\xcd\xf5".to_vec()), Stored::Bytes(b"\xcd\xf5\xff".to_vec()));
+        let mut spelt = String::new();
+        assert!(spell(&name, coded, &mut spelt));
+        assert_eq!(read(&name, coded, Some(&spelt), &mut Vec::new()), Ok(Value::Text("王")));
+        assert!(!spell(&wrong, coded, &mut spelt));
+        assert_eq!(read(&wrong, coded, None, &mut Vec::new()), Err("it has bytes that are no characters of GBK"));
     }
 
     #[test]

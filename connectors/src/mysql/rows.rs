@@ -5,6 +5,7 @@ use super::client::Rows;
 use super::decode::{self, How};
 use super::fail::Fail;
 use super::place::quote;
+use crate::charset::Charset;
 use crate::types::{self, Window};
 use crate::{BadRow, Sink};
 use mysql_async::{Row, Value as Stored};
@@ -28,6 +29,8 @@ pub(super) struct RowReader {
     /// Columns whose bytes come once more, as they are stored, where they are no characters of their character set:
     /// with their place in a row.
     stored: Vec<(usize, usize)>,
+    /// Whether a date of zeros counts as NULL.
+    zero_dates: bool,
 }
 
 impl RowReader {
@@ -54,7 +57,23 @@ impl RowReader {
                 ));
             }
         }
-        Self { names, hows, contract, watermark, window: Window::default(), filter: None, select, stored }
+        let window = Window::default();
+        Self { names, hows, contract, watermark, window, filter: None, select, stored, zero_dates: false }
+    }
+
+    /// Columns of `latin1` hold what programs of another charset put there: their bytes are asked for as they are.
+    pub(super) fn coded(mut self, relation: &Relation, charset: Charset) -> Self {
+        let columns = self.names.iter().zip(&mut self.hows).zip(&mut self.select);
+        for ((name, how), select) in columns.filter(|_| !charset.is_utf8()) {
+            if relation.column(name).and_then(|column| column.charset.as_deref()) == Some(LATIN1) {
+                *how = how.coded(charset);
+                *select = format!("CAST({} AS BINARY)", quote(name));
+            }
+        }
+        self
+    }
+    pub(super) fn zero_dates_null(self, zero_dates: bool) -> Self {
+        Self { zero_dates, ..self }
     }
 
     /// For a table that has the contract's columns, and maybe others.
@@ -83,7 +102,7 @@ impl RowReader {
         sink: &mut dyn Sink,
         problem: &dyn Fn(Fail) -> Problem,
     ) -> Result<SplitCounts, Problem> {
-        let mut counts = SplitCounts::default();
+        let mut counts = SplitCounts { changed: self.zero_dates.then_some(0), ..SplitCounts::default() };
         let mut builder = BatchBuilder::new(&self.contract);
         let mut spelt = vec![String::new(); self.names.len()];
         let (mut spare, mut scratch, mut found) = (Vec::new(), Vec::new(), Vec::new());
@@ -91,7 +110,8 @@ impl RowReader {
             let more = rows.fill(&mut found).map_err(problem)?;
             for row in &found {
                 let mut values: Vec<Value<'_>> = types::recycle(spare);
-                let bad = self.values(row, &mut spelt, &mut scratch, &mut values);
+                let mut zeros = 0;
+                let bad = self.values(row, &mut spelt, &mut scratch, &mut values, &mut zeros);
                 if self.is_outside(&values, bad) {
                     spare = types::recycle(values);
                     continue;
@@ -107,6 +127,7 @@ impl RowReader {
                 } else {
                     builder.push(values.get(..self.contract.items.len()).unwrap_or(&[]))?;
                     counts.sent += 1;
+                    counts.changed = counts.changed.map(|changed| changed + zeros);
                     if builder.is_full() {
                         sink.batch(builder.finish()?)?;
                     }
@@ -130,17 +151,23 @@ impl RowReader {
         spelt: &'r mut [String],
         scratch: &mut Vec<u8>,
         values: &mut Vec<Value<'r>>,
+        zeros: &mut u64,
     ) -> Option<(usize, &'static str)> {
         let mut bad = None;
         for (index, (how, spelt)) in self.hows.iter().zip(spelt.iter_mut()).enumerate() {
             let stored = row.as_ref(index).unwrap_or(&Stored::NULL);
+            if self.zero_dates && *stored == ZERO_DATE && self.may_be_null(index) {
+                *zeros += 1;
+                values.push(Value::Null);
+                continue;
+            }
             let is_spelt = decode::spell(stored, *how, spelt);
             let spelt: &'r str = spelt;
             let value = decode::read(stored, *how, is_spelt.then_some(spelt), scratch).unwrap_or_else(|why| {
                 bad.get_or_insert((index, why));
                 Value::Null
             });
-            if value.is_null() && self.contract.items.get(index).is_some_and(|item| !item.nullable) {
+            if value.is_null() && !self.may_be_null(index) {
                 bad.get_or_insert((index, "it is NULL where none may be"));
             }
             values.push(value);
@@ -151,6 +178,11 @@ impl RowReader {
             }
         }
         bad
+    }
+
+    /// What only filter and watermark need may be anything.
+    fn may_be_null(&self, index: usize) -> bool {
+        self.contract.items.get(index).is_none_or(|item| item.nullable)
     }
 
     fn is_outside(&self, values: &[Value<'_>], bad: Option<(usize, &'static str)>) -> bool {
@@ -169,7 +201,7 @@ impl RowReader {
     }
 
     pub(super) fn original(&self, row: &Row) -> String {
-        decode::original(&self.names, row, &self.stored)
+        decode::original(&self.names, &self.hows, row, &self.stored)
     }
 
     /// What can be told of a row's key.
@@ -183,11 +215,13 @@ impl RowReader {
     pub(super) fn describe(&self, row: &Row) -> (Option<String>, String) {
         let mut spelt = vec![String::new(); self.names.len()];
         let mut values = Vec::new();
-        self.values(row, &mut spelt, &mut Vec::new(), &mut values);
+        self.values(row, &mut spelt, &mut Vec::new(), &mut values, &mut 0);
         (self.key_text(&values), self.original(row))
     }
 }
 
+const LATIN1: &str = "latin1";
+const ZERO_DATE: Stored = Stored::Date(0, 0, 0, 0, 0, 0, 0);
 /// Character sets each of whose texts is one in UTF-8 and back: what the server sends of them is what they hold. `latin1`
 /// is one of them here: it has a character for each of its bytes.
 const WHOLE: &[&str] =

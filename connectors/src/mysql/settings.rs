@@ -2,6 +2,7 @@
 //! are told in the same way stands in `crate::settings`.
 
 use crate::SettingError;
+use crate::charset::Charset;
 use crate::settings::{Address, Reader, SNAPSHOT_MAX, Secret, TlsMode, decode, interval, split_user};
 use posthouse_platform::settings::Interval;
 use posthouse_protocol::problem::{Code, Problem};
@@ -22,6 +23,8 @@ pub(super) struct Settings {
     pub(super) snapshot_max: Interval,
     /// Absent: what the server says.
     pub(super) statement_timeout: Option<Interval>,
+    /// What programs put into columns of `latin1`, where that is another.
+    pub(super) charset: Charset,
 }
 
 impl Settings {
@@ -31,7 +34,7 @@ impl Settings {
         let password = reader.read("password_file", Secret::parse);
         let tls = reader.read("tls", TlsMode::parse);
         let ca_file = reader.read("ca_file", |text| Ok(PathBuf::from(text)));
-        let _ = reader.read("charset", charset);
+        let charset = reader.read("charset", charset).unwrap_or_default();
         let control_schema = reader.read("control_schema", identifier);
         let snapshot_max = reader.read("snapshot_max", interval).unwrap_or(SNAPSHOT_MAX);
         let statement_timeout = reader.read("statement_timeout", interval);
@@ -47,6 +50,7 @@ impl Settings {
                 control_schema,
                 snapshot_max,
                 statement_timeout,
+                charset,
             }),
             _ => Err(reader.errors),
         }
@@ -122,11 +126,8 @@ fn identifier(text: &str) -> Result<String, String> {
 }
 
 /// What texts are kept in where the server does not know it. Each column's own character set is read from the catalogue.
-fn charset(text: &str) -> Result<(), String> {
-    match text.to_ascii_lowercase().as_str() {
-        "utf-8" | "utf8" | "utf8mb4" => Ok(()),
-        _ => Err("it is utf-8".to_owned()),
-    }
+fn charset(text: &str) -> Result<Charset, String> {
+    if text.eq_ignore_ascii_case("utf8mb4") { Ok(Charset::Utf8) } else { Charset::parse(text) }
 }
 
 const KEYS: &[&str] =

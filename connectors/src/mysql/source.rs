@@ -10,9 +10,11 @@ use super::fail::Fail;
 use super::place::{TableName, quote, quoted};
 use super::rows::RowReader;
 use super::splits::{self, Split};
+use crate::charset::Charset;
 use crate::types::{self, Window};
 use crate::{Plan, Read, Sink, Source, TableSpec};
 use mysql_async::Value as Stored;
+use posthouse_protocol::batch::Value;
 use posthouse_protocol::filter::Filter;
 use posthouse_protocol::manifest::SplitCounts;
 use posthouse_protocol::problem::{Code, Problem};
@@ -26,6 +28,8 @@ pub(super) struct MySource {
     database: String,
     spec: TableSpec,
     snapshot_max: Duration,
+    /// Of what programs put into columns of `latin1`.
+    charset: Charset,
     reading: Option<Reading>,
 }
 
@@ -55,7 +59,10 @@ impl MySource {
         snapshot_max: Duration,
     ) -> Self {
         let (database, spec) = (database.to_owned(), spec.clone());
-        Self { faults, client, database, spec, snapshot_max, reading: None }
+        Self { faults, client, database, spec, snapshot_max, charset: Charset::default(), reading: None }
+    }
+    pub(super) fn coded(self, charset: Charset) -> Self {
+        Self { charset, ..self }
     }
 
     fn failed(&self, cause: impl std::fmt::Display) -> Problem {
@@ -114,7 +121,8 @@ impl MySource {
             };
             types.push(r#type);
             if index < wanted.len() {
-                let nullable = !column.not_null && !key.contains(name);
+                let may_be_zero = read.zero_dates_null && types::is_dated(r#type);
+                let nullable = (!column.not_null || may_be_zero) && !key.contains(name);
                 items.push(Item { name: name.clone(), r#type, nullable, comment: column.comment.clone() });
             }
         }
@@ -141,7 +149,8 @@ impl MySource {
         if !contract.key.is_empty() && !relation.keeps_unique(&contract.key) {
             self.check_key(relation, from, &contract.key)?;
         }
-        Ok(RowReader::new(relation, names, &types, contract, watermark))
+        let reader = RowReader::new(relation, names, &types, contract, watermark);
+        Ok(reader.coded(relation, self.charset).zero_dates_null(read.zero_dates_null))
     }
 
     /// Where the engine itself does not keep the key unique, the rows are looked at: two rows of one key cannot both land.
@@ -228,6 +237,8 @@ impl MySource {
         let Some(stored) = rows.first().and_then(|row| row.first()) else { return Ok(None) };
         let how = How::new(r#type, relation.column(&name));
         match decode::read(stored, how, None, &mut Vec::new()) {
+            Ok(Value::Text(text)) if !self.charset.is_utf8() && !text.is_ascii() => Err(self
+                .failed(format!("the watermark `{name}` has texts beyond ASCII, which `charset` gives another order"))),
             Ok(value) => Ok(types::watermark_of(&value)),
             // All there is are zero dates: each is a bad row, and none is a mark.
             Err(why) if why.contains("zero") => Ok(None),

@@ -49,8 +49,8 @@ impl Settings {
         let snapshot_max = reader.read("snapshot_max", interval).unwrap_or(SNAPSHOT_MAX);
         let statement_timeout = reader.read("statement_timeout", interval);
         let dialect = reader.read("dialect", Dialect::parse).unwrap_or_default();
-        reader.check_ca_file(ca_file.as_ref(), tls);
         let charset = reader.read("charset", Charset::parse);
+        reader.check_ca_file(ca_file.as_ref(), tls);
         match url {
             Some(url) if reader.errors.is_empty() => Ok(Self {
                 servers: url.servers,

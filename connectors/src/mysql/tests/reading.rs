@@ -89,6 +89,36 @@ fn what_is_no_value_is_a_bad_row_with_what_it_was() {
 }
 
 #[test]
+fn columns_of_latin1_hold_what_the_charset_says_and_dates_of_zeros_may_be_null() {
+    let bench = MyBench::new();
+    bench.run(&[
+        "CREATE TABLE t (id int PRIMARY KEY, name varchar(20) CHARACTER SET latin1, note varchar(20), dt date NOT NULL)",
+        "SET sql_mode = ''",
+        "INSERT INTO t VALUES (1, x'CDF5D55C', '王', '2026-01-01'), (2, x'CDF5FF', NULL, '2026-01-01'),
+         (3, x'616263', NULL, '0000-00-00'), (4, NULL, NULL, '2026-00-01')",
+    ]);
+    let settings = bench.settings().into_iter().chain([("charset".to_owned(), "gbk".into())]).collect();
+    let mut connection = Mysql.connect("db", &settings).unwrap();
+    let read = Read { zero_dates_null: true, ..Read::default() };
+    let mut source = connection.source(&spec("t")).unwrap();
+    let plan = source.begin(&read).unwrap();
+    let columns = "id integer not null, name text, note text, dt date; key (id)";
+    assert_eq!(crate::types::schema_text(&plan.contract), columns);
+    let mut rows = Rows::default();
+    let counts = source.read(&plan.splits[0], &mut rows).unwrap();
+    assert_eq!(
+        rows.json(&plan.contract),
+        [r#"{"id":1,"name":"王誠","note":"王","dt":"2026-01-01"}"#, r#"{"id":3,"name":"abc","note":null,"dt":null}"#,]
+    );
+    assert_eq!((counts.sent, counts.quarantined, counts.changed), (2, 2, Some(1)));
+    let told: Vec<_> = rows.bad.iter().map(|bad| (bad.key.as_str(), bad.reason.as_str())).collect();
+    assert!(told.contains(&("2", "`name`: it has bytes that are no characters of GBK")), "{told:?}");
+    assert!(told.contains(&("4", "`dt`: a part of its date is zero")), "{told:?}");
+    let second = rows.bad.iter().find(|bad| bad.key == "2").unwrap();
+    assert!(second.original.contains(r#""name":{"hex":"cdf5ff"}"#), "{}", second.original);
+}
+
+#[test]
 fn all_splits_are_of_one_state_while_others_write() {
     let bench = MyBench::new();
     bench.run(&[
