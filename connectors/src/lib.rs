@@ -5,6 +5,7 @@
 //! dropped silently: a row that cannot move goes to quarantine with its reason and original bytes.
 //! Deliberately absent: the network, transfers' states, statements.
 
+pub mod charset;
 #[cfg(test)]
 mod contract;
 pub mod folder;
