@@ -21,6 +21,8 @@ pub(crate) trait Bench: Sized {
     const KEYED: bool;
     /// Whether a text may hold a character 0.
     const HOLDS_NUL: bool = true;
+    /// Whether there are infinite doubles, days and times.
+    const HOLDS_INFINITY: bool = true;
     /// Whether a table may have columns of its own, which landing leaves as they are.
     const HAS_OWN_COLUMNS: bool = false;
     /// Whether splits of one transfer may be staged beside each other.
