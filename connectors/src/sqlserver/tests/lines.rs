@@ -106,7 +106,7 @@ fn a_full_disk_is_told_as_one() {
 fn a_statement_ends_where_the_operator_says() {
     let mut bench = TdsBench::new();
     drop(staged(&bench, 1));
-    bench.set("statement_timeout", "100ms");
+    bench.set("statement_timeout", "2s");
     bench.server().fault(Fault::Stall { at: "TABLOCKX".to_owned() });
     let mut destination = bench.destination(&landing(1, Write::Append, &small())).unwrap();
     let problem = destination.publish().unwrap_err();
