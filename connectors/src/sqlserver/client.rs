@@ -5,6 +5,7 @@
 use super::settings::Settings;
 use crate::settings::{Address, TlsMode};
 use crate::waiting::Waiter;
+use encoding_rs::Encoding;
 use futures_util::TryStreamExt;
 use posthouse_platform::identity::read_public;
 use posthouse_protocol::problem::Problem;
@@ -14,7 +15,10 @@ use std::io;
 use std::net::ToSocketAddrs;
 use std::time::Duration;
 use tiberius::error::Error;
-use tiberius::{AuthMethod, ColumnData, Config, EncryptionLevel, QueryItem, Row, ToSql, TokenRow};
+use tiberius::{
+    AuthMethod, ColumnData, Config, EncryptionLevel, MetaDataColumn, QueryItem, Row, ToSql, TokenRow, TypeInfo,
+    VarLenType,
+};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
@@ -148,6 +152,23 @@ impl Client {
         drop(stream);
         self.broken = false;
         Ok(())
+    }
+
+    /// What the driver takes for the encoding of a table's columns of bytes of text; none of others.
+    pub(super) fn encodings(
+        &mut self,
+        table: &str,
+        columns: &[&str],
+    ) -> Result<Vec<Option<&'static Encoding>>, SqlError> {
+        let Self { wire, waiter, limit, .. } = self;
+        let found = within(waiter, *limit, wire.column_metadata(table, columns));
+        let encoding = |column: &MetaDataColumn<'static>| match column.base().ty() {
+            TypeInfo::VarLenSized(text) if matches!(text.r#type(), VarLenType::BigChar | VarLenType::BigVarChar) => {
+                text.collation().and_then(|collation| collation.encoding().ok())
+            }
+            _ => None,
+        };
+        Ok(self.judge(found)?.iter().map(encoding).collect())
     }
 
     /// Loads rows into columns of a table; those that the driver cannot say in a column's type are told with the reason

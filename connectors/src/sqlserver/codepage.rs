@@ -51,25 +51,33 @@ impl Page {
         }
     }
 
-    /// How many bytes a text takes, where the driver's bytes of it read back as the same text; else none. The driver's
-    /// tables are made for web pages, and a character of which they know only another has no place.
-    pub(super) fn length(self, text: &str) -> Option<usize> {
-        if text.is_ascii() {
-            return Some(text.len());
+    /// A text as its bytes, where they read back as the same text; else none.
+    pub(super) fn encode(self, text: &str) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Self::Ours(charset) => charset.encode(text).ok(),
+            Self::Other(_) if text.is_ascii() => Some(Cow::Borrowed(text.as_bytes())),
+            Self::Other(encoding) => {
+                let bytes = encode(encoding, text)?;
+                self.decode(&bytes).is_some_and(|back| back == text).then_some(Cow::Owned(bytes))
+            }
         }
-        let encoding = match self {
-            Self::Ours(Charset::Utf8) => return Some(text.len()),
-            Self::Ours(Charset::Gbk) => encoding_rs::GBK,
-            Self::Ours(Charset::Gb18030(_)) => encoding_rs::GB18030,
-            Self::Other(encoding) => encoding,
-        };
-        let mut encoder = encoding.new_encoder();
-        let room = encoder.max_buffer_length_from_utf8_without_replacement(text.len())?;
-        let mut bytes = Vec::with_capacity(room);
-        let (result, _) = encoder.encode_from_utf8_to_vec_without_replacement(text, &mut bytes, true);
-        let is_whole = result == EncoderResult::InputEmpty && self.decode(&bytes).is_some_and(|back| back == text);
-        is_whole.then_some(bytes.len())
     }
+
+    /// Whether the driver, which has tables made for web pages, makes the same bytes of a text by what it takes for the
+    /// column's encoding: for Chinese collations that is GB 18030, with four bytes for what GBK lacks and two others for
+    /// the euro sign.
+    pub(super) fn is_said_alike(self, driver: Option<&'static Encoding>, text: &str) -> bool {
+        text.is_ascii() || driver.is_some_and(|driver| encode(driver, text).as_deref() == self.encode(text).as_deref())
+    }
+}
+
+/// None where there is a character that the encoding lacks.
+fn encode(encoding: &'static Encoding, text: &str) -> Option<Vec<u8>> {
+    let mut encoder = encoding.new_encoder();
+    let room = encoder.max_buffer_length_from_utf8_without_replacement(text.len())?;
+    let mut bytes = Vec::with_capacity(room);
+    let (result, _) = encoder.encode_from_utf8_to_vec_without_replacement(text, &mut bytes, true);
+    (result == EncoderResult::InputEmpty).then_some(bytes)
 }
 
 /// Appends what UTF-16 bytes (the lower first) say; false where they are no characters.
@@ -92,29 +100,39 @@ pub(super) fn read_utf16(bytes: &[u8], out: &mut String) -> bool {
 mod tests {
     use super::*;
 
+    fn length(page: Page, text: &str) -> Option<usize> {
+        page.encode(text).map(|bytes| bytes.len())
+    }
+
     #[test]
     fn texts_of_a_chinese_collation_read_back_or_have_no_place() {
         let gbk = Page::of(936).unwrap();
-        for text in ["", "plain", "驿站", "〇镕€", "㐀"] {
-            let Some(length) = gbk.length(text) else {
-                assert_eq!(text, "㐀", "it is in GBK");
-                continue;
-            };
-            assert!(length <= text.chars().count() * 2, "{text}");
+        for (text, bytes) in [("", 0), ("plain", 5), ("驿站", 4), ("镕é", 4), ("€", 1)] {
+            assert_eq!(length(gbk, text), Some(bytes), "{text}");
         }
-        for text in ["𠮷", "😀", "é\u{301}x"] {
-            assert_eq!(gbk.length(text), None, "{text}");
+        for text in ["𠮷", "😀", "x\u{301}"] {
+            assert_eq!(length(gbk, text), None, "{text}");
         }
         assert_eq!(gbk.decode(&[0xd6, 0xd0]).as_deref(), Some("中"));
         assert_eq!(gbk.decode(&[0xd6]), None, "half of a character");
     }
 
     #[test]
+    fn what_the_driver_says_otherwise_is_known() {
+        let gbk = Page::of(936).unwrap();
+        let driver = Some(encoding_rs::GB18030);
+        assert!(gbk.is_said_alike(driver, "驿站 plain") && gbk.is_said_alike(None, "plain"));
+        assert!(!gbk.is_said_alike(driver, "€"), "0x80 in the code page");
+        assert!(!gbk.is_said_alike(driver, "𠮷"), "four bytes that are no character there");
+        assert!(!gbk.is_said_alike(None, "驿站") && !gbk.is_said_alike(Some(WINDOWS_1252), "驿站"));
+    }
+
+    #[test]
     fn other_code_pages_are_exact_too() {
         let latin = Page::of(1_252).unwrap();
-        assert_eq!((latin.length("é€"), latin.length("中")), (Some(2), None));
+        assert_eq!((length(latin, "é€"), length(latin, "中")), (Some(2), None));
         assert_eq!(latin.decode(&[0xe9]).as_deref(), Some("é"));
-        assert_eq!(Page::of(950).unwrap().length("驛站"), Some(4));
+        assert_eq!(length(Page::of(950).unwrap(), "驛站"), Some(4));
         assert!(Page::of(65_001).unwrap().is_utf8());
         assert_eq!(Page::of(437), None);
     }

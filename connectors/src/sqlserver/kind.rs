@@ -241,6 +241,9 @@ impl Kind {
         match self {
             Self::Money => Self::Decimal { precision: 19, scale: 4 },
             Self::SmallMoney => Self::Decimal { precision: 10, scale: 4 },
+            // These it declares without their digits.
+            Self::DateTimeOffset(_) => Self::DateTimeOffset(7),
+            Self::SmallDateTime => Self::DateTime2(0),
             Self::NChar(length) | Self::NVarChar(Some(length)) => wide(length),
             // The driver knows no collation of UTF-8.
             Self::Char(length, page) | Self::VarChar(Some(length), page) if page.is_utf8() => wide(length),

@@ -9,7 +9,7 @@ use super::kind::{self, Kind};
 use super::name::{TableName, quote};
 use super::place::{Fail, Place};
 use super::reading::{RowReader, Wanted};
-use super::writing::{Slot, is_long};
+use super::writing::Slot;
 use crate::{BadRow, types};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::batch::{Batch, Value};
@@ -116,6 +116,12 @@ impl Staging {
         let table = self.name.to_string();
         let columns = self.columns();
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let encodings = match self.slots.iter().any(|slot| slot.staged.page().is_some()) {
+            true => client.encodings(&table, &columns)?,
+            false => Vec::new(),
+        };
+        // Behind the number.
+        let encoding = |at: usize| encodings.get(at + 1).copied().flatten();
         for batch in batches {
             let batch = Batch::new(&place.landing.contract, batch?).map_err(Problem::from)?;
             let (mut short, mut long) = (Vec::with_capacity(batch.rows()), Vec::new());
@@ -124,7 +130,9 @@ impl Staging {
                     Ok(values) => {
                         last += 1;
                         let numbered = Numbered { row, number: last, values };
-                        if numbered.values.iter().any(is_long) { long.push(numbered) } else { short.push(numbered) }
+                        let mut data = self.slots.iter().zip(numbered.values.iter().skip(1)).enumerate();
+                        let is_loadable = data.all(|(at, (slot, data))| slot.is_loadable(data, encoding(at)));
+                        if is_loadable { short.push(numbered) } else { long.push(numbered) }
                     }
                     Err(reason) => refused.push(refused_here(&batch, row, reason)),
                 }
@@ -167,7 +175,7 @@ impl Staging {
         Ok(values)
     }
 
-    /// A row with a value that is too long for the driver's bulk load goes by parameters. Why it did not, where the
+    /// A row with a value that is too long for the driver's bulk load, or that it would say otherwise, goes by parameters. Why it did not, where the
     /// server would keep another text than the one that was sent.
     fn insert(&self, client: &mut Client, number: i64, values: TokenRow<'_>) -> Result<Option<String>, SqlError> {
         let mut places = vec!["@P1".to_owned()];

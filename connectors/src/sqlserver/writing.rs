@@ -5,6 +5,7 @@
 use super::calendar;
 use super::kind::Kind;
 use super::reading::rescale;
+use encoding_rs::Encoding;
 use posthouse_protocol::batch::Value;
 use std::borrow::Cow;
 use tiberius::ColumnData;
@@ -81,10 +82,18 @@ impl Slot {
                 let date = calendar::date(days).ok_or("SQL Server has no date so far away")?;
                 ColumnData::Date(Some(date))
             }
-            (Value::Timestamp(us), kind) => self.time(us, kind)?,
+            (Value::Timestamp(us), _) => self.time(us)?,
             (Value::Text(text) | Value::Number(text), _) => ColumnData::String(Some(self.characters(text)?)),
             _ => return Err("it is of another type than its column".to_owned()),
         })
+    }
+
+    /// Whether the driver's bulk load sends a value as it is, where it takes the column for text in this encoding.
+    pub(super) fn is_loadable(&self, data: &ColumnData<'_>, driver: Option<&'static Encoding>) -> bool {
+        match (self.staged.page(), data) {
+            (Some(page), ColumnData::String(Some(text))) => !is_long(data) && page.is_said_alike(driver, text),
+            _ => !is_long(data),
+        }
     }
 
     fn decimal(&self, unscaled: i128, from: i8) -> Result<ColumnData<'static>, String> {
@@ -106,17 +115,21 @@ impl Slot {
         }
     }
 
-    fn time(&self, us: i64, kind: Kind) -> Result<ColumnData<'static>, String> {
-        let found = match kind {
+    fn time(&self, us: i64) -> Result<ColumnData<'static>, String> {
+        let keeps = match self.kind {
+            Kind::DateTime2(scale) | Kind::DateTimeOffset(scale) => calendar::datetime2(us, scale).is_some(),
+            Kind::DateTime => calendar::datetime(us).is_some(),
+            Kind::SmallDateTime => calendar::small(us).is_some(),
+            _ => return Err("it is of another type than its column".to_owned()),
+        };
+        let staged = match self.staged {
             Kind::DateTime2(scale) => calendar::datetime2(us, scale).map(|value| ColumnData::DateTime2(Some(value))),
             Kind::DateTimeOffset(scale) => {
                 calendar::offset(us, scale).map(|value| ColumnData::DateTimeOffset(Some(value)))
             }
-            Kind::DateTime => calendar::datetime(us).map(|value| ColumnData::DateTime(Some(value))),
-            Kind::SmallDateTime => calendar::small(us).map(|value| ColumnData::SmallDateTime(Some(value))),
-            _ => return Err("it is of another type than its column".to_owned()),
+            _ => calendar::datetime(us).map(|value| ColumnData::DateTime(Some(value))),
         };
-        found.ok_or_else(|| format!("{} keeps no such time", kind.declare()))
+        staged.filter(|_| keeps).ok_or_else(|| format!("{} keeps no such time", self.kind.declare()))
     }
 
     /// A text that the column keeps character by character, with the blanks that one of fixed length has.
@@ -142,10 +155,10 @@ impl Slot {
             Kind::NVarChar(Some(limit)) => whole(text.len() <= usize::from(limit) || units(text) <= usize::from(limit)),
             Kind::NChar(limit) => padded(units(text), limit),
             Kind::VarChar(limit, page) => {
-                let length = page.length(text).ok_or_else(unmapped)?;
+                let length = page.encode(text).ok_or_else(unmapped)?.len();
                 whole(limit.is_none_or(|limit| length <= usize::from(limit)))
             }
-            Kind::Char(limit, page) => padded(page.length(text).ok_or_else(unmapped)?, limit),
+            Kind::Char(limit, page) => padded(page.encode(text).ok_or_else(unmapped)?.len(), limit),
             _ => return Err("it is of another type than its column".to_owned()),
         };
         found.ok_or_else(|| too_long(self.kind))
@@ -165,7 +178,7 @@ fn unmapped() -> String {
 }
 
 /// Whether the driver's bulk load would refuse a value for a column without a length: it takes 65,535 for the length.
-pub(super) fn is_long(data: &ColumnData<'_>) -> bool {
+fn is_long(data: &ColumnData<'_>) -> bool {
     match data {
         // UTF-16 takes at most twice the bytes of UTF-8.
         ColumnData::String(Some(text)) => {
@@ -245,6 +258,23 @@ mod tests {
         assert!(is_long(&string(16_384, "𠮷")) && !is_long(&string(16_383, "𠮷")));
         let bytes = |length: usize| ColumnData::Binary(Some(vec![0; length].into()));
         assert!(!is_long(&bytes(65_535)) && is_long(&bytes(65_536)) && is_long(&bytes(1 << 20)));
+    }
+
+    #[test]
+    fn what_the_driver_would_say_otherwise_goes_another_way() {
+        let column = slot(Kind::VarChar(None, Page::of(936).unwrap()));
+        let text = |text: &'static str| ColumnData::String(Some(text.into()));
+        let driver = Some(encoding_rs::GB18030);
+        assert!(column.is_loadable(&text("驿站"), driver) && !column.is_loadable(&text("€"), driver));
+        assert!(slot(Kind::NVarChar(None)).is_loadable(&text("€"), None));
+        // A time is looked at by the target's type and sent in the staging column's.
+        let minute = Value::Timestamp(parse_timestamp("2026-11-22 05:09:00").unwrap());
+        let small = slot(Kind::SmallDateTime);
+        assert!(matches!(small.write(minute), Ok(ColumnData::DateTime2(Some(time))) if time.time().scale() == 0));
+        assert!(small.write(Value::Timestamp(1_000_000)).is_err());
+        let offset = slot(Kind::DateTimeOffset(3));
+        assert!(matches!(offset.write(minute), Ok(ColumnData::DateTimeOffset(Some(_)))));
+        assert!(offset.write(Value::Timestamp(1)).is_err());
     }
 
     #[test]
