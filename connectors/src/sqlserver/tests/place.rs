@@ -2,8 +2,18 @@
 
 use super::super::client::{number, text};
 use super::*;
-use posthouse_test_tds::{Options, Server};
+use posthouse_test_tds::{Encryption, Options, Server};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+pub(super) fn without_snapshots() -> Options {
+    Options { allow_snapshot: false, ..Options::default() }
+}
+pub(super) fn encrypted() -> Options {
+    Options { encryption: Encryption::Required, ..Options::default() }
+}
+pub(super) fn with_password(password: &str) -> Options {
+    Options { password: password.to_owned(), ..Options::default() }
+}
 
 pub(super) struct SqlBench<const REAL: bool> {
     server: Option<Server>,
@@ -16,6 +26,10 @@ pub(super) struct SqlBench<const REAL: bool> {
 impl SqlBench<false> {
     pub(super) fn server(&self) -> &Server {
         self.server.as_ref().unwrap()
+    }
+    /// Whether a fault that was armed has not happened.
+    pub(super) fn has_fault(&self) -> bool {
+        !self.server().faults().left().is_empty()
     }
     pub(super) fn set(&mut self, key: &str, value: &str) {
         self.settings.insert(key.to_owned(), value.into());

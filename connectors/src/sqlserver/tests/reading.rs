@@ -4,7 +4,6 @@ use super::*;
 use crate::{Read, TableSpec};
 use posthouse_protocol::batch::Batch;
 use posthouse_protocol::watermark::Watermark;
-use posthouse_test_tds::Options;
 
 fn json(plan: &crate::Plan, rows: &Rows) -> Vec<String> {
     rows.json(&plan.contract)
@@ -134,7 +133,7 @@ fn fill(bench: &TdsBench, rows: i64) {
 
 #[test]
 fn where_there_are_no_snapshots_nobody_changes_the_table_meanwhile() {
-    let bench = TdsBench::with(Options { snapshots: false, ..Options::default() });
+    let bench = TdsBench::with(place::without_snapshots());
     bench.run(
         "CREATE TABLE [dbo].[held] ([id] int NOT NULL PRIMARY KEY); INSERT INTO [dbo].[held] ([id]) VALUES (1), (2)",
     );

@@ -70,27 +70,6 @@ fn keys_that_the_tables_collation_takes_for_one_are_one() {
 }
 
 #[test]
-fn an_error_that_undoes_the_whole_transaction_costs_only_its_row() {
-    let bench = TdsBench::new();
-    let contract = small();
-    let landing = landing(1, Write::Append, &contract);
-    let mut destination = bench.destination(&landing).unwrap();
-    destination.prepare().unwrap();
-    let rows: Vec<(i64, &str, i64)> = (1..=20).map(|id| (id, "王", id)).collect();
-    destination.stage("a", [1; 32], &mut [Ok(people(&contract, &rows))].into_iter()).unwrap();
-    // What a trigger does that rolls back: the statement fails and the transaction is gone.
-    bench.server().fault(posthouse_test_tds::Fault::Error {
-        code: 3_609,
-        class: 16,
-        message: "The transaction ended in the trigger. The batch has been aborted.".to_owned(),
-        at: "INSERT INTO [dbo].[人口 base]".to_owned(),
-    });
-    let published = destination.publish().unwrap();
-    assert_eq!((published.rows, published.quarantined), (20, 0), "the second attempt found nothing to refuse");
-    assert_eq!(bench.target_rows(), 20);
-}
-
-#[test]
 fn a_staged_row_that_is_gone_is_noticed() {
     let bench = TdsBench::new();
     let contract = small();
