@@ -19,12 +19,12 @@ fn a_failed_bulk_load_leaves_nothing_and_its_session_is_left() {
     let mut destination = bench.destination(&landing(1, Write::Append, &contract)).unwrap();
     destination.prepare().unwrap();
     let rows = || [Ok(people(&contract, &[(1, "王", 1), (2, "李", 2)]))].into_iter();
-    let before = bench.server().logins();
+    let before = bench.logins();
     bench.server().fault(Fault::ErrorAtBulkEnd { number: 4_815 });
     let problem = destination.stage("a", [1; 32], &mut rows()).unwrap_err();
     assert_eq!(problem.code, Code::DestinationFailed, "{problem}");
     assert_eq!(destination.applied().unwrap(), []);
-    assert_eq!(bench.server().logins(), before + 1, "a new session");
+    assert_eq!(bench.logins(), before + 1, "a new session");
     assert_eq!(destination.stage("a", [1; 32], &mut rows()).unwrap().landed, 2);
     assert_eq!(destination.publish().unwrap().rows, 2);
 }

@@ -5,14 +5,20 @@ use super::*;
 use posthouse_test_tds::{Encryption, Options, Server};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-pub(super) fn without_snapshots() -> Options {
-    Options { allow_snapshot: false, ..Options::default() }
+/// A server on this machine, whose line nobody can read.
+pub(super) fn plain() -> Options {
+    Options {
+        password: String::new(),
+        database: "posthouse".to_owned(),
+        encryption: Encryption::NotSupported,
+        ..Options::default()
+    }
 }
 pub(super) fn encrypted() -> Options {
-    Options { encryption: Encryption::Required, ..Options::default() }
+    Options { encryption: Encryption::Required, ..plain() }
 }
 pub(super) fn with_password(password: &str) -> Options {
-    Options { password: password.to_owned(), ..Options::default() }
+    Options { password: password.to_owned(), ..plain() }
 }
 
 pub(super) struct SqlBench<const REAL: bool> {
@@ -27,9 +33,13 @@ impl SqlBench<false> {
     pub(super) fn server(&self) -> &Server {
         self.server.as_ref().unwrap()
     }
+    /// How often somebody has logged in.
+    pub(super) fn logins(&self) -> usize {
+        self.server().heard().iter().filter(|text| text.contains("SET XACT_ABORT ON; SET LOCK_TIMEOUT")).count()
+    }
     /// Whether a fault that was armed has not happened.
     pub(super) fn has_fault(&self) -> bool {
-        !self.server().faults().left().is_empty()
+        !self.server().faults_left().is_empty()
     }
     pub(super) fn set(&mut self, key: &str, value: &str) {
         self.settings.insert(key.to_owned(), value.into());
@@ -38,7 +48,7 @@ impl SqlBench<false> {
 
 impl<const REAL: bool> SqlBench<REAL> {
     pub(super) fn with(options: Options) -> Self {
-        let server = Server::start(options);
+        let server = Server::start(options).unwrap();
         let url = format!("sqlserver://posthouse@{}/posthouse", server.addr());
         let settings = crate::Settings::from([("url".to_owned(), url.into())]);
         Self { server: Some(server), settings, is_lost: AtomicBool::new(false), database: None }
@@ -138,7 +148,7 @@ impl<const REAL: bool> Bench for SqlBench<REAL> {
     const HAS_OWN_COLUMNS: bool = true;
     fn new() -> Self {
         match REAL {
-            false => Self::with(Options::default()),
+            false => Self::with(plain()),
             true => Self::on(&real::url().unwrap()),
         }
     }
