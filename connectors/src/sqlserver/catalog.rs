@@ -104,6 +104,11 @@ impl Relation {
     }
 }
 
+/// Whether there is something of this name.
+pub(super) fn is_there(client: &mut Client, name: &TableName) -> Result<bool, SqlError> {
+    Ok(!client.query(OBJECT, &[param(&name.schema), param(&name.table)])?.is_empty())
+}
+
 /// The columns of a query.
 pub(super) fn of_query(client: &mut Client, query: &str) -> Result<Vec<Column>, SqlError> {
     let rows = client.query(QUERY, &[param(query)])?;

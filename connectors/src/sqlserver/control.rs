@@ -3,7 +3,7 @@
 //! committed together with the rows that it is about. A split is known by the hash of its name: an index of the
 //! engine's takes no longer one, and takes two that differ in blanks at their end for the same.
 
-use super::catalog::Relation;
+use super::catalog;
 use super::client::{Client, SqlError, bytes, id, number, param, text};
 use super::kind::BINARY;
 use super::name::TableName;
@@ -55,18 +55,19 @@ pub(super) fn create(place: &Place) -> [String; 2] {
 /// Whether both stand there.
 pub(super) fn exist(client: &mut Client, place: &Place) -> Result<bool, SqlError> {
     for name in names(place) {
-        if Relation::find(client, &name)?.is_none() {
+        if !catalog::is_there(client, &name)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// Refuses to write for a copy of this node that was started before another one. What it reads is held until the
-/// commit, so that nobody else of this transfer is in the middle of anything.
+/// Refuses to write for a copy of this node that was started before another one. The transfer's rows are held until the
+/// commit, so that nobody else of this transfer is in the middle of anything; those of others are not, nor is what lies
+/// between them.
 pub(super) fn check_epoch(client: &mut Client, place: &Place) -> Result<(), Fail> {
     let [applied, _] = names(place);
-    let sql = format!("SELECT MAX(a.node_epoch) FROM {applied} AS a WITH (UPDLOCK, HOLDLOCK) WHERE a.transfer = @P1");
+    let sql = format!("SELECT MAX(a.node_epoch) FROM {applied} AS a WITH (UPDLOCK) WHERE a.transfer = @P1");
     let epoch = client.count(&sql, &[param(place.transfer())])?;
     if epoch > place.landing.node_epoch {
         let cause =
@@ -74,6 +75,16 @@ pub(super) fn check_epoch(client: &mut Client, place: &Place) -> Result<(), Fail
         return Err(Problem::new(Code::Fenced).cause(cause).into());
     }
     Ok(())
+}
+
+/// Leaves a row of the transfer that can be held, before it has any other.
+pub(super) fn begin(client: &mut Client, place: &Place) -> Result<(), SqlError> {
+    let [applied, _] = names(place);
+    let sql = format!("SELECT COUNT_BIG(*) FROM {applied} AS a WHERE a.transfer = @P1");
+    if client.count(&sql, &[param(place.transfer())])? > 0 {
+        return Ok(());
+    }
+    write(client, place, "", ColumnData::Binary(None), 0, 0, None)
 }
 
 /// Splits of this transfer that are staged.

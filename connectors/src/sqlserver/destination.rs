@@ -94,6 +94,7 @@ impl SqlDestination {
             prepare_control(client, place)?;
             control::check_epoch(client, place)?;
             check_alone(client, place)?;
+            control::begin(client, place)?;
             let target = match target {
                 Some(target) => target,
                 None => {
@@ -103,7 +104,7 @@ impl SqlDestination {
                 }
             };
             let staging = Staging::beside(place, &target, has_charset)?;
-            if control::published(client, place)?.is_none() && Relation::find(client, &staging.name)?.is_none() {
+            if control::published(client, place)?.is_none() && !catalog::is_there(client, &staging.name)? {
                 client.batch(&staging.create()).map_err(|e| no_right(place, e))?;
             }
             Ok(())
@@ -116,8 +117,10 @@ impl Destination for SqlDestination {
         let mut tries = 0;
         loop {
             match self.try_prepare() {
-                // Another transfer made the same table in the meantime: it is looked at once more.
-                Err(Fail::Sql(error)) if error.code() == Some(IS_THERE) && tries < 3 => tries += 1,
+                // Somebody else made the same in the meantime: it is looked at once more.
+                Err(Fail::Sql(error)) if error.code().is_some_and(|code| IS_THERE.contains(&code)) && tries < 3 => {
+                    tries += 1;
+                }
                 outcome => return outcome.map_err(|fail| self.problem(fail)),
             }
         }
@@ -198,7 +201,7 @@ impl Destination for SqlDestination {
     fn discard(&mut self) -> Result<(), Problem> {
         self.staging = None;
         self.transact(|client, place| {
-            if Relation::find(client, &place.staging())?.is_some() {
+            if catalog::is_there(client, &place.staging())? {
                 client.batch(&format!("DROP TABLE {}", place.staging()))?;
             }
             if control::exist(client, place)? && control::published(client, place)?.is_none() {
@@ -260,7 +263,7 @@ fn examine(client: &mut Client, place: &Place) -> Result<Option<Relation>, Fail>
 
 /// The target and the staging table beside it, which `prepare` has made.
 fn find_staging(client: &mut Client, place: &Place, has_charset: bool) -> Result<(Relation, Staging), Fail> {
-    if Relation::find(client, &place.staging())?.is_none() {
+    if !catalog::is_there(client, &place.staging())? {
         return Err(nothing(place).into());
     }
     let target = examine(client, place)?.ok_or_else(|| nothing(place))?;
@@ -307,7 +310,7 @@ fn prepare_control(client: &mut Client, place: &Place) -> Result<(), Fail> {
         client.batch(&format!("CREATE SCHEMA {}", quote(&place.control))).map_err(|e| no_right(place, e))?;
     }
     for (name, create) in control::names(place).iter().zip(control::create(place)) {
-        if Relation::find(client, name)?.is_none() {
+        if !catalog::is_there(client, name)? {
             client.batch(&create).map_err(|e| no_right(place, e))?;
         }
     }
@@ -366,7 +369,7 @@ fn dry_run(client: &mut Client, place: &Place, has_charset: bool) -> Result<Vec<
 const BEGIN: &str = "SET XACT_ABORT ON; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; BEGIN TRANSACTION";
 /// One snapshot.
 const BEGIN_SNAPSHOT: &str = "SET XACT_ABORT ON; SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION";
-/// There is already an object of this name.
-const IS_THERE: u32 = 2_714;
+/// There is already an object of this name, or a row of this transfer.
+const IS_THERE: [u32; 2] = [2_714, 2_627];
 /// No right to create in the database; no right in the schema, or no such schema; no right on an object.
 const NO_RIGHT: [u32; 5] = [262, 2_760, 229, 230, 1_088];
