@@ -4,6 +4,7 @@
 pub mod bind;
 pub mod catalogue;
 pub mod change;
+pub mod control;
 pub mod define;
 pub mod engine;
 pub mod expression;

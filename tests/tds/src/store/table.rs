@@ -98,6 +98,8 @@ pub struct ForeignKey {
     /// Object of the table that is referred to, and its columns.
     pub parent: i64,
     pub parent_columns: Vec<usize>,
+    /// Rows go with the row that they refer to.
+    pub cascade: bool,
 }
 
 #[derive(Clone, Debug)]
