@@ -358,7 +358,7 @@ impl Work<'_> {
         self.database.end_object(self.own, id)?;
         self.database.add_object(self.own, Some(id), &object.schema, &object.name, Body::Table(at))?;
         for (_, row) in old.seen(view) {
-            let made = values(row, self.database, self.own);
+            let made = values(row, &mut *self.database, self.own);
             self.database.insert(self.own, at, name, Row::from(made))?;
         }
         Ok(at)

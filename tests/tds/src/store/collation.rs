@@ -88,6 +88,11 @@ impl Collation {
         &ALL[0]
     }
 
+    /// By the five bytes of type information. Several names may share them: the first one stands for all.
+    pub fn by_wire(bytes: &[u8]) -> Option<&'static Collation> {
+        ALL.iter().find(|collation| collation.wire() == bytes)
+    }
+
     pub fn binary(&self) -> bool {
         self.flags & (BINARY | BINARY2) != 0
     }
