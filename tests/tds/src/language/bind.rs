@@ -155,7 +155,8 @@ impl<'a> Binder<'a> {
             Expression::InQuery(value, query, negated) => {
                 let value = self.expression(value, scope)?;
                 let (query, column) = self.subquery(query, scope)?;
-                let (left, right) = meet(value, Typed { said: column.said, ..Typed::new(Bound::Constant(Value::Null), column.ty) })?;
+                let (left, right) =
+                    meet(value, Typed { said: column.said, ..Typed::new(Bound::Constant(Value::Null), column.ty) })?;
                 if right.ty.kind != column.ty.kind && !(right.ty.kind.is_text() && column.ty.kind.is_text()) {
                     return Err(SqlError::unknown("IN (SELECT …) of another type").into());
                 }
@@ -209,7 +210,11 @@ impl<'a> Binder<'a> {
             Expression::Collate(inner, name) => {
                 let inner = self.expression(inner, scope)?;
                 if !inner.ty.kind.is_text() {
-                    return Err(SqlError::new(447, format!("Expression type {} is invalid for COLLATE clause.", inner.ty.kind.name())).into());
+                    return Err(SqlError::new(
+                        447,
+                        format!("Expression type {} is invalid for COLLATE clause.", inner.ty.kind.name()),
+                    )
+                    .into());
                 }
                 let collation = super::parse::collation_named(name)?;
                 let ty = Type::collated(inner.ty.kind, collation);
@@ -257,7 +262,11 @@ impl<'a> Binder<'a> {
             up += 1;
         }
         match qualifier {
-            Some(qualifier) if name.len() > 1 => Err(SqlError::new(4104, format!("The multi-part identifier \"{qualifier}.{column}\" could not be bound.")).into()),
+            Some(qualifier) if name.len() > 1 => Err(SqlError::new(
+                4104,
+                format!("The multi-part identifier \"{qualifier}.{column}\" could not be bound."),
+            )
+            .into()),
             _ => Err(SqlError::new(207, format!("Invalid column name '{column}'.")).into()),
         }
     }
@@ -307,7 +316,9 @@ impl<'a> Binder<'a> {
         }
         let collation = common.ty.collation;
         let to = common.ty;
-        let same = |typed: Typed| if to.kind.is_text() && typed.ty.kind.is_text() { typed.bound } else { typed.cast(to).bound };
+        let same = |typed: Typed| {
+            if to.kind.is_text() && typed.ty.kind.is_text() { typed.bound } else { typed.cast(to).bound }
+        };
         let value = Box::new(same(value));
         let list = items.into_iter().map(same).collect();
         Ok(condition(negate_if(Bound::In { value, list, collation }, negated)))
@@ -385,7 +396,12 @@ fn integer(number: i64) -> Typed {
 }
 
 fn number(digits: &str) -> Step<Typed> {
-    let wrong = || Stop::Error(SqlError::new(1007, format!("The number '{digits}' is out of the range for numeric representation.")));
+    let wrong = || {
+        Stop::Error(SqlError::new(
+            1007,
+            format!("The number '{digits}' is out of the range for numeric representation."),
+        ))
+    };
     if digits.contains(['e', 'E']) {
         let float: f64 = digits.parse().map_err(|_| wrong())?;
         return Ok(Typed::constant(Value::Float(float), Type::of(Kind::Float)));
@@ -444,7 +460,11 @@ pub fn compare(comparison: Comparison, left: Typed, right: Typed) -> Step<Bound>
         if matches!(side.ty.kind, Kind::Text | Kind::NText | Kind::Image | Kind::Xml) {
             return Err(SqlError::new(
                 402,
-                format!("The data types {} and {} are incompatible in the comparison.", left.ty.kind.name(), right.ty.kind.name()),
+                format!(
+                    "The data types {} and {} are incompatible in the comparison.",
+                    left.ty.kind.name(),
+                    right.ty.kind.name()
+                ),
             )
             .into());
         }

@@ -154,6 +154,10 @@ impl Session {
         self.engine.free();
         self.open = None;
         self.depth = 0;
+        if self.engine.faults.cut_at_commit() {
+            self.cut = true;
+            return Err(Gone);
+        }
         sink.put(Event::Committed(open))?;
         Ok(None)
     }

@@ -141,6 +141,8 @@ pub struct Session {
     pub trigger_depth: u32,
     pub prepared: BTreeMap<i64, (String, String)>,
     pub next_handle: i64,
+    /// The connection is to be cut, as a test asked for.
+    pub cut: bool,
 }
 
 impl Session {
@@ -168,6 +170,7 @@ impl Session {
             trigger_depth: 0,
             prepared: BTreeMap::new(),
             next_handle: 1,
+            cut: false,
         }
     }
 
@@ -303,7 +306,7 @@ impl Session {
     }
 
     /// Runs a piece of work as one statement: again after each wait, undone when it fails.
-    pub(super) fn attempt<T>(
+    pub fn attempt<T>(
         &mut self,
         sink: &mut dyn Sink,
         mut work: impl FnMut(&mut Work) -> Step<T>,

@@ -37,10 +37,7 @@ pub fn read(message: &[u8], strict: bool) -> Read<Bulk> {
                 let mut row = Vec::with_capacity(columns.len());
                 for (name, wire) in &columns {
                     let before = reader.left();
-                    let value = match wire.ty.kind {
-                        Kind::Text | Kind::NText | Kind::Image => read_lob(&mut reader, wire)?,
-                        _ => read_value(&mut reader, wire)?,
-                    };
+                    let value = read_value(&mut reader, wire)?;
                     let taken = before - reader.left();
                     let fixed = matches!(wire.ty.kind, Kind::Char(_) | Kind::NChar(_) | Kind::Binary(_));
                     if strict && fixed && !value.is_null() && taken != wire.size + 2 {
@@ -74,11 +71,6 @@ pub fn read(message: &[u8], strict: bool) -> Read<Bulk> {
         return broken(format!("{} bytes behind the end of a bulk load", reader.left()));
     }
     Ok(Bulk { columns: columns.into_iter().map(|(name, wire)| (name, wire.ty)).collect(), rows })
-}
-
-/// Text, ntext and image, whose pointer may be left out in a bulk load: a length of nought stands for null.
-fn read_lob(reader: &mut Reader, wire: &WireType) -> Read<Value> {
-    read_value(reader, wire)
 }
 
 #[cfg(test)]
