@@ -26,4 +26,5 @@ mod receipts;
 mod relay;
 mod schemas;
 mod service;
+mod tds;
 mod tidy;
