@@ -12,7 +12,7 @@ mod refusing;
 use super::*;
 use crate::Published;
 use crate::contract::{Bench, Rows, item, land, landing, people, read_all, small, spec, standing};
-use place::{SqlBench, rows_of};
+use place::SqlBench;
 use posthouse_protocol::batch::{BatchBuilder, Value};
 use posthouse_protocol::job::Write;
 use posthouse_protocol::schema::{Contract, ContractType};

@@ -113,7 +113,7 @@ impl<const REAL: bool> SqlBench<REAL> {
     }
 }
 
-pub(super) fn rows_of(client: &mut Client, sql: &str) -> String {
+fn rows_of(client: &mut Client, sql: &str) -> String {
     let rows = client.query(sql, &[]).unwrap();
     let value = |row: &tiberius::Row| match (text(row, 0), number(row, 0)) {
         (Some(text), _) => text.to_owned(),

@@ -12,8 +12,8 @@ fn stage_and_publish(bench: &TdsBench, landing: &crate::Landing, rows: &[(i64, &
 fn rows_that_constraints_refuse_are_quarantined_and_all_others_land() {
     let bench = TdsBench::new();
     bench.run(&format!(
-        "CREATE TABLE {TARGET} ([id] bigint NOT NULL PRIMARY KEY, [name] nvarchar(20) NULL UNIQUE ([name]), \
-         [seen] datetime2(6) NULL, CHECK ([id] > 0))"
+        "CREATE TABLE {TARGET} ([id] bigint NOT NULL PRIMARY KEY, [name] nvarchar(20) NULL, [seen] datetime2(6) NULL, \
+         UNIQUE ([name]), CHECK ([id] > 0))"
     ));
     let contract = small();
     let names: Vec<String> = (0..100).map(|id| format!("n{id}")).collect();
