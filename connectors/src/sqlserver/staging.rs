@@ -175,8 +175,8 @@ impl Staging {
         Ok(values)
     }
 
-    /// A row with a value that is too long for the driver's bulk load, or that it would say otherwise, goes by parameters. Why it did not, where the
-    /// server would keep another text than the one that was sent.
+    /// A row with a value that is too long for the driver's bulk load, or that it would say otherwise, goes by
+    /// parameters. Why it did not, where the server would keep another text than the one that was sent.
     fn insert(&self, client: &mut Client, number: i64, values: TokenRow<'_>) -> Result<Option<String>, SqlError> {
         let mut places = vec!["@P1".to_owned()];
         let mut params: Vec<ColumnData<'_>> = Vec::with_capacity(self.slots.len() + 1);
