@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Sends the log to stderr, from now to the end of the process. The journal adds the time itself.
 pub(crate) fn log() {
-    let filter = EnvFilter::try_from_env("POSTHOUSE_LOG").unwrap_or_else(|_| EnvFilter::new("info,refinery_core=warn"));
+    let filter = EnvFilter::try_from_env("POSTHOUSE_LOG").unwrap_or_else(|_| EnvFilter::new(FILTER));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -21,6 +21,9 @@ pub(crate) fn log() {
     let _ =
         if std::env::var_os("JOURNAL_STREAM").is_some() { lines.without_time().try_init() } else { lines.try_init() };
 }
+
+/// The driver for SQL Server logs what a server says of a row it refuses, values and all: that is ours to tell.
+const FILTER: &str = "info,refinery_core=warn,tiberius=off";
 
 /// Tells systemd that the service is ready; elsewhere nothing happens.
 pub(crate) fn ready() {

@@ -16,6 +16,7 @@ pub mod postgres;
 pub mod registry;
 mod settings;
 pub mod sqlite;
+pub mod sqlserver;
 pub mod types;
 mod waiting;
 

@@ -1,10 +1,11 @@
 //! The list of connectors: one line each. The command line's help, the configuration reference and the
 //! console's list come from it.
 
-use crate::{Connector, SettingError, Settings, memory, mysql, postgres, sqlite};
+use crate::{Connector, SettingError, Settings, memory, mysql, postgres, sqlite, sqlserver};
 use posthouse_platform::settings::nearest;
 
-pub const CONNECTORS: &[&dyn Connector] = &[&memory::Memory, &mysql::Mysql, &postgres::Postgres, &sqlite::Sqlite];
+pub const CONNECTORS: &[&dyn Connector] =
+    &[&memory::Memory, &mysql::Mysql, &postgres::Postgres, &sqlite::Sqlite, &sqlserver::SqlServer];
 
 /// The connector of `kind = "…"`.
 pub fn find(kind: &str) -> Option<&'static dyn Connector> {

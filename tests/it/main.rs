@@ -28,4 +28,5 @@ mod receipts;
 mod relay;
 mod schemas;
 mod service;
+mod tds;
 mod tidy;

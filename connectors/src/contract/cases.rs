@@ -423,7 +423,7 @@ fn extremes(contract: &Contract, with_nul: bool, with_infinities: bool) -> Recor
     let date = |text| Value::Date(types::parse_date(text).unwrap());
     let time = |text| Value::Timestamp(types::parse_timestamp(text).unwrap());
     let digits = format!("-{}.{}1", "9".repeat(1_000), "0".repeat(300));
-    let columns: [Vec<Value<'_>>; 12] = [
+    let mut columns: [Vec<Value<'_>>; 12] = [
         vec![Value::Boolean(true), Value::Boolean(false)],
         vec![Value::Integer(i64::MIN), Value::Integer(i64::MAX), Value::Integer(0), Value::Integer(-1)],
         [nines(15), -nines(15), 1, -12_500, 0].map(|unscaled| Value::Decimal(unscaled, 4)).to_vec(),
@@ -460,16 +460,15 @@ fn extremes(contract: &Contract, with_nul: bool, with_infinities: bool) -> Recor
             .to_vec(),
         ["0", "-12.5", "1000000", digits.as_str(), "NaN", "Infinity", "-Infinity"].map(Value::Number).to_vec(),
     ];
-    let is_infinite = |value: &Value<'_>| match value {
-        Value::Float(number) => number.is_infinite(),
-        Value::Date(days) => *days == i32::MAX,
-        Value::Timestamp(us) => *us == i64::MIN,
-        _ => false,
-    };
-    let columns = columns.map(|column| match with_infinities {
-        true => column,
-        false => column.into_iter().filter(|value| !is_infinite(value)).collect::<Vec<_>>(),
-    });
+    if !with_infinities {
+        let is_finite = |value: &Value<'_>| match value {
+            Value::Float(value) => value.is_finite(),
+            Value::Date(days) => ![i32::MIN, i32::MAX].contains(days),
+            Value::Timestamp(us) => ![i64::MIN, i64::MAX].contains(us),
+            _ => true,
+        };
+        columns.iter_mut().for_each(|column| column.retain(is_finite));
+    }
     let mut builder = BatchBuilder::new(contract);
     let height = columns.iter().map(Vec::len).max().unwrap();
     for row in 0..height {

@@ -424,4 +424,4 @@ pub(super) fn bad_name(name: &str) -> bool {
 
 const FOLDER: &str = "folder";
 /// Kinds that the design names and later versions bring.
-const LATER_KINDS: &[&str] = &["sqlserver", "odbc", "s3"];
+const LATER_KINDS: &[&str] = &["odbc", "s3"];

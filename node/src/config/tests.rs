@@ -211,6 +211,7 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "address",
         "kind",
         "path",
+        "tls_off_for",
         "charset",
         "id",
         "connection",
