@@ -80,7 +80,7 @@ pub struct Aggregate {
 
 #[derive(Clone, Debug)]
 pub struct Window {
-    pub function: &'static str,
+    /// Of NTILE; none numbers the rows.
     pub buckets: Option<i64>,
     pub partition: Vec<(Bound, &'static Collation)>,
     pub order: Vec<(Bound, bool, &'static Collation)>,
@@ -132,7 +132,7 @@ impl Subquery {
 /// Whether an EXISTS has a row.
 pub fn probe(query: &Subquery, frame: &Frame) -> Result<bool, SqlError> {
     let Body::Select(select) = &query.plan.body else { return Ok(!query.rows(frame)?.is_empty()) };
-    let plain = select.group.is_none() && select.top.is_none() && !matches!(select.from, Reading::Nothing);
+    let plain = select.group.is_none() && select.top.is_none() && select.from.is_fixed();
     if query.alone || !plain {
         return Ok(!query.rows(frame)?.is_empty());
     }
@@ -467,6 +467,15 @@ fn bucket(place: i64, length: i64, buckets: i64) -> i64 {
 }
 
 impl Reading {
+    /// Rows of tables alone, which look at nothing further out.
+    fn is_fixed(&self) -> bool {
+        match self {
+            Reading::Rows(_) => true,
+            Reading::Join { left, right, .. } => left.is_fixed() && right.is_fixed(),
+            Reading::Nothing | Reading::Query(_) => false,
+        }
+    }
+
     pub fn rows(&self, outer: Option<&Frame>) -> Rows {
         match self {
             Reading::Nothing => Ok(vec![Row::from(Vec::new())]),

@@ -291,10 +291,6 @@ impl Database {
         self.waiting.remove(&own);
     }
 
-    pub fn runs(&self, transaction: Transaction) -> bool {
-        self.running.contains_key(&transaction)
-    }
-
     fn log(&mut self, own: Transaction, done: Done) {
         if let Some(running) = self.running.get_mut(&own) {
             running.log.push(done);

@@ -106,7 +106,9 @@ impl Parser<'_> {
             self.at += 2;
             return Ok(Item::Star(Some(qualifier)));
         }
-        if let (Token::Variable(name), Token::Sign("=")) = (self.peek().clone(), self.peek_at(1))
+        let assigns = self.peek_at(1) == &Token::Sign("=");
+        if let Token::Variable(name) = self.peek().clone()
+            && assigns
             && !name.starts_with("@@")
         {
             self.at += 2;
