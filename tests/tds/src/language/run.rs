@@ -94,6 +94,7 @@ pub struct Subquery {
     pub alone: bool,
     kept: RefCell<Option<Arc<Vec<Row>>>>,
     hashed: RefCell<Option<Arc<Hashed>>>,
+    members: RefCell<Option<Arc<BTreeSet<Key>>>>,
 }
 
 /// Rows of an EXISTS by what they must equal.
@@ -114,7 +115,8 @@ type Rows = Result<Vec<Row>, SqlError>;
 
 impl Subquery {
     pub fn new(plan: Plan, alone: bool) -> Self {
-        Subquery { plan, alone, kept: RefCell::new(None), hashed: RefCell::new(None) }
+        let (kept, hashed, members) = (RefCell::new(None), RefCell::new(None), RefCell::new(None));
+        Subquery { plan, alone, kept, hashed, members }
     }
 
     pub fn rows(&self, frame: &Frame) -> Result<Arc<Vec<Row>>, SqlError> {
@@ -127,6 +129,20 @@ impl Subquery {
         }
         Ok(rows)
     }
+}
+
+/// The keys of the first column, for IN.
+pub fn members(query: &Subquery, frame: &Frame, collation: &Collation) -> Result<Arc<BTreeSet<Key>>, SqlError> {
+    if let Some(kept) = query.members.borrow().as_ref() {
+        return Ok(Arc::clone(kept));
+    }
+    let rows = query.rows(frame)?;
+    let keys = rows.iter().map(|row| row.first().map_or(Key::Null, |value| value.key(collation))).collect();
+    let members: Arc<BTreeSet<Key>> = Arc::new(keys);
+    if query.alone {
+        *query.members.borrow_mut() = Some(Arc::clone(&members));
+    }
+    Ok(members)
 }
 
 /// Whether an EXISTS has a row.
