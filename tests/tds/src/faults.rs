@@ -16,7 +16,7 @@ pub enum Fault {
     StallAfterSent(u64),
     /// The next connections are closed as soon as they are accepted.
     Refuse(u32),
-    /// The statement that comes after so many others fails; zero is the next one.
+    /// The batch or call that comes after so many others fails before it runs; zero is the next one.
     ErrorAtStatement { after: u32, number: u32 },
     /// Of the next result only so many rows come, and an error behind them.
     ErrorInResult { after_rows: u64, number: u32 },

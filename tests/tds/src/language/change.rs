@@ -9,7 +9,7 @@ use super::tree::{Declared, Expression, Hints, InsertSource, Name, Source, State
 use crate::store::catalog::Body;
 use crate::store::convert::{Mode, convert};
 use crate::store::error::Step;
-use crate::store::table::{Column, Table, key_of};
+use crate::store::table::{Column, Stamp, Table, key_of};
 use crate::store::{Collation, Key, Kind, Row, SqlError, Stop, Type, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -457,6 +457,47 @@ impl Work<'_> {
         }
         self.database.table_mut(target.at)?.identity = None;
         Ok(Outcome::default())
+    }
+
+    /// UPDLOCK: the rows that a condition holds for are this transaction's until it ends. Rows that another one made or
+    /// changed, and has not committed, are waited for.
+    pub fn hold_rows(&mut self, name: &Name, alias: Option<&str>, filter: Option<&Expression>) -> Step<()> {
+        let target = self.target(name)?;
+        let short = alias.or(name.last().map(String::as_str)).unwrap_or_default();
+        let mut scope = scope_of(&target.columns);
+        for column in &mut scope.columns {
+            short.clone_into(&mut column.table);
+        }
+        let filter = match filter {
+            Some(filter) => Some(self.binder().expression(filter, &scope)?.bound),
+            None => None,
+        };
+        let mut slots = Vec::new();
+        for (slot, version) in self.database.table(target.at)?.versions.iter().enumerate() {
+            if version.begin == Stamp::Never || matches!(version.end, Stamp::Committed(_)) {
+                continue;
+            }
+            let frame = Frame { row: &version.row, outer: None };
+            let wanted = match &filter {
+                Some(filter) => filter.holds(&frame)?,
+                None => true,
+            };
+            if !wanted {
+                continue;
+            }
+            for stamp in [version.begin, version.end] {
+                if let Stamp::By(other) = stamp
+                    && other != self.own
+                {
+                    return Err(Stop::Wait(other));
+                }
+            }
+            slots.push(slot);
+        }
+        for slot in slots {
+            self.database.hold_row(self.own, target.at, slot)?;
+        }
+        Ok(())
     }
 
     /// Triggers of a table, in the order of their making.

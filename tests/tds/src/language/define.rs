@@ -105,7 +105,12 @@ impl Work<'_> {
         }
         let at = self.database.add_table(table);
         let id = self.database.add_object(self.own, None, &schema, &last, Body::Table(at))?;
-        for constraint in constraints {
+        // Keys first: a table may refer to itself.
+        let is_key = |constraint: &&Constraint| matches!(constraint, Constraint::Key { .. });
+        for constraint in constraints.iter().filter(is_key) {
+            self.constrain(at, id, &last, constraint)?;
+        }
+        for constraint in constraints.iter().filter(|constraint| !is_key(constraint)) {
             self.constrain(at, id, &last, constraint)?;
         }
         Ok(())

@@ -199,6 +199,10 @@ impl Session {
     pub fn batch(&mut self, text: &str, sink: &mut dyn Sink) -> Result<(), Gone> {
         self.engine.hear(text);
         self.pending = None;
+        if let Some(error) = self.engine.faults.error_at_statement() {
+            self.after_error(&error, sink)?;
+            return self.fail(error, text, sink);
+        }
         let statements = match parse::batch(text) {
             Ok(statements) => statements,
             Err(error) => return self.fail(error, text, sink),
@@ -331,7 +335,6 @@ impl Session {
             },
         };
         let mark = database.mark(own);
-        let mut fault = engine.faults.error_at_statement();
         let failed = loop {
             if self.called_off() {
                 database.undo_to(own, mark);
@@ -339,9 +342,6 @@ impl Session {
                     database.roll_back(own);
                 }
                 return Err(Gone);
-            }
-            if let Some(error) = fault.take() {
-                break error;
             }
             let (identity, rowcount) = (self.identity, self.rowcount);
             let made = database.view(own).map_err(Stop::from).and_then(|view| {
@@ -387,8 +387,9 @@ impl Session {
 
     /// What an error does to the transaction that is open.
     fn after_error(&mut self, error: &SqlError, sink: &mut dyn Sink) -> Result<(), Gone> {
-        let ends =
-            self.xact_abort || matches!(error.number, 1205 | 245 | 8114 | 241 | 242 | 3952 | 3960) || error.class >= 20;
+        let ends = self.xact_abort
+            || matches!(error.number, 1205 | 245 | 3609 | 8114 | 241 | 242 | 3952 | 3960)
+            || error.class >= 20;
         if let Some(open) = self.open.filter(|_| ends && !error.unknown) {
             self.engine.database().roll_back(open);
             self.engine.free();
@@ -485,6 +486,16 @@ impl Work<'_> {
     }
 
     fn select(&mut self, query: &super::tree::Query) -> Step<Outcome> {
+        if let super::tree::QueryBody::Select(select) = &query.body
+            && let Some(super::tree::Source::Table { name, alias, hints }) = &select.from
+            && hints.update
+        {
+            self.hold_rows(name, alias.as_deref(), select.filter.as_ref())?;
+            // The rows may have been waited for: what was committed meanwhile is seen.
+            if self.database.isolation(self.own) != Isolation::Snapshot {
+                self.view = self.database.view(self.own)?;
+            }
+        }
         let plan = self.binder().query(query, None)?;
         let rows = plan.rows(None)?;
         let super::tree::QueryBody::Select(select) = &query.body else { return Ok(shown(plan.columns, rows)) };

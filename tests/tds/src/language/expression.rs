@@ -1,7 +1,7 @@
 //! Expressions bound to columns and types, and their evaluation over a row.
 
 use super::functions;
-use super::run::{Subquery, probe};
+use super::run::{Subquery, members, probe};
 use super::scalar;
 use super::tree::{Comparison, Operator};
 use crate::store::convert::{Mode, convert};
@@ -192,18 +192,14 @@ impl Bound {
             }
             Bound::InQuery { value, query, collation } => {
                 let value = value.value(frame)?;
-                let rows = query.rows(frame)?;
-                if rows.is_empty() {
-                    return Ok(Value::Bit(false));
-                }
-                let key = value.key(collation);
-                let keys: Vec<Key> =
-                    rows.iter().map(|row| row.first().map_or(Key::Null, |value| value.key(collation))).collect();
-                if value.is_null() {
+                let members = members(query, frame, collation)?;
+                if members.is_empty() {
+                    Value::Bit(false)
+                } else if value.is_null() {
                     Value::Null
-                } else if keys.contains(&key) {
+                } else if members.contains(&value.key(collation)) {
                     Value::Bit(true)
-                } else if keys.contains(&Key::Null) {
+                } else if members.contains(&Key::Null) {
                     Value::Null
                 } else {
                     Value::Bit(false)

@@ -80,7 +80,7 @@ pub struct Aggregate {
 
 #[derive(Clone, Debug)]
 pub struct Window {
-    pub function: &'static str,
+    /// Of NTILE; none numbers the rows.
     pub buckets: Option<i64>,
     pub partition: Vec<(Bound, &'static Collation)>,
     pub order: Vec<(Bound, bool, &'static Collation)>,
@@ -94,6 +94,7 @@ pub struct Subquery {
     pub alone: bool,
     kept: RefCell<Option<Arc<Vec<Row>>>>,
     hashed: RefCell<Option<Arc<Hashed>>>,
+    members: RefCell<Option<Arc<BTreeSet<Key>>>>,
 }
 
 /// Rows of an EXISTS by what they must equal.
@@ -114,7 +115,8 @@ type Rows = Result<Vec<Row>, SqlError>;
 
 impl Subquery {
     pub fn new(plan: Plan, alone: bool) -> Self {
-        Subquery { plan, alone, kept: RefCell::new(None), hashed: RefCell::new(None) }
+        let (kept, hashed, members) = (RefCell::new(None), RefCell::new(None), RefCell::new(None));
+        Subquery { plan, alone, kept, hashed, members }
     }
 
     pub fn rows(&self, frame: &Frame) -> Result<Arc<Vec<Row>>, SqlError> {
@@ -129,10 +131,24 @@ impl Subquery {
     }
 }
 
+/// The keys of the first column, for IN.
+pub fn members(query: &Subquery, frame: &Frame, collation: &Collation) -> Result<Arc<BTreeSet<Key>>, SqlError> {
+    if let Some(kept) = query.members.borrow().as_ref() {
+        return Ok(Arc::clone(kept));
+    }
+    let rows = query.rows(frame)?;
+    let keys = rows.iter().map(|row| row.first().map_or(Key::Null, |value| value.key(collation))).collect();
+    let members: Arc<BTreeSet<Key>> = Arc::new(keys);
+    if query.alone {
+        *query.members.borrow_mut() = Some(Arc::clone(&members));
+    }
+    Ok(members)
+}
+
 /// Whether an EXISTS has a row.
 pub fn probe(query: &Subquery, frame: &Frame) -> Result<bool, SqlError> {
     let Body::Select(select) = &query.plan.body else { return Ok(!query.rows(frame)?.is_empty()) };
-    let plain = select.group.is_none() && select.top.is_none() && !matches!(select.from, Reading::Nothing);
+    let plain = select.group.is_none() && select.top.is_none() && select.from.is_fixed();
     if query.alone || !plain {
         return Ok(!query.rows(frame)?.is_empty());
     }
@@ -467,6 +483,15 @@ fn bucket(place: i64, length: i64, buckets: i64) -> i64 {
 }
 
 impl Reading {
+    /// Rows of tables alone, which look at nothing further out.
+    fn is_fixed(&self) -> bool {
+        match self {
+            Reading::Rows(_) => true,
+            Reading::Join { left, right, .. } => left.is_fixed() && right.is_fixed(),
+            Reading::Nothing | Reading::Query(_) => false,
+        }
+    }
+
     pub fn rows(&self, outer: Option<&Frame>) -> Rows {
         match self {
             Reading::Nothing => Ok(vec![Row::from(Vec::new())]),

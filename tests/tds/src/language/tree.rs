@@ -136,6 +136,8 @@ pub struct Hints {
     pub hold: bool,
     /// Nobody else reads or writes meanwhile.
     pub alone: bool,
+    /// The rows that are read are held to the end of the transaction, against others that would hold or change them.
+    pub update: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

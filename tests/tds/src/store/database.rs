@@ -53,6 +53,8 @@ pub struct Database {
     pub properties: Vec<Property>,
     tables: Vec<Table>,
     running: BTreeMap<Transaction, Running>,
+    /// Rows, by table and slot, that a transaction holds without having changed them.
+    held_rows: BTreeMap<(usize, usize), Transaction>,
     waiting: BTreeMap<Transaction, Transaction>,
     commits: u64,
     next_transaction: Transaction,
@@ -70,6 +72,7 @@ impl Database {
             properties: Vec::new(),
             tables: Vec::new(),
             running: BTreeMap::new(),
+            held_rows: BTreeMap::new(),
             waiting: BTreeMap::new(),
             commits: 0,
             next_transaction: 1,
@@ -174,6 +177,7 @@ impl Database {
 
     fn let_go(&mut self, own: Transaction, held: &BTreeSet<usize>) {
         self.waiting.remove(&own);
+        self.held_rows.retain(|_, holder| *holder != own);
         for table in held.iter().copied() {
             if let Some(table) = self.tables.get_mut(table) {
                 table.writers.remove(&own);
@@ -289,10 +293,6 @@ impl Database {
 
     pub fn waited(&mut self, own: Transaction) {
         self.waiting.remove(&own);
-    }
-
-    pub fn runs(&self, transaction: Transaction) -> bool {
-        self.running.contains_key(&transaction)
     }
 
     fn log(&mut self, own: Transaction, done: Done) {
@@ -451,7 +451,21 @@ impl Database {
         Ok(())
     }
 
+    /// Keeps a row from being held or changed by others until the transaction ends.
+    pub fn hold_row(&mut self, own: Transaction, table: usize, slot: usize) -> Step<()> {
+        match self.held_rows.insert((table, slot), own) {
+            Some(other) if other != own => {
+                self.held_rows.insert((table, slot), other);
+                Err(Stop::Wait(other))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub fn end_row(&mut self, own: Transaction, table: usize, slot: usize) -> Step<bool> {
+        if let Some(other) = self.held_rows.get(&(table, slot)).filter(|other| **other != own) {
+            return Err(Stop::Wait(*other));
+        }
         let target = self.table_mut(table)?;
         target.may_write(own)?;
         let ended = target.end(slot, own)?;

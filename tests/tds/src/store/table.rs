@@ -127,14 +127,6 @@ impl Table {
         self.columns.iter().position(|column| same_name(&column.name, name))
     }
 
-    pub fn rowversion(&self) -> Option<usize> {
-        self.columns.iter().position(|column| column.ty.kind == super::Kind::RowVersion)
-    }
-
-    pub fn collations(&self) -> Vec<&'static Collation> {
-        self.columns.iter().map(|column| column.ty.collation).collect()
-    }
-
     /// Rows that a view sees, with their slots.
     pub fn seen(&self, view: View) -> impl Iterator<Item = (usize, &Row)> {
         self.versions
@@ -142,10 +134,6 @@ impl Table {
             .enumerate()
             .filter(move |(_, version)| view.sees(version.begin, version.end))
             .map(|(slot, version)| (slot, &version.row))
-    }
-
-    pub fn key(&self, index: &Index, row: &[Value]) -> Vec<Key> {
-        key_of(&self.columns, &index.columns, row)
     }
 
     /// Another transaction that keeps this one from writing.

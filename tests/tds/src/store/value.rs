@@ -127,7 +127,7 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
         text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
     // An odd count of digits has a nought before the first.
     let padded: Vec<u8> = if digits.len() % 2 == 1 { std::iter::once(0).chain(digits).collect() } else { digits };
-    Some(padded.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| (byte << 4) | digit)).collect())
+    Some(padded.chunks(2).map(|pair| pair.iter().fold(0_u8, |byte, digit| (byte << 4) | *digit)).collect())
 }
 
 #[cfg(test)]

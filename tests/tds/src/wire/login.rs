@@ -26,7 +26,7 @@ pub fn read(message: &[u8]) -> Read<Login> {
     login.integrated = second & 0x80 != 0;
     login.extension = third & 0x10 != 0;
     head.take(8)?; // time zone and language
-    let mut part = |head: &mut Reader| -> Read<Vec<u8>> {
+    let part = |head: &mut Reader| -> Read<Vec<u8>> {
         let (offset, units) = (usize::from(head.u16()?), usize::from(head.u16()?));
         if units == 0 {
             return Ok(Vec::new());

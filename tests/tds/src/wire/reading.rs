@@ -74,10 +74,6 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    pub fn i16(&mut self) -> Read<i16> {
-        Ok(i16::from_le_bytes(self.array()?))
-    }
-
     pub fn u16_be(&mut self) -> Read<u16> {
         Ok(u16::from_be_bytes(self.array()?))
     }

@@ -307,7 +307,7 @@ fn of_bytes(bytes: &[u8], wire: &WireType) -> Read<Value> {
 }
 
 fn unsigned(bytes: &[u8]) -> u128 {
-    bytes.iter().rev().fold(0, |number, byte| (number << 8) | u128::from(*byte))
+    bytes.iter().rev().fold(0_u128, |number, byte| (number << 8) | u128::from(*byte))
 }
 
 fn day(bytes: &[u8]) -> Read<i32> {

@@ -165,7 +165,7 @@ impl Binder<'_> {
             order.push((typed.bound, *falls, typed.ty.collation));
         }
         let mut windows = scope.windows.borrow_mut();
-        windows.push(Window { function, buckets, partition, order });
+        windows.push(Window { buckets, partition, order });
         let at = scope.columns.len() + windows.len() - 1;
         Ok(Typed::new(Bound::Column { up: 0, at }, Type::of(Kind::BigInt)))
     }

@@ -106,7 +106,9 @@ impl Parser<'_> {
             self.at += 2;
             return Ok(Item::Star(Some(qualifier)));
         }
-        if let (Token::Variable(name), Token::Sign("=")) = (self.peek().clone(), self.peek_at(1))
+        let assigns = self.peek_at(1) == &Token::Sign("=");
+        if let Token::Variable(name) = self.peek().clone()
+            && assigns
             && !name.starts_with("@@")
         {
             self.at += 2;
@@ -203,6 +205,7 @@ impl Parser<'_> {
         let after = self.hints()?;
         hints.hold |= after.hold;
         hints.alone |= after.alone;
+        hints.update |= after.update;
         Ok(Source::Table { name, alias, hints })
     }
 
@@ -236,16 +239,19 @@ impl Parser<'_> {
             let Token::Word(hint) = self.next() else { return Err(self.wrong()) };
             match hint.to_ascii_uppercase().as_str() {
                 "HOLDLOCK" | "SERIALIZABLE" | "REPEATABLEREAD" => hints.hold = true,
-                "TABLOCKX" | "XLOCK" | "UPDLOCK" => {
+                "TABLOCKX" | "XLOCK" => {
                     hints.hold = true;
                     hints.alone = true;
                 }
+                "UPDLOCK" => hints.update = true,
                 "TABLOCK" | "ROWLOCK" | "PAGLOCK" | "READCOMMITTED" | "READCOMMITTEDLOCK" | "NOLOCK" => {}
                 "READUNCOMMITTED" => {}
                 other => return Err(SqlError::unknown(format!("table hint {other}"))),
             }
             if !self.sign(",") {
                 self.need_sign(")")?;
+                // Rows that are held for an update are held to the end without HOLDLOCK too.
+                hints.hold &= !hints.update || hints.alone;
                 return Ok(hints);
             }
         }

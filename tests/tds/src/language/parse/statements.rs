@@ -164,8 +164,9 @@ impl Parser<'_> {
         let mut arguments = Vec::new();
         let given = !matches!(self.peek(), Token::End | Token::Sign(";")) && !self.begins_statement();
         while given {
-            let named = match (self.peek().clone(), self.peek_at(1)) {
-                (Token::Variable(name), Token::Sign("=")) => {
+            let follows = self.peek_at(1) == &Token::Sign("=");
+            let named = match self.peek().clone() {
+                Token::Variable(name) if follows => {
                     self.at += 2;
                     Some(name)
                 }

@@ -15,7 +15,7 @@ fn statements_of_a_batch_need_no_signs_between_them() {
         batch("SET XACT_ABORT ON; SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION SELECT 1 SELECT 2;;")
             .expect("a batch");
     assert_eq!(statements.len(), 5, "{statements:?}");
-    assert_eq!(batch(" ; ").expect("nothing"), []);
+    assert!(batch(" ; ").expect("nothing").is_empty());
 }
 
 #[test]
