@@ -276,7 +276,8 @@ mod tests {
         let bits = How { is_bits: true, ..how(ContractType::Integer) };
         let stored = Stored::Bytes(vec![1, 0]);
         assert_eq!(read(&stored, bits, None, &mut Vec::new()), Ok(Value::Integer(256)));
-        assert_eq!(whole(-7, 3, 2), None);
+        assert_eq!(whole(-7, 2, 2), None);
+        assert_eq!(whole(-7, 3, 2), Some(Value::Decimal(-700, 2)));
         assert_eq!(whole(-7, 3, 1), Some(Value::Decimal(-70, 1)));
         assert_eq!(whole(120, 2, -1), Some(Value::Decimal(12, -1)));
     }

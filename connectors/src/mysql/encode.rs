@@ -188,11 +188,10 @@ impl Field {
     fn text(&self, text: &str, form: Form, value_max: usize, out: &mut Vec<u8>) -> Result<(), String> {
         match (&self.keep, self.r#type) {
             (_, ContractType::Json) => {
-                let mut canonical = Vec::new();
-                posthouse_protocol::digest::json::canonical(text, &mut canonical)
+                // Its canonical form is for digests; people read it as it was written.
+                posthouse_protocol::digest::json::canonical(text, &mut Vec::new())
                     .map_err(|_| "it is not JSON with one meaning".to_owned())?;
-                let canonical = String::from_utf8(canonical).map_err(|e| e.to_string())?;
-                return self.characters(&canonical, form, value_max, out);
+                return self.characters(text, form, value_max, out);
             }
             // Blanks at the end of these are nothing.
             (_, ContractType::Char) => return self.characters(text.trim_end_matches(' '), form, value_max, out),
@@ -396,7 +395,7 @@ mod tests {
         assert_eq!(put(Keep::Plain, ContractType::Text, Value::Text(""), Form::Line).unwrap(), "");
         assert_eq!(put(Keep::Plain, ContractType::Bytes, Value::Bytes(&[0, 255]), Form::Literal).unwrap(), "X'00ff'");
         let json = Value::Text("{\"b\": 1.50, \"a\": 2}");
-        assert_eq!(put(Keep::Plain, ContractType::Json, json, Form::Line).unwrap(), "{\"a\":2,\"b\":1.5}");
+        assert_eq!(put(Keep::Plain, ContractType::Json, json, Form::Line).unwrap(), "{\"b\": 1.50, \"a\": 2}");
     }
 
     #[test]
