@@ -14,6 +14,6 @@ pub mod value;
 
 pub use collation::Collation;
 pub use decimal::Decimal;
-pub use error::SqlError;
+pub use error::{SqlError, Stop};
 pub use types::{Kind, Type};
 pub use value::{Key, Moment, Row, Value};
