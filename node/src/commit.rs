@@ -135,10 +135,17 @@ impl Commit<'_> {
             let half = files.split_off(files.len() / 2);
             // Further names of a file come after it.
             let (first, second) = tokio::join!(biased; self.publish_some(stage, files), self.publish_some(stage, half));
-            let mut landed = first?;
-            landed.extend(second?);
-            landed.extend(self.publish_some(stage, others).await?);
-            self.remember(landed).await?;
+            let mut outcomes = vec![first, second];
+            if outcomes.iter().all(|(_, outcome)| outcome.is_ok()) {
+                outcomes.push(self.publish_some(stage, others).await);
+            }
+            // What stands there is remembered, also where the rest of it could not be given its name.
+            let mut outcome = Ok(());
+            for (landed, done) in outcomes {
+                self.remember(landed).await?;
+                outcome = outcome.and(done);
+            }
+            outcome?;
         }
         let stage = stage.clone();
         let finishing = stage.clone();
@@ -165,17 +172,17 @@ impl Commit<'_> {
         &self,
         stage: &Arc<Stage>,
         some: Vec<(LandingEntry, Known)>,
-    ) -> Result<Vec<LandedFile>, Problem> {
+    ) -> (Vec<LandedFile>, Result<(), Problem>) {
         if some.is_empty() {
-            return Ok(Vec::new());
+            return (Vec::new(), Ok(()));
         }
         let stage = stage.clone();
-        self.blocking(move || {
+        let published = self.blocking(move || {
             let mut landed = Vec::with_capacity(some.len());
-            some.iter().try_for_each(|(found, known)| publish(&stage, found, known, &mut landed))?;
-            Ok(landed)
-        })
-        .await
+            let done = some.iter().try_for_each(|(found, known)| publish(&stage, found, known, &mut landed));
+            Ok((landed, done))
+        });
+        published.await.unwrap_or_else(|problem| (Vec::new(), Err(problem)))
     }
 
     /// What is landed stands, whatever becomes of this.

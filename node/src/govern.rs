@@ -18,6 +18,7 @@ use posthouse_protocol::limits;
 use posthouse_protocol::manifest::SplitCounts;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
+use std::collections::BTreeMap;
 
 /// What is to be done to the rows of one resource for one consumer.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +67,10 @@ pub struct Governor {
     /// What the taker takes them for.
     wished: Option<Ruled>,
     governed: Vec<Governed>,
+    /// Splits by the names that they are handed over under, where theirs would tell what is masked.
+    aliases: BTreeMap<String, String>,
+    /// What the source says of a failure may tell what is masked, or is not offered.
+    is_hidden: bool,
 }
 
 struct Ruled {
@@ -107,9 +112,29 @@ impl Governor {
             asked.formats.clear();
         }
         asked.zero_dates_null = governing.dialect.zero_dates_null || orders.wishes.zero_dates_null;
-        let mut plan = source.begin(&asked)?;
+        if orders.wishes.zero_dates_null
+            && !governing.dialect.zero_dates_null
+            && (asked.filter.is_some() || !governing.checks.is_empty())
+        {
+            let cause = "`zero_dates` can be asked for only where no filter and no check sees the dates before it";
+            return Err(Problem::new(Code::SourceFailed).with("resource", &table.resource).cause(cause));
+        }
+        let is_masked = !governing.masks.is_empty() || !orders.granted.is_empty();
+        let is_hidden = is_masked || governing.columns.is_some();
+        let mut plan = source.begin(&asked).map_err(|problem| without_values(problem, is_hidden))?;
+        let mut aliases = BTreeMap::new();
         if governing.is_empty() && !orders.look_at_rows() {
-            return Ok((Self { source, steps: None, ruled: None, wished: None, governed: Vec::new() }, plan));
+            let (steps, ruled, wished, governed) = (None, None, None, Vec::new());
+            return Ok((Self { source, steps, ruled, wished, governed, aliases, is_hidden }, plan));
+        }
+        if is_masked {
+            // Bounds of splits are values of the key.
+            let count = plan.splits.len();
+            for (at, name) in (1..).zip(&mut plan.splits) {
+                let alias = format!("part {at} of {count}");
+                let own = std::mem::replace(name, alias.clone());
+                aliases.insert(alias, own);
+            }
         }
         let watermark = table.watermark.as_deref();
         let ruled = Ruled::plan(&governing.dialect, &mut plan.contract, watermark, asked.columns.is_none())?;
@@ -123,18 +148,23 @@ impl Governor {
         if bytes > limits::GOVERNED_BYTES_MAX {
             return Err(refused(GovernError::TooMuch { bytes }));
         }
-        Ok((Self { source, steps: Some(steps), ruled, wished, governed }, plan))
+        Ok((Self { source, steps: Some(steps), ruled, wished, governed, aliases, is_hidden }, plan))
     }
 
     /// As [`Source::read`], of rows as they are handed over. Those that a rule holds back are bad rows like others.
     pub fn read(&mut self, split: &str, sink: &mut dyn Sink) -> Result<SplitCounts, Problem> {
-        let Some(steps) = &mut self.steps else { return self.source.read(split, sink) };
+        let is_hidden = self.is_hidden;
+        let Some(steps) = &mut self.steps else {
+            return self.source.read(split, sink).map_err(|problem| without_values(problem, is_hidden));
+        };
+        let split = self.aliases.get(split).map_or(split, String::as_str);
         // What an earlier reading of a split has left behind is none of this one's.
         let _ = steps.take_quality();
         let (ruled, wished) = (self.ruled.as_mut(), self.wished.as_mut());
         let is_ruled = ruled.is_some() || wished.is_some();
         let mut passing = Passing { sink, steps, ruled, wished, rows: 0, refused: 0, changed: 0 };
-        let mut counts = self.source.read(split, &mut passing)?;
+        let read = self.source.read(split, &mut passing);
+        let mut counts = read.map_err(|problem| without_values(problem, is_hidden))?;
         let (refused, changed) = (passing.refused, passing.changed);
         counts.sent = counts.sent.checked_sub(refused).ok_or_else(|| {
             Problem::new(Code::InsideFailed).cause(format!("split {split}: {refused} rows held back of {counts:?}"))
@@ -155,6 +185,15 @@ impl Governor {
     pub fn governed(&self) -> Option<Vec<Governed>> {
         (!self.governed.is_empty()).then(|| self.governed.clone())
     }
+}
+
+/// A failure as others may hear of it: a database names values in its messages.
+fn without_values(problem: Problem, is_hidden: bool) -> Problem {
+    if !is_hidden || problem.code != Code::SourceFailed {
+        return problem;
+    }
+    tracing::warn!(%problem, "The source failed");
+    problem.cause("what its database said stands in the provider's log")
 }
 
 /// Between a source and whoever seals its rows.

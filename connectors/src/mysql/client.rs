@@ -392,6 +392,10 @@ const WHERE_KNOWN: &[&str] = &[
     "SET SESSION completion_type = 0",
     "SET SESSION wait_timeout = 86400",
     "SET SESSION net_write_timeout = 3600",
+    // Nobody waits longer for who has a table locked; the server's own limit is a day, or a year.
+    "SET SESSION lock_wait_timeout = 3600",
+    // Rows that others have changed since are merged with, not refused.
+    "SET SESSION innodb_snapshot_isolation = 0",
     "SET SESSION net_read_timeout = 3600",
 ];
 

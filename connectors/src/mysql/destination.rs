@@ -185,11 +185,13 @@ impl Destination for MyDestination {
     fn read_standing(&mut self, to: Option<&Watermark>, sink: &mut dyn Sink) -> Result<u64, Problem> {
         let faults = self.faults.clone();
         self.with(|client, place, _| {
-            client.run("START TRANSACTION WITH CONSISTENT SNAPSHOT")?;
+            client.run(super::source::BEGIN)?;
+            let locked = client.run(&format!("SELECT 1 FROM {} LIMIT 0", place.target));
             let Some(target) = Relation::find(client, &place.target)? else {
                 client.run("COMMIT")?;
                 return Ok(0);
             };
+            locked?;
             let landing = &place.landing;
             fields::check_drift(&landing.contract, &target)?;
             let reader = RowReader::of_contract(&target, &landing.contract, landing.watermark_column.as_deref());

@@ -109,7 +109,7 @@ fn by_value(client: &mut Client, from: &str, column: &str) -> Result<Vec<Range>,
     let key = quote(column);
     let (mut ranges, mut above): (Vec<Range>, Option<Value>) = (Vec::new(), None);
     let name =
-        |bound: &Option<Value>| bound.as_ref().map_or_else(String::new, |value| short_hash(&format!("{value:?}")));
+        |bound: &Option<Value>| bound.as_ref().map_or_else(String::new, |value| short_hash(&value.as_sql(false)));
     loop {
         let (beyond, mut bound) = match &above {
             None => ("1 = 1".to_owned(), Vec::new()),

@@ -83,7 +83,7 @@ pub(super) fn swap(
     if let Err(Fail::Lost(why)) = renamed {
         return Err(Fail::Lost(why));
     }
-    client.run("SET SESSION lock_wait_timeout = DEFAULT")?;
+    client.run("SET SESSION lock_wait_timeout = 3600")?;
     if let Err(fail) = renamed {
         client.run(&format!("DROP TABLE IF EXISTS {mark}"))?;
         return refused(fail);

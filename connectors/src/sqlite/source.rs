@@ -181,6 +181,14 @@ impl SqliteSource {
             let problem = Problem::new(Code::TypeUnsupported).with("column", &names[position]);
             return Err(problem.with("type", types::type_name(types[position])).cause("a watermark has an order"));
         }
+        if let (Some(position), false) = (watermark, self.charset.is_utf8())
+            && types[position] == ContractType::Text
+        {
+            let order = "the file orders such texts by its own bytes, and here they are compared as UTF-8";
+            return Err(
+                self.failed(format!("the watermark `{}` is a text in another charset: {order}", names[position]))
+            );
+        }
         if !contract.key.is_empty() {
             self.check_key(connection, origin, &contract.key)?;
         }
