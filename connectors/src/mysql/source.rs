@@ -91,7 +91,7 @@ impl MySource {
         let missing = || format!("there is no table {from}, or the account may not see it");
         // From now on nobody makes another table of it.
         match self.client.run(&format!("SELECT 1 FROM {from} LIMIT 0")) {
-            Err(fail @ Fail::Lost(_)) => return Err(self.sql(fail)),
+            Err(fail @ Fail::Lost(_)) => Err(self.sql(fail)),
             locked => {
                 let found = Relation::find(&mut self.client, &name).map_err(|e| self.sql(e))?;
                 let found = found.ok_or_else(|| self.failed(missing()))?;

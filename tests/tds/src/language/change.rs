@@ -289,7 +289,7 @@ impl Work<'_> {
         top: Option<&Expression>,
         from: Option<&Source>,
         filter: Option<&Expression>,
-    ) -> Step<(Target, Scope<'static>, Vec<(usize, Row)>)> {
+    ) -> Step<About> {
         let (table, alias, source) = match from {
             Some(source) => {
                 let Some(table) = find_target(source, name) else { return Err(no_object(name).into()) };
@@ -657,3 +657,6 @@ fn compute(row: &mut [Value], computed: &[(usize, Bound, Type, Type)]) -> Result
     }
     Ok(())
 }
+
+/// A table, the names that its rows are called by, and the rows that are meant, with their places.
+type About = (Target, Scope<'static>, Vec<(usize, Row)>);

@@ -234,16 +234,13 @@ impl Work<'_> {
         for other in self.database.seen_objects(view) {
             match &other.body {
                 Body::Table(child) if other.id != object.id => {
-                    if self.database.table(*child)?.foreign.iter().any(|key| key.parent == object.id) {
-                        return Err(SqlError::new(
-                            3726,
-                            format!(
-                                "Could not drop object '{}' because it is referenced by a FOREIGN KEY constraint.",
-                                object.name
-                            ),
-                        )
-                        .into());
-                    }
+                    let foreign = &self.database.table(*child)?.foreign;
+                    let refers = foreign.iter().any(|key| key.parent == object.id);
+                    let why = || {
+                        let name = &object.name;
+                        format!("Could not drop object '{name}' because it is referenced by a FOREIGN KEY constraint.")
+                    };
+                    refers.then(|| SqlError::new(3726, why())).map_or(Ok(()), Err)?;
                 }
                 Body::Trigger { on, .. } if *on == object.id => triggers.push(other.id),
                 _ => {}

@@ -6,6 +6,7 @@ use super::tree::{Join, SetOperation};
 use crate::store::{Collation, Key, Row, SqlError, Type, Value};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 #[derive(Clone, Debug)]
@@ -93,7 +94,7 @@ pub struct Subquery {
     /// It looks at nothing further out: its rows are always the same.
     pub alone: bool,
     kept: RefCell<Option<Arc<Vec<Row>>>>,
-    hashed: RefCell<Option<Arc<Hashed>>>,
+    hashed: RefCell<Option<Rc<Hashed>>>,
     members: RefCell<Option<Arc<BTreeSet<Key>>>>,
 }
 
@@ -152,12 +153,12 @@ pub fn probe(query: &Subquery, frame: &Frame) -> Result<bool, SqlError> {
     if query.alone || !plain {
         return Ok(!query.rows(frame)?.is_empty());
     }
-    let held = query.hashed.borrow().as_ref().map(Arc::clone);
+    let held = query.hashed.borrow().as_ref().map(Rc::clone);
     let hashed = match held {
         Some(hashed) => hashed,
         None => {
-            let hashed = Arc::new(hash(select, frame)?);
-            *query.hashed.borrow_mut() = Some(Arc::clone(&hashed));
+            let hashed = Rc::new(hash(select, frame)?);
+            *query.hashed.borrow_mut() = Some(Rc::clone(&hashed));
             hashed
         }
     };

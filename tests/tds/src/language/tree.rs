@@ -284,6 +284,6 @@ pub enum Statement {
 #[derive(Clone, Debug, PartialEq)]
 pub enum InsertSource {
     Values(Vec<Vec<Option<Expression>>>),
-    Query(Query),
+    Query(Box<Query>),
     Defaults,
 }

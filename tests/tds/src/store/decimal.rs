@@ -52,7 +52,7 @@ impl Decimal {
 
     /// With six further digits behind the point, as far as 38 digits allow.
     pub fn divide(self, by: Decimal) -> Option<Decimal> {
-        let scale = (self.scale.max(6)).min(20);
+        let scale = self.scale.clamp(6, 20);
         let shift = u32::from(scale) + u32::from(by.scale);
         let have = u32::from(self.scale);
         let numerator = match shift.checked_sub(have) {

@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
 }
 
 pub fn utf16(bytes: &[u8]) -> Read<String> {
-    if bytes.len() % 2 != 0 {
+    if !bytes.len().is_multiple_of(2) {
         return broken("a text of UTF-16 has an odd length");
     }
     let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();

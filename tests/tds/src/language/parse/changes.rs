@@ -19,7 +19,7 @@ impl Parser<'_> {
         } else if self.word("VALUES") {
             InsertSource::Values(self.insert_rows()?)
         } else if self.is_word("SELECT") || self.is_sign("(") {
-            InsertSource::Query(self.query()?)
+            InsertSource::Query(Box::new(self.query()?))
         } else {
             return Err(self.wrong());
         };

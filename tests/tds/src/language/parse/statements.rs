@@ -163,7 +163,9 @@ impl Parser<'_> {
         let name = self.name()?;
         let mut arguments = Vec::new();
         let given = !matches!(self.peek(), Token::End | Token::Sign(";")) && !self.begins_statement();
-        while given {
+        // One after another, up to the first that no comma follows.
+        let mut is_more = given;
+        while is_more {
             let follows = self.peek_at(1) == &Token::Sign("=");
             let named = match self.peek().clone() {
                 Token::Variable(name) if follows => {
@@ -183,9 +185,7 @@ impl Parser<'_> {
                 return Err(SqlError::unknown("EXEC with OUTPUT"));
             }
             arguments.push((named, value));
-            if !self.sign(",") {
-                break;
-            }
+            is_more = self.sign(",");
         }
         Ok(Statement::Execute { name, arguments })
     }
