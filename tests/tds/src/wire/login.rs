@@ -41,12 +41,35 @@ pub fn read(message: &[u8]) -> Read<Login> {
     login.password = text(&password)?;
     login.application = text(&part(&mut head)?)?;
     part(&mut head)?; // the server's name
-    head.take(4)?; // extensions
+    let (features, length) = (usize::from(head.u16()?), usize::from(head.u16()?));
+    if login.extension && length > 0 {
+        login.extension = !is_known(message, features)?;
+    }
     part(&mut head)?; // the client's library
     part(&mut head)?; // its language
     login.database = text(&part(&mut head)?)?;
     Ok(login)
 }
+
+/// Whether the features that are asked for are ones that may be left unanswered: texts in UTF-8 only.
+fn is_known(message: &[u8], place: usize) -> Read<bool> {
+    let outside = || Broken("the features of the login lie outside of it".to_owned());
+    let start = Reader::new(message.get(place..).ok_or_else(outside)?).u32()?;
+    let start = usize::try_from(start).map_err(|_| outside())?;
+    let mut features = Reader::new(message.get(start..).ok_or_else(outside)?);
+    loop {
+        match features.u8()? {
+            0xff => return Ok(true),
+            UTF8_SUPPORT => {
+                let length = features.u32()?;
+                features.take(usize::try_from(length).map_err(|_| outside())?)?;
+            }
+            _ => return Ok(false),
+        }
+    }
+}
+
+const UTF8_SUPPORT: u8 = 0x0a;
 
 #[cfg(test)]
 mod tests {
