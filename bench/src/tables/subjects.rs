@@ -5,6 +5,7 @@ use super::server::{SOURCE, Server, TARGET};
 use super::table::Table;
 use crate::measure::{Run, measured, peak_rss};
 use crate::site::Site;
+use crate::turns::peers;
 use anyhow::{Context, ensure};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -271,14 +272,6 @@ fn quiet<'a>(command: &'a mut Command, home: &Path) -> &'a mut Command {
         .env("SLING_DISABLE_TELEMETRY", "true")
         .env("DLT_DATA_DIR", home.join("dlt"))
         .env("RUNTIME__DLTHUB_TELEMETRY", "false")
-}
-
-/// Where `bench/install-peers` puts what comes from PyPI.
-fn peers() -> PathBuf {
-    match std::env::var_os("POSTHOUSE_PEERS") {
-        Some(folder) => folder.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench-peers"),
-    }
 }
 
 fn python() -> PathBuf {
