@@ -245,6 +245,10 @@ impl Destination for SqlDestination {
         let has_charset = self.has_charset();
         self.transact(|client, place| dry_run(client, place, has_charset))
     }
+
+    fn line(&self) -> Option<&'static str> {
+        self.settings.line()
+    }
 }
 
 /// What stands in the way of landing here; the target as it stands, if it does.
