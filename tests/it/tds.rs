@@ -120,7 +120,7 @@ fn freetds_server(encryption: Encryption) -> Server {
     Server::start(options).expect("a server")
 }
 
-fn tsql(server: &Server, encryption: &str, statements: &str) -> String {
+pub(crate) fn tsql(server: &Server, encryption: &str, statements: &str) -> String {
     freetds(server, encryption, statements, "tsql", &["-o", "q"])
 }
 
