@@ -25,6 +25,8 @@ mod place;
 mod reading;
 mod real;
 mod refusing;
+mod rights;
+mod taking_over;
 mod traps;
 
 use super::*;
