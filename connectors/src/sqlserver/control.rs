@@ -39,7 +39,8 @@ pub(super) fn create(place: &Place) -> [String; 2] {
         format!(
             "CREATE TABLE {applied} ([transfer] nvarchar(64) COLLATE {BINARY} NOT NULL, [split_id] varbinary(32) NOT NULL, \
              [split] nvarchar(max) COLLATE {BINARY} NOT NULL, [root] varbinary(32) NULL, [landed] bigint NOT NULL, \
-             [first_number] bigint NULL, [last_number] bigint NULL, [quarantined] bigint NOT NULL, [node_epoch] bigint NOT NULL, [job] nvarchar(256) COLLATE {BINARY} NOT NULL, \
+             [first_number] bigint NULL, [last_number] bigint NULL, [quarantined] bigint NOT NULL, \
+             [node_epoch] bigint NOT NULL, [job] nvarchar(256) COLLATE {BINARY} NOT NULL, \
              [target] nvarchar(600) COLLATE {BINARY} NOT NULL, [published] nvarchar(max) COLLATE {BINARY} NULL, {at}, \
              PRIMARY KEY ([transfer], [split_id]))"
         ),
