@@ -67,7 +67,7 @@ fn decimals_of_every_length_land_with_all_their_digits() {
         let row: Vec<Value<'_>> = std::iter::once(Value::Integer(id)).chain(values).collect();
         builder.push(&row).unwrap();
     };
-    push(1, &|precision| most(precision));
+    push(1, &most);
     push(2, &|precision| -most(precision));
     push(3, &|_| 0);
     push(4, &|_| 1);
