@@ -74,6 +74,11 @@ pub trait Connection: Send {
     fn probe(&mut self) -> Result<(), Problem>;
     fn source(&mut self, table: &TableSpec) -> Result<Box<dyn Source>, Problem>;
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem>;
+    /// How the line to the server is secured, in the words of a statement, where it is less than encrypted to a server
+    /// that is verified. None: it is, or there is no line.
+    fn line(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// What a resource says of its table.
@@ -270,6 +275,10 @@ pub trait Destination: Send {
     fn read_standing(&mut self, to: Option<&Watermark>, sink: &mut dyn Sink) -> Result<u64, Problem>;
     /// `--dry-run`: what `prepare` and `publish` would create or change, as lines.
     fn dry_run(&mut self) -> Result<Vec<String>, Problem>;
+    /// As its connection's.
+    fn line(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// More rows were refused than may be. With a limit of the job's the first of them says what kind of row that is;

@@ -86,6 +86,9 @@ impl Connection for MyConnection {
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         Ok(Box::new(destination::MyDestination::new(self.faults.clone(), self.settings.clone(), landing)?))
     }
+    fn line(&self) -> Option<&'static str> {
+        self.settings.line()
+    }
 }
 
 fn parse(name: &str, settings: &Settings) -> Result<settings::Settings, Problem> {

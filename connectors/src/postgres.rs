@@ -86,6 +86,9 @@ impl Connection for PgConnection {
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         Ok(Box::new(destination::PgDestination::new(self.faults.clone(), self.settings.clone(), landing)?))
     }
+    fn line(&self) -> Option<&'static str> {
+        self.settings.line()
+    }
 }
 
 fn parse(name: &str, settings: &Settings) -> Result<settings::Settings, Problem> {

@@ -79,6 +79,9 @@ impl Connection for SqlServerConnection {
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         Ok(Box::new(destination::SqlDestination::new(self.faults.clone(), self.settings.clone(), landing)?))
     }
+    fn line(&self) -> Option<&'static str> {
+        self.settings.line()
+    }
 }
 
 fn parse(name: &str, settings: &Settings) -> Result<settings::Settings, Problem> {

@@ -21,7 +21,7 @@ use std::time::Duration;
 pub struct Extraction {
     source: Governor,
     // The source may live on its connection; it is dropped first.
-    _connection: Box<dyn Connection>,
+    connection: Box<dyn Connection>,
     plan: Plan,
     next: usize,
 }
@@ -83,11 +83,16 @@ impl Extraction {
         if let Some(long) = plan.splits.iter().find(|name| name.is_empty() || name.len() > limits::PATH_BYTES_MAX) {
             return Err(refuse(format!("a split's name has {} bytes", long.len())));
         }
-        Ok(Self { source, _connection: connection, plan, next: 0 })
+        Ok(Self { source, connection, plan, next: 0 })
     }
 
     pub fn contract(&self) -> &Contract {
         &self.plan.contract
+    }
+
+    /// How the line to the database is secured, where a statement has to say so.
+    pub fn database_line(&self) -> Option<&'static str> {
+        self.connection.line()
     }
 
     /// What is done to the rows before anyone sees them; None: nothing.

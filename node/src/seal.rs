@@ -120,6 +120,7 @@ impl SealedManifest {
         let manifest = Manifest {
             governed: offer.governed.clone(),
             quality: facts.splits.and_then(quality),
+            database_line: offer.database_line.clone(),
             transfer: request.transfer.clone(),
             job: request.job.clone(),
             mode: request.mode,

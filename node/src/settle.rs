@@ -163,6 +163,7 @@ fn landing(
         consumer_department: department,
         transport: row.transport.map_or("", Transport::as_str).to_owned(),
         quality: staged.quality().cloned(),
+        database_line: committed.database_line().map(str::to_owned),
     }
 }
 

@@ -224,6 +224,9 @@ pub struct Offer {
     /// Of a table: what was done to its columns before they are handed over. None: nothing.
     #[n(13)]
     pub governed: Option<Vec<Governed>>,
+    /// Of a table: how the line to its database is secured, as the manifest will say it.
+    #[n(16)]
+    pub database_line: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -28,5 +28,6 @@ mod receipts;
 mod relay;
 mod schemas;
 mod service;
+mod sqlserver;
 mod tds;
 mod tidy;

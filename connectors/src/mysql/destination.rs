@@ -207,6 +207,10 @@ impl Destination for MyDestination {
     fn dry_run(&mut self) -> Result<Vec<String>, Problem> {
         self.with(|client, place, _| dry_run(client, place))
     }
+
+    fn line(&self) -> Option<&'static str> {
+        self.settings.line()
+    }
 }
 
 /// Nobody else has the lock while this works. The server gives it up with the line.

@@ -307,6 +307,10 @@ impl Destination for PgDestination {
         let lines = lines.and_then(|lines| client.batch("COMMIT").map(|()| lines).map_err(Fail::Wire));
         self.end(client, lines)
     }
+
+    fn line(&self) -> Option<&'static str> {
+        self.settings.line()
+    }
 }
 
 /// What stands in the way of landing here; the target as it stands, if it does.

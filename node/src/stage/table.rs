@@ -41,6 +41,7 @@ pub struct TableStage {
     taken_over: BTreeMap<String, [u8; 32]>,
     /// Those of them that are splits of this transfer too.
     inherited: Mutex<BTreeMap<Vec<u8>, StagedSplit>>,
+    database_line: Option<&'static str>,
 }
 
 type Hand = Mutex<Box<dyn Destination>>;
@@ -67,6 +68,7 @@ impl TableStage {
         follows: bool,
     ) -> Result<Self, Problem> {
         let hands_over = destination.hands_over()?;
+        let database_line = destination.line();
         let taken_over = match follows && hands_over {
             true => destination.applied()?.into_iter().map(|applied| (applied.split, applied.root)).collect(),
             false => BTreeMap::new(),
@@ -86,6 +88,7 @@ impl TableStage {
             hands_over,
             taken_over,
             inherited: Mutex::default(),
+            database_line,
         })
     }
 
@@ -94,6 +97,10 @@ impl TableStage {
     }
     pub fn digest_key(&self) -> [u8; 32] {
         self.form.digest_key
+    }
+    /// How the line to its database is secured, where a statement has to say so.
+    pub fn database_line(&self) -> Option<&'static str> {
+        self.database_line
     }
     /// The rows of all splits by bucket, where this process has staged every one of so many.
     pub fn staged(&self, rows: u64) -> Option<BucketDigest> {

@@ -72,6 +72,9 @@ impl Begun {
     pub(crate) fn governed(&self) -> Option<Vec<Governed>> {
         self.extraction.governed()
     }
+    pub(crate) fn database_line(&self) -> Option<&'static str> {
+        self.extraction.database_line()
+    }
     pub(crate) fn proposed(&self) -> Proposed {
         self.extraction.proposed()
     }

@@ -620,6 +620,7 @@ pub(crate) fn offer() -> Offer {
         watermark_column: None,
         native: None,
         governed: None,
+        database_line: None,
     }
 }
 
@@ -661,6 +662,7 @@ fn manifest(provider: &Provider) -> Handover {
         algorithms: vec!["blake3".into()],
         governed: None,
         quality: None,
+        database_line: None,
     };
     Handover { statement: codec::encode(&manifest).into(), digest: None }
 }

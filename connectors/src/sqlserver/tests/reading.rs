@@ -154,12 +154,16 @@ fn where_there_are_no_snapshots_nobody_changes_the_table_meanwhile() {
     writer.batch("INSERT INTO [dbo].[held] ([id]) VALUES (3)").unwrap();
 }
 
-fn marked(table: &str, mark: &str) -> TableSpec {
+pub(super) fn marked(table: &str, mark: &str) -> TableSpec {
     TableSpec { watermark: Some(mark.to_owned()), ..spec(table) }
 }
 
 /// The keys that a run reads, and where it gets to.
-fn run_from(bench: &TdsBench, spec: &TableSpec, from: Option<Watermark>) -> (Vec<String>, Option<Watermark>) {
+pub(super) fn run_from(
+    bench: &TdsBench,
+    spec: &TableSpec,
+    from: Option<Watermark>,
+) -> (Vec<String>, Option<Watermark>) {
     keys_of(bench.source(spec).unwrap().as_mut(), from)
 }
 

@@ -270,6 +270,7 @@ async fn offer_anew(
         },
         native: begun.as_ref().and_then(|begun| begun.native().cloned()),
         governed: begun.as_ref().and_then(Begun::governed),
+        database_line: begun.as_ref().and_then(Begun::database_line).map(str::to_owned),
     };
     let now = ctx.world.clock.now();
     row.state = State::Offered;
