@@ -10,6 +10,7 @@ mod control;
 mod ddl;
 mod decode;
 mod destination;
+mod doubles;
 mod encode;
 mod fail;
 mod fields;
