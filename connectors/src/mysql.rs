@@ -4,6 +4,7 @@
 //! one RENAME TABLE or in one transaction. Deliberately absent: SQL text from a peer, and trust in what a server does to
 //! a value without an error.
 
+mod alike;
 mod catalog;
 mod client;
 mod control;
@@ -16,6 +17,7 @@ mod fail;
 mod fields;
 mod place;
 mod publish;
+mod refusals;
 mod rows;
 mod settings;
 mod sieve;
@@ -23,6 +25,7 @@ mod source;
 mod splits;
 mod staging;
 mod swap;
+mod sweep;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]
