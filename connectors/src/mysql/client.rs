@@ -417,7 +417,7 @@ const WHERE_KNOWN: &[&str] = &[
     "SET SESSION net_read_timeout = 3600",
 ];
 
-const CONNECT_WAIT: Duration = Duration::from_secs(30);
+const CONNECT_WAIT: Duration = Duration::from_secs(if cfg!(test) { 15 } else { 30 });
 const GOODBYE_WAIT: Duration = Duration::from_secs(1);
 /// For rows that are on their way when nobody wants them any more.
 const DRAIN_WAIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
