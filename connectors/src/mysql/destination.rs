@@ -279,7 +279,10 @@ fn publish(client: &mut Client, place: &Place, refused_max: Option<u64>) -> Resu
         staging.check_count(client, place, false)?;
         let gives_way = match &target {
             None => true,
-            Some(target) => place.landing.write == Write::Replace && swap::obstacles(client, target)?.is_empty(),
+            Some(target) => {
+                place.landing.write == Write::Replace
+                    && swap::obstacles(client, target, &place.landing.contract.key)?.is_empty()
+            }
         };
         if gives_way {
             let staged = control::staged(client, place)?;
@@ -378,7 +381,7 @@ fn dry_run(client: &mut Client, place: &Place) -> Result<Vec<String>, Fail> {
         }
         (Write::Replace, _) => match &target {
             None => "replace: the table is filled beside its place, and takes its name by one RENAME TABLE".to_owned(),
-            Some(target) => match swap::obstacles(client, target)? {
+            Some(target) => match swap::obstacles(client, target, &landing.contract.key)? {
                 obstacles if obstacles.is_empty() => {
                     "replace: nothing depends on the table: one like it is filled beside it and takes its name by one \
                      RENAME TABLE"

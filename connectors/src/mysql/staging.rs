@@ -99,7 +99,10 @@ impl Staging {
         let name = place.staging();
         let made = match target {
             None => client.run(&ddl::create_table(&name, contract, &server, &[])?),
-            Some(target) if place.landing.write == Write::Replace && swap::obstacles(client, target)?.is_empty() => {
+            Some(target)
+                if place.landing.write == Write::Replace
+                    && swap::obstacles(client, target, &contract.key)?.is_empty() =>
+            {
                 Self::make_like(client, place, target)
             }
             Some(target) => Self::make_numbered(client, place, target),

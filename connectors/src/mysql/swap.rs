@@ -35,8 +35,11 @@ impl Names {
 }
 
 /// Why another table cannot take this one's place; none where it can. A view names its tables and finds the new one.
-pub(super) fn obstacles(client: &mut Client, target: &Relation) -> Result<Vec<String>, Fail> {
+pub(super) fn obstacles(client: &mut Client, target: &Relation, key: &[String]) -> Result<Vec<String>, Fail> {
     let mut found = Vec::new();
+    if !key.is_empty() && !target.is_unique(key) {
+        found.push("nothing in it keeps the key unique".to_owned());
+    }
     if target.kind == Kind::Versioned {
         found.push("it keeps what its rows were before".to_owned());
     }

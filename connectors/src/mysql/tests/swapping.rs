@@ -119,6 +119,38 @@ fn a_table_that_others_depend_on_stays_and_its_rows_give_way() {
 }
 
 #[test]
+fn a_key_that_comes_twice_is_found_where_the_table_has_no_index_for_it() {
+    let bench = MyBench::new();
+    let contract = small();
+    bench.run(&[&format!("CREATE TABLE {TARGET} (id bigint, name longtext, seen datetime(6))")]);
+    let lines = bench.destination(&landing(1, Write::Replace, &contract)).unwrap().dry_run().unwrap();
+    assert!(lines.iter().any(|line| line.contains("nothing in it keeps the key unique")), "{lines:?}");
+    let rows = |name: &str| people(&contract, &[(1, name, 1), (2, "李", 2), (1, "again", 9)]);
+    let first = people(&contract, &[(1, "王", 1), (2, "李", 2)]);
+    for name in ["a", "王"] {
+        let landing = landing(name.len() as u8, Write::Replace, &contract);
+        let mut destination = bench.destination(&landing).unwrap();
+        destination.prepare().unwrap();
+        let staged = destination.stage("a", [1; 32], &mut [Ok(rows(name))].into_iter()).unwrap();
+        assert_eq!((staged.landed, staged.bad.len()), (2, 1));
+        if name == "王" {
+            // Without the index it is found when it is published.
+            let place = place::Place::new(&landing, &bench.database, None).unwrap();
+            let insert = format!("INSERT INTO {} (id, name, seen) VALUES (2, 'later', NULL)", place.staging());
+            bench.run(&[
+                &format!("ALTER TABLE {} DROP KEY posthouse_key", place.staging()),
+                &insert,
+                "UPDATE posthouse_applied SET landed = landed + 1 WHERE published IS NULL",
+            ]);
+        }
+        let published = destination.publish().unwrap();
+        assert_eq!((published.rows, published.quarantined), (2, u64::from(name == "王")), "{name}");
+    }
+    assert_eq!(standing(&bench, &landing(9, Write::Replace, &contract)).digest(&contract), digest(&contract, &[first]));
+    assert!(bench.reasons().contains("2 - its key came in this transfer already"), "{}", bench.reasons());
+}
+
+#[test]
 fn rows_that_others_refer_to_are_not_taken_away_from_them() {
     let bench = MyBench::new();
     let contract = small();
