@@ -291,7 +291,7 @@ fn publish(client: &mut Client, place: &Place, refused_max: Option<u64>) -> Resu
                 Ok(published) => return Ok(published),
                 Err(why) => {
                     is_referred = matches!(why, NotSwapped::Referred);
-                    tracing::info!(table = %place.target, ?why, "Its rows are replaced, and not the table");
+                    tracing::info!(table = %place.target, %why, "Rows give way, and not the table");
                 }
             }
             // It may have come since.

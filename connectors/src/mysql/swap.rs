@@ -16,6 +16,7 @@ use super::staging::Staging;
 use crate::Published;
 use mysql_async::ServerError;
 use posthouse_protocol::problem::{Code, Problem};
+use std::fmt;
 
 /// The names that one swap moves between.
 pub(super) struct Names {
@@ -74,6 +75,16 @@ pub(super) enum NotSwapped {
     Changed,
     /// A table that this account may not see refers to it.
     Referred,
+}
+
+impl fmt::Display for NotSwapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => f.write_str(&fail::text(error)),
+            Self::Changed => f.write_str("it was altered since"),
+            Self::Referred => f.write_str("a table out of sight refers to it"),
+        }
+    }
 }
 
 /// Swaps. `result` but for the rows that go.
@@ -198,7 +209,7 @@ fn finish(client: &mut Client, place: &Place) -> Result<Option<Published>, Fail>
         match client.run(&format!("DROP TABLE {old}")) {
             Ok(_) => {}
             Err(Fail::Server(error)) if fail::REFERRED.contains(&error.code) => {
-                tracing::info!(table = %place.target, error = fail::text(&error), "A table out of sight refers to this one");
+                tracing::debug!(table = %place.target, %error, "Takes its name back");
                 undo(client, place)?;
                 return Ok(None);
             }

@@ -3,7 +3,7 @@
 
 use super::client::Client;
 use super::control;
-use super::fail::{self, Fail};
+use super::fail::Fail;
 use super::place::Place;
 
 /// Of this transfer, which is published. The caller holds its lock.
@@ -29,7 +29,7 @@ pub(super) fn others(client: &mut Client, place: &Place) -> Result<(), Fail> {
         }
         match client.run(&format!("DROP TABLE IF EXISTS {staging}")) {
             // Somebody looks at it, or it belongs to another account: the next transfer tries again.
-            Err(Fail::Server(error)) => tracing::debug!(table = %staging, error = fail::text(&error), "Left it there"),
+            Err(Fail::Server(error)) => tracing::debug!(table = %staging, %error, "Left it there"),
             Err(fail) => return Err(fail),
             Ok(_) => {}
         }
