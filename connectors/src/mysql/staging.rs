@@ -158,7 +158,7 @@ impl Staging {
     /// changed it. `lock`: within a transaction, no row comes or goes from now on.
     pub(super) fn check_count(&self, client: &mut Client, place: &Place, lock: bool) -> Result<(), Fail> {
         let staged = control::staged(client, place)?;
-        let lock = if lock { " LOCK IN SHARE MODE" } else { "" };
+        let lock = if lock { " FOR UPDATE" } else { "" };
         let sql = format!("SELECT COUNT(*) FROM {} s WHERE {}{lock}", self.name, self.own);
         let there = client.count(&sql, vec![])?;
         if there == staged {

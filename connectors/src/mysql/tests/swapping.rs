@@ -53,6 +53,38 @@ fn a_rename_that_was_cut_off_anywhere_is_completed_or_undone() {
 }
 
 #[test]
+fn names_that_are_taken_back_come_back_wherever_that_was_cut_off() {
+    for reached in 0..=3 {
+        let bench = MyBench::new();
+        let (landing, place) = staged(&bench, Write::Replace);
+        let names = Names::of(&place);
+        mark(&bench, &names);
+        bench.run(&[&format!(
+            "RENAME TABLE {0} TO {1}, {2} TO {0}, {3} TO {4}",
+            place.target,
+            names.old,
+            place.staging(),
+            names.mark,
+            names.done
+        )]);
+        let steps = [
+            format!("RENAME TABLE {} TO {}", names.done, names.mark),
+            format!("RENAME TABLE {} TO {}", place.target, place.staging()),
+            format!("RENAME TABLE {} TO {}", names.old, place.target),
+        ];
+        steps.iter().take(reached).for_each(|step| bench.run(&[step]));
+        let mut destination = bench.destination(&landing).unwrap();
+        // With the second step nothing is published any more.
+        let expected = Published { rows: 2, inserted: 2, deleted: 1, ..Published::default() };
+        let is_done = reached < 2;
+        assert_eq!(destination.published().unwrap(), is_done.then(|| expected.clone()), "{reached}");
+        assert_eq!(standing(&bench, &landing).count(), if is_done { 2 } else { 1 }, "{reached}");
+        assert_eq!(destination.publish().unwrap(), expected, "{reached}");
+        assert_eq!((standing(&bench, &landing).count(), bench.leftovers()), (2, String::new()), "{reached}");
+    }
+}
+
+#[test]
 fn a_first_table_that_was_cut_off_is_completed_or_undone() {
     for reached in 0..=2 {
         let (bench, contract) = (MyBench::new(), small());
