@@ -4,17 +4,20 @@
 //! one RENAME TABLE or in one transaction. Deliberately absent: SQL text from a peer, and trust in what a server does to
 //! a value without an error.
 
+mod alike;
 mod catalog;
 mod client;
 mod control;
 mod ddl;
 mod decode;
 mod destination;
+mod doubles;
 mod encode;
 mod fail;
 mod fields;
 mod place;
 mod publish;
+mod refusals;
 mod rows;
 mod settings;
 mod sieve;
@@ -22,6 +25,7 @@ mod source;
 mod splits;
 mod staging;
 mod swap;
+mod sweep;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]

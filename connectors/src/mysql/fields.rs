@@ -25,6 +25,8 @@ pub(super) enum Keep {
     Time(u32),
     /// Numbers of two digits are taken for others.
     Year,
+    /// Numbers within a JSON text are kept as doubles.
+    Doubles,
     /// One of these, as it is written here.
     Labels(Vec<String>),
     /// Some of these, in this order.
@@ -43,6 +45,7 @@ impl Keep {
             ("datetime" | "timestamp", _) => Self::Fraction(column.fraction),
             ("time", _) => Self::Time(column.fraction),
             ("year", _) => Self::Year,
+            ("json", _) => Self::Doubles,
             ("enum", _) => Self::Labels(column.labels()),
             ("set", _) => Self::Set(column.labels()),
             ("decimal" | "numeric", ContractType::Number) => {
