@@ -13,6 +13,7 @@ pub mod memory;
 pub mod mysql;
 pub mod parquet;
 pub mod postgres;
+mod pushdown;
 pub mod registry;
 mod settings;
 pub mod sqlite;
@@ -94,6 +95,8 @@ pub struct TableSpec {
 #[derive(Debug, Clone, Default)]
 pub struct Read {
     pub columns: Option<Vec<String>>,
+    /// Rows for which it is not true are left out: by the source itself, or already by its database, where that is sure
+    /// to leave out no other. What the database leaves out is not read, and stands in no count.
     pub filter: Option<Filter>,
     /// Incremental: rows above this, widened backwards by `late_ms`.
     pub from: Option<Watermark>,
