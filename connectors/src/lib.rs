@@ -155,6 +155,10 @@ pub trait Sink {
         Err(Problem::new(Code::InsideFailed).cause("rows came in a form that was not asked for"))
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem>;
+    /// The row with this number, from 0, in the batch that comes next had so many dates of zeros that were read as NULL.
+    fn zeros(&mut self, row: usize, zeros: u64) {
+        let _ = (row, zeros);
+    }
 }
 
 /// A table that is read. One snapshot from `begin` to drop: every split sees the same rows.

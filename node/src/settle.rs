@@ -333,6 +333,10 @@ pub fn check_landing(statement: &Statement, subject: &Subject, handed: &Statemen
     if *landing.provider_statement_sha256 != *handed.sha256() {
         return Err(invalid("its statement answers another handover"));
     }
+    let came = handed.manifest().map_or(0, |manifest| manifest.counts.rows_sent);
+    if landing.quality.as_ref().is_some_and(|quality| !quality.is_of(0..=came)) {
+        return Err(invalid("the qualified rate that it states cannot be that of the rows that were handed over"));
+    }
     Ok(())
 }
 

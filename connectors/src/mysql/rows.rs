@@ -125,6 +125,9 @@ impl RowReader {
                 {
                     counts.filtered += 1;
                 } else {
+                    if zeros > 0 {
+                        sink.zeros(builder.rows(), zeros);
+                    }
                     builder.push(values.get(..self.contract.items.len()).unwrap_or(&[]))?;
                     counts.sent += 1;
                     counts.changed = counts.changed.map(|changed| changed + zeros);

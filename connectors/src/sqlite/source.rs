@@ -513,6 +513,9 @@ impl RowReader {
             {
                 counts.filtered += 1;
             } else {
+                if zeros > 0 {
+                    sink.zeros(builder.rows(), zeros);
+                }
                 builder.push(values.get(..width).unwrap_or(&[]))?;
                 counts.sent += 1;
                 counts.changed = counts.changed.map(|changed| changed + zeros);

@@ -178,20 +178,22 @@ impl TableStage {
         bytes: SplitContent,
         size: u64,
     ) -> Result<(SplitLanded, BucketDigest, Option<Quality>), Problem> {
-        let (mut checker, mut held) = (self.form.checker.clone(), Vec::new());
+        let (mut checker, mut held, mut rows) = (self.form.checker.clone(), Vec::new(), 0);
         let mut digester = Digester::new(self.digest_key());
         let mut buckets = BucketDigest::new();
         let reader = BatchReader::new(BufReader::with_capacity(READ_BYTES, bytes.reader()), size, self.contract())?;
         // What came is digested whole; what the job's rules hold back of it does not reach the destination.
         let mut batches = reader.filter_map(|batch| {
-            let rows = batch.map_err(Problem::from).and_then(|batch| {
+            let left = batch.map_err(Problem::from).and_then(|batch| {
                 digester.buckets(&batch, &mut buckets)?;
+                let before = rows;
+                rows += batch.rows() as u64;
                 match &mut checker {
-                    Some(checker) => stays(checker, &batch, &mut held),
+                    Some(checker) => stays(checker, &batch, before, &mut held),
                     None => Ok(Some(batch.record().clone())),
                 }
             });
-            rows.transpose()
+            left.transpose()
         });
         let mut landed = self.hand().stage(name, root, &mut batches)?;
         // A split that was staged before is not read by the destination again; its digest still is.
@@ -268,11 +270,19 @@ impl TableStage {
     }
 }
 
-/// The rows of a batch that pass the rules; those that do not are added to `held`.
-fn stays(checker: &mut Checker, batch: &Batch, held: &mut Vec<BadRow>) -> Result<Option<RecordBatch>, Problem> {
+/// The rows of a batch that pass the rules, `before` of which have come in the split; those that do not are added to `held`.
+fn stays(
+    checker: &mut Checker,
+    batch: &Batch,
+    before: u64,
+    held: &mut Vec<BadRow>,
+) -> Result<Option<RecordBatch>, Problem> {
     let Passed { rows, refused } = checker.hold_back(batch)?;
     held.extend(refused.into_iter().map(|refused| {
-        let key = if refused.key.is_empty() { format!("row {}", refused.row + 1) } else { refused.key };
+        let key = match refused.key.is_empty() {
+            true => format!("row {}", before + refused.row as u64 + 1),
+            false => refused.key,
+        };
         BadRow { key, reason: refused.reason, original: refused.original }
     }));
     Ok(rows)

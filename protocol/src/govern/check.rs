@@ -7,8 +7,9 @@ use super::GovernError;
 use super::identity::{credit_code, id_card};
 use super::quality::{FailedRule, Quality};
 use crate::batch::{Batch, BatchError, Value};
-use crate::filter::{Filter, Value as Compared};
+use crate::filter::{Filter, Literal, Value as Compared};
 use crate::limits;
+use crate::number;
 use crate::schema::{Contract, ContractType, Item};
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
@@ -55,6 +56,30 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// A range with these bounds; why they are none. Whether the column's type is theirs is known only with its contract.
+    pub fn range(min: Option<String>, max: Option<String>) -> Result<Self, &'static str> {
+        let kinds = [ContractType::Number, ContractType::Date, ContractType::Timestamp];
+        let kind = kinds.into_iter().find(|kind| within(min.as_deref(), max.as_deref(), *kind).is_some());
+        let kind =
+            kind.ok_or("bounds are numbers such as -12.5, dates, or times with their zone, and both of one kind")?;
+        let upper = max.as_deref().and_then(|max| within(None, Some(max), kind));
+        let Some(Filter::Compare(_, _, lowest)) = min.as_deref().and_then(|min| within(Some(min), None, kind)) else {
+            return Ok(Self::Range(min, max));
+        };
+        let number = match &lowest {
+            Literal::Integer(number) => number.to_string(),
+            Literal::Decimal(text) => number::canonical(text).unwrap_or_default().into_owned(),
+            _ => String::new(),
+        };
+        let value = match &lowest {
+            Literal::Date(days) => Compared::Date(*days),
+            Literal::Timestamp(us) => Compared::Timestamp(*us),
+            _ => Compared::Number(&number),
+        };
+        let holds = upper.is_none_or(|upper| upper.evaluate(&|_| Some(value)) == Ok(Some(true)));
+        if holds { Ok(Self::Range(min, max)) } else { Err("`min` is above `max`: no value would pass") }
+    }
+
     /// As it is written in a configuration and in a statement.
     pub fn name(&self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ use crate::stage::Stage;
 use crate::store::{exchange, transfers};
 use crate::transfer::consumer::destination::open_stage;
 use crate::transfer::{blocking, own_hello};
+use posthouse_platform::endpoint::Transport;
 use posthouse_platform::frames;
 use posthouse_protocol::frame::{Frame, Offer, Purpose};
 use posthouse_protocol::job::State;
@@ -76,8 +77,15 @@ impl Session<'_> {
         let asked = self.job.asked_rules().unwrap_or_default();
         let Some(missing) = asked.iter().find(|rule| !governed.contains(rule)) else { return Ok(()) };
         let target = self.job.into.as_ref().map(Context::target_text).unwrap_or_default();
-        let cause =
-            format!("{} does not apply the job's rule `{}`: its version is older", self.run.row.peer, missing.what);
+        let provider = &self.run.row.peer;
+        let cause = match self.run.row.transport {
+            // What was sealed was sealed by the rules of the resource alone.
+            Some(Transport::Ferry) => format!(
+                "what {provider} sends over a ferry has the rules of its resource: the job's rule `{}` cannot be asked for",
+                missing.what
+            ),
+            _ => format!("{provider} does not apply the job's rule `{}`: its version is older", missing.what),
+        };
         Err(Problem::new(Code::DestinationFailed).with("target", target).cause(cause))
     }
 
