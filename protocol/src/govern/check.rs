@@ -130,7 +130,7 @@ impl Pattern {
 impl fmt::Display for Check {
     /// `check required, id_card (quarantine)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("check ")?;
+        f.write_str(SAID)?;
         for (at, rule) in self.rules.iter().enumerate() {
             write!(f, "{}{}", if at == 0 { "" } else { ", " }, rule.name())?;
         }
@@ -373,6 +373,8 @@ fn compared(value: Value<'_>) -> Compared<'_> {
     }
 }
 
+/// How what is said of rules begins.
+pub(super) const SAID: &str = "check ";
 /// The name of the one value in a range's filter.
 const VALUE: &str = "value";
 /// What a pattern takes once it is made, and while it matches.

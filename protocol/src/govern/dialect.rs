@@ -159,6 +159,11 @@ impl Dialect {
     }
 }
 
+/// Whether this is what a rule says of itself.
+pub(super) fn says(what: &str) -> bool {
+    [EMPTY_NULL, TRIM, ZERO_DATES_NULL].contains(&what) || what.starts_with(DATES)
+}
+
 impl Ruler {
     /// Takes a batch of the contract that was planned for.
     pub fn apply(&mut self, batch: &Batch) -> Result<Ruled, Problem> {
