@@ -3,6 +3,8 @@
 //! it is quarantined, or it passes and counts as not qualified.
 //! Patterns match in a time that grows with the text alone, and in bounded memory, whatever they are.
 
+pub mod kept;
+
 use super::GovernError;
 use super::identity::{credit_code, id_card};
 use super::quality::{FailedRule, Quality};
@@ -121,6 +123,11 @@ impl Pattern {
         // By itself first, so that no parenthesis of it closes the one around it.
         build(text)?;
         build(&format!("^(?:{text})$")).map(Self)
+    }
+    /// As it was given.
+    fn text(&self) -> &str {
+        let whole = self.0.as_str();
+        whole.strip_prefix("^(?:").and_then(|rest| rest.strip_suffix(")$")).unwrap_or(whole)
     }
     pub fn matches(&self, text: &str) -> bool {
         self.0.is_match(text)
