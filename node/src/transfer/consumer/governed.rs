@@ -64,7 +64,7 @@ pub(super) fn pinned(ctx: &Context, row: &Transfer, job: &Job, offer: &Offer) ->
     if checks.is_empty() {
         return Ok(checks);
     }
-    let (bytes, disk) = (kept::keep(&checks), ctx.world.disk.as_ref());
+    let (bytes, disk) = (kept::keep(&checks), &*ctx.world.disk);
     let write = || -> io::Result<()> {
         std::fs::create_dir_all(&dir)?;
         disk.sync_folder(&ctx.staging())?;
