@@ -23,8 +23,11 @@ pub(super) fn narrow(
         Part::Compare(name, comparison, literal) => {
             (is_utf8 || !matches!(literal, Literal::Text(_))) && bound(relation, name, *comparison, literal).is_some()
         }
-        // What has no place in the grammar is told when the rows are to be read.
-        Part::Null(name, _) => relation.column(name).is_some_and(|column| column.native.is_some()),
+        // What has no place in the grammar is told when the rows are to be read. Of a composite the engine means its fields.
+        Part::Null(name, _) => relation
+            .column(name)
+            .and_then(|column| column.native.as_ref())
+            .is_some_and(|native| !matches!(native, NativeType::Composite(_))),
     };
     let Some(wider) = Wider::of(filter, &is_sure) else { return Ok(()) };
     let mut settings: Vec<(String, String)> = Vec::new();
