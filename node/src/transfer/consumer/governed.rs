@@ -7,6 +7,7 @@ use crate::config::Job;
 use crate::context::Context;
 use crate::seal::storage;
 use crate::store::{Transfer, exchange};
+use posthouse_platform::disk::Disk;
 use posthouse_platform::endpoint::Transport;
 use posthouse_protocol::frame::Offer;
 use posthouse_protocol::govern::check::kept;
@@ -16,6 +17,7 @@ use posthouse_protocol::problem::{Code, Problem};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 /// Whether the rows that are offered can be taken as they are governed.
 pub(super) async fn check(run: &Run, job: &Job, offer: &Offer) -> Result<(), Problem> {
@@ -44,14 +46,8 @@ pub(super) async fn check(run: &Run, job: &Job, offer: &Offer) -> Result<(), Pro
 /// The job's rules as they were when the transfer began: some of its splits may be staged by them. Blocks.
 pub(super) fn pinned(ctx: &Context, row: &Transfer, job: &Job, offer: &Offer) -> Result<Vec<Check>, Problem> {
     let dir = ctx.staging().join(row.id.as_str());
-    let path = dir.join(CHECKS);
-    match std::fs::read(&path) {
-        Ok(bytes) => {
-            let lost = || Problem::new(Code::StoreDamaged).with("path", path.display()).cause("they are no rules");
-            return kept::kept(&bytes).ok_or_else(lost);
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(storage(&path, &error)),
+    if let Some(checks) = kept_in(&dir)? {
+        return Ok(checks);
     }
     let (known, checked) = ctx
         .store
@@ -61,23 +57,40 @@ pub(super) fn pinned(ctx: &Context, row: &Transfer, job: &Job, offer: &Offer) ->
         return Ok(Vec::new());
     }
     let checks = job.check.load()?;
-    if checks.is_empty() {
-        return Ok(checks);
+    if !checks.is_empty() {
+        keep_in(&ctx.staging(), &dir, &*ctx.world.disk, &checks)?;
     }
-    let (bytes, disk) = (kept::keep(&checks), &*ctx.world.disk);
+    Ok(checks)
+}
+
+/// The rules that a transfer's folder has. None: it has none.
+fn kept_in(dir: &Path) -> Result<Option<Vec<Check>>, Problem> {
+    let path = dir.join(CHECKS);
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let lost = || Problem::new(Code::StoreDamaged).with("path", path.display()).cause("they are no rules");
+            kept::kept(&bytes).ok_or_else(lost).map(Some)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(storage(&path, &error)),
+    }
+}
+
+/// Makes rules durable in a transfer's folder, all of them or none.
+fn keep_in(root: &Path, dir: &Path, disk: &dyn Disk, checks: &[Check]) -> Result<(), Problem> {
+    let (path, bytes) = (dir.join(CHECKS), kept::keep(checks));
     let write = || -> io::Result<()> {
-        std::fs::create_dir_all(&dir)?;
-        disk.sync_folder(&ctx.staging())?;
+        std::fs::create_dir_all(dir)?;
+        disk.sync_folder(root)?;
         let new = path.with_extension("new");
         disk.before_write(&new, bytes.len() as u64)?;
         let mut file = File::create(&new)?;
         file.write_all(&bytes)?;
         disk.sync_file(file.as_fd(), &new)?;
         std::fs::rename(&new, &path)?;
-        disk.sync_folder(&dir)
+        disk.sync_folder(dir)
     };
-    write().map_err(|e| storage(&path, &e))?;
-    Ok(checks)
+    write().map_err(|e| storage(&path, &e))
 }
 
 /// What was asked for has to be what comes: an older node does not hear of rules, and says so by not naming them.
@@ -100,3 +113,31 @@ fn check_rules(run: &Run, job: &Job, offer: &Offer) -> Result<(), Problem> {
 
 /// The file in a transfer's folder that has the rules it began with.
 const CHECKS: &str = "checks";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posthouse_platform::disk::RealDisk;
+    use posthouse_protocol::govern::{Rule, Severity};
+    use std::sync::Arc;
+
+    #[test]
+    fn rules_stay_what_they_were_whatever_becomes_of_a_list_of_codes() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, list) = (root.path().join("tr-1"), root.path().join("codes"));
+        std::fs::write(&list, "1\n2\n").unwrap();
+        let loaded = || {
+            let codes = Rule::Codes(Arc::new(crate::govern::read_codes(&list).unwrap()));
+            vec![Check { column: "sex".to_owned(), rules: vec![codes], severity: Severity::Quarantine }]
+        };
+        assert!(kept_in(&dir).unwrap().is_none());
+        let began = loaded();
+        keep_in(root.path(), &dir, &RealDisk, &began).unwrap();
+        std::fs::write(&list, "1\n2\n9\n").unwrap();
+        let kept = kept_in(&dir).unwrap().unwrap();
+        assert_eq!(format!("{kept:?}"), format!("{began:?}"));
+        assert_ne!(format!("{kept:?}"), format!("{:?}", loaded()));
+        std::fs::write(dir.join(CHECKS), b"x").unwrap();
+        assert_eq!(kept_in(&dir).unwrap_err().code, Code::StoreDamaged);
+    }
+}
