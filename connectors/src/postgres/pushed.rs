@@ -74,7 +74,9 @@ fn bound(relation: &Relation, name: &str, comparison: Comparison, literal: &Lite
         (ContractType::Text | ContractType::Char, Literal::Text(text)) => {
             return (comparison == Comparison::Equal && !text.contains('\0')).then(|| (text.clone(), cast));
         }
-        (ContractType::Date, Literal::Date(days)) => instant(i64::from(*days).saturating_mul(DAY_US), ContractType::Date)?,
+        (ContractType::Date, Literal::Date(days)) => {
+            instant(i64::from(*days).saturating_mul(DAY_US), ContractType::Date)?
+        }
         (ContractType::Timestamp, Literal::Timestamp(us)) => instant(*us, ContractType::Timestamp)?,
         _ => return None,
     };
