@@ -13,6 +13,7 @@ pub mod memory;
 pub mod mysql;
 pub mod parquet;
 pub mod postgres;
+mod pushdown;
 pub mod registry;
 mod settings;
 pub mod sqlite;
@@ -99,6 +100,8 @@ pub struct TableSpec {
 #[derive(Debug, Clone, Default)]
 pub struct Read {
     pub columns: Option<Vec<String>>,
+    /// Rows for which it is not true are left out: by the source itself, or already by its database, where that is sure
+    /// to leave out no other. What the database leaves out is not read, and stands in no count.
     pub filter: Option<Filter>,
     /// Incremental: rows above this, widened backwards by `late_ms`.
     pub from: Option<Watermark>,
@@ -157,6 +160,10 @@ pub trait Sink {
         Err(Problem::new(Code::InsideFailed).cause("rows came in a form that was not asked for"))
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem>;
+    /// The row with this number, from 0, in the batch that comes next had so many dates of zeros that were read as NULL.
+    fn zeros(&mut self, row: usize, zeros: u64) {
+        let _ = (row, zeros);
+    }
 }
 
 /// A table that is read. One snapshot from `begin` to drop: every split sees the same rows.

@@ -15,6 +15,7 @@ mod parts;
 mod place;
 mod position;
 mod publish;
+mod pushed;
 mod replace;
 mod settings;
 mod sieve;

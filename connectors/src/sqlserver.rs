@@ -17,6 +17,7 @@ mod kind;
 mod name;
 mod place;
 mod publish;
+mod pushed;
 mod reading;
 mod settings;
 mod sieve;

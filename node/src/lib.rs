@@ -40,6 +40,7 @@ pub mod commit;
 pub mod extract;
 pub mod ferry;
 pub mod govern;
+pub mod held_back;
 pub mod receive;
 pub mod reconcile;
 pub mod seal;

@@ -387,6 +387,9 @@ pub struct DigestAnswer {
     /// The contract's column that the request's watermark bounds.
     #[n(6)]
     pub watermark_column: Option<String>,
+    /// What is done to the rows now, as an offer says it; empty: nothing. None: that side does not say.
+    #[n(7)]
+    pub governed: Option<Vec<Governed>>,
 }
 
 /// Asks for the keys and row hashes in some buckets.

@@ -227,8 +227,9 @@ impl Destination for PgDestination {
             if control::published(client, &before)?.is_some() || Relation::find(client, &place.staging())?.is_some() {
                 return Ok(false);
             }
-            let Some(staging) = Staging::find(client, &before)? else { return Ok(false) };
-            if staging.premade || !control::take_over(client, place, failed.as_str())? {
+            let Some(staging) = Staging::left(client, &before)? else { return Ok(false) };
+            // Under other names than now it could not be published.
+            if staging.premade || !staging.fits(place) || !control::take_over(client, place, failed.as_str())? {
                 staging.drop(client)?;
                 control::discard(client, &before)?;
                 return Ok(false);
@@ -280,7 +281,7 @@ impl Destination for PgDestination {
 
     fn discard(&mut self) -> Result<(), Problem> {
         self.transact(|client, place| {
-            if let Some(staging) = Staging::find(client, place)? {
+            if let Some(staging) = Staging::left(client, place)? {
                 staging.drop(client)?;
             }
             if control::exist(client, place)? && control::published(client, place)?.is_none() {

@@ -5,6 +5,7 @@
 mod charsets;
 mod incremental;
 mod native;
+mod pushed;
 mod refusing;
 mod replacing;
 mod splitting;

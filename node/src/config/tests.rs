@@ -481,6 +481,13 @@ fn a_slip_in_what_rows_go_through_is_found_before_anything_is_handed_over() {
         (format!("{columns}[resource.check]\nphone = {{ pattern = \"(\" }}\n"), "it is no pattern"),
         (format!("{columns}[resource.check]\nphone = {{ length = [3, 2] }}\n"), "the least and the most"),
         (format!("{columns}[resource.check]\nphone = {{ codes = [] }}\n"), "it lists 1 to"),
+        (format!("{columns}[resource.check]\nphone = {{ min = 1e3 }}\n"), "bounds are numbers"),
+        (format!("{columns}[resource.check]\nphone = {{ min = 2, max = 1 }}\n"), "`min` is above `max`"),
+        (format!("{columns}[resource.check]\nphone = {{ min = 0, max = \"2026-01-01\" }}\n"), "both of one kind"),
+        (
+            format!("{columns}[resource.rules]\ndates = {{ phne = \"yyyyMMdd\" }}\n"),
+            "`phne` is not among the `columns`",
+        ),
         ("columns = [\"id\", \"id\"]\n".to_owned(), "stands there twice"),
         (format!("{columns}mask_key_file = \"credential:../x\"\n"), "`credential:` takes a name"),
     ] {

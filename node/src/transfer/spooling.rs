@@ -271,7 +271,7 @@ impl Spooling {
         ctx.store
             .write(move |tx| {
                 exchange::put_spooled(tx, &id, &row)?;
-                quarantine::put(tx, &id, Side::Provider, &row.name, &bad, at)
+                quarantine::put_held_back(tx, &id, Side::Provider, &row.name, bad, at)
             })
             .await?;
         self.splits.lock().unwrap_or_else(PoisonError::into_inner).push(split);

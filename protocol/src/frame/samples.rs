@@ -95,6 +95,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             refused: None,
             left: Some(vec![1; 8].into()),
             watermark_column: Some("updated_at".into()),
+            governed: Some(vec![Governed { column: Some("phone".into()), what: "keep 3+4".into() }]),
         }),
         Frame::Keys(KeysRequest {
             job: job(),

@@ -36,8 +36,15 @@ pub struct Ruled {
     pub record: RecordBatch,
     /// Rows that a rule could not read, by their numbers in the batch, ascending, with the reason.
     pub bad: Vec<(usize, String)>,
-    /// Values of the other rows that are not what they were.
-    pub changed: u64,
+    /// Of each row of `record`, how many of its values are not what they were.
+    pub changes: Vec<u64>,
+}
+
+impl Ruled {
+    /// Values of all its rows that are not what they were.
+    pub fn changed(&self) -> u64 {
+        self.changes.iter().sum()
+    }
 }
 
 /// Applies the rules to batches of one contract.
@@ -152,10 +159,15 @@ impl Dialect {
     }
 }
 
+/// Whether this is what a rule says of itself.
+pub(super) fn says(what: &str) -> bool {
+    [EMPTY_NULL, TRIM, ZERO_DATES_NULL].contains(&what) || what.starts_with(DATES)
+}
+
 impl Ruler {
     /// Takes a batch of the contract that was planned for.
     pub fn apply(&mut self, batch: &Batch) -> Result<Ruled, Problem> {
-        let (mut bad, mut changed) = (Vec::new(), 0);
+        let (mut bad, mut all) = (Vec::new(), Vec::with_capacity(batch.rows()));
         let mut values = Vec::with_capacity(self.columns.len());
         for row in 0..batch.rows() {
             values.clear();
@@ -179,11 +191,11 @@ impl Ruler {
                 Some(why) => bad.push((row, why)),
                 None => {
                     self.builder.push(&values)?;
-                    changed += changes;
+                    all.push(changes);
                 }
             }
         }
-        Ok(Ruled { record: self.builder.finish()?, bad, changed })
+        Ok(Ruled { record: self.builder.finish()?, bad, changes: all })
     }
 }
 

@@ -235,7 +235,8 @@ fn columns_and_rows_that_are_not_granted_stay() {
     let plan = source.begin(&read).unwrap();
     let mut rows = Rows::default();
     let counts = source.read(&plan.splits[0], &mut rows).unwrap();
-    assert_eq!((counts.read, counts.sent, counts.filtered), (4, 1, 3), "the filter's texts are equal byte by byte");
+    // The server finds all that its collation takes for `a`, and the row without a name is not read.
+    assert_eq!((counts.read, counts.sent, counts.filtered), (3, 1, 2), "the filter's texts are equal byte by byte");
     assert_eq!(rows.json(&plan.contract), ["{\"age\":5}"]);
 }
 

@@ -160,6 +160,8 @@ fn rules_come_before_checks_masks_and_names() {
     // Row 5 has no name: its text was empty.
     assert_eq!(got.bad.iter().filter(|bad| bad.key == "5").count(), 1);
     assert_eq!((counts.sent, counts.quarantined), (2, 3));
+    // Of rows 1 and 3: what was changed of a row that is held back is none.
+    assert_eq!(counts.changed, Some(3 + 1));
     assert!(governor.governed().unwrap().iter().any(|one| one.column.as_deref() == Some("issued")));
 }
 

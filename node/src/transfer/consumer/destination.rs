@@ -2,6 +2,7 @@
 
 use super::SUCCESSORS_MAX;
 use super::committing::may_pass;
+use super::governed;
 use super::settling::discard_landing;
 use crate::config::{Job, KeptVersions, Target};
 use crate::context::Context;
@@ -13,7 +14,7 @@ use posthouse_connectors::{Destination, Landing, parquet};
 use posthouse_platform::settings::Interval;
 use posthouse_protocol::format::Native;
 use posthouse_protocol::frame::Offer;
-use posthouse_protocol::govern::{Checker, GovernError};
+use posthouse_protocol::govern::{Check, Checker, GovernError};
 use posthouse_protocol::job::{Mode, Write};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
@@ -51,7 +52,8 @@ pub(super) async fn open_stage(
                 }
                 let shape = rows.native.as_ref().map(|native| native.shape(contract)).transpose()?;
                 // What was offered in an engine's own form was asked for before the job had rules.
-                let checker = if shape.is_none() { checker(&job, target, contract)? } else { None };
+                let checks = if shape.is_none() { governed::pinned(&ctx, &row, &job, &offer)? } else { Vec::new() };
+                let checker = checker(&checks, target, contract)?;
                 let form = RowForm { contract: contract.clone(), shape, digest_key: offer.digest_key.into(), checker };
                 Place::Table(TableStage::open(
                     &ctx.staging(),
@@ -112,14 +114,14 @@ fn takes_over(
 }
 
 /// The job's rules for rows of this contract. A column that does not come cannot be checked.
-fn checker(job: &Job, target: &Target, contract: &Contract) -> Result<Option<Checker>, Problem> {
-    if job.check.is_empty() {
+fn checker(checks: &[Check], target: &Target, contract: &Contract) -> Result<Option<Checker>, Problem> {
+    if checks.is_empty() {
         return Ok(None);
     }
     let refused = |error: GovernError| {
         Problem::new(Code::SchemaDrift).with("table", Context::target_text(target)).cause(format!("`check`: {error}"))
     };
-    Checker::new(&job.check.load()?, contract, true).map(Some).map_err(refused)
+    Checker::new(checks, contract, true).map(Some).map_err(refused)
 }
 
 /// An incremental run reads rows around the last mark again. Where nothing would tell which ones stand already,

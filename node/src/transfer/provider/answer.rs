@@ -209,6 +209,8 @@ fn same_request(known: &Request, now: &Request) -> bool {
         route: known.route.clone(),
         // A newer program may take more; what was offered is one of those before.
         formats: known.formats.clone(),
+        // A job's rules that change meanwhile count from the next transfer on.
+        rules: known.rules.clone(),
         ..now.clone()
     };
     *known == now
@@ -247,6 +249,12 @@ async fn offer_anew(
         }
         Origin::Folder { .. } => None,
     };
+    let governed = begun.as_ref().and_then(Begun::governed);
+    if governed.is_some() && !caller.knows_governed {
+        // It would take all of it and refuse the statement at the end.
+        let cause = "the rows are masked, checked or ruled, which the consumer's version does not understand";
+        return Err(Problem::new(Code::GoverningUnknown).with("node", &caller.peer).cause(cause));
+    }
     let contract = begun.as_ref().map(|begun| begun.contract().clone());
     let digest_key = contract
         .as_ref()
@@ -269,7 +277,7 @@ async fn offer_anew(
             _ => None,
         },
         native: begun.as_ref().and_then(|begun| begun.native().cloned()),
-        governed: begun.as_ref().and_then(Begun::governed),
+        governed,
         database_line: begun.as_ref().and_then(Begun::database_line).map(str::to_owned),
     };
     let now = ctx.world.clock.now();

@@ -277,7 +277,10 @@ fn stage_split(
     store.write_now(|tx| {
         exchange::put_split_staged(tx, id, entry, &staged, session)?;
         let split = String::from_utf8_lossy(&entry.name);
-        bad.iter().try_for_each(|bad| quarantine::put(tx, id, Side::Consumer, &split, bad, now))
+        match bad {
+            Some(bad) => quarantine::put_held_back(tx, id, Side::Consumer, &split, bad, now),
+            None => Ok(()),
+        }
     })?;
     crate::crash_point!("split recorded");
     stage.split_recorded(table, entry);
