@@ -662,7 +662,7 @@ fn manifest(provider: &Provider) -> Handover {
         governed: None,
         quality: None,
     };
-    Handover { statement: codec::encode(&manifest).into(), digest: None }
+    Handover { statement: codec::encode(&manifest).into(), digest: None, spent: None }
 }
 
 pub(crate) fn provider_name() -> NodeId {
