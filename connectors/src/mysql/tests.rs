@@ -1,6 +1,7 @@
 //! The suite on MariaDB, and what a server of this family alone can do wrong: values that change without an error,
 //! statements that commit by themselves, accounts that may only read and write rows.
 
+mod examining;
 mod loading;
 mod reading;
 mod refusing;

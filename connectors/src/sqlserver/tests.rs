@@ -2,6 +2,7 @@
 //! it. Beside it what SQL Server and its driver alone can do wrong, trap by trap. The test server tells what it did not
 //! know; a bench that ends asserts that there was nothing.
 
+mod examining;
 mod landing;
 mod lines;
 mod place;
