@@ -10,6 +10,7 @@
 //! - [`store`]: local durable state. [`report`]: statements to the centre, proofs back.
 //! - [`govern`]: what rows go through between their source and their seal.
 //! - [`spent`]: where the time of a transfer goes.
+//! - [`doctor`]: what stands in the way, and what holds a job up.
 //! - [`pacing`]: how much is sent a second. [`admin`]: what the command line asks a running node. [`metrics`].
 //!
 //! Invariants: nothing is signed before it is durable; a node whose policy is stale gives and takes nothing;
@@ -22,6 +23,7 @@ pub mod centre;
 pub mod config;
 pub mod context;
 pub mod daemon;
+pub mod doctor;
 pub mod jobs;
 pub mod join;
 pub mod metrics;
