@@ -62,7 +62,7 @@ impl Connector for Mysql {
         let control = settings.control_schema.as_deref();
         let places = landings.iter().map(|landing| place::Place::new(landing, &settings.database, control));
         let places = places.collect::<Result<Vec<_>, _>>()?;
-        ddl::script(&settings.user, &settings.database, reads, &places).map(Some)
+        ddl::script(&examine::grantee(&settings), &settings.database, reads, &places).map(Some)
     }
     fn examine(
         &self,

@@ -46,6 +46,12 @@ fn account(client: &mut Client) -> Result<String, Fail> {
     Ok(format!("{}@{}", literal(user), literal(host)))
 }
 
+/// The same for a script: of a server that does not let it in now, the account from anywhere.
+pub(super) fn grantee(settings: &Settings) -> String {
+    let found = Client::connect(settings).and_then(|mut client| account(&mut client));
+    found.unwrap_or_else(|_| format!("{}@'%'", literal(&settings.user)))
+}
+
 struct Examination {
     account: String,
     connection: String,
