@@ -229,6 +229,19 @@ impl Examination {
                 self.say(finding.fix(*fix));
             }
         }
+        for (name, en, zh) in [
+            (
+                "sql_mode",
+                "sessions of the exchange are strict, whatever it says",
+                "无论如何设定，交换所用会话均为严格模式",
+            ),
+            ("innodb_lock_wait_timeout", "seconds that a row's lock is waited for", "等待行锁的秒数"),
+        ] {
+            if let Some(value) = self.variable(client, &format!("SELECT @@global.{name}"))? {
+                let (en, zh) = (format!("{value}: {en}"), format!("{value}：{zh}"));
+                self.say(Finding::new(Topic::Settings, Grade::Well, name, en, zh));
+            }
+        }
         let zone = self.variable(client, "SELECT CONCAT(@@global.time_zone, ' ', @@system_time_zone)")?;
         if let Some(zone) = zone {
             let en = format!("{zone}; sessions of the exchange are in UTC");

@@ -33,6 +33,9 @@ pub(super) fn examine(
     for name in &names {
         examination.read(&mut client, name).map_err(lost)?;
     }
+    if reads.iter().any(|read| read.query.is_some()) {
+        examination.query(&mut client, &settings.database).map_err(lost)?;
+    }
     for place in places {
         examination.landing(&mut client, place).map_err(lost)?;
     }
@@ -104,6 +107,16 @@ impl Examination {
             let exempt = format!("ALTER ROLE {} BYPASSRLS;", self.account);
             self.say(Finding::new(Topic::Rights, Grade::Wrong, name, en, zh).fix(exempt));
         }
+        Ok(())
+    }
+
+    /// A query is read through a view of the session's own.
+    fn query(&mut self, client: &mut Client, database: &str) -> Result<(), WireError> {
+        let may_make = client.query(MAY_MAKE_VIEWS, &[])?;
+        let may_make = may_make.first().map_or(Ok(false), |row| row.flag(0))?;
+        let object = format!("database {}", quote(database));
+        let grant = format!("GRANT TEMPORARY ON DATABASE {} TO {};", quote(database), self.account);
+        self.say(Finding::right(object, "TEMPORARY", may_make, grant));
         Ok(())
     }
 
@@ -288,6 +301,9 @@ fn judge(
             "on a standby a read that lasts longer may be ended by what is replayed",
             "在备库上读取超过该时长可能因回放而被终止",
         ),
+        "idle_in_transaction_session_timeout" if is_set => {
+            (Grade::Well, "sessions of the exchange switch it off", "交换所用会话自行关闭该限制")
+        }
         "wal_level" => (Grade::Well, "exchanges need none in particular", "交换对此无特别要求"),
         _ => return None,
     })
@@ -311,6 +327,7 @@ const SEEN: &str = "SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_c
   FROM pg_catalog.pg_namespace n
   LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
   WHERE n.nspname = $1";
+const MAY_MAKE_VIEWS: &str = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')";
 const MAY_MAKE_SCHEMAS: &str = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')";
 const CLOCK: &str =
     "SELECT pg_catalog.trunc(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1000)::pg_catalog.int8";
@@ -320,4 +337,4 @@ const SESSIONS: &str = "SELECT (SELECT count(*) FROM pg_catalog.pg_stat_activity
 const SETTINGS: &str =
     "SELECT name, reset_val FROM pg_catalog.pg_settings WHERE name IN ('default_transaction_read_only',
     'statement_timeout', 'transaction_timeout', 'lock_timeout', 'old_snapshot_threshold', 'max_standby_streaming_delay',
-    'wal_level') ORDER BY name";
+    'idle_in_transaction_session_timeout', 'wal_level') ORDER BY name";

@@ -63,6 +63,19 @@ fn settings_that_stand_in_the_way_are_named() {
 }
 
 #[test]
+fn a_query_needs_a_view_of_its_own() {
+    let mut bench = PgBench::new();
+    bench.run(&format!("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC", bench.database));
+    bench.user = "trust".to_owned();
+    let query = TableSpec { table: None, query: Some("SELECT 1 AS id".to_owned()), ..spec("x") };
+    let found = examine(&bench, std::slice::from_ref(&query), &[]);
+    let [(_, Some(fix))] = graded(&found, Grade::Wrong)[..] else { panic!("{found:#?}") };
+    bench.run(fix);
+    assert_eq!(graded(&examine(&bench, std::slice::from_ref(&query), &[]), Grade::Wrong), []);
+    assert!(bench.source(&query).unwrap().begin(&Read::default()).is_ok());
+}
+
+#[test]
 fn texts_that_are_not_what_is_configured_are_told_with_what_they_are() {
     let text = "CREATE TABLE people (id int PRIMARY KEY, name text);
         INSERT INTO people SELECT 1, convert_from('\\xcdf5d0a1c3f7'::bytea, 'SQL_ASCII'); INSERT INTO people VALUES (2, 'Wang')";
