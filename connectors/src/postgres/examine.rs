@@ -61,7 +61,9 @@ struct Seen {
 impl Seen {
     /// None where there is no such schema.
     fn find(client: &mut Client, name: &TableName) -> Result<Option<Self>, WireError> {
-        let rows = client.query(SEEN, &[Some(&name.schema), Some(&name.table)])?;
+        // Before 9.5 nothing hides rows.
+        let filtered = if client.version() < 90_500 { "false" } else { FILTERED };
+        let rows = client.query(&SEEN.replace("{filtered}", filtered), &[Some(&name.schema), Some(&name.table)])?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(Self {
             may_use: row.flag(0)?,
@@ -323,10 +325,11 @@ const SEEN: &str = "SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_c
       CASE WHEN pg_catalog.has_table_privilege(c.oid, 'INSERT') THEN 'INSERT' END,
       CASE WHEN pg_catalog.has_table_privilege(c.oid, 'UPDATE') THEN 'UPDATE' END,
       CASE WHEN pg_catalog.has_table_privilege(c.oid, 'DELETE') THEN 'DELETE' END) END,
-    CASE WHEN c.relrowsecurity THEN pg_catalog.row_security_active(c.oid) ELSE false END
+    {filtered}
   FROM pg_catalog.pg_namespace n
   LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
   WHERE n.nspname = $1";
+const FILTERED: &str = "CASE WHEN c.relrowsecurity THEN pg_catalog.row_security_active(c.oid) ELSE false END";
 const MAY_MAKE_VIEWS: &str = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')";
 const MAY_MAKE_SCHEMAS: &str = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')";
 const CLOCK: &str =
