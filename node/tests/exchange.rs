@@ -4,6 +4,8 @@
 
 #[path = "exchange/changed.rs"]
 mod changed;
+#[path = "exchange/held_up.rs"]
+mod held_up;
 #[path = "exchange/late.rs"]
 mod late;
 #[path = "exchange/lines.rs"]
