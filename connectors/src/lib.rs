@@ -8,6 +8,7 @@
 pub mod charset;
 #[cfg(test)]
 mod contract;
+pub mod examine;
 pub mod folder;
 pub mod memory;
 pub mod mysql;
@@ -56,6 +57,20 @@ pub trait Connector: Sync {
         _landings: &[Landing],
     ) -> Result<Option<String>, Problem> {
         Ok(None)
+    }
+    /// Looks whether these can be read and landed, and says what stands in the way, or will: rights, settings, charsets,
+    /// the clock. `now` is this machine's, in milliseconds. Changes nothing; an error says that the place cannot be
+    /// reached at all.
+    fn examine(
+        &self,
+        name: &str,
+        settings: &Settings,
+        reads: &[TableSpec],
+        landings: &[Landing],
+        now: &dyn Fn() -> i64,
+    ) -> Result<Vec<examine::Finding>, Problem> {
+        let _ = (reads, landings, now);
+        self.connect(name, settings)?.probe().map(|()| Vec::new())
     }
 }
 

@@ -13,6 +13,7 @@ mod decode;
 mod destination;
 mod doubles;
 mod encode;
+mod examine;
 mod fail;
 mod fields;
 mod place;
@@ -31,6 +32,7 @@ mod test_server;
 #[cfg(test)]
 mod tests;
 
+use crate::examine::Finding;
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::Client;
 use fail::Fail;
@@ -64,7 +66,21 @@ impl Connector for Mysql {
         let control = settings.control_schema.as_deref();
         let places = landings.iter().map(|landing| place::Place::new(landing, &settings.database, control));
         let places = places.collect::<Result<Vec<_>, _>>()?;
-        ddl::script(&settings.user, &settings.database, reads, &places).map(Some)
+        ddl::script(&examine::grantee(&settings), &settings.database, reads, &places).map(Some)
+    }
+    fn examine(
+        &self,
+        name: &str,
+        settings: &Settings,
+        reads: &[TableSpec],
+        landings: &[Landing],
+        now: &dyn Fn() -> i64,
+    ) -> Result<Vec<Finding>, Problem> {
+        let settings = parse(name, settings)?;
+        let control = settings.control_schema.as_deref();
+        let places = landings.iter().map(|landing| place::Place::new(landing, &settings.database, control));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        examine::examine(&Faults { name: name.to_owned() }, &settings, reads, &places, now)
     }
 }
 

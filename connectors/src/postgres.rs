@@ -9,6 +9,7 @@ mod catalog;
 mod control;
 mod ddl;
 mod destination;
+mod examine;
 mod fields;
 mod merge;
 mod parts;
@@ -30,6 +31,7 @@ mod tests;
 mod transcode;
 mod wire;
 
+use crate::examine::Finding;
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::format::Format;
 use posthouse_protocol::problem::{Code, Problem};
@@ -66,6 +68,19 @@ impl Connector for Postgres {
         let places = landings.iter().map(|landing| place::Place::new(landing, settings.control_schema.as_deref()));
         let places = places.collect::<Result<Vec<_>, _>>()?;
         ddl::script(&settings.user, reads, &places).map(Some)
+    }
+    fn examine(
+        &self,
+        name: &str,
+        settings: &Settings,
+        reads: &[TableSpec],
+        landings: &[Landing],
+        now: &dyn Fn() -> i64,
+    ) -> Result<Vec<Finding>, Problem> {
+        let settings = parse(name, settings)?;
+        let places = landings.iter().map(|landing| place::Place::new(landing, settings.control_schema.as_deref()));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        examine::examine(&Faults { name: name.to_owned() }, &settings, reads, &places, now)
     }
 }
 

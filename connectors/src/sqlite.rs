@@ -7,6 +7,7 @@
 
 mod columns;
 mod destination;
+mod examine;
 mod publish;
 mod source;
 mod splits;
@@ -16,6 +17,7 @@ mod tests;
 mod values;
 
 use crate::charset::Charset;
+use crate::examine::Finding;
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::problem::{Code, Problem};
 use rusqlite::{ErrorCode, OpenFlags};
@@ -52,6 +54,19 @@ impl Connector for Sqlite {
             }
             _ => Err(failed("it has no `path`")),
         }
+    }
+    fn examine(
+        &self,
+        name: &str,
+        settings: &Settings,
+        reads: &[TableSpec],
+        landings: &[Landing],
+        _now: &dyn Fn() -> i64,
+    ) -> Result<Vec<Finding>, Problem> {
+        let text = |key: &str| settings.get(key).and_then(|value| value.as_str());
+        let faults = Faults { name: name.to_owned(), path: PathBuf::from(text("path").unwrap_or_default()) };
+        let charset = text("charset").and_then(|charset| Charset::parse(charset).ok()).unwrap_or_default();
+        examine::examine(&faults, charset, reads, !landings.is_empty())
     }
 }
 

@@ -13,6 +13,7 @@ mod codepage;
 mod control;
 mod ddl;
 mod destination;
+mod examine;
 mod kind;
 mod name;
 mod place;
@@ -28,6 +29,7 @@ mod staging;
 mod tests;
 mod writing;
 
+use crate::examine::Finding;
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::{Client, SqlError};
 use posthouse_protocol::problem::{Code, Problem};
@@ -60,6 +62,19 @@ impl Connector for SqlServer {
         let places = landings.iter().map(|landing| place::Place::new(landing, &settings));
         let places = places.collect::<Result<Vec<_>, _>>()?;
         ddl::script(&settings.user, reads, &places).map(Some)
+    }
+    fn examine(
+        &self,
+        name: &str,
+        settings: &Settings,
+        reads: &[TableSpec],
+        landings: &[Landing],
+        now: &dyn Fn() -> i64,
+    ) -> Result<Vec<Finding>, Problem> {
+        let settings = parse(name, settings)?;
+        let places = landings.iter().map(|landing| place::Place::new(landing, &settings));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        examine::examine(&Faults { name: name.to_owned() }, &settings, reads, &places, now)
     }
 }
 

@@ -4,6 +4,7 @@
 //! Folders have no such room: their files are read where they lie, by `send`.
 
 use crate::govern::{Governor, Orders};
+use crate::spent::{Meters, Waiting, What};
 use arrow::record_batch::RecordBatch;
 use posthouse_connectors::{BadRow, Connection, Plan, Read, Sink, TableSpec};
 use posthouse_protocol::format::Native;
@@ -15,6 +16,7 @@ use posthouse_protocol::schema::Contract;
 use posthouse_protocol::time::Timestamp;
 use posthouse_protocol::watermark::Watermark;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A snapshot under way. All calls block; one split at a time, so that the caller decides when to go on.
@@ -24,6 +26,8 @@ pub struct Extraction {
     connection: Box<dyn Connection>,
     plan: Plan,
     next: usize,
+    /// Where the waiting for the source is counted.
+    meters: Option<Arc<Meters>>,
 }
 
 /// Rows as the source gave them, and as they are handed over.
@@ -83,7 +87,13 @@ impl Extraction {
         if let Some(long) = plan.splits.iter().find(|name| name.is_empty() || name.len() > limits::PATH_BYTES_MAX) {
             return Err(refuse(format!("a split's name has {} bytes", long.len())));
         }
-        Ok(Self { source, connection, plan, next: 0 })
+        Ok(Self { source, connection, plan, next: 0, meters: None })
+    }
+
+    /// Counts there how long the source is waited for.
+    #[must_use]
+    pub fn metered(self, meters: Arc<Meters>) -> Self {
+        Self { meters: Some(meters), ..self }
     }
 
     pub fn contract(&self) -> &Contract {
@@ -147,8 +157,11 @@ impl Extraction {
 
     fn read(&mut self, name: &str, sink: &mut dyn SplitSink) -> Result<SplitCounts, Problem> {
         let native = self.plan.native.is_some();
-        let mut through = Through { sink, sent: 0, quarantined: 0 };
+        let meters = self.meters.clone();
+        let waits = meters.as_ref().map(|meters| meters.wait(What::Source));
+        let mut through = Through { sink, sent: 0, quarantined: 0, meters, waits };
         let counts = self.source.read(name, &mut through)?;
+        through.waits = None;
         through.sink.quality(self.source.take_quality());
         // A connector that miscounts would make both parties sign wrong numbers.
         let balanced = counts.read == counts.sent + counts.filtered + counts.quarantined
@@ -171,15 +184,28 @@ struct Through<'a> {
     sink: &'a mut dyn SplitSink,
     sent: u64,
     quarantined: u64,
+    meters: Option<Arc<Meters>>,
+    /// There while the source is what is waited for.
+    waits: Option<Waiting>,
+}
+
+impl Through<'_> {
+    /// What is done with the rows is not the source's time.
+    fn aside<T>(&mut self, work: impl FnOnce(&mut dyn SplitSink) -> T) -> T {
+        self.waits = None;
+        let done = work(&mut *self.sink);
+        self.waits = self.meters.as_ref().map(|meters| meters.wait(What::Source));
+        done
+    }
 }
 
 impl Sink for Through<'_> {
     fn batch(&mut self, batch: RecordBatch) -> Result<(), Problem> {
         self.sent += batch.num_rows() as u64;
-        self.sink.batch(&Batch(batch))
+        self.aside(|sink| sink.batch(&Batch(batch)))
     }
     fn raw(&mut self, bytes: &[u8]) -> Result<(), Problem> {
-        self.sink.raw(bytes)
+        self.aside(|sink| sink.raw(bytes))
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
         self.quarantined += 1;

@@ -9,6 +9,8 @@
 //!   [`ferry`]: exchange without a line. [`schedule`]: when jobs run. [`jobs`]: one run at a time of each.
 //! - [`store`]: local durable state. [`report`]: statements to the centre, proofs back.
 //! - [`govern`]: what rows go through between their source and their seal.
+//! - [`spent`]: where the time of a transfer goes.
+//! - [`doctor`]: what stands in the way, and what holds a job up.
 //! - [`pacing`]: how much is sent a second. [`admin`]: what the command line asks a running node. [`metrics`].
 //!
 //! Invariants: nothing is signed before it is durable; a node whose policy is stale gives and takes nothing;
@@ -21,6 +23,7 @@ pub mod centre;
 pub mod config;
 pub mod context;
 pub mod daemon;
+pub mod doctor;
 pub mod jobs;
 pub mod join;
 pub mod metrics;
@@ -30,6 +33,7 @@ pub mod relay;
 pub mod report;
 pub mod schedule;
 pub mod script;
+pub mod spent;
 pub mod store;
 
 // The rooms of the way of the data, and what runs a transfer through them.

@@ -2,10 +2,10 @@
 //! create anything. It follows from the configuration and, for what lands here, from the last offer of each job:
 //! nothing else says which columns come. Looks only; works while the node runs and while it does not.
 
-use crate::config::{Config, Origin, Target};
+use crate::config::{Config, ConnectionConfig, Origin, Target};
 use crate::store::transfers::{self, Filter, Transfer};
 use crate::store::{STORE_FILE, Side, exchange};
-use posthouse_connectors::{Landing, registry};
+use posthouse_connectors::{Connector, Landing, TableSpec, registry};
 use posthouse_protocol::frame::Offer;
 use posthouse_protocol::id::JobId;
 use posthouse_protocol::problem::{Code, Problem};
@@ -22,9 +22,36 @@ pub struct Script {
 
 /// Blocks.
 pub fn script(config: &Config, connection: &str) -> Result<Script, Problem> {
+    let (connector, found) = find(config, connection)?;
+    let Needs { reads, landings, unknown } = needs(config, connection)?;
+    let sql = connector.script(connection, &found.settings, &reads, &landings)?.ok_or_else(|| {
+        let what = format!("`{connection}` has kind = \"{}\", which has no accounts to grant anything to", found.kind);
+        Problem::new(Code::UsageInvalid).with("what", what)
+    })?;
+    Ok(Script { sql, unknown })
+}
+
+/// A connection of the configuration, with what opens it.
+pub(crate) fn find<'c>(
+    config: &'c Config,
+    connection: &str,
+) -> Result<(&'static dyn Connector, &'c ConnectionConfig), Problem> {
     let unknown_name = |kind: &str, name: &str| Problem::new(Code::UnknownName).with("kind", kind).with("name", name);
     let found = config.connections.get(connection).ok_or_else(|| unknown_name("connection", connection))?;
     let connector = registry::find(&found.kind).ok_or_else(|| unknown_name("connector", &found.kind))?;
+    Ok((connector, found))
+}
+
+/// What a connection's account has to do.
+pub(crate) struct Needs {
+    pub(crate) reads: Vec<TableSpec>,
+    pub(crate) landings: Vec<Landing>,
+    /// Jobs that land there and were never offered anything.
+    pub(crate) unknown: Vec<JobId>,
+}
+
+/// Blocks.
+pub(crate) fn needs(config: &Config, connection: &str) -> Result<Needs, Problem> {
     let reads: Vec<_> = config
         .resources
         .values()
@@ -65,11 +92,7 @@ pub fn script(config: &Config, connection: &str) -> Result<Script, Problem> {
             None => unknown.push(job.name.clone()),
         }
     }
-    let sql = connector.script(connection, &found.settings, &reads, &landings)?.ok_or_else(|| {
-        let what = format!("`{connection}` has kind = \"{}\", which has no accounts to grant anything to", found.kind);
-        Problem::new(Code::UsageInvalid).with("what", what)
-    })?;
-    Ok(Script { sql, unknown })
+    Ok(Needs { reads, landings, unknown })
 }
 
 /// The newest transfer of the job that was offered something here.
@@ -84,7 +107,7 @@ fn last_offer(store: &Connection, job: &JobId) -> Result<Option<(Transfer, Offer
     Ok(None)
 }
 
-fn open(path: &Path) -> Result<Connection, Problem> {
+pub(crate) fn open(path: &Path) -> Result<Connection, Problem> {
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
         .map_err(|error| Problem::new(Code::StoreDamaged).with("path", path.display()).cause(error))
 }

@@ -73,6 +73,7 @@ pub async fn state_handover(ctx: &Context, sealed: &SealedManifest) -> Result<St
             let handover = Handover {
                 statement: statement.bytes().to_vec().into(),
                 digest: digest.map(|digest| (digest.sum.into(), digest.count)),
+                spent: None,
             };
             exchange::set_handover(tx, &subject.transfer, &handover)?;
             Ok(statement)

@@ -296,6 +296,21 @@ pub struct Handover {
     /// Row digest sum (32 bytes little-endian) and count, opened to the peer (tables).
     #[n(1)]
     pub digest: Option<(ByteArray<32>, u64)>,
+    /// For whoever asks what held the transfer up; no part of what is signed, and nothing is decided by it.
+    #[n(2)]
+    pub spent: Option<Spent>,
+}
+
+/// Milliseconds that the provider waited for something, which may overlap; those of this run of its node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Spent {
+    /// For its source to give what was read.
+    #[n(0)]
+    pub source_ms: u64,
+    /// For the line to take what was to be sent.
+    #[n(1)]
+    pub line_ms: u64,
 }
 
 /// Also the body of `Failed`. The statement is the sender's refusal or failure statement.

@@ -146,10 +146,9 @@ fn as_declared(column: &Column) -> String {
     }
 }
 
-/// What a DBA runs, so that an account can read these tables and land those with no right to create anything.
+/// What a DBA runs, so that an account can read these tables and land those with no right to create anything. The
+/// account as a GRANT names it.
 pub(super) fn script(account: &str, database: &str, reads: &[TableSpec], places: &[Place]) -> Result<String, Problem> {
-    // Where it comes from is known to the server's owner.
-    let account = format!("{}@'%'", literal(account));
     let mut lines: Vec<String> = Vec::new();
     let mut say = |line: String| {
         if !lines.contains(&line) {
@@ -170,7 +169,7 @@ pub(super) fn script(account: &str, database: &str, reads: &[TableSpec], places:
         }
     }
     for place in places {
-        landing(place, &account)?.into_iter().for_each(|line| say(format!("{line};")));
+        landing(place, account)?.into_iter().for_each(|line| say(format!("{line};")));
     }
     Ok(lines.into_iter().map(|line| line + "\n").collect())
 }

@@ -2,6 +2,7 @@
 //! statements that commit by themselves, accounts that may only read and write rows.
 
 mod changing;
+mod examining;
 mod kills;
 mod loading;
 mod premade;

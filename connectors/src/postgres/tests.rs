@@ -3,6 +3,7 @@
 //! write rows, rows in the server's own form.
 
 mod charsets;
+mod examining;
 mod incremental;
 mod native;
 mod pushed;

@@ -2,6 +2,7 @@
 //! queries, tables without rowids, constraints that refuse rows, locks, late rows.
 
 mod charsets;
+mod examining;
 
 use super::*;
 use crate::Read;

@@ -18,6 +18,7 @@
 //! | characters become question marks | `columns_that_stand_keep_what_they_can_and_refuse_the_rest`, `bytes_that_are_no_characters_of_the_code_page_are_bad_rows_with_them` |
 //! | TLS without an authority | `a_server_is_verified_by_its_authority`, `a_line_is_verified_unless_it_stays_here_or_is_named` |
 
+mod examining;
 mod landing;
 mod lines;
 mod marks;

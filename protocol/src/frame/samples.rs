@@ -71,7 +71,11 @@ pub(crate) fn samples() -> Vec<Frame> {
         Frame::Sealed(vec![entry.clone()]),
         Frame::Again(entry),
         Frame::LeftOut(vec![omission]),
-        Frame::Handover(Handover { statement: vec![1].into(), digest: Some(([6; 32].into(), 10)) }),
+        Frame::Handover(Handover {
+            statement: vec![1].into(),
+            digest: Some(([6; 32].into(), 10)),
+            spent: Some(Spent { source_ms: 11, line_ms: 12 }),
+        }),
         Frame::Landed(vec![2].into()),
         Frame::Settled([7; 32].into()),
         Frame::Refused(refused()),

@@ -669,7 +669,7 @@ fn manifest(provider: &Provider) -> Handover {
         quality: None,
         database_line: None,
     };
-    Handover { statement: codec::encode(&manifest).into(), digest: None }
+    Handover { statement: codec::encode(&manifest).into(), digest: None, spent: None }
 }
 
 pub(crate) fn provider_name() -> NodeId {

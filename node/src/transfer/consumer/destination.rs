@@ -6,6 +6,7 @@ use super::governed;
 use super::settling::discard_landing;
 use crate::config::{Job, KeptVersions, Target};
 use crate::context::Context;
+use crate::spent::What;
 use crate::stage::{Place, RowForm, Stage, TableStage};
 use crate::store::{Transfer, exchange, transfers};
 use crate::transfer::blocking;
@@ -30,6 +31,7 @@ pub(super) async fn open_stage(
     let (ctx, row, job, offer) = (ctx.clone(), row.clone(), job.clone(), offer.clone());
     let world = ctx.world.clone();
     blocking(&world, move || {
+        let _waits = ctx.meters(&row.id).wait(What::Destination);
         let target = job.into.as_ref().ok_or_else(|| Problem::new(Code::InsideFailed))?;
         let place = match (target, &offer.contract) {
             (Target::Folder { path, versions }, None) => {

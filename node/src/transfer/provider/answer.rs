@@ -11,6 +11,7 @@ use crate::reconcile;
 use crate::relay;
 use crate::send::{Sent, Supply, SupplySource};
 use crate::settle::Subject;
+use crate::spent::What;
 use crate::store::exchange::{self, Offered};
 use crate::store::{Transfer, transfers};
 use crate::transfer::attachments::Attachments;
@@ -242,6 +243,7 @@ async fn offer_anew(
                 ..Default::default()
             };
             let (govern, wishes) = (&resource.govern, request.rules.as_deref());
+            let _waits = ctx.meters(&request.transfer).wait(What::Source);
             Some(Begun::take(ctx, connection, spec, read, govern, permit.masks(), wishes).await?)
         }
         Origin::Folder { .. } if permit.is_about_rows() => {
