@@ -138,3 +138,45 @@ fn a_column_that_would_round_is_told_before_a_row_is_lost() {
         assert_eq!(problem.code, Code::SchemaDrift, "{wrong:?} {problem}");
     }
 }
+
+#[test]
+fn a_text_that_its_column_would_round_is_a_bad_row_and_no_other_goes_with_it() {
+    let bench = PgBench::new();
+    bench.run(&format!(
+        "CREATE TABLE {TARGET} (id bigint PRIMARY KEY, at time, short time(2), span interval, cost money)"
+    ));
+    let mut id = item("id", ContractType::Integer);
+    id.nullable = false;
+    let texts = ["at", "short", "span", "cost"].map(|name| item(name, ContractType::Text));
+    let contract = Contract { items: [vec![id], texts.to_vec()].concat(), key: vec!["id".to_owned()] };
+    let mut builder = BatchBuilder::new(&contract);
+    for (id, at, short, span, cost) in [
+        (1, "12:00:00.123456", "12:00:00.12", "1 day 00:00:00.000001", "$1,234.50"),
+        (2, "12:00:00.1234560", "12:00:00.1200", "-1 days", "-$0.01"),
+        (3, "12:00:00.1234567", "12:00:00", "1 day", "$1.00"),
+        (4, "12:00:00", "12:00:00.125", "1 day", "$1.00"),
+        (5, "12:00:00", "12:00:00", "00:00:00.0000001", "$1.00"),
+        (6, "12:00:00", "12:00:00", "1 day", "$1.005"),
+        (7, "12:00:00", "12:00:00", "1 day", "1.5"),
+        (8, "later", "12:00:00", "1 day", "$1.00"),
+    ] {
+        let texts = [at, short, span, cost].map(Value::Text);
+        builder.push(&[&[Value::Integer(id)][..], &texts[..]].concat()).unwrap();
+    }
+    let published = land(&bench, &landing(1, Write::Append, &contract), builder.finish().unwrap());
+    let reasons = bench.reasons();
+    let standing = bench.text(&format!("SELECT string_agg(id::text, ',' ORDER BY id) FROM {TARGET}"));
+    assert_eq!((published.rows, published.quarantined, standing.as_str()), (2, 6, "1,2"), "{reasons}");
+    let kept = bench.text(&format!("SELECT concat_ws(' ', at, short, span, cost) FROM {TARGET} WHERE id = 1"));
+    assert_eq!(kept, "12:00:00.123456 12:00:00.12 1 day 00:00:00.000001 $1,234.50");
+    for expected in [
+        "3 - \"at\" is time without time zone",
+        "4 - \"short\" is time(2)",
+        "5 - \"span\"",
+        "6 - \"cost\"",
+        "7 - \"cost\"",
+    ] {
+        assert!(reasons.contains(expected), "{expected} in {reasons}");
+    }
+    assert!(reasons.contains("8 22007"), "{reasons}");
+}
