@@ -13,6 +13,7 @@ mod destination;
 mod encode;
 mod fail;
 mod fields;
+mod mapping;
 mod place;
 mod publish;
 mod rows;
@@ -26,6 +27,9 @@ mod swap;
 mod test_server;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use test_server::test_url;
 
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::Client;
@@ -44,6 +48,9 @@ impl Connector for Mysql {
     }
     fn check(&self, settings: &Settings) -> Vec<SettingError> {
         settings::Settings::parse(settings).err().unwrap_or_default()
+    }
+    fn mapping(&self) -> Option<crate::mapping::Mapping> {
+        Some(mapping::mapping())
     }
     fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem> {
         let settings = parse(name, settings)?;

@@ -10,6 +10,7 @@ mod control;
 mod ddl;
 mod destination;
 mod fields;
+mod mapping;
 mod merge;
 mod parts;
 mod place;
@@ -28,6 +29,9 @@ mod test_server;
 mod tests;
 mod transcode;
 mod wire;
+
+#[cfg(test)]
+pub(crate) use test_server::test_socket;
 
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::format::Format;
@@ -50,6 +54,9 @@ impl Connector for Postgres {
     fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem> {
         let settings = parse(name, settings)?;
         Ok(Box::new(PgConnection { faults: Faults { name: name.to_owned() }, settings }))
+    }
+    fn mapping(&self) -> Option<crate::mapping::Mapping> {
+        Some(mapping::mapping())
     }
     fn formats(&self) -> &'static [Format] {
         &[Format::PgCopy]

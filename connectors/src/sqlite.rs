@@ -7,6 +7,7 @@
 
 mod columns;
 mod destination;
+mod mapping;
 mod publish;
 mod source;
 mod splits;
@@ -39,6 +40,9 @@ impl Connector for Sqlite {
             errors.push(SettingError { key: "charset".to_owned(), what, nearest: None });
         }
         errors
+    }
+    fn mapping(&self) -> Option<crate::mapping::Mapping> {
+        Some(mapping::mapping())
     }
     fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem> {
         let failed = |cause: &str| Problem::new(Code::ConnectionFailed).with("connection", name).cause(cause);

@@ -49,7 +49,7 @@ pub(super) fn options(server: &Server) -> String {
 }
 
 /// The type that a created column has. `share`: the bytes that it may take in the key's index.
-fn column_type(item: &Item, share: Option<u64>, server: &Server) -> Result<String, Problem> {
+pub(super) fn column_type(item: &Item, share: Option<u64>, server: &Server) -> Result<String, Problem> {
     let cannot = |why: &str| {
         let problem = Problem::new(Code::TypeUnsupported).with("column", &item.name);
         problem.with("type", types::type_name(item.r#type)).cause(why)
