@@ -18,9 +18,14 @@ pub(super) fn create_table(
     more: &[String],
 ) -> Result<String, Problem> {
     let share = key_share(contract);
+    let is_open_char = |item: &&Item| item.r#type == ContractType::Char && !contract.key.contains(&item.name);
+    let is_crowded = contract.items.iter().filter(is_open_char).count() > CHARS_MAX;
     let column = |item: &Item| -> Result<String, Problem> {
         let is_key = contract.key.contains(&item.name);
-        let r#type = column_type(item, is_key.then_some(share), server)?;
+        let r#type = match is_crowded && is_open_char(&item) {
+            true => "longtext".to_owned(),
+            false => column_type(item, is_key.then_some(share), server)?,
+        };
         let null = if item.nullable && !is_key { "" } else { " NOT NULL" };
         let comment = item.comment.as_deref().filter(|text| !text.is_empty()).map(|text| {
             // What is longer is refused.
@@ -181,6 +186,9 @@ pub(super) const NUMBER_COLUMN: &str = "posthouse_number";
 pub(super) const TRANSFER_COLUMN: &str = "posthouse_transfer";
 const COMMENT_CHARS_MAX: usize = 1024;
 const DIGITS_MAX: i16 = 65;
+/// A row has 65,535 bytes for what is kept in it, 1,020 of them for a char; of more of these than this, each is kept
+/// beside it.
+const CHARS_MAX: usize = 40;
 /// Of utf8mb4.
 const CHARACTER_BYTES: u64 = 4;
 /// What an index of InnoDB holds of a row.

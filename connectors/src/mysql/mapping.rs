@@ -141,6 +141,19 @@ mod tests {
     }
 
     #[test]
+    fn a_row_has_room_for_all_of_its_chars() {
+        let create = |chars: usize| {
+            let item = |at: usize| crate::contract::item(&format!("c{at}"), ContractType::Char);
+            let contract = Contract { items: (0..chars).map(item).collect(), key: vec!["c0".to_owned()] };
+            let name = super::super::place::TableName { schema: "d".to_owned(), table: "t".to_owned() };
+            ddl::create_table(&name, &contract, &SERVER, &[]).unwrap()
+        };
+        let count = |create: &str| (create.matches(" char(").count(), create.matches(" longtext").count());
+        assert_eq!(count(&create(41)), (41, 0));
+        assert_eq!(count(&create(42)), (1, 41), "but for the key, which is shorter");
+    }
+
+    #[test]
     fn decimals_that_the_server_has_no_column_for_are_refused_by_name() {
         let declared = |precision, scale| made(ContractType::Decimal { precision, scale }).declared;
         assert_eq!(declared(38, 38).as_deref(), Some("decimal(38,38)"));

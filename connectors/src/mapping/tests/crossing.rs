@@ -292,3 +292,18 @@ fn values_that_the_other_has_no_place_for_are_bad_rows_with_what_they_were_and_a
     assert_eq!((published.rows, told), (1, vec![("2", true), ("3", true)]), "{bad:?}");
     assert_eq!(pair.psql("SELECT id FROM nul"), ["1"]);
 }
+
+#[test]
+fn a_table_of_more_chars_than_a_row_has_room_for_lands_all_the_same() {
+    let pair = Pair::new("cross_wide");
+    let declared: String = (0..80).map(|at| format!(", c{at} char(9)")).collect();
+    let values: String = (0..80).map(|at| format!(", '驿{at}'")).collect();
+    pair.psql(&format!("CREATE TABLE src (id bigint PRIMARY KEY{declared}); INSERT INTO src VALUES (1{values})"));
+    let (published, bad) = carry(&mut *pair.postgres(), "src", &mut *pair.maria(), "landed");
+    assert_eq!((published.rows, bad), (1, vec![]));
+    let all: String = (0..80).map(|at| format!(", c{at}")).collect();
+    let shown = format!("SELECT CONCAT_WS('|', id{all}) FROM");
+    // A char of PostgreSQL shows the blanks that fill it up.
+    let source = pair.psql(&format!("{shown} src"))[0].replace(' ', "");
+    assert_eq!(pair.maria_says(&format!("{shown} landed")), [source]);
+}
