@@ -193,6 +193,10 @@ fn loss(source: &str, staged: &Column, target: &Column) -> Option<String> {
             "(pg_catalog.length({source}::pg_catalog.text) > {size}
               AND pg_catalog.length(pg_catalog.rtrim({source}::pg_catalog.text, ' ')) <= {size})"
         )),
+        // Blanks at the end are taken for padding.
+        Some(NativeType::Bpchar(_)) if !matches!(staged.native, Some(NativeType::Bpchar(_))) => {
+            Some(format!("{source}::pg_catalog.text LIKE '% '"))
+        }
         Some(NativeType::Plain(Plain::Name)) => {
             Some(format!("pg_catalog.octet_length({source}::pg_catalog.text) > 63"))
         }
