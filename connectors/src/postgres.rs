@@ -31,7 +31,7 @@ mod transcode;
 mod wire;
 
 #[cfg(test)]
-pub(crate) use test_server::test_socket;
+pub(crate) use test_server::{binaries, test_socket};
 
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::format::Format;

@@ -36,7 +36,7 @@ impl Pair {
     }
     fn run_postgres(&self, database: &str, sql: &str) -> Vec<String> {
         let (folder, port) = postgres::test_socket();
-        let mut psql = Command::new("psql");
+        let mut psql = Command::new(postgres::binaries().join("psql"));
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", PG_OWNER, "-d", database]);
         psql.arg("-h").arg(folder).args(["-p", &port.to_string()]);
         run(psql, &format!("SET TimeZone = 'Asia/Shanghai';\n{sql};\n"))
