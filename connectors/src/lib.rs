@@ -46,7 +46,7 @@ pub trait Connector: Sync {
     fn formats(&self) -> &'static [Format] {
         &[]
     }
-    /// What the types of its tables mean, and what tables that are made have. None of a kind that has no types of its own.
+    /// What the types of its tables mean, and what tables that are made have. None of a kind without types of its own.
     fn mapping(&self) -> Option<mapping::Mapping> {
         None
     }

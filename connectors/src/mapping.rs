@@ -52,8 +52,8 @@ pub struct Made {
 pub enum Verdict {
     /// By name, before anything moves.
     Refused,
-    /// Into a column that is declared so. What is said of its values, and which of them make quarantined rows; where that
-    /// is nothing, every value moves.
+    /// Into a column that is declared so. What is said of its values, and which of them make quarantined rows; where
+    /// that is nothing, every value moves.
     Moves { declared: String, but: Vec<Edge> },
 }
 
