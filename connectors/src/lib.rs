@@ -10,6 +10,7 @@ pub mod charset;
 mod contract;
 pub mod examine;
 pub mod folder;
+pub mod mapping;
 pub mod memory;
 pub mod mysql;
 pub mod parquet;
@@ -46,6 +47,10 @@ pub trait Connector: Sync {
     /// Forms of rows beside Arrow that its destinations take.
     fn formats(&self) -> &'static [Format] {
         &[]
+    }
+    /// What the types of its tables mean, and what tables that are made have. None of a kind without types of its own.
+    fn mapping(&self) -> Option<mapping::Mapping> {
+        None
     }
     /// What an administrator of the database runs, so that the connection's account can read and land these with no
     /// right to create anything. None where this kind has no accounts.

@@ -16,6 +16,7 @@ mod encode;
 mod examine;
 mod fail;
 mod fields;
+mod mapping;
 mod place;
 mod publish;
 mod refusals;
@@ -31,6 +32,9 @@ mod sweep;
 mod test_server;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use test_server::test_url;
 
 use crate::examine::Finding;
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
@@ -50,6 +54,9 @@ impl Connector for Mysql {
     }
     fn check(&self, settings: &Settings) -> Vec<SettingError> {
         settings::Settings::parse(settings).err().unwrap_or_default()
+    }
+    fn mapping(&self) -> Option<crate::mapping::Mapping> {
+        Some(mapping::mapping())
     }
     fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem> {
         let settings = parse(name, settings)?;

@@ -11,6 +11,7 @@ mod ddl;
 mod destination;
 mod examine;
 mod fields;
+mod mapping;
 mod merge;
 mod parts;
 mod place;
@@ -30,6 +31,9 @@ mod test_server;
 mod tests;
 mod transcode;
 mod wire;
+
+#[cfg(test)]
+pub(crate) use test_server::{binaries, test_socket};
 
 use crate::examine::Finding;
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
@@ -53,6 +57,9 @@ impl Connector for Postgres {
     fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem> {
         let settings = parse(name, settings)?;
         Ok(Box::new(PgConnection { faults: Faults { name: name.to_owned() }, settings }))
+    }
+    fn mapping(&self) -> Option<crate::mapping::Mapping> {
+        Some(mapping::mapping())
     }
     fn formats(&self) -> &'static [Format] {
         &[Format::PgCopy]

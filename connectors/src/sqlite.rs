@@ -8,6 +8,7 @@
 mod columns;
 mod destination;
 mod examine;
+mod mapping;
 mod publish;
 mod source;
 mod splits;
@@ -41,6 +42,9 @@ impl Connector for Sqlite {
             errors.push(SettingError { key: "charset".to_owned(), what, nearest: None });
         }
         errors
+    }
+    fn mapping(&self) -> Option<crate::mapping::Mapping> {
+        Some(mapping::mapping())
     }
     fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem> {
         let failed = |cause: &str| Problem::new(Code::ConnectionFailed).with("connection", name).cause(cause);

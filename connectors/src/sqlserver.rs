@@ -15,6 +15,7 @@ mod ddl;
 mod destination;
 mod examine;
 mod kind;
+mod mapping;
 mod name;
 mod place;
 mod publish;
@@ -45,6 +46,9 @@ impl Connector for SqlServer {
     }
     fn check(&self, settings: &Settings) -> Vec<SettingError> {
         settings::Settings::parse(settings).err().unwrap_or_default()
+    }
+    fn mapping(&self) -> Option<crate::mapping::Mapping> {
+        Some(mapping::mapping())
     }
     fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem> {
         let settings = parse(name, settings)?;

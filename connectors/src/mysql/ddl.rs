@@ -29,9 +29,14 @@ fn create_within(
     index_bytes: u64,
 ) -> Result<String, Problem> {
     let share = key_share(contract, index_bytes);
+    let is_open_char = |item: &&Item| item.r#type == ContractType::Char && !contract.key.contains(&item.name);
+    let is_crowded = contract.items.iter().filter(is_open_char).count() > CHARS_MAX;
     let column = |item: &Item| -> Result<String, Problem> {
         let is_key = contract.key.contains(&item.name);
-        let r#type = column_type(item, is_key.then_some(share), server)?;
+        let r#type = match is_crowded && is_open_char(&item) {
+            true => "longtext".to_owned(),
+            false => column_type(item, is_key.then_some(share), server)?,
+        };
         let null = if item.nullable && !is_key { "" } else { " NOT NULL" };
         let comment = item.comment.as_deref().filter(|text| !text.is_empty()).map(|text| {
             // What is longer is refused.
@@ -60,7 +65,7 @@ pub(super) fn options(server: &Server) -> String {
 }
 
 /// The type that a created column has. `share`: the bytes that it may take in the key's index.
-fn column_type(item: &Item, share: Option<u64>, server: &Server) -> Result<String, Problem> {
+pub(super) fn column_type(item: &Item, share: Option<u64>, server: &Server) -> Result<String, Problem> {
     let cannot = |why: &str| {
         let problem = Problem::new(Code::TypeUnsupported).with("column", &item.name);
         problem.with("type", types::type_name(item.r#type)).cause(why)
@@ -223,6 +228,9 @@ pub(super) const TRANSFER_COLUMN: &str = "posthouse_transfer";
 pub(super) const REFUSED_COLUMN: &str = "posthouse_refused";
 const COMMENT_CHARS_MAX: usize = 1024;
 const DIGITS_MAX: i16 = 65;
+/// A row has 65,535 bytes for what is kept in it, 1,020 of them for a char; of more of these than this, each is kept
+/// beside it.
+const CHARS_MAX: usize = 40;
 /// Of utf8mb4.
 const CHARACTER_BYTES: u64 = 4;
 /// What an index of InnoDB holds of a row.

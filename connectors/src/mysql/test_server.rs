@@ -136,6 +136,11 @@ impl Drop for TestServer {
     }
 }
 
+/// A database of the shared one as its owner reaches it, for tests beside this connector.
+pub(crate) fn test_url(database: &str) -> String {
+    TestServer::shared().url(OWNER, database)
+}
+
 pub(crate) fn connect(url: &str, more: &[(&str, &str)]) -> Result<Client, Fail> {
     let all = [("url", url)].into_iter().chain(more.iter().copied());
     let settings = Settings::parse(&all.map(|(key, value)| (key.to_owned(), value.into())).collect()).unwrap();

@@ -49,7 +49,7 @@ impl Checks {
 }
 
 /// The keys that belong to tables only.
-pub(super) const KEYS: [&str; 6] = ["columns", "rename", "mask", "mask_key_file", "check", "rules"];
+pub(super) const KEYS: [&str; 7] = ["columns", "rename", "mask", "mask_key_file", "check", "rules", "items"];
 
 pub(super) fn read(table: &Table<'_>, place: &Place<'_>, spec: &TableSpec) -> Govern {
     let columns = columns(table);
@@ -68,7 +68,8 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>, spec: &TableSpec) -> Go
             None,
         );
     }
-    let dialect = super::dialect::read(table, columns.as_deref());
+    let mut dialect = super::dialect::read(table, columns.as_deref());
+    dialect.items = super::dialect::items(table, columns.as_deref());
     Govern { governing: Governing { columns, rename, masks, checks: Vec::new(), dialect }, checks, key }
 }
 
