@@ -18,6 +18,7 @@ use files::{Fault, Part};
 use posthouse_protocol::batch::Batch;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::schema::{ContractType, Item};
 use posthouse_protocol::watermark::Watermark;
 use rustix::fs::{CWD, RenameFlags};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,12 @@ pub fn destination(folder: &Path, landing: &Landing) -> Result<Box<dyn Destinati
     if !matches!(landing.write, Write::Append | Write::Replace) {
         let problem = Problem::new(Code::DestinationFailed).with("target", folder.display());
         return Err(problem.cause(format!("parquet files take append and replace, not {}", landing.write)));
+    }
+    let is_coarse = |item: &&Item| matches!(item.r#type, ContractType::Decimal { scale, .. } if scale < 0);
+    if let Some(item) = landing.contract.items.iter().find(is_coarse) {
+        let problem = Problem::new(Code::TypeUnsupported).with("column", &item.name);
+        let problem = problem.with("type", types::type_name(item.r#type));
+        return Err(problem.cause("a decimal of Parquet has no zeros before the point that are not written"));
     }
     let staging = folder.join(format!(".posthouse-{}", landing.transfer));
     let job = folder.join(landing.job.as_str());
