@@ -33,8 +33,8 @@ enum Engine {
 enum Place {
     Postgres(Postgres),
     MariaDb(MariaDb),
-    /// A file, and the folder that it lies in.
-    Sqlite(PathBuf, tempfile::TempDir),
+    /// A file in a folder of its own.
+    Sqlite(tempfile::TempDir),
     SqlServer(Server),
 }
 
@@ -52,10 +52,10 @@ impl Place {
             Engine::MariaDb => Self::MariaDb(MariaDb::start(&["--default-time-zone=+08:00", "--sql-mode=ANSI_QUOTES"])),
             Engine::Sqlite => {
                 let folder = tempfile::tempdir().expect("a temporary folder");
-                let file = folder.path().join("tables.db");
                 // It is there before anybody looks.
-                rusqlite::Connection::open(&file).and_then(|db| db.execute_batch("VACUUM")).expect("a database");
-                Self::Sqlite(file, folder)
+                let made = rusqlite::Connection::open(file(&folder)).and_then(|db| db.execute_batch("VACUUM"));
+                made.expect("a database");
+                Self::Sqlite(folder)
             }
             Engine::SqlServer => Self::SqlServer(Server::start(plain()).expect("a server")),
         }
@@ -66,7 +66,7 @@ impl Place {
         match self {
             Self::Postgres(server) => postgres(name, server, "postgres"),
             Self::MariaDb(server) => mariadb(name, server),
-            Self::Sqlite(file, _) => connection(name, "sqlite", "path", text(file)),
+            Self::Sqlite(folder) => connection(name, "sqlite", "path", text(&file(folder))),
             Self::SqlServer(server) => connection(name, "sqlserver", "url", &sqlserver_url(server)),
         }
     }
@@ -76,7 +76,7 @@ impl Place {
         let (kind, key, value) = match self {
             Self::Postgres(server) => ("postgres", "url", postgres_url(server, "postgres")),
             Self::MariaDb(server) => ("mysql", "url", server.url("work")),
-            Self::Sqlite(file, _) => ("sqlite", "path", text(file).to_owned()),
+            Self::Sqlite(folder) => ("sqlite", "path", text(&file(folder)).to_owned()),
             Self::SqlServer(server) => ("sqlserver", "url", sqlserver_url(server)),
         };
         let settings = posthouse_connectors::Settings::from([(key.to_owned(), Value::from(value))]);
@@ -87,7 +87,7 @@ impl Place {
     /// A table as a configuration names it.
     fn table(&self, name: &str) -> String {
         match self {
-            Self::Sqlite(..) => name.to_owned(),
+            Self::Sqlite(_) => name.to_owned(),
             _ => self.named(name),
         }
     }
@@ -103,7 +103,7 @@ impl Place {
 
     fn quote(&self, name: &str) -> String {
         match self {
-            Self::Postgres(_) | Self::Sqlite(..) => format!("\"{}\"", name.replace('"', "\"\"")),
+            Self::Postgres(_) | Self::Sqlite(_) => format!("\"{}\"", name.replace('"', "\"\"")),
             Self::MariaDb(_) => format!("`{}`", name.replace('`', "``")),
             Self::SqlServer(_) => format!("[{}]", name.replace(']', "]]")),
         }
@@ -121,8 +121,8 @@ impl Place {
             Self::MariaDb(server) => {
                 server.sql(&format!("{}{script}", look::SESSION_OF_MARIADB));
             }
-            Self::Sqlite(file, _) => {
-                let done = rusqlite::Connection::open(file).and_then(|db| db.execute_batch(script));
+            Self::Sqlite(folder) => {
+                let done = rusqlite::Connection::open(file(folder)).and_then(|db| db.execute_batch(script));
                 done.unwrap_or_else(|error| panic!("{error}: {script}"));
             }
             Self::SqlServer(server) => {
@@ -130,6 +130,10 @@ impl Place {
             }
         }
     }
+}
+
+fn file(folder: &tempfile::TempDir) -> PathBuf {
+    folder.path().join("tables.db")
 }
 
 /// A server on this machine, whose line nobody can read.

@@ -1,7 +1,7 @@
 //! What a database itself shows of a table: each value by an expression of its own SQL, brought to one text for what it
 //! means, each row as a line, the lines sorted. None where there is no such table.
 
-use super::Place;
+use super::{Place, file};
 use crate::support::mariadb::MariaDb;
 use crate::support::postgres::Postgres;
 use posthouse_test_tds::Server;
@@ -47,7 +47,7 @@ pub(super) fn rows(place: &Place, table: &str, columns: &[Shown]) -> Option<Vec<
     let shown = match place {
         Place::Postgres(server) => in_postgres(server, &named, &of)?,
         Place::MariaDb(server) => in_mariadb(server, table, &named, &of)?,
-        Place::Sqlite(file, _) => in_sqlite(file, table, &named, &of, columns)?,
+        Place::Sqlite(folder) => in_sqlite(&file(folder), table, &named, &of, columns)?,
         Place::SqlServer(server) => in_sqlserver(server, table, &named, &of, columns)?,
     };
     let line = |values: Vec<String>| -> String {
@@ -158,14 +158,14 @@ fn expression(place: &Place, column: &Shown) -> String {
             Means::Text | Means::Char | Means::Json => "HEX(CAST({} AS CHAR CHARACTER SET utf8mb4))",
             Means::Bytes => "HEX({})",
         },
-        Place::Sqlite(..) => "{}",
+        Place::Sqlite(_) => "{}",
         Place::SqlServer(_) => "t.{}",
     };
     let shown = column.by.unwrap_or(usual).replace("{}", &name);
     match place {
         Place::Postgres(_) => format!("coalesce({shown}, '{ABSENT}')"),
         Place::MariaDb(_) => format!("IFNULL({shown}, '{ABSENT}')"),
-        Place::Sqlite(..) | Place::SqlServer(_) => shown,
+        Place::Sqlite(_) | Place::SqlServer(_) => shown,
     }
 }
 

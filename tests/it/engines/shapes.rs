@@ -131,7 +131,9 @@ fn play(from: Engine, to: Engine, cases: &[Case], seen: &mut Seen) -> Vec<String
     // A table that stands is landed in otherwise than one that is made.
     let again = |given: &&Given<'_>| given.case.write != "append" && given.case.seed % 3 == 0;
     let at_a_time = if to == Engine::Sqlite { 1 } else { AT_A_TIME };
-    for given in [given.iter().collect(), given.iter().filter(again).collect::<Vec<_>>()] {
+    let all: Vec<&Given<'_>> = given.iter().collect();
+    let again: Vec<&Given<'_>> = given.iter().filter(again).collect();
+    for given in [all, again] {
         for (given, ran) in given.iter().zip(run_all(&site, &given, at_a_time)) {
             let landed = || look::rows(&target, &given.case.table, &given.case.at_target());
             if let Err(what) = judge(given, &ran, &source, landed, seen) {
