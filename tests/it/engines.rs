@@ -11,7 +11,7 @@ mod shapes;
 mod texts;
 mod zeros;
 
-use crate::crash::{patience, transfers};
+use crate::crash::patience;
 use crate::support::mariadb::MariaDb;
 use crate::support::postgres::Postgres;
 use crate::support::{CONSUMER, PROVIDER, Role, Site, posthouse, text};
@@ -194,11 +194,12 @@ fn string(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// Starts a job, kills one role after a while, starts it again, and waits until a transfer has settled. Where all of them
-/// have failed it is asked for again, as an operator would. Gives the closing object of the one that settled.
+/// Starts a job, kills one role after a while, starts it again, and waits until a transfer has settled and none is under
+/// way. Where all of them have failed it is asked for again, as an operator would. Gives what is listed of the newest that
+/// settled.
 fn settled_over_a_kill(site: &mut Site, role: Role, job: &str, after: Duration) -> Value {
     let config = site.config(CONSUMER);
-    let known: BTreeSet<String> = transfers(&config, job).iter().map(id).collect();
+    let known: BTreeSet<String> = transfers(&config, job).expect("the node is there").iter().map(id).collect();
     posthouse(&["job", "run", "--config", &config, job]).ok();
     std::thread::sleep(after);
     site.daemon(role).kill();
@@ -207,13 +208,16 @@ fn settled_over_a_kill(site: &mut Site, role: Role, job: &str, after: Duration) 
     let (since, mut asked) = (Instant::now(), Instant::now());
     loop {
         std::thread::sleep(Duration::from_millis(150));
-        let mut new = transfers(&config, job);
-        new.retain(|transfer| !known.contains(&id(transfer)));
-        if let Some(settled) = new.iter().find(|transfer| transfer["state"] == "settled") {
-            return settled.clone();
+        let listed = transfers(&config, job);
+        let new: Vec<&Value> = listed.iter().flatten().filter(|transfer| !known.contains(&id(transfer))).collect();
+        let is_in = |transfer: &Value, states: &[&str]| states.iter().any(|state| transfer["state"] == *state);
+        let have_ended = new.iter().all(|transfer| is_in(transfer, &["settled", "failed"]));
+        if let Some(settled) = new.iter().find(|transfer| is_in(transfer, &["settled"])).filter(|_| have_ended) {
+            return (*settled).clone();
         }
         // A failed transfer may have its successor already.
-        if new.iter().all(|transfer| transfer["state"] == "failed") && asked.elapsed() > Duration::from_secs(2) {
+        let have_failed = listed.is_some() && new.iter().all(|transfer| is_in(transfer, &["failed"]));
+        if have_failed && asked.elapsed() > Duration::from_secs(2) {
             posthouse(&["job", "run", "--config", &config, job]);
             asked = Instant::now();
         }
@@ -224,6 +228,13 @@ fn settled_over_a_kill(site: &mut Site, role: Role, job: &str, after: Duration) 
             site.provider.log_tail()
         );
     }
+}
+
+/// Transfers of a job, the newest first; none while the node is away.
+fn transfers(config: &str, job: &str) -> Option<Vec<Value>> {
+    let ran = posthouse(&["transfer", "list", "--config", config, "--job", job, "--limit", "10000", "--json"]);
+    let lines = ran.stdout.lines().map(|line| serde_json::from_str(line).expect("an object a line"));
+    (ran.code == 0).then(|| lines.collect())
 }
 
 fn id(transfer: &Value) -> String {
