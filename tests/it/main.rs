@@ -14,6 +14,7 @@ mod config;
 mod crash;
 mod demo;
 mod encodings;
+mod engines;
 mod exchange;
 mod ferry;
 mod folders;

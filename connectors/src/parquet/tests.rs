@@ -1,7 +1,7 @@
 //! The suite on Parquet files, and what others see of them.
 
 use super::*;
-use crate::contract::{Bench, Rows, land, landing, people, small};
+use crate::contract::{Bench, Rows, item, land, landing, people, small};
 use crate::{Source, TableSpec};
 use posthouse_protocol::batch::{BatchBuilder, Value};
 use posthouse_protocol::schema::{Contract, ContractType};
@@ -93,6 +93,17 @@ fn a_kill_at_each_step_of_publishing_ends_in_one_publication() {
         destination.read_standing(None, &mut rows).unwrap();
         assert_eq!(rows.count(), if write == Write::Append { 3 } else { 2 });
     }
+}
+
+#[test]
+fn a_decimal_with_zeros_that_are_not_written_is_refused_by_name() {
+    let bench = ParquetBench::new();
+    let mut contract = small();
+    contract.items.push(item("thousands", ContractType::Decimal { precision: 5, scale: -3 }));
+    let refused = bench.destination(&landing(1, Write::Append, &contract)).err().unwrap();
+    assert_eq!(refused.code, Code::TypeUnsupported);
+    assert!(format!("{:?}", refused.facts).contains("thousands"), "{refused}");
+    assert!(!bench.folder().exists());
 }
 
 #[test]
