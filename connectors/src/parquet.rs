@@ -21,7 +21,6 @@ use files::{Fault, Part};
 use posthouse_protocol::batch::Batch;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
-use posthouse_protocol::schema::{ContractType, Item};
 use posthouse_protocol::watermark::Watermark;
 use rustix::fs::{CWD, RenameFlags};
 use std::path::{Path, PathBuf};
