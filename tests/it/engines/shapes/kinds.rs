@@ -60,7 +60,7 @@ impl Kind {
             Engine::Sqlite => &["INTEGER", "BIGINT"],
             Engine::SqlServer => &["int", "bigint"],
         };
-        Self::plain(random.pick(declared), Means::Exact)
+        Self::plain(random.pick::<&str>(declared), Means::Exact)
     }
 
     /// A short text, for a key.
