@@ -182,6 +182,7 @@ into = { connection = "db", table = "public.fines" }
             watermark_column: None,
             native: None,
             governed: None,
+            operation: None,
         }
     }
 }

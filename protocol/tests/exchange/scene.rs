@@ -620,6 +620,7 @@ pub(crate) fn offer() -> Offer {
         watermark_column: None,
         native: None,
         governed: None,
+        operation: None,
     }
 }
 
