@@ -127,6 +127,7 @@ pub(crate) fn landing(number: u8, write: Write, contract: &Contract) -> Landing 
         contract: contract.clone(),
         native: None,
         watermark_column: None,
+        operation: None,
         node_epoch: 1,
         work_dir: PathBuf::new(),
     }

@@ -13,6 +13,7 @@ mod destination;
 mod encode;
 mod fail;
 mod fields;
+mod front;
 mod place;
 mod publish;
 mod rows;
@@ -27,6 +28,7 @@ mod test_server;
 #[cfg(test)]
 mod tests;
 
+use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::Client;
 use fail::Fail;
@@ -85,6 +87,9 @@ impl Connection for MyConnection {
     }
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         Ok(Box::new(destination::MyDestination::new(self.faults.clone(), self.settings.clone(), landing)?))
+    }
+    fn front(&mut self, spec: &FrontSpec) -> Result<Box<dyn FrontTable>, Problem> {
+        Ok(Box::new(front::MyFront::new(self.faults.clone(), self.settings.clone(), spec)?))
     }
 }
 

@@ -10,6 +10,7 @@ mod control;
 mod ddl;
 mod destination;
 mod fields;
+mod front;
 mod merge;
 mod parts;
 mod place;
@@ -29,6 +30,7 @@ mod tests;
 mod transcode;
 mod wire;
 
+use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::format::Format;
 use posthouse_protocol::problem::{Code, Problem};
@@ -85,6 +87,9 @@ impl Connection for PgConnection {
     }
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         Ok(Box::new(destination::PgDestination::new(self.faults.clone(), self.settings.clone(), landing)?))
+    }
+    fn front(&mut self, spec: &FrontSpec) -> Result<Box<dyn FrontTable>, Problem> {
+        Ok(Box::new(front::PgFront::new(self.faults.clone(), self.settings.clone(), spec)?))
     }
 }
 

@@ -13,6 +13,7 @@ mod codepage;
 mod control;
 mod ddl;
 mod destination;
+mod front;
 mod kind;
 mod name;
 mod place;
@@ -27,6 +28,7 @@ mod staging;
 mod tests;
 mod writing;
 
+use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::{Client, SqlError};
 use posthouse_protocol::problem::{Code, Problem};
@@ -78,6 +80,9 @@ impl Connection for SqlServerConnection {
     }
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         Ok(Box::new(destination::SqlDestination::new(self.faults.clone(), self.settings.clone(), landing)?))
+    }
+    fn front(&mut self, spec: &FrontSpec) -> Result<Box<dyn FrontTable>, Problem> {
+        Ok(Box::new(front::SqlFront::new(self.faults.clone(), self.settings.clone(), spec)?))
     }
 }
 

@@ -143,6 +143,8 @@ codes! {
         "both must have joined the same coordinator; join the stray one again", "两端须加入同一个协调中心；请让加错的一端重新加入";
     SharingNone = 3021, NotPermitted, "{resource} is not to be shared", "{resource} 属于不予共享的数据",
         "its catalog entry says so, with its basis; have the catalog changed first", "其目录条目载明不予共享及依据；须先变更目录";
+    FrontTableUnfit = 3040, Failed, "{resource} cannot be exchanged as a front-end table", "{resource} 无法作为前置表交换",
+        "the cause names what stands in the way; FRONTEND.md says what such a table needs", "原因中写明障碍所在；前置表的要求见 FRONTEND.zh-CN.md";
     DiskFull = 4001, Failed, "no room left in {path}", "{path} 空间不足",
         "make room; the transfer is paused and resumes by itself", "请清理空间；交换已暂停，会自动恢复";
     StorageFailed = 4002, Failed, "{path} cannot be written", "无法写入 {path}",

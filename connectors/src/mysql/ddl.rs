@@ -166,7 +166,7 @@ fn landing(place: &Place, account: &str) -> Result<Vec<String>, Problem> {
         own.push(format!("KEY posthouse_transfer ({TRANSFER_COLUMN}, {NUMBER_COLUMN})"));
         own.push(format!("KEY posthouse_key ({})", quoted(contract.key.iter().map(String::as_str))));
     }
-    lines.push(again(create_table(&staging, contract, server, &own)?));
+    lines.push(again(create_table(&staging, &place.staged, server, &own)?));
     lines.extend(control::create(place, server).into_iter().map(again));
     let [applied, quarantine] = control::names(place);
     for table in [&place.target, &staging, &applied, &quarantine] {

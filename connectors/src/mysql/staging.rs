@@ -29,7 +29,7 @@ pub(super) struct Staging {
     pub(super) premade: bool,
     /// Whether it can become the target: its rows have no numbers.
     pub(super) whole: bool,
-    /// One for each of the contract's items.
+    /// One for each of the items that are staged.
     columns: Vec<Column>,
 }
 
@@ -48,7 +48,7 @@ impl Staging {
     }
 
     fn of(place: &Place, found: &Relation, premade: bool) -> Result<Self, Fail> {
-        let columns = place.landing.contract.items.iter().map(|item| found.column(&item.name).cloned());
+        let columns = place.staged.items.iter().map(|item| found.column(&item.name).cloned());
         let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(|| {
             let cause = "the staging table has other columns; drop it, or make it anew by the script of `doctor --sql`";
             Problem::new(Code::DestinationFailed).with("target", found.name.to_string()).cause(cause)
@@ -66,7 +66,7 @@ impl Staging {
         if Self::find(client, place)?.is_some_and(|found| !found.premade) {
             return Ok(());
         }
-        let (contract, server) = (&place.landing.contract, client.server);
+        let (contract, server) = (&place.staged, client.server);
         let name = place.staging();
         let made = match target {
             None => client.run(&ddl::create_table(&name, contract, &server, &[])?),
@@ -135,7 +135,7 @@ impl Staging {
         takes_files: &mut bool,
         batches: &mut dyn Iterator<Item = Result<RecordBatch, Problem>>,
     ) -> Result<(u64, Vec<Refused>), Fail> {
-        let contract = &place.landing.contract;
+        let contract = &place.staged;
         let encoder = Arc::new(Encoder::new(contract, &self.columns, client.server.packet_max));
         let mut load = Load { client, staging: self, place, takes_files, landed: 0, refused: Vec::new() };
         let (mut waiting, mut bytes) = (Vec::new(), 0);
@@ -268,7 +268,7 @@ impl Load<'_> {
         rows: &[(usize, usize, usize)],
         bytes: &[u8],
     ) -> Result<Result<u64, (String, Option<u16>)>, Fail> {
-        let contract = &self.place.landing.contract;
+        let contract = &self.place.staged;
         let mut names = quoted(contract.items.iter().map(|item| item.name.as_str()));
         let mut own = String::new();
         if self.staging.premade {

@@ -34,7 +34,7 @@ pub(super) struct Staging {
     pub(super) own: String,
     /// Made by the DBA for all transfers of the job; it stays when a transfer ends.
     pub(super) premade: bool,
-    /// One for each of the contract's items.
+    /// One for each of the items that are staged.
     pub(super) columns: Vec<Column>,
     /// Of its texts.
     charset: Charset,
@@ -55,7 +55,7 @@ impl Staging {
     }
 
     fn of(place: &Place, found: &Relation, premade: bool, charset: Charset) -> Result<Self, Fail> {
-        let columns = place.landing.contract.items.iter().map(|item| found.column(&item.name).cloned());
+        let columns = place.staged.items.iter().map(|item| found.column(&item.name).cloned());
         let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(|| {
             let cause = "the staging table has other columns; drop it, or make it anew by the script of `doctor --sql`";
             Problem::new(Code::DestinationFailed).with("target", found.name.to_string()).cause(cause)
@@ -86,7 +86,7 @@ impl Staging {
             _ => None,
         };
         let statements = alike.unwrap_or_else(|| {
-            let columns = ddl::made(&place.landing.contract, &staged_natives(place, target, version, charset), version);
+            let columns = ddl::made(&place.staged, &staged_natives(place, target, version, charset), version);
             let comments = ddl::comments(&place.staging(), if target.is_none() { &columns } else { &[] });
             [vec![ddl::create_table(&place.staging(), &columns, &[])], comments].concat()
         });
@@ -141,7 +141,7 @@ impl Staging {
         let mut load = Load::new(client, self);
         let mut encoder = self.encoder(place)?;
         for batch in batches {
-            let batch = Batch::new(&place.landing.contract, batch?).map_err(Problem::from)?;
+            let batch = Batch::new(&place.staged, batch?).map_err(Problem::from)?;
             load.batch(&mut encoder, &batch)?;
         }
         Ok((load.landed, load.refused))
@@ -150,7 +150,7 @@ impl Staging {
     fn encoder(&self, place: &Place) -> Result<Encoder, Problem> {
         let text = || NativeType::Plain(Plain::Text);
         let natives: Vec<_> = self.columns.iter().map(|column| column.native.clone().unwrap_or_else(text)).collect();
-        Encoder::new(&place.landing.contract, &natives)
+        Encoder::new(&place.staged, &natives)
             .map_err(|e| Problem::new(Code::DestinationFailed).with("target", self.name.to_string()).cause(e))
     }
 
@@ -431,7 +431,7 @@ fn describe(shape: &Shape, tuple: &[u8], number: u64) -> (String, String) {
 
 /// Types that a staging table of its own has, one for each item.
 fn staged_natives(place: &Place, target: Option<&Relation>, version: u32, charset: Charset) -> Vec<NativeType> {
-    let items = &place.landing.contract.items;
+    let items = &place.staged.items;
     match &place.natives {
         Some(natives) => {
             let choose = |(item, native): (&posthouse_protocol::schema::Item, &NativeType)| {

@@ -20,6 +20,8 @@ pub(super) struct Staging {
     pub(super) name: TableName,
     /// One for each item of the contract.
     pub(super) slots: Vec<Slot>,
+    /// What each row does, where that is said: a column that the target does not have.
+    pub(super) operation: Option<Slot>,
 }
 
 /// A row on its way: where it stands in its batch, and its values with its number before them.
@@ -69,7 +71,7 @@ impl Staging {
             }
         }
         match why.is_empty() {
-            true => Ok(Self { name: place.staging(), slots }),
+            true => Ok(Self { name: place.staging(), slots, operation: operation(place) }),
             false => {
                 let resource = types::schema_text(contract);
                 Err(types::drift(&place.landing.table, &resource, &target.text(), &why.join("; ")))
@@ -77,10 +79,15 @@ impl Staging {
         }
     }
 
+    /// The columns of the staging table behind the number.
+    fn all(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().chain(&self.operation)
+    }
+
     pub(super) fn create(&self) -> String {
         let number = kind::column(NUMBER, Kind::BigInt, None, true);
         let column = |slot: &Slot| kind::column(&slot.name, slot.staged, slot.collation.as_deref(), false);
-        let columns: Vec<String> = self.slots.iter().map(column).collect();
+        let columns: Vec<String> = self.all().map(column).collect();
         format!("CREATE TABLE {} ({number}, {}, PRIMARY KEY ({}))", self.name, columns.join(", "), quote(NUMBER))
     }
 
@@ -116,21 +123,22 @@ impl Staging {
         let table = self.name.to_string();
         let columns = self.columns();
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        let encodings = match self.slots.iter().any(|slot| slot.staged.page().is_some()) {
+        let staged = place.landing.staged();
+        let encodings = match self.all().any(|slot| slot.staged.page().is_some()) {
             true => client.encodings(&table, &columns)?,
             false => Vec::new(),
         };
         // Behind the number.
         let encoding = |at: usize| encodings.get(at + 1).copied().flatten();
         for batch in batches {
-            let batch = Batch::new(&place.landing.contract, batch?).map_err(Problem::from)?;
+            let batch = Batch::new(&staged, batch?).map_err(Problem::from)?;
             let (mut short, mut long) = (Vec::with_capacity(batch.rows()), Vec::new());
             for row in 0..batch.rows() {
                 match self.row(&batch, row, last + 1) {
                     Ok(values) => {
                         last += 1;
                         let numbered = Numbered { row, number: last, values };
-                        let mut data = self.slots.iter().zip(numbered.values.iter().skip(1)).enumerate();
+                        let mut data = self.all().zip(numbered.values.iter().skip(1)).enumerate();
                         let is_loadable = data.all(|(at, (slot, data))| slot.is_loadable(data, encoding(at)));
                         if is_loadable { short.push(numbered) } else { long.push(numbered) }
                     }
@@ -163,13 +171,13 @@ impl Staging {
     }
 
     fn columns(&self) -> Vec<String> {
-        std::iter::once(quote(NUMBER)).chain(self.slots.iter().map(|slot| quote(&slot.name))).collect()
+        std::iter::once(quote(NUMBER)).chain(self.all().map(|slot| quote(&slot.name))).collect()
     }
 
     fn row<'b>(&self, batch: &'b Batch, row: usize, number: i64) -> Result<TokenRow<'b>, String> {
-        let mut values = TokenRow::with_capacity(self.slots.len() + 1);
+        let mut values = TokenRow::with_capacity(self.slots.len() + 2);
         values.push(id(number));
-        for (index, slot) in self.slots.iter().enumerate() {
+        for (index, slot) in self.all().enumerate() {
             values.push(slot.write(batch.value(index, row)).map_err(|why| format!("`{}`: {why}", slot.name))?);
         }
         Ok(values)
@@ -179,9 +187,9 @@ impl Staging {
     /// parameters. Why it did not, where the server would keep another text than the one that was sent.
     fn insert(&self, client: &mut Client, number: i64, values: TokenRow<'_>) -> Result<Option<String>, SqlError> {
         let mut places = vec!["@P1".to_owned()];
-        let mut params: Vec<ColumnData<'_>> = Vec::with_capacity(self.slots.len() + 1);
+        let mut params: Vec<ColumnData<'_>> = Vec::with_capacity(self.slots.len() + 2);
         for (at, data) in values.into_iter().enumerate() {
-            let Some(slot) = at.checked_sub(1).and_then(|at| self.slots.get(at)) else {
+            let Some(slot) = at.checked_sub(1).and_then(|at| self.all().nth(at)) else {
                 params.push(data);
                 continue;
             };
@@ -201,7 +209,7 @@ impl Staging {
         let sql = format!("INSERT INTO {table} ({}) VALUES ({})", self.columns().join(", "), places.join(", "));
         client.execute(&sql, &params)?;
         // The server itself made bytes of these, and has a question mark for what it lacks.
-        for (slot, data) in self.slots.iter().zip(params.iter().skip(1)) {
+        for (slot, data) in self.all().zip(params.iter().skip(1)) {
             let (Some(_), ColumnData::String(Some(text))) = (slot.staged.page(), data) else { continue };
             let place = quote(NUMBER);
             let sql = format!(
@@ -217,6 +225,20 @@ impl Staging {
         }
         Ok(None)
     }
+}
+
+/// A letter, and never NULL.
+fn operation(place: &Place) -> Option<Slot> {
+    let kind = Kind::NVarChar(Some(1));
+    place.landing.operation.clone().map(|name| Slot {
+        name,
+        kind,
+        staged: kind,
+        collation: None,
+        not_null: true,
+        identity: false,
+        is_key: false,
+    })
 }
 
 fn refused_here(batch: &Batch, row: usize, reason: String) -> Refused {
