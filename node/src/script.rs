@@ -8,6 +8,7 @@ use crate::store::{STORE_FILE, Side, exchange};
 use posthouse_connectors::{Landing, registry};
 use posthouse_protocol::frame::Offer;
 use posthouse_protocol::id::JobId;
+use posthouse_protocol::operation;
 use posthouse_protocol::problem::{Code, Problem};
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
@@ -43,7 +44,13 @@ pub fn script(config: &Config, connection: &str) -> Result<Script, Problem> {
         }
         let offered = store.as_ref().map(|store| last_offer(store, &job.name)).transpose()?.flatten();
         let landing = offered.and_then(|(row, offer)| {
-            let contract = names.of(&offer.contract?).ok()?;
+            let mut contract = offer.contract?;
+            let landed = offer.operation.as_ref().and_then(|column| operation::landed(&contract, column));
+            let operation = offer.operation.filter(|_| landed.is_some());
+            if let Some(landed) = landed {
+                contract = landed;
+            }
+            let contract = names.of(&contract).ok()?;
             let watermark_column = offer.watermark_column.map(|mut mark| {
                 names.change(&mut mark);
                 mark
@@ -55,6 +62,7 @@ pub fn script(config: &Config, connection: &str) -> Result<Script, Problem> {
                 write: job.write,
                 watermark_column: watermark_column.filter(|mark| contract.position(mark).is_some()),
                 contract,
+                operation,
                 native: offer.native,
                 node_epoch: 0,
                 work_dir: config.node.data_dir.clone(),

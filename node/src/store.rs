@@ -4,6 +4,7 @@
 //! What transfers consist of (entries, chunks, landed files) is in `exchange`.
 
 pub mod exchange;
+pub mod front;
 pub mod jobs;
 pub mod meta;
 pub mod quarantine;

@@ -23,7 +23,7 @@ pub(crate) use attachments::left_out;
 use posthouse_platform::World;
 use posthouse_platform::endpoint::{Channel, Connection, Relayed, Remote, Writer};
 use posthouse_platform::frames;
-use posthouse_protocol::frame::line::LZ4;
+use posthouse_protocol::frame::line::{LZ4, OPERATIONS};
 use posthouse_protocol::frame::{Frame, Hello, Purpose};
 use posthouse_protocol::id::{NodeId, TransferId};
 use posthouse_protocol::limits;
@@ -251,8 +251,10 @@ pub async fn serve_channel(ctx: Arc<Context>, connection: Arc<dyn Connection>, c
             match purpose {
                 Purpose::Control(transfer) => {
                     let relayed = connection.relayed().cloned();
-                    let (epoch, takes_lz4) = (hello.epoch, hello.knows(LZ4));
-                    let caller = provider::Caller { peer, transfer, transport, relayed, epoch, takes_lz4 };
+                    let epoch = hello.epoch;
+                    let (takes_lz4, knows_operations) = (hello.knows(LZ4), hello.knows(OPERATIONS));
+                    let caller =
+                        provider::Caller { peer, transfer, transport, relayed, epoch, takes_lz4, knows_operations };
                     provider::serve(ctx, caller, reader, writer).await;
                 }
                 _ => invite::serve_ask(ctx, peer, connection, reader, writer).await,

@@ -81,10 +81,6 @@ fn keys_of_features_that_do_not_exist_yet_are_refused_and_not_ignored() {
             "[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = { folder = \"/x\", format = \"parquet\" }\nmode = \"follow\"\n",
             "mode = \"follow\" is not available",
         ),
-        (
-            "[[resource]]\nid = \"r\"\nfolder = \"/x\"\n[resource.exchange]\nbatch = \"pch\"\n",
-            "`resource.exchange` is not available",
-        ),
         ("[connection.a]\nkind = \"odbc\"\nurl = \"odbc://x\"\n", "kind = \"odbc\" is not available"),
     ];
     for (text, expected) in cases {
