@@ -4,6 +4,8 @@
 
 #[path = "exchange/changed.rs"]
 mod changed;
+#[path = "exchange/fronts.rs"]
+mod fronts;
 #[path = "exchange/late.rs"]
 mod late;
 #[path = "exchange/lines.rs"]

@@ -17,6 +17,7 @@ mod encodings;
 mod exchange;
 mod ferry;
 mod folders;
+mod fronts;
 mod governing;
 mod install;
 mod large;

@@ -99,6 +99,10 @@ impl Bench for PgBench {
         self.run(&ddl::create_table(&name, &ddl::made(&contract, &natives, 150_000), &key));
         true
     }
+    const HAS_FRONT_TABLES: bool = true;
+    fn front(&self, spec: &FrontSpec) -> Option<Box<dyn FrontTable>> {
+        Some(self.connection().front(spec).unwrap())
+    }
     fn lose(&self) {
         self.is_lost.store(true, Ordering::Relaxed);
     }
