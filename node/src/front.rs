@@ -58,10 +58,28 @@ impl Front {
     }
 }
 
-/// A run that may read a front-end table.
+/// A run that may read a front-end table. What it has noted goes with it, unless the run is stored.
 pub(crate) struct Entered {
     pub path: PathBuf,
+    is_stored: bool,
     _turn: OwnedMutexGuard<()>,
+}
+
+impl Entered {
+    /// The store knows of the run: its file stays.
+    pub(crate) fn stored(mut self) {
+        self.is_stored = true;
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if !self.is_stored
+            && let Err(problem) = remove(&self.path)
+        {
+            tracing::debug!(%problem, "What was read of a front-end table remains until the next start");
+        }
+    }
 }
 
 /// Lets a run at a table, once what is left to be done for the runs before it is done; or says why it may not.
@@ -108,7 +126,7 @@ pub(crate) async fn enter(
     for run in runs.into_iter().filter(|run| run.state == FrontState::Receipted) {
         back::write_back(ctx, &run.transfer, &run.resource).await?;
     }
-    Ok(Entered { path: path(ctx, &subject.transfer), _turn: turn })
+    Ok(Entered { path: path(ctx, &subject.transfer), is_stored: false, _turn: turn })
 }
 
 /// Where it stands what a transfer has read.

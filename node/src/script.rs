@@ -2,7 +2,7 @@
 //! create anything. It follows from the configuration and, for what lands here, from the last offer of each job:
 //! nothing else says which columns come. Looks only; works while the node runs and while it does not.
 
-use crate::config::{Config, Origin, Target};
+use crate::config::{Config, Exchange, Origin, Target};
 use crate::store::transfers::{self, Filter, Transfer};
 use crate::store::{STORE_FILE, Side, exchange};
 use posthouse_connectors::{Landing, registry};
@@ -73,10 +73,23 @@ pub fn script(config: &Config, connection: &str) -> Result<Script, Problem> {
             None => unknown.push(job.name.clone()),
         }
     }
-    let sql = connector.script(connection, &found.settings, &reads, &landings)?.ok_or_else(|| {
+    let mut sql = connector.script(connection, &found.settings, &reads, &landings)?.ok_or_else(|| {
         let what = format!("`{connection}` has kind = \"{}\", which has no accounts to grant anything to", found.kind);
         Problem::new(Code::UsageInvalid).with("what", what)
     })?;
+    let fronts = config.resources.values().filter_map(|resource| match &resource.origin {
+        Origin::Table { connection: of, .. } if of == connection => resource.exchange.as_ref(),
+        _ => None,
+    });
+    for Exchange { spec, keep_ms, .. } in fronts {
+        let (also, also_zh) = if keep_ms.is_some() { (", and DELETE", "和 DELETE") } else { ("", "") };
+        // On one line, whatever the names are.
+        let (resource, flag) = (spec.resource.escape_debug(), spec.flag.escape_debug());
+        sql.push_str(&format!(
+            "-- {resource} is a front-end table: GRANT UPDATE of its column {flag}{also} as well. \
+             该资源为前置表，另须授予 {flag} 列的 UPDATE{also_zh}。\n"
+        ));
+    }
     Ok(Script { sql, unknown })
 }
 

@@ -24,8 +24,7 @@ pub(crate) fn rows_that_say_what_they_do_are_upserted_and_deleted<B: Bench>() {
         return;
     }
     assert!(bench.destination(&Landing { write: Write::Append, ..changes_of(3) }).is_err());
-    let published =
-        land(&bench, &one, changes(&one, &[(1, "王", "I"), (2, "李", "I"), (3, "赵", "U"), (7, "", "D")]));
+    let published = land(&bench, &one, changes(&one, &[(1, "王", "I"), (2, "李", "I"), (3, "赵", "U"), (7, "", "D")]));
     assert_eq!((published.rows, published.inserted, published.updated, published.deleted), (4, 3, 0, 0));
     let published = land(&bench, &two, changes(&two, &[(2, "", "D"), (3, "赵六", "U"), (4, "钱", "I"), (9, "", "D")]));
     assert_eq!((published.rows, published.inserted, published.updated, published.deleted), (4, 1, 1, 1));
@@ -112,7 +111,8 @@ fn unread<B: Bench>(bench: &B, spec: &FrontSpec) -> Vec<FrontRow> {
         for row in 0..batch.rows() {
             assert_eq!(batch.value(1, row), Value::Text("0"));
             let Value::Integer(id) = batch.value(0, row) else { panic!("{:?}", batch.value(0, row)) };
-            found.push(FrontRow { row: vec![Part::Integer(id)], version: version_of(&batch.value(2, row).to_string()) });
+            found
+                .push(FrontRow { row: vec![Part::Integer(id)], version: version_of(&batch.value(2, row).to_string()) });
         }
     }
     found.sort_by(|a, b| a.row.cmp(&b.row));

@@ -5,7 +5,8 @@ use super::*;
 use rusqlite::Connection;
 use std::path::Path;
 
-const TABLE: &str = "CREATE TABLE log (n INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT, czbs TEXT NOT NULL, pch INTEGER,
+const TABLE: &str =
+    "CREATE TABLE log (n INTEGER PRIMARY KEY, id TEXT NOT NULL, name TEXT, czbs TEXT NOT NULL, pch INTEGER,
     clzt TEXT NOT NULL DEFAULT '0');";
 
 fn offer_log(scene: &Scene, more: &str) -> String {
@@ -175,7 +176,12 @@ async fn what_cannot_be_a_front_end_table_is_refused_by_name() {
         (TABLE, "full", "upsert", "mode = \"incremental\""),
         (TABLE, "incremental", "append", "write = \"upsert\""),
         ("CREATE TABLE log (id TEXT, czbs TEXT, pch INTEGER, clzt TEXT);", "incremental", "upsert", "no primary key"),
-        ("CREATE TABLE log (n INTEGER PRIMARY KEY, id TEXT, czbs TEXT, pch INTEGER);", "incremental", "upsert", "`clzt`"),
+        (
+            "CREATE TABLE log (n INTEGER PRIMARY KEY, id TEXT, czbs TEXT, pch INTEGER);",
+            "incremental",
+            "upsert",
+            "`clzt`",
+        ),
     ] {
         let scene = Scene::new("tcp", &["log"]);
         change(&scene.path("source/log.db"), table);

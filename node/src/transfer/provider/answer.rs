@@ -309,7 +309,9 @@ async fn offer_anew(
             exchange::put_offered(tx, &planned.id, &offered)
         })
         .await?;
-    drop(entered);
+    if let Some(entered) = entered {
+        entered.stored();
+    }
     if let Some(begun) = begun {
         Spooling::start(ctx, &request.transfer, begun, digest_key)?;
     }
