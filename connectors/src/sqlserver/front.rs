@@ -9,7 +9,7 @@ use super::kind::Kind;
 use super::name::{TableName, quote};
 use super::place::Fail;
 use super::settings::Settings;
-use crate::front::{self, FrontPlan, FrontRow, FrontSpec, FrontTable, Part};
+use crate::front::{self, FrontPlan, FrontRow, FrontSpec, FrontTable, Part, VERSION};
 use posthouse_protocol::problem::Problem;
 use tiberius::ColumnData;
 
@@ -137,8 +137,13 @@ impl FrontTable for SqlFront {
             }
             let columns: Vec<String> = found.relation.columns.iter().map(|column| column.name.clone()).collect();
             let list = columns.iter().map(|name| format!("t.{}", quote(name))).collect::<Vec<_>>().join(", ");
-            let query = format!("SELECT {list} FROM {table} AS t WHERE t.{flag} = {}", literal(from));
-            Ok(FrontPlan { query, row: found.row, version: found.version, columns, names_table: false })
+            let query = format!(
+                "SELECT {list}, CAST(t.{} AS bigint) AS {} FROM {table} AS t WHERE t.{flag} = {}",
+                quote(&found.version),
+                quote(VERSION),
+                literal(from)
+            );
+            Ok(FrontPlan { query, row: found.row, version: VERSION.to_owned(), columns, names_table: false })
         })
     }
 
