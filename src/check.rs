@@ -83,6 +83,13 @@ pub(crate) async fn online(config: &NodeConfig) -> Vec<Problem> {
             Err(error) => problems.push(Problem::new(Code::InsideFailed).cause(error)),
         }
     }
+    problems.extend(places(config).await);
+    problems
+}
+
+/// The same of folders and of the coordinator's port.
+pub(crate) async fn places(config: &NodeConfig) -> Vec<Problem> {
+    let mut problems = Vec::new();
     for resource in config.resources.values() {
         if let Origin::Folder { path, .. } = &resource.origin
             && let Err(error) = std::fs::read_dir(path)

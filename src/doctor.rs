@@ -1,12 +1,16 @@
 //! `posthouse doctor`: what is wrong on this machine, and what to do about it. Looks only, changes nothing;
-//! works while the node runs and while it does not.
+//! works while the node runs and while it does not. With `--job` it says what holds that job up.
 
-use crate::check::{Checked, online, read};
+mod connections;
+mod job;
+
+use crate::check::{Checked, places, read};
 use crate::render::{Screen, size};
 use crate::{Done, Outcome};
 use posthouse_node::config::Config;
 use posthouse_node::script::Script;
 use posthouse_platform::World;
+use posthouse_protocol::id::JobId;
 use posthouse_protocol::problem::{Code, Exit, Problem};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +23,12 @@ pub(crate) struct Command {
     /// Print what the DBA of this connection's database runs, so that its account needs no right to create anything
     #[arg(long, value_name = "CONNECTION")]
     sql: Option<String>,
+    /// Say what holds this job up: its source, the line or its destination. At a provider, the consumer's name of it
+    #[arg(long, value_name = "JOB", conflicts_with = "sql")]
+    job: Option<JobId>,
+    /// With --job, also measure its destination: rows of the target are staged once more, and discarded
+    #[arg(long, requires = "job")]
+    write: bool,
 }
 
 pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
@@ -33,6 +43,9 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
     if let Some(connection) = command.sql {
         return print_script(&config, &connection, screen);
     }
+    if let Some(job) = command.job {
+        return job::run(&config, &job, command.write, screen).await;
+    }
     let mut found = vec![
         ("configuration", "配置", Ok(command.config.display().to_string())),
         ("kernel", "内核", Ok(kernel())),
@@ -41,7 +54,9 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
         ("local store", "本地存储", store(&config)),
         ("port", "端口", port(&config)),
     ];
-    let reached = online(&config).await;
+    let examined = connections::examine(&config).await?;
+    let mut reached = places(&config).await;
+    reached.extend(examined.unreached);
     if reached.is_empty() {
         found.push(("connections", "连接", Ok(String::new())));
     }
@@ -62,6 +77,9 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
                 screen.problem(&problem);
             }
         }
+    }
+    for place in &examined.places {
+        sick |= connections::print(place, screen);
     }
     Ok(if sick { Done::Exit(Exit::Failed) } else { Done::Yes })
 }

@@ -132,6 +132,14 @@ const CHINESE: &[(&str, &str)] = &[
         "Print what the DBA of this connection's database runs, so that its account needs no right to create anything",
         "输出由该连接的数据库管理员执行的脚本，使其账号无需任何创建权限",
     ),
+    (
+        "Say what holds this job up: its source, the line or its destination. At a provider, the consumer's name of it",
+        "判断该任务受限于何处：数据源、线路还是目标；在提供方填写使用方的任务名",
+    ),
+    (
+        "With --job, also measure its destination: rows of the target are staged once more, and discarded",
+        "与 --job 同用：同时测量目标的写入速度；将目标表的部分行再次暂存后丢弃",
+    ),
     ("Make, join and run a node", "生成配置、加入并运行节点"),
     ("Print or write a commented node.toml", "输出或写出带注释的 node.toml"),
     ("Write it to this file, which must not exist yet", "写到此文件；文件不得已存在"),

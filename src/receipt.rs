@@ -340,6 +340,18 @@ fn print_receipt(path: &Path, verified: &Verified, screen: &Screen) {
             rows.push((whose, format!("{rate}  ({} / {})", quality.qualified, quality.rows)));
         }
     }
+    for (whose, line) in [
+        (
+            screen.say("provider's database line", "提供方数据库线路"),
+            manifest.and_then(|found| found.database_line.as_ref()),
+        ),
+        (
+            screen.say("consumer's database line", "使用方数据库线路"),
+            landing.and_then(|found| found.database_line.as_ref()),
+        ),
+    ] {
+        rows.extend(line.map(|line| (whose, line.clone())));
+    }
     rows.push((screen.say("provider", "提供方"), signed_by(&verified.provider, screen)));
     if let Some(consumer) = &verified.consumer {
         let partly = consumer.landing().is_some_and(|landing| landing.outcome == Landed::Partly);
@@ -387,6 +399,9 @@ fn receipt_json(verified: &Verified) -> Value {
         "provider_quality": manifest.and_then(|manifest| manifest.quality.as_ref()),
         "consumer_quality":
             verified.consumer.as_ref().and_then(Statement::landing).and_then(|landing| landing.quality.as_ref()),
+        "provider_database_line": manifest.and_then(|manifest| manifest.database_line.as_ref()),
+        "consumer_database_line":
+            verified.consumer.as_ref().and_then(Statement::landing).and_then(|landing| landing.database_line.as_ref()),
         "counts": manifest.map(|manifest| manifest.counts),
         "content_root": manifest.map(|manifest| hex(&*manifest.content_root)),
         "outcome": verified.consumer.as_ref().and_then(Statement::landing).map(|landing| landing.outcome),

@@ -1,7 +1,9 @@
-"""Carries one table with a library of PyPI: `land.py adbc|dlt TABLE SCHEMA`, or `land.py version adbc|dlt`.
+"""Carries one table with a library of PyPI: `land.py adbc|dlt TABLE SCHEMA`, `land.py adbc-through-parquet TABLE
+FOLDER` by way of a Parquet file, `land.py adbc-from-parquet TABLE FOLDER` from files that lie there, or `land.py
+version adbc|dlt`.
 
-SOURCE_URI and TARGET_URI name the databases. Each way is the one that the library's own guide shows
-for PostgreSQL; both read the table as a stream of Arrow batches."""
+SOURCE_URI and TARGET_URI name the databases; the target is PostgreSQL. Each way is the one that the library's own
+guide shows; all read the table as a stream of Arrow batches."""
 
 import importlib.metadata
 import os
@@ -10,13 +12,48 @@ import sys
 DISTRIBUTIONS = {"adbc": "adbc-driver-postgresql", "dlt": "dlt"}
 
 
-def adbc(table, schema):
+def connect(uri):
+    if uri.startswith("sqlite:///"):
+        from adbc_driver_sqlite import dbapi
+
+        return dbapi.connect(uri.removeprefix("sqlite:///"))
     from adbc_driver_postgresql import dbapi
 
-    with dbapi.connect(os.environ["SOURCE_URI"]) as source, dbapi.connect(os.environ["TARGET_URI"]) as target:
+    return dbapi.connect(uri)
+
+
+def adbc(table, schema):
+    with connect(os.environ["SOURCE_URI"]) as source, connect(os.environ["TARGET_URI"]) as target:
         with source.cursor() as reader, target.cursor() as writer:
             reader.execute(f'SELECT * FROM "{table}"')
             writer.adbc_ingest(table, reader.fetch_record_batch(), mode="create")
+        target.commit()
+
+
+def adbc_through_parquet(table, folder):
+    import pyarrow.parquet
+
+    os.makedirs(folder)
+    path = os.path.join(folder, table + ".parquet")
+    with connect(os.environ["SOURCE_URI"]) as source, source.cursor() as reader:
+        reader.execute(f'SELECT * FROM "{table}"')
+        batches = reader.fetch_record_batch()
+        with pyarrow.parquet.ParquetWriter(path, batches.schema, compression="zstd") as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+    # What lies between the two halves is to be there after a power cut, as a table is.
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    adbc_from_parquet(table, folder)
+
+
+def adbc_from_parquet(table, folder):
+    import pyarrow.dataset
+
+    rows = pyarrow.dataset.dataset(folder, format="parquet").scanner().to_reader()
+    with connect(os.environ["TARGET_URI"]) as target:
+        with target.cursor() as writer:
+            writer.adbc_ingest(table, rows, mode="create")
         target.commit()
 
 
@@ -24,11 +61,12 @@ def dlt(table, schema):
     import dlt
     from dlt.sources.sql_database import sql_table
 
+    source = os.environ["SOURCE_URI"]
     rows = sql_table(
         # SQLAlchemy's default for plain postgresql:// is another driver, which dlt does not bring.
-        credentials=os.environ["SOURCE_URI"].replace("postgresql:", "postgresql+psycopg2:", 1),
+        credentials=source.replace("postgresql:", "postgresql+psycopg2:", 1),
         table=table,
-        schema="public",
+        schema="public" if source.startswith("postgresql:") else None,
         backend="pyarrow",
     )
     pipeline = dlt.pipeline(
@@ -42,9 +80,16 @@ def dlt(table, schema):
     pipeline.run(rows, write_disposition="replace", loader_file_format="parquet").raise_on_failed_jobs()
 
 
+WAYS = {
+    "adbc": adbc,
+    "dlt": dlt,
+    "adbc-through-parquet": adbc_through_parquet,
+    "adbc-from-parquet": adbc_from_parquet,
+}
+
 if __name__ == "__main__":
     if sys.argv[1] == "version":
         __import__({"adbc": "adbc_driver_postgresql", "dlt": "dlt"}[sys.argv[2]])
         print(sys.argv[2], importlib.metadata.version(DISTRIBUTIONS[sys.argv[2]]))
     else:
-        {"adbc": adbc, "dlt": dlt}[sys.argv[1]](*sys.argv[2:])
+        WAYS[sys.argv[1]](*sys.argv[2:])

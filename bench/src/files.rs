@@ -56,7 +56,7 @@ pub fn run(build: impl FnOnce() -> anyhow::Result<PathBuf>, options: &Options) -
     let plans = chosen(PLANS, options.cases, "files", "case", |plan| plan.name.to_owned())?;
     let subjects = chosen(SUBJECTS, options.subjects, "files", "subject", |subject| subject.name().to_owned())?;
     let program = if subjects.iter().any(|subject| subject.is_own()) { Some(build()?) } else { None };
-    let mut suite = Suite { base: Some("quinn"), ..Suite::new("files", machine()) };
+    let mut suite = Suite { bases: &["quinn"], ..Suite::new("files", machine()) };
     let version = |subject: Subject| subject.version(program.as_deref());
     let present = turns::present(subjects, &mut suite, Subject::name, version);
     for plan in plans {

@@ -38,6 +38,15 @@ pub fn measured(
     daemons: &[u32],
     work: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<Run> {
+    measured_between(server.as_slice(), daemons, work)
+}
+
+/// The same between several servers, each by its first process.
+pub fn measured_between(
+    server: &[u32],
+    daemons: &[u32],
+    work: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Run> {
     for pid in daemons {
         // Resets the peak so that each run has its own; where the kernel refuses, the peak is the process's.
         let _ = std::fs::write(format!("/proc/{pid}/clear_refs"), "5");
@@ -92,9 +101,9 @@ struct Ticks {
 }
 
 impl Ticks {
-    fn now(server: Option<u32>) -> anyhow::Result<Self> {
+    fn now(server: &[u32]) -> anyhow::Result<Self> {
         let processes = Processes::now()?;
-        let of_server = server.map(|pid| processes.family(pid)).unwrap_or_default();
+        let of_server = processes.families(server);
         let own = processes.all.get(&std::process::id()).context("this process is in /proc")?;
         let sum = |pids: &BTreeSet<u32>| -> u64 {
             pids.iter().filter_map(|pid| processes.all.get(pid)).map(|process| process.lived + process.reaped).sum()
@@ -149,6 +158,11 @@ impl Processes {
         found
     }
 
+    /// The same of several processes.
+    fn families(&self, roots: &[u32]) -> BTreeSet<u32> {
+        roots.iter().flat_map(|root| self.family(*root)).collect()
+    }
+
     /// The descendants of this program without the server's.
     fn subject(&self, of_server: &BTreeSet<u32>) -> BTreeSet<u32> {
         let own = std::process::id();
@@ -179,13 +193,13 @@ fn machine_ticks() -> anyhow::Result<u64> {
 }
 
 /// The most memory that the subject's processes had together, looked at until `ended` closes.
-fn sample(server: Option<u32>, ended: &Receiver<()>) -> u64 {
+fn sample(server: &[u32], ended: &Receiver<()>) -> u64 {
     let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let own = program(std::process::id());
     let mut peak = 0;
     loop {
         if let Ok(processes) = Processes::now() {
-            let of_server = server.map(|pid| processes.family(pid)).unwrap_or_default();
+            let of_server = processes.families(server);
             // A child that has not yet become its own program still shows the memory of this one.
             let subject = processes.subject(&of_server).into_iter().filter(|pid| program(*pid) != own);
             // Proportional: a page that forks share counts once, not in each of them.
@@ -198,20 +212,22 @@ fn sample(server: Option<u32>, ended: &Receiver<()>) -> u64 {
 }
 
 /// A backend ends a moment after its client has; its CPU is its parent's to tell only then.
-fn await_backends(server: Option<u32>, before: usize) {
+fn await_backends(server: &[u32], before: usize) {
     let start = Instant::now();
-    while let Some(pid) = server
+    while !server.is_empty()
         && start.elapsed() < SETTLE
-        && Processes::now().is_ok_and(|processes| processes.family(pid).len() > before)
+        && Processes::now().is_ok_and(|processes| processes.families(server).len() > before)
     {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// A backend of whoever came before has ended too: one that still was there would be missed as one of the run's.
-fn quiet_backends(server: Option<u32>) {
-    let Some(server) = server else { return };
-    let count = || Processes::now().map_or(0, |processes| processes.family(server).len());
+fn quiet_backends(server: &[u32]) {
+    if server.is_empty() {
+        return;
+    }
+    let count = || Processes::now().map_or(0, |processes| processes.families(server).len());
     let start = Instant::now();
     let (mut least, mut since) = (count(), Instant::now());
     while start.elapsed() < SETTLE && since.elapsed() < SETTLE / 4 {

@@ -21,9 +21,9 @@ pub struct Suite {
     /// Subjects that ended with an error or landed something else; their earlier runs stay in `cases`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<Failure>,
-    /// The subject that others are set in relation to.
+    /// The subjects that others are set in relation to: in each case the first of these that is there.
     #[serde(skip)]
-    pub base: Option<&'static str>,
+    pub bases: &'static [&'static str],
 }
 
 #[derive(Debug, Serialize)]
@@ -76,7 +76,7 @@ impl Suite {
             missing: Vec::new(),
             missing_because: BTreeMap::new(),
             failed: Vec::new(),
-            base: None,
+            bases: &[],
         }
     }
 
@@ -87,7 +87,18 @@ impl Suite {
 
     /// The figures of the same case that `case` is set in relation to.
     fn base_of(&self, case: &Case) -> Option<&Case> {
-        self.cases.iter().find(|other| other.case == case.case && Some(other.subject.as_str()) == self.base)
+        let of = |base: &&str| self.cases.iter().find(|other| other.case == case.case && other.subject == *base);
+        self.bases.iter().find_map(of)
+    }
+
+    /// What the figures call them.
+    fn base_names(&self) -> Option<String> {
+        let of_a_case = |base: &&&str| {
+            let is_base = |case: &Case| self.base_of(case).is_some_and(|found| found.subject == **base);
+            self.cases.iter().any(is_base)
+        };
+        let used: Vec<&str> = self.bases.iter().filter(of_a_case).copied().collect();
+        if used.is_empty() { self.bases.first().map(|base| (*base).to_owned()) } else { Some(used.join(" or ")) }
     }
 
     /// Whether something else used a good part of the machine during a run.
@@ -133,8 +144,9 @@ pub fn markdown(suite: &Suite) -> String {
     if let Some(setting) = &suite.setting {
         out.push_str(&format!("{setting}\n"));
     }
-    let relations = suite.base.map(|base| format!(" speed / {base} | CPU / {base} |")).unwrap_or_default();
-    let rules = if suite.base.is_some() { "---|---|" } else { "" };
+    let base = suite.base_names();
+    let relations = base.as_ref().map(|base| format!(" speed / {base} | CPU / {base} |")).unwrap_or_default();
+    let rules = if base.is_some() { "---|---|" } else { "" };
     let lines = suite.cases.iter().any(|case| case.line.is_some());
     let (relations, rules) = match lines {
         true => (
@@ -158,7 +170,7 @@ pub fn markdown(suite: &Suite) -> String {
             })
             .collect();
         let rows = case.rows.map(|rows| format!("{:.0}", rows as f64 / seconds)).unwrap_or_default();
-        let mut relations = match (suite.base, suite.base_of(case)) {
+        let mut relations = match (&base, suite.base_of(case)) {
             (None, _) => String::new(),
             (Some(_), None) => " – | – |".to_owned(),
             (Some(_), Some(base)) => format!(
@@ -255,7 +267,7 @@ pub mod tests {
         };
         let machine = Machine { cores: 2, memory_bytes: 24 << 30, kernel: "6.1".to_owned(), cpu: "a CPU".to_owned() };
         Suite {
-            base: Some("copy-binary"),
+            bases: &["copy-binary", "load-data-pipe"],
             cases: vec![
                 case("copy-binary", vec![run(10.0, 0.0), run(11.0, 0.0), run(9.0, 0.0)]),
                 case("peer <x>", vec![run(20.0, 0.1), run(40.0, 10.0), run(21.0, 0.0)]),
@@ -275,7 +287,7 @@ pub mod tests {
     #[test]
     fn shares_of_a_line_stand_in_the_table_and_in_json() {
         let mut suite = suite();
-        suite.base = None;
+        suite.bases = &[];
         suite.cases[0].line = Some(OnLine { link_share: 0.9123, flowing_share: 0.9456, queue_drop_share: 0.00456 });
         let text = markdown(&suite);
         assert!(text.contains("| 100 | 500000 | 91.2 % | 94.6 % | 0.46 % | 5.00 |"), "{text}");
@@ -293,5 +305,20 @@ pub mod tests {
         let json = serde_json::to_value(&suite).expect("JSON");
         assert_eq!(json["missing"], serde_json::json!(["sling"]));
         assert!(json.get("failed").is_none() && json.get("base").is_none());
+    }
+
+    #[test]
+    fn each_case_has_its_own_base() {
+        let mut suite = suite();
+        assert!(markdown(&suite).contains(" speed / copy-binary |"));
+        suite.cases[1].case = "pg-mariadb-register-2m".to_owned();
+        assert!(markdown(&suite).contains("| peer <x> | 21.00 | 20.00 40.00\\* 21.00 | 48 | 238095 | – | – |"));
+        suite.cases[1].subject = "load-data-pipe".to_owned();
+        let text = markdown(&suite);
+        assert!(text.contains(" speed / copy-binary or load-data-pipe |"), "{text}");
+        assert!(
+            text.contains("| load-data-pipe | 21.00 | 20.00 40.00\\* 21.00 | 48 | 238095 | 1.00 | 1.00 |"),
+            "{text}"
+        );
     }
 }

@@ -1,21 +1,30 @@
-//! Suite `tables`: a table from one PostgreSQL database to another, by Posthouse and by its peers.
+//! Suite `tables`: a table from one database to another, of PostgreSQL or of another engine, by Posthouse and by its
+//! peers.
 //! Each run starts from an empty target and ends with a comparison of all rows by SQL, outside its time.
 //! Subjects take turns, and another one begins each round, so that none always follows the same neighbour.
 
+mod across;
+mod content;
 mod lineitem;
+mod lines;
+mod maria;
 mod register;
 mod server;
+mod sqlite;
 mod subjects;
 mod table;
 mod tuples;
+mod values;
 
 use crate::report::{Case, Suite, machine};
 use crate::{chosen, turns};
+use across::Way;
 use anyhow::ensure;
-use server::{SETTINGS, SOURCE, Server, TARGET};
+use maria::Maria;
+use server::{SETTINGS, SOURCE, Server};
 use std::path::{Path, PathBuf};
 use subjects::{SUBJECTS, Subject};
-use table::{TABLES, Table};
+use table::{Route, TABLES, Table};
 
 pub struct Options<'a> {
     pub cases: &'a [String],
@@ -31,38 +40,59 @@ pub struct Options<'a> {
 pub fn run(build: impl FnOnce() -> anyhow::Result<PathBuf>, options: &Options) -> anyhow::Result<Suite> {
     let tables = chosen(TABLES, options.cases, "tables", "case", Table::case)?;
     let subjects = chosen(SUBJECTS, options.subjects, "tables", "subject", |subject| subject.name().to_owned())?;
-    let program = if subjects.contains(&&Subject::Posthouse) { Some(build()?) } else { None };
+    let takes_part = |subject: &&Subject| tables.iter().any(|table| subject.takes(table.route));
+    let subjects: Vec<&Subject> = subjects.into_iter().filter(takes_part).collect();
+    ensure!(!subjects.is_empty(), "none of these subjects takes part in these cases");
+    let program = if subjects.iter().any(|subject| subject.is_own()) { Some(build()?) } else { None };
     let server = Server::start(options.data)?;
-    let mut suite = Suite {
-        base: Some("copy-binary"),
-        setting: Some(format!("PostgreSQL {}, {}", server.version, SETTINGS.join(", "))),
-        ..Suite::new("tables", machine())
+    let mut setting = format!("PostgreSQL {}, {}", server.version, SETTINGS.join(", "));
+    let mut suite =
+        Suite { bases: &["copy-binary", "load-data-pipe", "csv-pipe", "adbc"], ..Suite::new("tables", machine()) };
+    let needs_maria = |table: &Table| matches!(table.route, Route::ToMariadb | Route::FromMariadb);
+    let maria = match tables.iter().any(|table| needs_maria(table)).then(|| Maria::start(options.data)) {
+        None => None,
+        Some(Ok(maria)) => {
+            setting.push_str(&format!("; MariaDB {}, {}", maria.version, maria::SETTINGS.join(", ")));
+            Some(maria)
+        }
+        // The other cases go without it.
+        Some(Err(error)) => {
+            suite.lacks("mariadb", format!("{error:#}"));
+            None
+        }
     };
+    suite.setting = Some(setting);
     server.renew(SOURCE)?;
     let version = |subject: Subject| subject.version(&server, program.as_deref());
     let present = turns::present(subjects, &mut suite, Subject::name, version);
-    for table in tables {
+    for table in tables.into_iter().filter(|table| maria.is_some() || !needs_maria(table)) {
         let own = [table.rows];
+        let present: Vec<_> = present.iter().filter(|(subject, _)| subject.takes(table.route)).cloned().collect();
         for rows in if options.rows.is_empty() { &own[..] } else { options.rows } {
-            case(&server, program.as_deref(), table, *rows, &present, options, &mut suite)?;
+            case(&server, maria.as_ref(), program.as_deref(), table, *rows, &present, options.runs, &mut suite)?;
         }
     }
     Ok(suite)
 }
 
+#[allow(clippy::too_many_arguments, reason = "a case is where all of them meet")]
 fn case(
     server: &Server,
+    maria: Option<&Maria>,
     program: Option<&Path>,
     table: &Table,
     rows: u64,
     subjects: &[(Subject, String)],
-    options: &Options,
+    runs: u32,
     suite: &mut Suite,
 ) -> anyhow::Result<()> {
     let case = table.case_of(rows);
+    if subjects.is_empty() {
+        eprintln!("{case}: nobody is there who takes part");
+        return Ok(());
+    }
     eprintln!("{case}: filling the source");
-    let bytes = server.fill(table, rows)?;
-    let expected = server.ask(SOURCE, &table.content("public"))?;
+    let (way, bytes) = Way::new(server, maria, table, rows, program)?;
     let row = |(subject, version): &(Subject, String)| Case {
         case: case.clone(),
         subject: subject.name().to_owned(),
@@ -70,19 +100,14 @@ fn case(
         rows: Some(rows),
         runs: Vec::new(),
         line: None,
-        note: format!("{version}; {}", subject.note()),
+        note: format!("{version}; {}", across::note(*subject, table.route).unwrap_or_else(|| subject.note())),
     };
-    // One run that nobody is charged for: it leaves the server what a server in service has, its log's files among it.
-    if !subjects.is_empty() {
-        server.renew(TARGET)?;
-        Subject::CopyBinary.carry(server, table, None)?;
-    }
-    turns::take(suite, subjects.iter().map(row).collect(), options.runs, |turn| {
+    way.warm_up()?;
+    turns::take(suite, subjects.iter().map(row).collect(), runs, |turn| {
         let subject = subjects[turn].0;
-        server.renew(TARGET)?;
-        let run = subject.carry(server, table, program)?;
-        let landed = server.ask(TARGET, &table.content(subject.lands_in()))?;
-        ensure!(landed == expected, "the target has {landed}, the source {expected} (rows, sums of digests)");
+        way.renew()?;
+        let run = way.carry(subject)?;
+        way.check(subject)?;
         Ok(run)
     });
     Ok(())
@@ -90,12 +115,13 @@ fn case(
 
 #[cfg(test)]
 mod tests {
+    use super::server::TARGET;
     use super::*;
 
     #[test]
     fn a_run_carries_all_and_every_way_to_carry_less_is_found() {
         let server = Server::start(None).expect("a server");
-        for table in TABLES {
+        for table in TABLES.iter().filter(|table| table.route == Route::Postgres) {
             let bytes = server.fill(table, 400).expect("a source");
             let copy = format!("\\copy {} TO STDOUT (FORMAT binary)", table.name);
             let copied = server.psql(SOURCE).args(["-c", &copy]).output().expect("psql").stdout;

@@ -4,6 +4,15 @@
 
 use crate::measure::Run;
 use crate::report::{Case, Failure, Suite};
+use std::path::{Path, PathBuf};
+
+/// Where `bench/install-peers` puts what comes from PyPI and from the Rust registry.
+pub fn peers() -> PathBuf {
+    match std::env::var_os("POSTHOUSE_PEERS") {
+        Some(folder) => folder.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench-peers"),
+    }
+}
 
 /// Those that can run here, with their versions; of the others the suite is told why not.
 pub fn present<S: Copy, E: std::fmt::Display>(

@@ -109,7 +109,7 @@ pub fn run(
         2 * DELAY.as_millis(),
         QUEUE.as_millis()
     );
-    let mut suite = Suite { setting: Some(setting), base: Some("tcp-bbr"), ..Suite::new("wan", machine()) };
+    let mut suite = Suite { setting: Some(setting), bases: &["tcp-bbr"], ..Suite::new("wan", machine()) };
     let version = |subject: Subject| subject.version(program.as_deref());
     let present = turns::present(subjects, &mut suite, Subject::name, version);
     for plan in plans {

@@ -86,6 +86,9 @@ pub trait FrontTable: Send {
 /// The column that a version stands in where the engine has none of its own.
 pub const VERSION: &str = "posthouse_version";
 
+/// The fact of a problem that names a right which the account lacks.
+pub const LACKS: &str = "lacks";
+
 /// Whether a flag's value can stand in the SQL of every engine as it is.
 pub fn is_plain(value: &str) -> bool {
     let is_odd = |c: char| c.is_control() || matches!(c, '\'' | '"' | '`' | '\\');
@@ -103,6 +106,11 @@ pub fn version_of(text: &str) -> String {
 /// A table that cannot be exchanged so, and why.
 pub fn unfit(resource: &str, cause: impl std::fmt::Display) -> Problem {
     Problem::new(Code::FrontTableUnfit).with("resource", resource).cause(cause)
+}
+
+/// The same where it is a right that the account lacks, which is told as the fact [`LACKS`].
+pub(crate) fn lacks(resource: &str, right: &str, cause: impl std::fmt::Display) -> Problem {
+    unfit(resource, cause).with(LACKS, right)
 }
 
 /// What tells the rows of a table apart: its primary key, else its `key`, else any other unique key, in the order in

@@ -8,12 +8,15 @@
 pub mod charset;
 #[cfg(test)]
 mod contract;
+pub mod examine;
 pub mod folder;
 pub mod front;
+pub mod mapping;
 pub mod memory;
 pub mod mysql;
 pub mod parquet;
 pub mod postgres;
+mod pushdown;
 pub mod registry;
 mod settings;
 pub mod sqlite;
@@ -48,6 +51,10 @@ pub trait Connector: Sync {
     fn formats(&self) -> &'static [Format] {
         &[]
     }
+    /// What the types of its tables mean, and what tables that are made have. None of a kind without types of its own.
+    fn mapping(&self) -> Option<mapping::Mapping> {
+        None
+    }
     /// What an administrator of the database runs, so that the connection's account can read and land these with no
     /// right to create anything. None where this kind has no accounts.
     fn script(
@@ -58,6 +65,25 @@ pub trait Connector: Sync {
         _landings: &[Landing],
     ) -> Result<Option<String>, Problem> {
         Ok(None)
+    }
+    /// The statements that give the connection's account what a front-end table takes beyond being read. None of a kind
+    /// that has no accounts.
+    fn front_grants(&self, _: &str, _: &Settings, _: &FrontSpec) -> Result<Vec<String>, Problem> {
+        Ok(Vec::new())
+    }
+    /// Looks whether these can be read and landed, and says what stands in the way, or will: rights, settings, charsets,
+    /// the clock. `now` is this machine's, in milliseconds. Changes nothing; an error says that the place cannot be
+    /// reached at all.
+    fn examine(
+        &self,
+        name: &str,
+        settings: &Settings,
+        reads: &[TableSpec],
+        landings: &[Landing],
+        now: &dyn Fn() -> i64,
+    ) -> Result<Vec<examine::Finding>, Problem> {
+        let _ = (reads, landings, now);
+        self.connect(name, settings)?.probe().map(|()| Vec::new())
     }
 }
 
@@ -81,6 +107,11 @@ pub trait Connection: Send {
     fn front(&mut self, spec: &FrontSpec) -> Result<Box<dyn FrontTable>, Problem> {
         Err(front::unfit(&spec.resource, "front-end tables stand in databases of other kinds"))
     }
+    /// How the line to the server is secured, in the words of a statement, where it is less than encrypted to a server
+    /// that is verified. None: it is, or there is no line.
+    fn line(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// What a resource says of its table.
@@ -101,6 +132,8 @@ pub struct TableSpec {
 #[derive(Debug, Clone, Default)]
 pub struct Read {
     pub columns: Option<Vec<String>>,
+    /// Rows for which it is not true are left out: by the source itself, or already by its database, where that is sure
+    /// to leave out no other. What the database leaves out is not read, and stands in no count.
     pub filter: Option<Filter>,
     /// Incremental: rows above this, widened backwards by `late_ms`.
     pub from: Option<Watermark>,
@@ -159,6 +192,10 @@ pub trait Sink {
         Err(Problem::new(Code::InsideFailed).cause("rows came in a form that was not asked for"))
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem>;
+    /// The row with this number, from 0, in the batch that comes next had so many dates of zeros that were read as NULL.
+    fn zeros(&mut self, row: usize, zeros: u64) {
+        let _ = (row, zeros);
+    }
 }
 
 /// A table that is read. One snapshot from `begin` to drop: every split sees the same rows.
@@ -298,6 +335,10 @@ pub trait Destination: Send {
     fn read_standing(&mut self, to: Option<&Watermark>, sink: &mut dyn Sink) -> Result<u64, Problem>;
     /// `--dry-run`: what `prepare` and `publish` would create or change, as lines.
     fn dry_run(&mut self) -> Result<Vec<String>, Problem>;
+    /// As its connection's.
+    fn line(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// More rows were refused than may be. With a limit of the job's the first of them says what kind of row that is;

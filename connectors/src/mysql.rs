@@ -4,18 +4,23 @@
 //! one RENAME TABLE or in one transaction. Deliberately absent: SQL text from a peer, and trust in what a server does to
 //! a value without an error.
 
+mod alike;
 mod catalog;
 mod client;
 mod control;
 mod ddl;
 mod decode;
 mod destination;
+mod doubles;
 mod encode;
+mod examine;
 mod fail;
 mod fields;
 mod front;
+mod mapping;
 mod place;
 mod publish;
+mod refusals;
 mod rows;
 mod settings;
 mod sieve;
@@ -23,11 +28,16 @@ mod source;
 mod splits;
 mod staging;
 mod swap;
+mod sweep;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use test_server::test_url;
+
+use crate::examine::Finding;
 use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::Client;
@@ -47,6 +57,9 @@ impl Connector for Mysql {
     fn check(&self, settings: &Settings) -> Vec<SettingError> {
         settings::Settings::parse(settings).err().unwrap_or_default()
     }
+    fn mapping(&self) -> Option<crate::mapping::Mapping> {
+        Some(mapping::mapping())
+    }
     fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem> {
         let settings = parse(name, settings)?;
         Ok(Box::new(MyConnection { faults: Faults { name: name.to_owned() }, settings }))
@@ -62,7 +75,25 @@ impl Connector for Mysql {
         let control = settings.control_schema.as_deref();
         let places = landings.iter().map(|landing| place::Place::new(landing, &settings.database, control));
         let places = places.collect::<Result<Vec<_>, _>>()?;
-        ddl::script(&settings.user, &settings.database, reads, &places).map(Some)
+        ddl::script(&examine::grantee(&settings), &settings.database, reads, &places).map(Some)
+    }
+    fn front_grants(&self, name: &str, settings: &Settings, front: &FrontSpec) -> Result<Vec<String>, Problem> {
+        let settings = parse(name, settings)?;
+        front::grants(&examine::grantee(&settings), &settings.database, front)
+    }
+    fn examine(
+        &self,
+        name: &str,
+        settings: &Settings,
+        reads: &[TableSpec],
+        landings: &[Landing],
+        now: &dyn Fn() -> i64,
+    ) -> Result<Vec<Finding>, Problem> {
+        let settings = parse(name, settings)?;
+        let control = settings.control_schema.as_deref();
+        let places = landings.iter().map(|landing| place::Place::new(landing, &settings.database, control));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        examine::examine(&Faults { name: name.to_owned() }, &settings, reads, &places, now)
     }
 }
 
@@ -90,6 +121,9 @@ impl Connection for MyConnection {
     }
     fn front(&mut self, spec: &FrontSpec) -> Result<Box<dyn FrontTable>, Problem> {
         Ok(Box::new(front::MyFront::new(self.faults.clone(), self.settings.clone(), spec)?))
+    }
+    fn line(&self) -> Option<&'static str> {
+        self.settings.line()
     }
 }
 

@@ -7,9 +7,12 @@
 //! appended before and is read again, equal in all columns, is not added again; a changed row is a further one.
 
 mod files;
+mod mapping;
 mod overlap;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use self::mapping::mapping;
 
 use crate::types::{self, Window};
 use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
@@ -28,6 +31,11 @@ pub fn destination(folder: &Path, landing: &Landing) -> Result<Box<dyn Destinati
     if !matches!(landing.write, Write::Append | Write::Replace) {
         let problem = Problem::new(Code::DestinationFailed).with("target", folder.display());
         return Err(problem.cause(format!("parquet files take append and replace, not {}", landing.write)));
+    }
+    if let Some(item) = landing.contract.items.iter().find(|item| mapping::made(item.r#type).declared.is_none()) {
+        let problem = Problem::new(Code::TypeUnsupported).with("column", &item.name);
+        let cause = "Parquet has no decimal whose digits end before the point: convert it in a view or `query`";
+        return Err(problem.with("type", types::type_name(item.r#type)).cause(cause));
     }
     let staging = folder.join(format!(".posthouse-{}", landing.transfer));
     let job = folder.join(landing.job.as_str());

@@ -9,13 +9,16 @@ mod catalog;
 mod control;
 mod ddl;
 mod destination;
+mod examine;
 mod fields;
 mod front;
+mod mapping;
 mod merge;
 mod parts;
 mod place;
 mod position;
 mod publish;
+mod pushed;
 mod replace;
 mod settings;
 mod sieve;
@@ -30,6 +33,10 @@ mod tests;
 mod transcode;
 mod wire;
 
+#[cfg(test)]
+pub(crate) use test_server::{binaries, test_socket};
+
+use crate::examine::Finding;
 use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::format::Format;
@@ -53,6 +60,9 @@ impl Connector for Postgres {
         let settings = parse(name, settings)?;
         Ok(Box::new(PgConnection { faults: Faults { name: name.to_owned() }, settings }))
     }
+    fn mapping(&self) -> Option<crate::mapping::Mapping> {
+        Some(mapping::mapping())
+    }
     fn formats(&self) -> &'static [Format] {
         &[Format::PgCopy]
     }
@@ -67,6 +77,22 @@ impl Connector for Postgres {
         let places = landings.iter().map(|landing| place::Place::new(landing, settings.control_schema.as_deref()));
         let places = places.collect::<Result<Vec<_>, _>>()?;
         ddl::script(&settings.user, reads, &places).map(Some)
+    }
+    fn front_grants(&self, name: &str, settings: &Settings, front: &FrontSpec) -> Result<Vec<String>, Problem> {
+        front::grants(&parse(name, settings)?.user, front)
+    }
+    fn examine(
+        &self,
+        name: &str,
+        settings: &Settings,
+        reads: &[TableSpec],
+        landings: &[Landing],
+        now: &dyn Fn() -> i64,
+    ) -> Result<Vec<Finding>, Problem> {
+        let settings = parse(name, settings)?;
+        let places = landings.iter().map(|landing| place::Place::new(landing, settings.control_schema.as_deref()));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        examine::examine(&Faults { name: name.to_owned() }, &settings, reads, &places, now)
     }
 }
 
@@ -90,6 +116,9 @@ impl Connection for PgConnection {
     }
     fn front(&mut self, spec: &FrontSpec) -> Result<Box<dyn FrontTable>, Problem> {
         Ok(Box::new(front::PgFront::new(self.faults.clone(), self.settings.clone(), spec)?))
+    }
+    fn line(&self) -> Option<&'static str> {
+        self.settings.line()
     }
 }
 

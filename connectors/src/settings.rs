@@ -96,6 +96,17 @@ impl TlsMode {
             (None, _) => Self::VerifyFull,
         }
     }
+
+    /// What a statement says of such a line. None of one that is encrypted to a server that is verified, or that no
+    /// network carries.
+    pub(crate) fn told(self, address: &Address) -> Option<&'static str> {
+        match (self, address) {
+            (Self::VerifyFull, _) | (_, Address::Unix(_)) => None,
+            (Self::Off, address) if address.is_local() => Some("not encrypted, on this machine"),
+            (Self::Off, _) => Some("not encrypted"),
+            (Self::Require, _) => Some("encrypted, the server not verified"),
+        }
+    }
 }
 
 impl Secret {

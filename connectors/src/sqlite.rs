@@ -7,7 +7,9 @@
 
 mod columns;
 mod destination;
+mod examine;
 mod front;
+mod mapping;
 mod publish;
 mod source;
 mod splits;
@@ -17,6 +19,7 @@ mod tests;
 mod values;
 
 use crate::charset::Charset;
+use crate::examine::Finding;
 use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::problem::{Code, Problem};
@@ -42,6 +45,9 @@ impl Connector for Sqlite {
         }
         errors
     }
+    fn mapping(&self) -> Option<crate::mapping::Mapping> {
+        Some(mapping::mapping())
+    }
     fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem> {
         let failed = |cause: &str| Problem::new(Code::ConnectionFailed).with("connection", name).cause(cause);
         let charset = match settings.get("charset").and_then(|charset| charset.as_str()) {
@@ -54,6 +60,19 @@ impl Connector for Sqlite {
             }
             _ => Err(failed("it has no `path`")),
         }
+    }
+    fn examine(
+        &self,
+        name: &str,
+        settings: &Settings,
+        reads: &[TableSpec],
+        landings: &[Landing],
+        _now: &dyn Fn() -> i64,
+    ) -> Result<Vec<Finding>, Problem> {
+        let text = |key: &str| settings.get(key).and_then(|value| value.as_str());
+        let faults = Faults { name: name.to_owned(), path: PathBuf::from(text("path").unwrap_or_default()) };
+        let charset = text("charset").and_then(|charset| Charset::parse(charset).ok()).unwrap_or_default();
+        examine::examine(&faults, charset, reads, !landings.is_empty())
     }
 }
 

@@ -13,11 +13,14 @@ mod codepage;
 mod control;
 mod ddl;
 mod destination;
+mod examine;
 mod front;
 mod kind;
+mod mapping;
 mod name;
 mod place;
 mod publish;
+mod pushed;
 mod reading;
 mod settings;
 mod sieve;
@@ -28,6 +31,7 @@ mod staging;
 mod tests;
 mod writing;
 
+use crate::examine::Finding;
 use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::{Client, SqlError};
@@ -45,6 +49,9 @@ impl Connector for SqlServer {
     fn check(&self, settings: &Settings) -> Vec<SettingError> {
         settings::Settings::parse(settings).err().unwrap_or_default()
     }
+    fn mapping(&self) -> Option<crate::mapping::Mapping> {
+        Some(mapping::mapping())
+    }
     fn connect(&self, name: &str, settings: &Settings) -> Result<Box<dyn Connection>, Problem> {
         let settings = parse(name, settings)?;
         settings.tell_what_is_open(name);
@@ -61,6 +68,22 @@ impl Connector for SqlServer {
         let places = landings.iter().map(|landing| place::Place::new(landing, &settings));
         let places = places.collect::<Result<Vec<_>, _>>()?;
         ddl::script(&settings.user, reads, &places).map(Some)
+    }
+    fn front_grants(&self, name: &str, settings: &Settings, front: &FrontSpec) -> Result<Vec<String>, Problem> {
+        front::grants(&parse(name, settings)?.user, front)
+    }
+    fn examine(
+        &self,
+        name: &str,
+        settings: &Settings,
+        reads: &[TableSpec],
+        landings: &[Landing],
+        now: &dyn Fn() -> i64,
+    ) -> Result<Vec<Finding>, Problem> {
+        let settings = parse(name, settings)?;
+        let places = landings.iter().map(|landing| place::Place::new(landing, &settings));
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        examine::examine(&Faults { name: name.to_owned() }, &settings, reads, &places, now)
     }
 }
 
@@ -83,6 +106,9 @@ impl Connection for SqlServerConnection {
     }
     fn front(&mut self, spec: &FrontSpec) -> Result<Box<dyn FrontTable>, Problem> {
         Ok(Box::new(front::SqlFront::new(self.faults.clone(), self.settings.clone(), spec)?))
+    }
+    fn line(&self) -> Option<&'static str> {
+        self.settings.line()
     }
 }
 

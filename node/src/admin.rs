@@ -6,6 +6,7 @@ mod bundle;
 mod dry_run;
 mod evidence;
 mod jobs;
+mod line;
 mod quarantine;
 mod statistics;
 
@@ -13,6 +14,7 @@ pub use answer::Desk;
 pub use statistics::{Figures, Named, Statistics};
 
 use crate::context::Context;
+use crate::spent::Spent;
 use crate::store::quarantine::{ON_PUBLISHING, QuarantinedRow};
 use crate::store::{Side, Transfer, statements};
 use crate::transfer::Live;
@@ -114,6 +116,12 @@ pub enum Request {
     },
     /// Done: the Prometheus text.
     Metrics,
+    /// How the line to a peer is, by which a job's resource comes to its consumer. Done: [`LineSeen`].
+    LineProbe {
+        job: JobId,
+        consumer: NodeId,
+        resource: ResourceRef,
+    },
     /// What the whole node sends a second: a rate as in the configuration, `none` for no limit, `config` for what the
     /// configuration says. Holds until the next start.
     SetBandwidth {
@@ -178,6 +186,19 @@ pub struct JobRow {
     pub last_transfer: Option<TransferId>,
     pub last_state: Option<State>,
     pub last_at: Option<Timestamp>,
+}
+
+/// A line as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LineSeen {
+    pub peer: NodeId,
+    pub transport: Transport,
+    pub address: String,
+    /// From a word of this node's to the peer's answer, the shortest of a few: what the line takes, and a moment of
+    /// the peer's own.
+    pub answer_ms: f64,
+    /// What the transport itself estimates.
+    pub rtt_ms: Option<f64>,
 }
 
 /// Parts that were made of a transfer.
@@ -340,6 +361,9 @@ pub struct Shown {
     pub left_out: Vec<LeftOutRow>,
     #[serde(flatten)]
     pub rows_stated: RowsStated,
+    /// Where its time went, as far as this side knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Spent>,
 }
 
 /// What the parties state of the values of a table's rows.

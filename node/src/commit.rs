@@ -26,6 +26,8 @@ pub struct Committed {
     counts: Counts,
     proof: Proof,
     at: Timestamp,
+    /// How the line to the destination's database is secured, where a statement has to say so.
+    database_line: Option<&'static str>,
 }
 
 impl Committed {
@@ -40,6 +42,9 @@ impl Committed {
     }
     pub fn at(&self) -> Timestamp {
         self.at
+    }
+    pub fn database_line(&self) -> Option<&'static str> {
+        self.database_line
     }
 }
 
@@ -78,7 +83,11 @@ impl Staged {
         if let Place::Folder(_) = stage.place() {
             commit.drop_old_versions(stage, at).await;
         }
-        Ok(Committed { staged: self, counts, proof: commit.proof, at })
+        let database_line = match stage.place() {
+            Place::Folder(_) => None,
+            Place::Table(table) => table.database_line(),
+        };
+        Ok(Committed { staged: self, counts, proof: commit.proof, at, database_line })
     }
 }
 

@@ -11,13 +11,14 @@ use crate::pacing::Pacing;
 use crate::peers::Pool;
 use crate::relay::Book;
 use crate::seal::HeldMemory;
+use crate::spent::Meters;
 use crate::store::Store;
 use crate::store::statements::Hand;
 use crate::transfer::Transfers;
 use posthouse_connectors::{Connection, registry};
 use posthouse_platform::World;
 use posthouse_protocol::format::Format;
-use posthouse_protocol::id::{NodeId, ResourceRef};
+use posthouse_protocol::id::{NodeId, ResourceRef, TransferId};
 use posthouse_protocol::policy::Permit;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Signer;
@@ -103,6 +104,11 @@ impl Context {
     }
     pub fn note_error(&self, problem: &Problem) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.clone());
+    }
+
+    /// Where the time of a transfer is counted.
+    pub(crate) fn meters(&self, transfer: &TransferId) -> Arc<Meters> {
+        self.transfers.meters(&self.world.clock, transfer)
     }
 
     /// Room left in the data folder; 0 where it cannot be told.

@@ -6,6 +6,7 @@
 use crate::config::Exchange;
 use crate::front::{FrontSource, Tap};
 use crate::govern::{Governor, Orders};
+use crate::spent::{Meters, Waiting, What};
 use arrow::record_batch::RecordBatch;
 use posthouse_connectors::{BadRow, Connection, Plan, Read, Sink, Source, TableSpec};
 use posthouse_protocol::format::Native;
@@ -18,17 +19,20 @@ use posthouse_protocol::time::Timestamp;
 use posthouse_protocol::watermark::Watermark;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A snapshot under way. All calls block; one split at a time, so that the caller decides when to go on.
 pub struct Extraction {
     source: Governor,
     // The source may live on its connection; it is dropped first.
-    _connection: Box<dyn Connection>,
+    connection: Box<dyn Connection>,
     plan: Plan,
     next: usize,
     /// Of a front-end table: notes which rows leave.
     tap: Option<Tap>,
+    /// Where the waiting for the source is counted.
+    meters: Option<Arc<Meters>>,
 }
 
 /// Rows as the source gave them, and as they are handed over.
@@ -115,11 +119,22 @@ impl Extraction {
         if let Some(long) = plan.splits.iter().find(|name| name.is_empty() || name.len() > limits::PATH_BYTES_MAX) {
             return Err(refuse(format!("a split's name has {} bytes", long.len())));
         }
-        Ok(Self { source, _connection: connection, plan, next: 0, tap: None })
+        Ok(Self { source, connection, plan, next: 0, tap: None, meters: None })
+    }
+
+    /// Counts there how long the source is waited for.
+    #[must_use]
+    pub fn metered(self, meters: Arc<Meters>) -> Self {
+        Self { meters: Some(meters), ..self }
     }
 
     pub fn contract(&self) -> &Contract {
         &self.plan.contract
+    }
+
+    /// How the line to the database is secured, where a statement has to say so.
+    pub fn database_line(&self) -> Option<&'static str> {
+        self.connection.line()
     }
 
     /// What is done to the rows before anyone sees them; None: nothing.
@@ -174,9 +189,12 @@ impl Extraction {
 
     fn read(&mut self, name: &str, sink: &mut dyn SplitSink) -> Result<SplitCounts, Problem> {
         let native = self.plan.native.is_some();
-        let operations = self.tap.as_ref().map(|_| Operations::default());
-        let mut through = Through { sink, tap: self.tap.as_ref(), operations, sent: 0, quarantined: 0 };
+        let meters = self.meters.clone();
+        let waits = meters.as_ref().map(|meters| meters.wait(What::Source));
+        let (tap, operations) = (self.tap.as_ref(), self.tap.as_ref().map(|_| Operations::default()));
+        let mut through = Through { sink, tap, operations, sent: 0, quarantined: 0, meters, waits };
         let mut counts = self.source.read(name, &mut through)?;
+        through.waits = None;
         counts.operations = through.operations;
         through.sink.quality(self.source.take_quality());
         // A connector that miscounts would make both parties sign wrong numbers.
@@ -202,6 +220,19 @@ struct Through<'a> {
     operations: Option<Operations>,
     sent: u64,
     quarantined: u64,
+    meters: Option<Arc<Meters>>,
+    /// There while the source is what is waited for.
+    waits: Option<Waiting>,
+}
+
+impl Through<'_> {
+    /// What is done with the rows is not the source's time.
+    fn aside<T>(&mut self, work: impl FnOnce(&mut dyn SplitSink) -> T) -> T {
+        self.waits = None;
+        let done = work(&mut *self.sink);
+        self.waits = self.meters.as_ref().map(|meters| meters.wait(What::Source));
+        done
+    }
 }
 
 impl Sink for Through<'_> {
@@ -211,10 +242,10 @@ impl Sink for Through<'_> {
             (Some(tap), Some(operations)) => tap.take(&batch, operations)?,
             _ => batch,
         };
-        self.sink.batch(&Batch(batch))
+        self.aside(|sink| sink.batch(&Batch(batch)))
     }
     fn raw(&mut self, bytes: &[u8]) -> Result<(), Problem> {
-        self.sink.raw(bytes)
+        self.aside(|sink| sink.raw(bytes))
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
         self.quarantined += 1;

@@ -18,7 +18,7 @@ use posthouse_protocol::limits;
 use posthouse_protocol::manifest::SplitCounts;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is to be done to the rows of one resource for one consumer.
 #[derive(Debug, Clone, Default)]
@@ -162,7 +162,7 @@ impl Governor {
         let _ = steps.take_quality();
         let (ruled, wished) = (self.ruled.as_mut(), self.wished.as_mut());
         let is_ruled = ruled.is_some() || wished.is_some();
-        let mut passing = Passing { sink, steps, ruled, wished, rows: 0, refused: 0, changed: 0 };
+        let mut passing = Passing { sink, steps, ruled, wished, rows: 0, zeros: Vec::new(), refused: 0, changed: 0 };
         let read = self.source.read(split, &mut passing);
         let mut counts = read.map_err(|problem| without_values(problem, is_hidden))?;
         let (refused, changed) = (passing.refused, passing.changed);
@@ -171,7 +171,8 @@ impl Governor {
         })?;
         counts.quarantined += refused;
         if is_ruled {
-            counts.changed = Some(counts.changed.unwrap_or(0) + changed);
+            // The source's own count has rows that were held back after it.
+            counts.changed = Some(changed);
         }
         Ok(counts)
     }
@@ -204,25 +205,29 @@ struct Passing<'a> {
     wished: Option<&'a mut Ruled>,
     /// That came before, in this split.
     rows: u64,
+    /// How many dates of zeros a row of the next batch had.
+    zeros: Vec<(usize, u64)>,
     refused: u64,
-    /// Values that rules changed.
+    /// Values that rules changed, of rows that went on.
     changed: u64,
 }
 
 impl Passing<'_> {
     /// Rows as the resource's rules have them, or the taker's, with the number that each had in its batch where some are
-    /// left out.
+    /// left out. `changes` is of each row how many of its values are changed so far.
     fn rule(
         &mut self,
         by_resource: bool,
         batch: RecordBatch,
         before: u64,
+        changes: &mut Vec<u64>,
     ) -> Result<(RecordBatch, Option<Vec<u64>>), Problem> {
         let ruled = if by_resource { &mut self.ruled } else { &mut self.wished };
         let Some(ruled) = ruled else { return Ok((batch, None)) };
         let batch = Batch::new(&ruled.source, batch)?;
         let done = ruled.ruler.apply(&batch)?;
-        self.changed += done.changed;
+        leave_out(changes, &done.bad.iter().map(|(row, _)| *row).collect());
+        changes.iter_mut().zip(&done.changes).for_each(|(sum, more)| *sum += more);
         if done.bad.is_empty() {
             return Ok((done.record, None));
         }
@@ -247,7 +252,13 @@ impl Sink for Passing<'_> {
     fn batch(&mut self, batch: RecordBatch) -> Result<(), Problem> {
         let before = self.rows;
         self.rows += batch.num_rows() as u64;
-        let (batch, numbers) = self.rule(true, batch, before)?;
+        let mut changes = vec![0; batch.num_rows()];
+        for (row, zeros) in self.zeros.drain(..) {
+            if let Some(changes) = changes.get_mut(row) {
+                *changes += zeros;
+            }
+        }
+        let (batch, numbers) = self.rule(true, batch, before, &mut changes)?;
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -256,6 +267,7 @@ impl Sink for Passing<'_> {
             None => row as u64,
         };
         let passed = self.steps.pass(batch)?;
+        leave_out(&mut changes, &passed.refused.iter().map(|refused| refused.row).collect());
         for refused in passed.refused {
             self.refused += 1;
             let key = match refused.key.is_empty() {
@@ -265,10 +277,12 @@ impl Sink for Passing<'_> {
             self.sink.bad_row(BadRow { key, reason: refused.reason, original: refused.original })?;
         }
         let Some(rows) = passed.rows else { return Ok(()) };
-        match self.rule(false, rows, before)?.0 {
-            none if none.num_rows() == 0 => Ok(()),
-            rows => self.sink.batch(rows),
-        }
+        let (rows, _) = self.rule(false, rows, before, &mut changes)?;
+        self.changed += changes.iter().sum::<u64>();
+        if rows.num_rows() == 0 { Ok(()) } else { self.sink.batch(rows) }
+    }
+    fn zeros(&mut self, row: usize, zeros: u64) {
+        self.zeros.push((row, zeros));
     }
     fn raw(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         if self.steps.look_at_rows() || self.ruled.is_some() || self.wished.is_some() {
@@ -278,6 +292,14 @@ impl Sink for Passing<'_> {
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
         self.sink.bad_row(row)
+    }
+}
+
+/// What is counted of rows, without those that do not go on.
+fn leave_out(counted: &mut Vec<u64>, rows: &BTreeSet<usize>) {
+    if !rows.is_empty() {
+        let mut row = 0..;
+        counted.retain(|_| row.next().is_none_or(|row| !rows.contains(&row)));
     }
 }
 

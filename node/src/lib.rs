@@ -10,6 +10,8 @@
 //! - [`store`]: local durable state. [`report`]: statements to the centre, proofs back.
 //! - [`front`]: front-end tables, whose flags are written back once their rows are receipted.
 //! - [`govern`]: what rows go through between their source and their seal.
+//! - [`spent`]: where the time of a transfer goes.
+//! - [`doctor`]: what stands in the way, and what holds a job up.
 //! - [`pacing`]: how much is sent a second. [`admin`]: what the command line asks a running node. [`metrics`].
 //!
 //! Invariants: nothing is signed before it is durable; a node whose policy is stale gives and takes nothing;
@@ -22,6 +24,7 @@ pub mod centre;
 pub mod config;
 pub mod context;
 pub mod daemon;
+pub mod doctor;
 pub mod jobs;
 pub mod join;
 pub mod metrics;
@@ -31,6 +34,7 @@ pub mod relay;
 pub mod report;
 pub mod schedule;
 pub mod script;
+pub mod spent;
 pub mod store;
 
 // The rooms of the way of the data, and what runs a transfer through them.
@@ -42,6 +46,7 @@ pub mod extract;
 pub mod ferry;
 pub mod front;
 pub mod govern;
+pub mod held_back;
 pub mod receive;
 pub mod reconcile;
 pub mod seal;

@@ -2,10 +2,11 @@
 //! create anything. It follows from the configuration and, for what lands here, from the last offer of each job:
 //! nothing else says which columns come. Looks only; works while the node runs and while it does not.
 
-use crate::config::{Config, Exchange, Origin, Target};
+use crate::config::{Config, ConnectionConfig, Origin, Target};
 use crate::store::transfers::{self, Filter, Transfer};
 use crate::store::{STORE_FILE, Side, exchange};
-use posthouse_connectors::{Landing, registry};
+use posthouse_connectors::front::FrontSpec;
+use posthouse_connectors::{Connector, Landing, TableSpec, registry};
 use posthouse_protocol::frame::Offer;
 use posthouse_protocol::id::JobId;
 use posthouse_protocol::operation;
@@ -23,9 +24,46 @@ pub struct Script {
 
 /// Blocks.
 pub fn script(config: &Config, connection: &str) -> Result<Script, Problem> {
+    let (connector, found) = find(config, connection)?;
+    let Needs { reads, landings, fronts, unknown } = needs(config, connection)?;
+    let mut sql = connector.script(connection, &found.settings, &reads, &landings)?.ok_or_else(|| {
+        let what = format!("`{connection}` has kind = \"{}\", which has no accounts to grant anything to", found.kind);
+        Problem::new(Code::UsageInvalid).with("what", what)
+    })?;
+    for front in &fronts {
+        for grant in connector.front_grants(connection, &found.settings, front)? {
+            let line = grant + "\n";
+            if !sql.contains(&line) {
+                sql.push_str(&line);
+            }
+        }
+    }
+    Ok(Script { sql, unknown })
+}
+
+/// A connection of the configuration, with what opens it.
+pub(crate) fn find<'c>(
+    config: &'c Config,
+    connection: &str,
+) -> Result<(&'static dyn Connector, &'c ConnectionConfig), Problem> {
     let unknown_name = |kind: &str, name: &str| Problem::new(Code::UnknownName).with("kind", kind).with("name", name);
     let found = config.connections.get(connection).ok_or_else(|| unknown_name("connection", connection))?;
     let connector = registry::find(&found.kind).ok_or_else(|| unknown_name("connector", &found.kind))?;
+    Ok((connector, found))
+}
+
+/// What a connection's account has to do.
+pub(crate) struct Needs {
+    pub(crate) reads: Vec<TableSpec>,
+    pub(crate) landings: Vec<Landing>,
+    /// Those of the reads that are front-end tables.
+    pub(crate) fronts: Vec<FrontSpec>,
+    /// Jobs that land there and were never offered anything.
+    pub(crate) unknown: Vec<JobId>,
+}
+
+/// Blocks.
+pub(crate) fn needs(config: &Config, connection: &str) -> Result<Needs, Problem> {
     let reads: Vec<_> = config
         .resources
         .values()
@@ -34,6 +72,11 @@ pub fn script(config: &Config, connection: &str) -> Result<Script, Problem> {
             _ => None,
         })
         .collect();
+    let fronts = config.resources.values().filter_map(|resource| match &resource.origin {
+        Origin::Table { connection: of, .. } if of == connection => Some(resource.exchange.as_ref()?.spec.clone()),
+        _ => None,
+    });
+    let fronts = fronts.collect();
     let store = config.node.data_dir.join(STORE_FILE);
     let store = store.exists().then(|| open(&store)).transpose()?;
     let (mut landings, mut unknown) = (Vec::new(), Vec::new());
@@ -73,24 +116,7 @@ pub fn script(config: &Config, connection: &str) -> Result<Script, Problem> {
             None => unknown.push(job.name.clone()),
         }
     }
-    let mut sql = connector.script(connection, &found.settings, &reads, &landings)?.ok_or_else(|| {
-        let what = format!("`{connection}` has kind = \"{}\", which has no accounts to grant anything to", found.kind);
-        Problem::new(Code::UsageInvalid).with("what", what)
-    })?;
-    let fronts = config.resources.values().filter_map(|resource| match &resource.origin {
-        Origin::Table { connection: of, .. } if of == connection => resource.exchange.as_ref(),
-        _ => None,
-    });
-    for Exchange { spec, keep_ms, .. } in fronts {
-        let (also, also_zh) = if keep_ms.is_some() { (", and DELETE", "和 DELETE") } else { ("", "") };
-        // On one line, whatever the names are.
-        let (resource, flag) = (spec.resource.escape_debug(), spec.flag.escape_debug());
-        sql.push_str(&format!(
-            "-- {resource} is a front-end table: GRANT UPDATE of its column {flag}{also} as well. \
-             该资源为前置表，另须授予 {flag} 列的 UPDATE{also_zh}。\n"
-        ));
-    }
-    Ok(Script { sql, unknown })
+    Ok(Needs { reads, landings, fronts, unknown })
 }
 
 /// The newest transfer of the job that was offered something here.
@@ -105,7 +131,7 @@ fn last_offer(store: &Connection, job: &JobId) -> Result<Option<(Transfer, Offer
     Ok(None)
 }
 
-fn open(path: &Path) -> Result<Connection, Problem> {
+pub(crate) fn open(path: &Path) -> Result<Connection, Problem> {
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
         .map_err(|error| Problem::new(Code::StoreDamaged).with("path", path.display()).cause(error))
 }
@@ -186,6 +212,20 @@ into = { connection = "db", table = "public.fines" }
         assert_eq!(script(&config, "none").unwrap_err().code, Code::UnknownName);
     }
 
+    #[test]
+    fn the_flag_of_a_front_end_table_may_be_set_and_its_rows_deleted_where_they_are_to_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = "[[resource]]\nid = \"changes\"\nconnection = \"db\"\ntable = \"front.bg\"\nkey = [\"id\"]\n\
+             [resource.exchange]\nprocessed = { column = \"clzt\", from = \"0\", to = \"1\" }\n";
+        for (keep, is_purged) in [("", false), ("keep = \"30d\"\n", true)] {
+            let config = Config::read(&folder.path().join("node.toml"), &format!("{CONFIG}{table}{keep}")).unwrap();
+            let sql = script(&config, "db").unwrap().sql;
+            let has = |grant: &str| sql.contains(&format!("GRANT {grant} ON \"front\".\"bg\" TO \"exchange\";\n"));
+            assert!(has("SELECT") && has("UPDATE (\"clzt\")"), "{sql}");
+            assert_eq!(has("DELETE"), is_purged, "{sql}");
+        }
+    }
+
     fn offer(transfer: TransferId) -> Offer {
         let item = Item { name: "id".to_owned(), r#type: ContractType::Integer, nullable: false, comment: None };
         Offer {
@@ -204,6 +244,7 @@ into = { connection = "db", table = "public.fines" }
             native: None,
             governed: None,
             operation: None,
+            database_line: None,
         }
     }
 }

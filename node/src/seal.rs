@@ -13,8 +13,8 @@ mod writer;
 pub use content::{Held, HeldMemory, Lease};
 pub use spool::{SplitBytes, Spool, Written};
 
+use crate::held_back::HeldBack;
 use minicbor::bytes::ByteArray;
-use posthouse_connectors::BadRow;
 use posthouse_platform::disk::is_full;
 use posthouse_protocol::digest::{BucketDigest, RowDigest};
 use posthouse_protocol::frame::{Offer, Request};
@@ -49,7 +49,7 @@ pub struct SealedSplit {
 pub struct Sealed {
     pub split: SealedSplit,
     /// Rows that could not move.
-    pub bad: Vec<BadRow>,
+    pub bad: HeldBack,
     /// The split's rows by the buckets of their keys.
     pub buckets: BucketDigest,
 }
@@ -120,6 +120,7 @@ impl SealedManifest {
         let manifest = Manifest {
             governed: offer.governed.clone(),
             quality: facts.splits.and_then(quality),
+            database_line: offer.database_line.clone(),
             transfer: request.transfer.clone(),
             job: request.job.clone(),
             mode: request.mode,

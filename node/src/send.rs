@@ -325,6 +325,7 @@ pub async fn run_channel(
         let mut count = Sent::default();
         let mut packable = 0;
         let began = line.write_began();
+        let waits = line.waits();
         ctx.pacing.take(&peer, Some(&job), chunks.iter().map(|one| u64::from(one.header.wire_bytes)).sum()).await;
         let write = async {
             buffer.clear();
@@ -351,6 +352,7 @@ pub async fn run_channel(
         };
         let done = write.await.map_err(|e| Problem::new(Code::PeerUnreachable).with("peer", &peer).cause(e));
         line.write_ended(began, packable, count.wire_bytes);
+        drop(waits);
         let over = done.is_err();
         // A transfer that is over does not count any more.
         if sent.send(done.map(|()| count)).is_err() || over {

@@ -11,6 +11,7 @@ use crate::store::{Side, Transfer, exchange, transfers};
 use posthouse_platform::endpoint::Transport;
 use posthouse_protocol::codec;
 use posthouse_protocol::frame::{Handover, Refused, Request};
+use posthouse_protocol::govern::{Governed, said_otherwise};
 use posthouse_protocol::id::{JobId, NodeId, ResourceRef, TransferId};
 use posthouse_protocol::job::{Mode, State};
 use posthouse_protocol::limits;
@@ -72,6 +73,7 @@ pub async fn state_handover(ctx: &Context, sealed: &SealedManifest) -> Result<St
             let handover = Handover {
                 statement: statement.bytes().to_vec().into(),
                 digest: digest.map(|digest| (digest.sum.into(), digest.count)),
+                spent: None,
             };
             exchange::set_handover(tx, &subject.transfer, &handover)?;
             Ok(statement)
@@ -112,6 +114,14 @@ pub async fn state_landing(
                 && let Some(watermark) = &manifest.watermark_to
             {
                 exchange::set_reached(tx, &row.job, &row.id, watermark)?;
+            }
+            if manifest.mode == Mode::Full
+                && let Some(before) = exchange::reached_governed(tx, &row.job)?
+                && said_otherwise(&before, manifest.governed.as_deref().unwrap_or_default(), &Governed::is_mask)
+                    .is_some()
+            {
+                // The table now stands under other masks: an incremental run after this one begins anew.
+                exchange::forget_reached(tx, &row.job)?;
             }
             // What an earlier transfer left says nothing of this one.
             match &standing {
@@ -163,6 +173,7 @@ fn landing(
         consumer_department: department,
         transport: row.transport.map_or("", Transport::as_str).to_owned(),
         quality: staged.quality().cloned(),
+        database_line: committed.database_line().map(str::to_owned),
     }
 }
 
@@ -332,6 +343,10 @@ pub fn check_landing(statement: &Statement, subject: &Subject, handed: &Statemen
     }
     if *landing.provider_statement_sha256 != *handed.sha256() {
         return Err(invalid("its statement answers another handover"));
+    }
+    let came = handed.manifest().map_or(0, |manifest| manifest.counts.rows_sent);
+    if landing.quality.as_ref().is_some_and(|quality| !quality.is_of(0..=came)) {
+        return Err(invalid("the qualified rate that it states cannot be that of the rows that were handed over"));
     }
     Ok(())
 }

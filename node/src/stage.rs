@@ -16,8 +16,8 @@ pub use progress::{NewChunks, Progress};
 pub use staged::{HandedOver, SplitTotals, Staged};
 pub use table::{RowForm, TableStage};
 
+use crate::held_back::HeldBack;
 use crate::store::exchange::{StagedSplit, Whole};
-use posthouse_connectors::BadRow;
 use posthouse_connectors::folder::{FolderDestination, OpenFile, Part};
 use posthouse_protocol::chunk::VerifiedChunk;
 use posthouse_protocol::id::{JobId, TransferId};
@@ -78,9 +78,9 @@ impl Stage {
     }
 
     /// Puts a whole split into the destination's staging; a repeat changes nothing and gives the same.
-    pub fn stage_split(&self, table: &TableStage, entry: &Entry) -> Result<(StagedSplit, Vec<BadRow>), Problem> {
+    pub fn stage_split(&self, table: &TableStage, entry: &Entry) -> Result<(StagedSplit, HeldBack), Problem> {
         if let Some(staged) = table.inherited(entry) {
-            return Ok((staged, Vec::new()));
+            return Ok((staged, table.held_back(&entry.name)));
         }
         let part = self.locked().get(&entry.index).cloned();
         let bytes = match part.as_deref() {

@@ -8,6 +8,7 @@ pub mod front;
 pub mod jobs;
 pub mod meta;
 pub mod quarantine;
+pub mod spent;
 pub mod statements;
 pub mod transfers;
 
@@ -187,6 +188,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V4__position", include_str!("store/migrations/V4__position.sql")),
     ("V5__alike", include_str!("store/migrations/V5__alike.sql")),
     ("V6__quality", include_str!("store/migrations/V6__quality.sql")),
+    ("V7__front", include_str!("store/migrations/V7__front.sql")),
+    ("V8__spent", include_str!("store/migrations/V8__spent.sql")),
 ];
 /// The store within the data folder.
 pub const STORE_FILE: &str = "node.sqlite";

@@ -18,12 +18,14 @@ pub use invite::push;
 
 use crate::context::Context;
 use crate::relay;
+use crate::spent::{Meters, Spent};
 use crate::store::{Transfer, meta};
 pub(crate) use attachments::left_out;
 use posthouse_platform::World;
+use posthouse_platform::clock::Clock;
 use posthouse_platform::endpoint::{Channel, Connection, Relayed, Remote, Writer};
 use posthouse_platform::frames;
-use posthouse_protocol::frame::line::{LZ4, OPERATIONS};
+use posthouse_protocol::frame::line::{GOVERNED, LZ4, OPERATIONS};
 use posthouse_protocol::frame::{Frame, Hello, Purpose};
 use posthouse_protocol::id::{NodeId, TransferId};
 use posthouse_protocol::limits;
@@ -69,6 +71,8 @@ pub struct Transfers {
 struct Inner {
     running: BTreeMap<TransferId, Running>,
     spooling: BTreeMap<TransferId, Arc<Spooling>>,
+    /// What transfers wait for, from session to session.
+    meters: BTreeMap<TransferId, Arc<Meters>>,
     /// Requests that are being answered: one of a transfer at a time.
     answering: BTreeSet<TransferId>,
     sessions: u64,
@@ -127,6 +131,21 @@ impl Transfers {
     /// Follows one transfer; the channel closes when its session ends.
     pub fn watch(&self, transfer: &TransferId) -> Option<watch::Receiver<Live>> {
         self.locked().running.get(transfer).map(|running| running.live.subscribe())
+    }
+
+    /// Where the time of a transfer goes is counted here, by all its sessions in this process.
+    pub(crate) fn meters(&self, clock: &Arc<dyn Clock>, transfer: &TransferId) -> Arc<Meters> {
+        let mut inner = self.locked();
+        if inner.meters.len() >= METERS_MAX {
+            // What nobody counts any more is in the store as far as it goes.
+            inner.meters.retain(|_, meters| Arc::strong_count(meters) > 1);
+        }
+        inner.meters.entry(transfer.clone()).or_insert_with(|| Arc::new(Meters::new(clock.clone()))).clone()
+    }
+
+    /// What was counted so far of a transfer that this process has had to do with.
+    pub(crate) fn spent(&self, transfer: &TransferId) -> Option<Spent> {
+        self.locked().meters.get(transfer).map(|meters| meters.spent())
     }
 
     /// Ends it for good. False where it does not run here.
@@ -213,6 +232,9 @@ impl Drop for Registered {
         let mut inner = self.ctx.transfers.locked();
         if inner.running.get(&self.transfer).is_some_and(|running| running.session == self.session) {
             inner.running.remove(&self.transfer);
+            if self.live.borrow().row.state.is_final() {
+                inner.meters.remove(&self.transfer);
+            }
         }
     }
 }
@@ -251,10 +273,18 @@ pub async fn serve_channel(ctx: Arc<Context>, connection: Arc<dyn Connection>, c
             match purpose {
                 Purpose::Control(transfer) => {
                     let relayed = connection.relayed().cloned();
-                    let epoch = hello.epoch;
-                    let (takes_lz4, knows_operations) = (hello.knows(LZ4), hello.knows(OPERATIONS));
-                    let caller =
-                        provider::Caller { peer, transfer, transport, relayed, epoch, takes_lz4, knows_operations };
+                    let (epoch, takes_lz4) = (hello.epoch, hello.knows(LZ4));
+                    let (knows_operations, knows_governed) = (hello.knows(OPERATIONS), hello.knows(GOVERNED));
+                    let caller = provider::Caller {
+                        peer,
+                        transfer,
+                        transport,
+                        relayed,
+                        epoch,
+                        takes_lz4,
+                        knows_operations,
+                        knows_governed,
+                    };
                     provider::serve(ctx, caller, reader, writer).await;
                 }
                 _ => invite::serve_ask(ctx, peer, connection, reader, writer).await,
@@ -302,3 +332,5 @@ pub(crate) async fn until(world: &World, deadline: Option<Timestamp>) {
 }
 
 const SUPERSEDED_WAIT: Duration = Duration::from_secs(30);
+/// Transfers whose waiting is counted at once.
+const METERS_MAX: usize = 1024;

@@ -6,6 +6,10 @@
 mod changed;
 #[path = "exchange/fronts.rs"]
 mod fronts;
+#[path = "exchange/governed.rs"]
+mod governed;
+#[path = "exchange/held_up.rs"]
+mod held_up;
 #[path = "exchange/late.rs"]
 mod late;
 #[path = "exchange/lines.rs"]

@@ -228,6 +228,9 @@ pub struct Offer {
     /// landed in; see [`crate::operation`]. Only to a consumer that names `OPERATIONS` among its features.
     #[n(14)]
     pub operation: Option<String>,
+    /// Of a table: how the line to its database is secured, as the manifest will say it.
+    #[n(16)]
+    pub database_line: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -297,6 +300,21 @@ pub struct Handover {
     /// Row digest sum (32 bytes little-endian) and count, opened to the peer (tables).
     #[n(1)]
     pub digest: Option<(ByteArray<32>, u64)>,
+    /// For whoever asks what held the transfer up; no part of what is signed, and nothing is decided by it.
+    #[n(2)]
+    pub spent: Option<Spent>,
+}
+
+/// Milliseconds that the provider waited for something, which may overlap; those of this run of its node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Spent {
+    /// For its source to give what was read.
+    #[n(0)]
+    pub source_ms: u64,
+    /// For the line to take what was to be sent.
+    #[n(1)]
+    pub line_ms: u64,
 }
 
 /// Also the body of `Failed`. The statement is the sender's refusal or failure statement.
@@ -388,6 +406,9 @@ pub struct DigestAnswer {
     /// The contract's column that the request's watermark bounds.
     #[n(6)]
     pub watermark_column: Option<String>,
+    /// What is done to the rows now, as an offer says it; empty: nothing. None: that side does not say.
+    #[n(7)]
+    pub governed: Option<Vec<Governed>>,
 }
 
 /// Asks for the keys and row hashes in some buckets.

@@ -58,6 +58,29 @@ pub struct Governed {
     pub what: String,
 }
 
+impl Governed {
+    /// Whether it says what values become, and not only which rows stay behind.
+    pub fn changes_values(&self) -> bool {
+        !self.what.starts_with(check::SAID)
+    }
+    /// Whether it says what is handed over in place of a value.
+    pub fn is_mask(&self) -> bool {
+        self.changes_values() && self.column.is_some() && !dialect::says(&self.what)
+    }
+}
+
+/// What is said of rows that came at one time and not of those at another, as far as `counts`: in words, both ways. None:
+/// the same is said of both, in whatever order.
+pub fn said_otherwise(before: &[Governed], now: &[Governed], counts: &dyn Fn(&Governed) -> bool) -> Option<String> {
+    let only = |one: &[Governed], other: &[Governed]| -> Vec<String> {
+        let missing = one.iter().filter(|said| counts(said) && !other.contains(said));
+        missing.map(|said| format!("{} {}", said.column.as_deref().unwrap_or("*"), said.what)).collect()
+    };
+    let (before, now) = (only(before, now), only(now, before));
+    let words = |said: Vec<String>| if said.is_empty() { "nothing".to_owned() } else { said.join("; ") };
+    (!before.is_empty() || !now.is_empty()).then(|| format!("before: {}; now: {}", words(before), words(now)))
+}
+
 /// Why rows cannot be governed as it is said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GovernError {

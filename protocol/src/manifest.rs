@@ -275,4 +275,8 @@ pub struct Manifest {
     /// What the provider's rules found in the rows that it read. None: it has none.
     #[n(33)]
     pub quality: Option<Quality>,
+    /// How the line to the database was secured that the rows were read over, in words, where it was less than encrypted
+    /// to a server that was verified. None: it was, or there is none.
+    #[n(36)]
+    pub database_line: Option<String>,
 }

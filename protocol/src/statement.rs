@@ -305,6 +305,9 @@ pub struct Landing {
     /// What the consumer's rules found in the rows that came. None: it has none.
     #[n(17)]
     pub quality: Option<Quality>,
+    /// The same as the manifest's, of the line that the rows were landed over.
+    #[n(20)]
+    pub database_line: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, serde::Serialize, serde::Deserialize)]

@@ -1,6 +1,8 @@
 //! Rows that are masked, checked and renamed on their way, by real processes: what the consumer has, what both parties
 //! sign, what a deep reconciliation finds, and what a grant hides beyond that.
 
+mod changing;
+
 use crate::exchange::{assert_settled, transfer_shown};
 use crate::receipts::{exported, verify, wait_for_proof};
 use crate::support::{CONSUMER, PROVIDER, Ran, Scene, Site, posthouse, text, wait_for};

@@ -3,6 +3,7 @@
 
 mod answers;
 mod followed;
+mod held_up;
 mod kills;
 mod load;
 mod refused;

@@ -3,7 +3,7 @@
 //! anything moved, by a code and the column's name, and leaves nothing. `SEED=7` draws the seventh alone, `SEED=7-9` three.
 
 mod drawing;
-mod random;
+pub(crate) mod random;
 mod types;
 
 use crate::support::postgres::Postgres;

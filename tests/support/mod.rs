@@ -2,6 +2,7 @@
 //! Everything is done through the command line, as an operator would; nothing reaches inside.
 
 pub(crate) mod lossy;
+pub(crate) mod mariadb;
 pub(crate) mod matter;
 pub(crate) mod postgres;
 

@@ -3,7 +3,9 @@
 
 use crate::measure::{Run, measured, peak_rss};
 use crate::site::{Places, Site, ports};
+use crate::turns::peers;
 use anyhow::{Context, bail, ensure};
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,7 @@ pub enum Subject {
     Scp,
     RcloneSftp,
     RcloneHttp,
+    Sendme,
     Cp,
 }
 
@@ -36,6 +39,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject::Scp,
     Subject::RcloneSftp,
     Subject::RcloneHttp,
+    Subject::Sendme,
     Subject::Cp,
 ];
 
@@ -62,6 +66,7 @@ impl Subject {
             Self::Scp => "scp",
             Self::RcloneSftp => "rclone-sftp",
             Self::RcloneHttp => "rclone-http",
+            Self::Sendme => "sendme",
             Self::Cp => "cp",
         }
     }
@@ -84,6 +89,9 @@ impl Subject {
             Self::RcloneSftp => "rclone copy to its own sftp server, then sync",
             Self::RcloneHttp => {
                 "rclone copy from its own webdav server over plain HTTP, then sync; not encrypted, verifies nothing"
+            }
+            Self::Sendme => {
+                "sendme send until its ticket is there, sendme receive, then sync; no relay; encrypted, verified"
             }
             Self::Cp => "cp -r, then sync; no network, verifies nothing",
         }
@@ -121,6 +129,7 @@ impl Subject {
                 ssh
             }
             Self::RcloneSftp | Self::RcloneHttp => Command::new("rclone"),
+            Self::Sendme => Command::new(sendme()),
             Self::Cp => Command::new("cp"),
         };
         if !matches!(self, Self::RsyncSsh | Self::Scp) {
@@ -218,6 +227,27 @@ impl Subject {
                 take.args(["--webdav-url", &format!("http://127.0.0.1:{port}"), ":webdav:", &to.to_string()]);
                 synced(way, take)
             }
+            Self::Sendme => {
+                // A folder is named by its own name, and comes to lie below where it is received.
+                let (send, receive) = (way.scratch.join("send"), way.scratch.join("receive"));
+                for folder in [&send, &receive] {
+                    std::fs::create_dir(folder)?;
+                }
+                measured(None, &[], || {
+                    // It hashes the content before it can tell the ticket.
+                    let mut serve = Command::new(sendme());
+                    serve.current_dir(&send).args(["send", "--no-progress", "--relay", "disabled"]);
+                    serve.args(["--ticket-type", "addresses", "--magic-ipv4-addr", &format!("127.0.0.1:{port}")]);
+                    let (_server, ticket) = Server::start_told(serve.arg(way.from), "sendme receive ")?;
+                    let mut take = Command::new(sendme());
+                    take.current_dir(&receive).args(["receive", "--no-progress", "--relay", "disabled", &ticket]);
+                    done(take)?;
+                    std::fs::rename(receive.join(way.from.file_name().context("a folder has a name")?), way.to)?;
+                    let mut sync = Command::new("sync");
+                    sync.arg("-f").arg(way.to);
+                    done(sync)
+                })
+            }
             Self::Cp => {
                 let mut take = Command::new("cp");
                 take.args(["-r", &inside, &to.to_string()]);
@@ -312,6 +342,20 @@ impl Server {
         Ok(Self(quiet.spawn().with_context(|| format!("{name} does not start"))?))
     }
 
+    /// The same, once it has told what follows `before` in a line.
+    fn start_told(command: &mut Command, before: &str) -> anyhow::Result<(Self, String)> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let telling = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut server = Self(telling.spawn().with_context(|| format!("{name} does not start"))?);
+        let told = BufReader::new(server.0.stdout.take().context("it has a standard output")?);
+        let told = told.lines().map_while(Result::ok).find_map(|line| {
+            let (_, rest) = line.split_once(before)?;
+            Some(rest.split_whitespace().next()?.to_owned())
+        });
+        let told = told.with_context(|| format!("{name} ends before it tells `{before}`"))?;
+        Ok((server, told))
+    }
+
     /// The same, once it listens.
     fn start_at(command: &mut Command, port: &str) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
@@ -386,6 +430,11 @@ fn rclone(way: &Way) -> Command {
     let mut command = Command::new("rclone");
     command.args(["--config", "/dev/null", "--cache-dir"]).arg(way.scratch.join("cache"));
     command
+}
+
+/// What `bench/install-peers` built.
+fn sendme() -> PathBuf {
+    peers().join("bin/sendme")
 }
 
 /// The program beside this one.

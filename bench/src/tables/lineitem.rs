@@ -1,7 +1,6 @@
 //! TPC-H `lineitem` at scale factor 1: sixteen narrow columns, as in a ledger of payments. Rows are those of dbgen.
 
-use super::tuples::Tuples;
-use std::io::Write;
+use super::values::Values;
 use tpchgen::generators::LineItemGenerator;
 
 pub const ROWS: u64 = 6_001_215;
@@ -25,7 +24,7 @@ pub const COLUMNS: &[(&str, &str)] = &[
     ("l_comment", "varchar(44) NOT NULL"),
 ];
 
-pub fn write(rows: u64, out: &mut Tuples<&mut dyn Write>) -> std::io::Result<()> {
+pub fn write(rows: u64, out: &mut dyn Values) -> std::io::Result<()> {
     // A larger table is that of a larger scale factor; the number of lines of an order varies, so one more is asked.
     let scale = if rows <= ROWS { 1.0 } else { (rows / ROWS + 1) as f64 };
     let rows = usize::try_from(rows).map_err(std::io::Error::other)?;

@@ -3,10 +3,9 @@
 //! with 测试, divisions are of a province 99 that does not exist, phone numbers of a prefix that is not given out.
 //! A row follows from its number alone, so that all machines measure the same data.
 
-use super::tuples::Tuples;
+use super::values::Values;
 use crate::dice::Dice;
 use std::fmt::Write as _;
-use std::io::Write;
 
 pub const COLUMNS: &[(&str, &str)] = &[
     ("person_id", "bigint NOT NULL"),
@@ -33,7 +32,10 @@ pub const COLUMNS: &[(&str, &str)] = &[
     ("photo_hash", "bytea"),
 ];
 
-pub fn write(rows: u64, out: &mut Tuples<&mut dyn Write>) -> std::io::Result<()> {
+/// Of `ext`.
+pub const MEMBERS: &[&str] = &["lv", "src", "made_up"];
+
+pub fn write(rows: u64, out: &mut dyn Values) -> std::io::Result<()> {
     let mut text = String::new();
     for id in 1..=rows {
         row(&mut Dice::new(id), id as i64, out, &mut text);
@@ -42,9 +44,9 @@ pub fn write(rows: u64, out: &mut Tuples<&mut dyn Write>) -> std::io::Result<()>
     Ok(())
 }
 
-fn row(dice: &mut Dice, id: i64, out: &mut Tuples<&mut dyn Write>, text: &mut String) {
+fn row(dice: &mut Dice, id: i64, out: &mut dyn Values, text: &mut String) {
     // Formatting into a String cannot fail; the result is dropped for that reason throughout.
-    let mut put = |out: &mut Tuples<&mut dyn Write>, words: std::fmt::Arguments| {
+    let mut put = |out: &mut dyn Values, words: std::fmt::Arguments| {
         text.clear();
         let _ = text.write_fmt(words);
         out.text(text);
@@ -82,12 +84,12 @@ fn row(dice: &mut Dice, id: i64, out: &mut Tuples<&mut dyn Write>, text: &mut St
         true => put(out, format_args!("p{:09}@person.example", dice.below(1_000_000_000))),
         false => out.null(),
     }
-    out.option(dice.share(86).then(|| dice.below(4) as i16), Tuples::int2);
+    out.option(dice.share(86).then(|| dice.below(4) as i16), |out, value| out.int2(value));
     out.int8(id / 3);
-    out.option(dice.share(75).then(|| dice.below(100_000_000) as i64), Tuples::hundredths);
+    out.option(dice.share(75).then(|| dice.below(100_000_000) as i64), |out, value| out.hundredths(value));
     out.hundredths(dice.below(10_000_000_000) as i64 - 5_000_000_000);
     out.boolean(dice.share(87));
-    out.option(dice.share(98).then(|| dice.share(3)), Tuples::boolean);
+    out.option(dice.share(98).then(|| dice.share(3)), |out, value| out.boolean(value));
     out.timestamp(REGISTERED_FROM + dice.below(REGISTERED_MICROS) as i64);
     out.timestamp(UPDATED_FROM + id * 17_000_123);
     match dice.share(8) {
@@ -161,6 +163,8 @@ const ROADS: &[&str] = &["人民路", "建设大道", "解放中路", "滨河东
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::tuples::Tuples;
+    use std::io::Write;
 
     #[test]
     fn every_row_says_that_its_person_is_made_up() {

@@ -220,7 +220,7 @@ fn binaries() -> anyhow::Result<PathBuf> {
 }
 
 /// PostgreSQL refuses to run as root: the user and group that it runs as then.
-fn unprivileged() -> anyhow::Result<Option<(u32, u32)>> {
+pub fn unprivileged() -> anyhow::Result<Option<(u32, u32)>> {
     if !geteuid().is_root() {
         return Ok(None);
     }
@@ -235,7 +235,7 @@ fn unprivileged() -> anyhow::Result<Option<(u32, u32)>> {
         .context("there is neither a user postgres nor a user nobody")
 }
 
-fn draw() -> anyhow::Result<String> {
+pub fn draw() -> anyhow::Result<String> {
     let mut bytes = [0; 16];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -1,11 +1,13 @@
 //! Who carries a table from one database to the other: Posthouse and its peers, each as its own documentation
 //! tells to run it. A subject that is not installed is named as missing, with what is not there.
+//! How each of them goes between two engines stands in `across`.
 
 use super::server::{SOURCE, Server, TARGET};
-use super::table::Table;
-use crate::measure::{Run, measured, peak_rss};
+use super::table::{Route, Table};
+use crate::measure::{Run, measured, measured_between, peak_rss};
 use crate::site::Site;
-use anyhow::{Context, ensure};
+use crate::turns::peers;
+use anyhow::{Context, bail, ensure};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,6 +22,10 @@ pub enum Subject {
     Sling,
     Adbc,
     Dlt,
+    LoadDataPipe,
+    CsvPipe,
+    PgLoader,
+    PosthouseAdbc,
 }
 
 pub const SUBJECTS: &[Subject] = &[
@@ -31,6 +37,10 @@ pub const SUBJECTS: &[Subject] = &[
     Subject::Sling,
     Subject::Adbc,
     Subject::Dlt,
+    Subject::LoadDataPipe,
+    Subject::CsvPipe,
+    Subject::PgLoader,
+    Subject::PosthouseAdbc,
 ];
 
 impl Subject {
@@ -44,6 +54,27 @@ impl Subject {
             Self::Sling => "sling",
             Self::Adbc => "adbc",
             Self::Dlt => "dlt",
+            Self::LoadDataPipe => "load-data-pipe",
+            Self::CsvPipe => "csv-pipe",
+            Self::PgLoader => "pgloader",
+            Self::PosthouseAdbc => "posthouse-adbc",
+        }
+    }
+
+    /// Whether there is a way for it.
+    pub fn takes(self, route: Route) -> bool {
+        match self {
+            Self::CopyBinary | Self::CopyText | Self::PgDump | Self::PgCopyDb => route == Route::Postgres,
+            // No table is read from Parquet files yet.
+            Self::Posthouse => route != Route::ThroughParquet,
+            // It would download another program for Parquet.
+            Self::Sling => route != Route::ThroughParquet,
+            Self::Adbc => matches!(route, Route::Postgres | Route::FromSqlite | Route::ThroughParquet),
+            Self::Dlt => matches!(route, Route::Postgres | Route::FromMariadb | Route::FromSqlite),
+            Self::LoadDataPipe => matches!(route, Route::ToMariadb | Route::FromMariadb),
+            Self::CsvPipe => route == Route::FromSqlite,
+            Self::PgLoader => matches!(route, Route::FromMariadb | Route::FromSqlite),
+            Self::PosthouseAdbc => route == Route::ThroughParquet,
         }
     }
 
@@ -67,6 +98,13 @@ impl Subject {
             Self::Adbc => "Arrow stream into adbc_ingest; numeric lands as text, jsonb as json; verifies nothing",
             Self::Dlt => {
                 "sql_table with the pyarrow backend, Parquet files, ADBC; jsonb lands as json; verifies nothing"
+            }
+            Self::LoadDataPipe => "psql and mariadb in one pipe; verifies nothing",
+            Self::CsvPipe => "sqlite3 -csv | psql \\copy csv, then the key; verifies nothing",
+            Self::PgLoader => "LOAD DATABASE with 2 workers, batches of 20,000 rows, the key too; verifies nothing",
+            Self::PosthouseAdbc => {
+                "posthouse into Parquet, receipted; then pyarrow and adbc_ingest, since no table is read from Parquet \
+                 yet; the peak is the larger node's"
             }
         }
     }
@@ -97,7 +135,20 @@ impl Subject {
                 Ok(line.replace("Version:", self.name()))
             }),
             Self::Adbc | Self::Dlt => first_line(Command::new(python()).arg(LAND).args(["version", self.name()])),
+            Self::LoadDataPipe => first_line(Command::new("mariadb").args(["--no-defaults", "--version"])),
+            Self::CsvPipe => first_line(Command::new("sqlite3").arg("--version"))
+                .map(|line| format!("sqlite3 {}", line.split(' ').next().unwrap_or_default())),
+            Self::PgLoader => first_line(Command::new("pgloader").arg("--version")),
+            Self::PosthouseAdbc => {
+                let adbc = Self::Adbc.version(server, None)?;
+                Ok(format!("{}, {adbc}", Self::Posthouse.version(server, program)?))
+            }
         }
+    }
+
+    /// Whether the program has to be built for it.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Posthouse | Self::PosthouseAdbc)
     }
 
     /// One run into an empty target; what comes before and after is not of the time.
@@ -117,6 +168,9 @@ impl Subject {
                 land.env("SOURCE_URI", server.uri(SOURCE)).env("TARGET_URI", server.uri(TARGET));
                 quiet(&mut land, folder);
                 vec![land]
+            }
+            Self::LoadDataPipe | Self::CsvPipe | Self::PgLoader | Self::PosthouseAdbc => {
+                bail!("{} goes between two engines", self.name())
             }
         };
         let log = folder.join("log");
@@ -186,15 +240,25 @@ fn posthouse(server: &Server, table: &Table, program: &Path) -> anyhow::Result<R
         "{}[[job]]\nname = \"table\"\nresource = \"provider.bench.example/table\"\ninto = {{ connection = \"db\", table = \"public.{name}\" }}\nmode = \"full\"\nwrite = \"replace\"\nschedule = \"manual\"\n",
         connection(TARGET)
     );
-    let site = Site::start(program, &provider, &consumer, &["table"])?;
+    exchange(&[server.pid()], program, &provider, &consumer, |_| Ok(()))
+}
+
+/// One run of the job `table` between two nodes with this configuration, and what follows it within the time.
+pub fn exchange(
+    servers: &[u32],
+    program: &Path,
+    provider: &str,
+    consumer: &str,
+    then: impl FnOnce(&Site) -> anyhow::Result<()>,
+) -> anyhow::Result<Run> {
+    let site = Site::start(program, provider, consumer, &["table"])?;
     let pids = site.pids();
-    let [_, provider, consumer] = pids[..] else { anyhow::bail!("a site is three processes") };
-    let mut end = serde_json::Value::Null;
-    let mut run = measured(Some(server.pid()), &pids, || {
-        end = site.take("table")?;
-        Ok(())
+    let [_, provider, consumer] = pids[..] else { bail!("a site is three processes") };
+    let mut run = measured_between(servers, &pids, || {
+        let end = site.take("table")?;
+        ensure!(end["state"] == "settled", "{end}");
+        then(&site)
     })?;
-    ensure!(end["state"] == "settled", "{end}");
     run.provider_peak_rss_bytes = peak_rss(provider);
     run.consumer_peak_rss_bytes = peak_rss(consumer);
     run.peak_rss_bytes = run.provider_peak_rss_bytes.max(run.consumer_peak_rss_bytes).unwrap_or(run.peak_rss_bytes);
@@ -229,7 +293,7 @@ fn posthouse_knows_postgres(server: &Server, program: Option<&Path>) -> Result<S
 
 /// Runs commands as one pipeline; the last one's output and the words of all go to `log`, of which the errors
 /// and the end are told on failure.
-fn pipe(stages: Vec<Command>, log: &Path) -> anyhow::Result<()> {
+pub fn pipe(stages: Vec<Command>, log: &Path) -> anyhow::Result<()> {
     let words = File::create(log)?;
     let last = stages.len().saturating_sub(1);
     let mut input = Stdio::null();
@@ -257,13 +321,13 @@ fn pipe(stages: Vec<Command>, log: &Path) -> anyhow::Result<()> {
         let (earlier, last) = lines.split_at(lines.len().saturating_sub(LINES_TOLD));
         let errors = earlier.iter().filter(|line| line.to_lowercase().contains("error")).take(LINES_TOLD);
         let told: Vec<&str> = errors.chain(last).copied().collect();
-        anyhow::bail!("{failed}: {}", told.join(" / "));
+        bail!("{failed}: {}", told.join(" / "));
     }
     Ok(())
 }
 
 /// Leaves nothing outside `home` and reports to nobody.
-fn quiet<'a>(command: &'a mut Command, home: &Path) -> &'a mut Command {
+pub fn quiet<'a>(command: &'a mut Command, home: &Path) -> &'a mut Command {
     command
         .current_dir(home)
         .env("HOME", home)
@@ -273,24 +337,16 @@ fn quiet<'a>(command: &'a mut Command, home: &Path) -> &'a mut Command {
         .env("RUNTIME__DLTHUB_TELEMETRY", "false")
 }
 
-/// Where `bench/install-peers` puts what comes from PyPI.
-fn peers() -> PathBuf {
-    match std::env::var_os("POSTHOUSE_PEERS") {
-        Some(folder) => folder.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench-peers"),
-    }
-}
-
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     peers().join("bin/python")
 }
 
 /// The binary inside its package, without the wrapper that would start Python first.
-fn sling() -> Result<PathBuf, String> {
+pub fn sling() -> Result<PathBuf, String> {
     let link = peers().join("bin/sling-binary");
     if link.is_file() { Ok(link) } else { Err(format!("{} is not there", link.display())) }
 }
 
-const LAND: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/land.py");
-const DATASET: &str = "landed";
+pub const LAND: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/land.py");
+pub const DATASET: &str = "landed";
 const LINES_TOLD: usize = 3;

@@ -1,11 +1,24 @@
 //! A case's table: its columns, its key, its rows; and what two copies of it are compared by.
 
 use super::tuples::Tuples;
+use super::values::Values;
 use super::{lineitem, register};
 use std::io::Write;
 
+/// From which engine to which one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    Postgres,
+    ToMariadb,
+    FromMariadb,
+    FromSqlite,
+    /// From PostgreSQL into Parquet files, and from these into PostgreSQL.
+    ThroughParquet,
+}
+
 pub struct Table {
     pub name: &'static str,
+    pub route: Route,
     /// What a case is called before its number of rows.
     pub case: &'static str,
     /// Of the source, and made by the subjects that make one; none where both sides are heaps without an index.
@@ -14,12 +27,13 @@ pub struct Table {
     pub rows: u64,
     /// As the case's name has it.
     pub size: &'static str,
-    write: fn(u64, &mut Tuples<&mut dyn Write>) -> std::io::Result<()>,
+    write: fn(u64, &mut dyn Values) -> std::io::Result<()>,
 }
 
 pub const TABLES: &[Table] = &[
     Table {
         name: "person",
+        route: Route::Postgres,
         case: "pg-pg-register",
         key: &[],
         columns: register::COLUMNS,
@@ -29,6 +43,7 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         name: "person",
+        route: Route::Postgres,
         case: "pg-pg-register-key",
         key: &["person_id"],
         columns: register::COLUMNS,
@@ -38,6 +53,7 @@ pub const TABLES: &[Table] = &[
     },
     Table {
         name: "lineitem",
+        route: Route::Postgres,
         case: "pg-pg-lineitem",
         key: &[],
         columns: lineitem::COLUMNS,
@@ -45,7 +61,25 @@ pub const TABLES: &[Table] = &[
         size: "6m",
         write: lineitem::write,
     },
+    register_by(Route::ToMariadb, "pg-mariadb-register"),
+    register_by(Route::FromMariadb, "mariadb-pg-register"),
+    register_by(Route::FromSqlite, "sqlite-pg-register"),
+    register_by(Route::ThroughParquet, "pg-parquet-pg-register"),
 ];
+
+/// Between engines the register has its key on both sides: MariaDB keeps a table by its key, and SQLite has one anyway.
+const fn register_by(route: Route, case: &'static str) -> Table {
+    Table {
+        name: "person",
+        route,
+        case,
+        key: &["person_id"],
+        columns: register::COLUMNS,
+        rows: 2_000_000,
+        size: "2m",
+        write: register::write,
+    }
+}
 
 impl Table {
     /// The case that the design names.
@@ -95,6 +129,11 @@ impl Table {
         let mut tuples = Tuples::new(out)?;
         (self.write)(rows, &mut tuples)?;
         tuples.finish()
+    }
+
+    /// Writes the first `rows` rows in another form.
+    pub fn write_as(&self, rows: u64, out: &mut dyn Values) -> std::io::Result<()> {
+        (self.write)(rows, out)
     }
 
     /// SQL that gives the number of rows and a sum over the MD5 of each row's text, whatever their order.
@@ -148,7 +187,7 @@ mod tests {
 
     #[test]
     fn another_number_of_rows_has_another_name() {
-        let [register, keyed, lineitem] = TABLES else { panic!("three cases") };
+        let [register, keyed, lineitem, to_mariadb, ..] = TABLES else { panic!("four cases and more") };
         assert_eq!(keyed.case_of(5_000_000), "pg-pg-register-key-5m");
         assert_eq!(register.case_of(5_000_000), "pg-pg-register-5m");
         assert_eq!(register.case_of(2_000_000), "pg-pg-register-2m");
@@ -156,5 +195,6 @@ mod tests {
         assert_eq!(register.case_of(1_234), "pg-pg-register-1234");
         assert_eq!(lineitem.case_of(6_001_215), "pg-pg-lineitem-6m");
         assert_ne!(lineitem.case_of(6_000_000), lineitem.case());
+        assert_eq!(to_mariadb.case(), "pg-mariadb-register-2m");
     }
 }

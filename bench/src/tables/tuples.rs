@@ -2,6 +2,7 @@
 //! Only the types that they have; values in the form in which the server gives them back, so that the length
 //! of the stream is the length of a COPY out of the table.
 
+use super::values::Values;
 use std::io::Write;
 
 pub struct Tuples<W> {
@@ -18,16 +19,6 @@ impl<W: Write> Tuples<W> {
         Ok(Self { out, tuple: Vec::new(), bytes: SIGNATURE.len() as u64 + 8 })
     }
 
-    pub fn begin(&mut self, columns: i16) {
-        self.tuple.clear();
-        self.tuple.extend(columns.to_be_bytes());
-    }
-
-    pub fn end(&mut self) -> std::io::Result<()> {
-        self.bytes += self.tuple.len() as u64;
-        self.out.write_all(&self.tuple)
-    }
-
     /// Closes the stream; gives its length.
     pub fn finish(mut self) -> std::io::Result<u64> {
         self.out.write_all(&(-1_i16).to_be_bytes())?;
@@ -35,60 +26,70 @@ impl<W: Write> Tuples<W> {
         Ok(self.bytes + 2)
     }
 
-    pub fn null(&mut self) {
+    fn field(&mut self, value: &[u8]) {
+        self.length(value.len());
+        self.tuple.extend(value);
+    }
+
+    fn length(&mut self, length: usize) {
+        self.tuple.extend((length as i32).to_be_bytes());
+    }
+}
+
+impl<W: Write> Values for Tuples<W> {
+    fn begin(&mut self, columns: i16) {
+        self.tuple.clear();
+        self.tuple.extend(columns.to_be_bytes());
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        self.bytes += self.tuple.len() as u64;
+        self.out.write_all(&self.tuple)
+    }
+
+    fn null(&mut self) {
         self.tuple.extend((-1_i32).to_be_bytes());
     }
 
-    /// `value` as `put` writes it, or null.
-    pub fn option<T>(&mut self, value: Option<T>, put: impl FnOnce(&mut Self, T)) {
-        match value {
-            Some(value) => put(self, value),
-            None => self.null(),
-        }
-    }
-
-    pub fn int2(&mut self, value: i16) {
+    fn int2(&mut self, value: i16) {
         self.field(&value.to_be_bytes());
     }
 
-    pub fn int4(&mut self, value: i32) {
+    fn int4(&mut self, value: i32) {
         self.field(&value.to_be_bytes());
     }
 
-    pub fn int8(&mut self, value: i64) {
+    fn int8(&mut self, value: i64) {
         self.field(&value.to_be_bytes());
     }
 
-    pub fn boolean(&mut self, value: bool) {
+    fn boolean(&mut self, value: bool) {
         self.field(&[u8::from(value)]);
     }
 
-    /// Days since 1970-01-01.
-    pub fn date(&mut self, days: i32) {
+    fn date(&mut self, days: i32) {
         self.int4(days - DAYS_TO_2000);
     }
 
-    /// Microseconds since 1970-01-01, of a timestamp and of a timestamptz.
-    pub fn timestamp(&mut self, micros: i64) {
+    fn timestamp(&mut self, micros: i64) {
         self.int8(micros - i64::from(DAYS_TO_2000) * 86_400_000_000);
     }
 
-    pub fn text(&mut self, value: &str) {
+    fn text(&mut self, value: &str) {
         self.field(value.as_bytes());
     }
 
-    pub fn bytea(&mut self, value: &[u8]) {
+    fn bytea(&mut self, value: &[u8]) {
         self.field(value);
     }
 
-    pub fn jsonb(&mut self, value: &str) {
+    fn jsonb(&mut self, value: &str) {
         self.length(value.len() + 1);
         self.tuple.push(1);
         self.tuple.extend(value.as_bytes());
     }
 
-    /// A numeric with two digits after the point.
-    pub fn hundredths(&mut self, value: i64) {
+    fn hundredths(&mut self, value: i64) {
         let amount = value.unsigned_abs();
         let mut whole = amount / 100;
         // In base 10,000 the fraction is one digit, its lower half zero.
@@ -115,15 +116,6 @@ impl<W: Write> Tuples<W> {
         for digit in digits {
             self.tuple.extend((*digit as u16).to_be_bytes());
         }
-    }
-
-    fn field(&mut self, value: &[u8]) {
-        self.length(value.len());
-        self.tuple.extend(value);
-    }
-
-    fn length(&mut self, length: usize) {
-        self.tuple.extend((length as i32).to_be_bytes());
     }
 }
 

@@ -259,25 +259,28 @@ impl Column {
     /// The labels of an enumeration or a set, in order.
     pub(super) fn labels(&self) -> Vec<String> {
         let list = self.declared.split_once('(').map_or("", |(_, list)| list.strip_suffix(')').unwrap_or(list));
-        let (mut labels, mut left) = (Vec::new(), list);
-        while let Some(rest) = left.strip_prefix('\'') {
-            let (mut label, mut rest) = (String::new(), rest);
+        let (mut labels, mut left) = (Vec::new(), list.chars().peekable());
+        while left.next() == Some('\'') {
+            let mut label = String::new();
             loop {
-                let Some((piece, after)) = rest.split_once('\'') else { return labels };
-                label.push_str(piece);
-                match after.strip_prefix('\'') {
-                    Some(more) => {
-                        label.push('\'');
-                        rest = more;
-                    }
-                    None => {
-                        rest = after;
-                        break;
-                    }
+                match left.next() {
+                    Some('\'') if left.next_if_eq(&'\'').is_none() => break,
+                    // What the server writes behind a backslash.
+                    Some('\\') => match left.next() {
+                        Some('n') => label.push('\n'),
+                        Some('r') => label.push('\r'),
+                        Some('0') => label.push('\0'),
+                        Some(other) => label.push(other),
+                        None => return labels,
+                    },
+                    Some(other) => label.push(other),
+                    None => return labels,
                 }
             }
             labels.push(label);
-            left = rest.strip_prefix(',').unwrap_or("");
+            if left.next() != Some(',') {
+                break;
+            }
         }
         labels
     }
@@ -293,6 +296,12 @@ impl Check {
         }
         (clause.contains(&name) && clause.contains(NUMBER)).then_some(Self::Number)
     }
+}
+
+/// Columns of a table that give a row its number where it brings none.
+pub(super) fn numbering(client: &mut Client, table: &TableName) -> Result<Vec<String>, Fail> {
+    let rows = client.rows(NUMBERING, vec![table.schema.as_str().into(), table.table.as_str().into()])?;
+    Ok(rows.iter().filter_map(|row| row.first().map(text)).collect())
 }
 
 pub(super) fn is_bytes(r#type: &str) -> bool {
@@ -326,6 +335,9 @@ const TABLE: &str = "SELECT TABLE_TYPE, ENGINE, TABLE_ROWS, DATA_LENGTH FROM inf
 const COLUMNS: &str = "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, CHARACTER_SET_NAME, COLLATION_NAME,
   NUMERIC_PRECISION, NUMERIC_SCALE, DATETIME_PRECISION, CHARACTER_MAXIMUM_LENGTH, COLUMN_COMMENT, COLUMN_DEFAULT, EXTRA
   FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION";
+
+const NUMBERING: &str = "SELECT COLUMN_NAME FROM information_schema.COLUMNS
+  WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND EXTRA LIKE '%auto_increment%'";
 
 const KEYS: &str = "SELECT INDEX_NAME, COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS
   WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX";
@@ -385,5 +397,8 @@ mod tests {
     fn labels_are_taken_out_of_their_quotes() {
         assert_eq!(column("enum", "enum('a','it''s','','b,c')", 0, 0).labels(), ["a", "it's", "", "b,c"]);
         assert_eq!(column("set", "set('x')", 0, 0).labels(), ["x"]);
+        let escaped = column("enum", r"enum('a\\b','\n','\0''','c\\')", 0, 0).labels();
+        assert_eq!(escaped, ["a\\b", "\n", "\0'", "c\\"]);
+        assert_eq!(column("enum", "enum('open", 0, 0).labels(), Vec::<String>::new());
     }
 }

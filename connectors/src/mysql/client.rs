@@ -79,39 +79,16 @@ impl Client {
 
     fn connect_to(settings: &Settings, address: &Address) -> Result<Self, Fail> {
         let waiter = Waiter::new().map_err(|e| Fail::Lost(e.to_string()))?;
-        let opened = waiter.wait_at_most(CONNECT_WAIT, Conn::new(options(settings, address)?));
+        let options = options(settings, address)?;
+        // A server may let us in and then say nothing more.
+        let opened = waiter.wait_at_most(CONNECT_WAIT, async {
+            let mut conn = Conn::new(options).await?;
+            let server = settle(&mut conn, settings).await?;
+            Ok::<_, Fail>((conn, server))
+        });
         let late = || Fail::Lost(format!("it did not let us in within {} s", CONNECT_WAIT.as_secs()));
-        let conn = opened.ok_or_else(late)?.map_err(Fail::from)?;
-        let mut client = Self { conn: Some(conn), waiter: Some(waiter), broken: false, server: Server::UNKNOWN };
-        client.settle(settings)?;
-        Ok(client)
-    }
-
-    /// Whatever the server or the account is set to, a session of ours is set to this.
-    fn settle(&mut self, settings: &Settings) -> Result<(), Fail> {
-        for statement in SESSION {
-            self.run(statement)?;
-        }
-        let asked = self.rows("SELECT VERSION(), @@max_allowed_packet", vec![])?;
-        let (version, packet) = match asked.first().map(Vec::as_slice) {
-            Some([version, packet, ..]) => (text(version), number(packet)),
-            _ => (String::new(), 0),
-        };
-        self.server = Server::of(&version, usize::try_from(packet).unwrap_or(usize::MAX));
-        for statement in WHERE_KNOWN {
-            match self.run(statement) {
-                Ok(_) | Err(Fail::Server(_)) => {}
-                Err(fail) => return Err(fail),
-            }
-        }
-        if let Some(at_most) = settings.statement_timeout {
-            let ms = at_most.0;
-            self.run(&match self.server.mariadb {
-                true => format!("SET SESSION max_statement_time = {}.{:03}", ms / 1_000, ms % 1_000),
-                false => format!("SET SESSION max_execution_time = {ms}"),
-            })?;
-        }
-        Ok(())
+        let (conn, server) = opened.ok_or_else(late)??;
+        Ok(Self { conn: Some(conn), waiter: Some(waiter), broken: false, server })
     }
 
     fn with<T>(&mut self, work: impl AsyncFnOnce(&mut Conn) -> mysql_async::Result<T>) -> Result<T, Fail> {
@@ -220,7 +197,7 @@ impl Client {
         let Self { conn, waiter, broken, .. } = self;
         let (Some(conn), Some(waiter), false) = (conn, waiter, *broken) else { return Err(gone()) };
         match waiter.wait(conn.exec_iter(sql, values)) {
-            Ok(result) => Ok(Rows { waiter, broken, result }),
+            Ok(result) => Ok(Rows { waiter, broken, result, is_over: false }),
             Err(error) => {
                 let fail = Fail::from(error);
                 *broken = matches!(fail, Fail::Lost(_));
@@ -244,11 +221,39 @@ impl Drop for Client {
     }
 }
 
+/// Whatever the server or the account is set to, a session of ours is set to this.
+async fn settle(conn: &mut Conn, settings: &Settings) -> Result<Server, Fail> {
+    for statement in SESSION {
+        conn.query_drop(*statement).await?;
+    }
+    let asked: Vec<Row> = conn.query("SELECT VERSION(), @@max_allowed_packet").await?;
+    let told = |index: usize| asked.first().and_then(|row| row.as_ref(index));
+    let packet_max = usize::try_from(told(1).map_or(0, number)).unwrap_or(usize::MAX);
+    let server = Server::of(&told(0).map(text).unwrap_or_default(), packet_max);
+    for statement in WHERE_KNOWN {
+        match conn.query_drop(*statement).await.map_err(Fail::from) {
+            Ok(()) | Err(Fail::Server(_)) => {}
+            Err(fail) => return Err(fail),
+        }
+    }
+    if let Some(at_most) = settings.statement_timeout {
+        let ms = at_most.0;
+        conn.query_drop(match server.mariadb {
+            true => format!("SET SESSION max_statement_time = {}.{:03}", ms / 1_000, ms % 1_000),
+            false => format!("SET SESSION max_execution_time = {ms}"),
+        })
+        .await?;
+    }
+    Ok(server)
+}
+
 /// Rows on their way.
 pub(super) struct Rows<'c> {
     waiter: &'c Waiter,
     broken: &'c mut bool,
     result: QueryResult<'c, 'static, BinaryProtocol>,
+    /// Whether there are no more.
+    is_over: bool,
 }
 
 impl Rows<'_> {
@@ -265,11 +270,24 @@ impl Rows<'_> {
             }
             Ok(true)
         });
+        self.is_over = !matches!(filled, Ok(true));
         filled.map_err(|error| {
             let fail = Fail::from(error);
             *self.broken = matches!(fail, Fail::Lost(_));
             fail
         })
+    }
+}
+
+impl Drop for Rows<'_> {
+    /// The next statement would wait for all that nobody wants any more: what does not come soon ends the session.
+    fn drop(&mut self) {
+        if self.is_over || *self.broken {
+            return;
+        }
+        let result = &mut self.result;
+        let rest = self.waiter.wait_at_most(DRAIN_WAIT, async { while let Ok(Some(_)) = result.next().await {} });
+        *self.broken = rest.is_none();
     }
 }
 
@@ -399,8 +417,10 @@ const WHERE_KNOWN: &[&str] = &[
     "SET SESSION net_read_timeout = 3600",
 ];
 
-const CONNECT_WAIT: Duration = Duration::from_secs(30);
+const CONNECT_WAIT: Duration = Duration::from_secs(if cfg!(test) { 15 } else { 30 });
 const GOODBYE_WAIT: Duration = Duration::from_secs(1);
+/// For rows that are on their way when nobody wants them any more.
+const DRAIN_WAIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const SESSION_SECONDS: usize = 86_400;
 /// What the protocol itself allows.

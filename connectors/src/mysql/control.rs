@@ -136,6 +136,30 @@ pub(super) fn applied(client: &mut Client, place: &Place) -> Result<Vec<Applied>
     Ok(found)
 }
 
+/// Whether any split of this transfer is staged.
+pub(super) fn has_begun(client: &mut Client, place: &Place) -> Result<bool, Fail> {
+    let [applied, _] = names(place);
+    let sql = format!("SELECT COUNT(*) FROM {applied} WHERE transfer = ? AND root IS NOT NULL");
+    client.count(&sql, vec![transfer(place)]).map(|splits| splits > 0)
+}
+
+/// Rows that were refused when splits of this transfer were staged.
+pub(super) fn refused_before(client: &mut Client, place: &Place) -> Result<u64, Fail> {
+    let [applied, _] = names(place);
+    let sql = format!("SELECT SUM(quarantined) FROM {applied} WHERE transfer = ? AND root IS NOT NULL");
+    client.count(&sql, vec![transfer(place)])
+}
+
+/// Transfers into the same table that were published, the latest ones first.
+pub(super) fn published_lately(client: &mut Client, place: &Place) -> Result<Vec<String>, Fail> {
+    let [applied, _] = names(place);
+    let sql = format!(
+        "SELECT transfer FROM {applied} WHERE target = ? AND published IS NOT NULL ORDER BY at DESC LIMIT {LATELY}"
+    );
+    let rows = client.rows(&sql, vec![target(place)])?;
+    Ok(rows.iter().filter_map(|row| row.first().map(text)).collect())
+}
+
 /// What publishing this transfer did, where it was done.
 pub(super) fn published(client: &mut Client, place: &Place) -> Result<Option<Published>, Fail> {
     let [applied, _] = names(place);
@@ -202,7 +226,8 @@ pub(super) fn outcome(result: &Published) -> String {
     serde_json::to_string(result).unwrap_or_default()
 }
 
-/// Forgets a transfer that is given up, its refused rows too.
+/// Forgets a transfer that is given up, its refused rows too. Within the caller's transaction: a row that is kept
+/// twice would be refused.
 pub(super) fn discard(client: &mut Client, place: &Place) -> Result<(), Fail> {
     for name in names(place) {
         client.exec(&format!("DELETE FROM {name} WHERE transfer = ?"), vec![transfer(place)])?;
@@ -297,3 +322,6 @@ fn keep(client: &mut Client, place: &Place, split: &str, refused: &[Refused]) ->
     }
     Ok(())
 }
+
+/// Transfers whose leftovers are looked for.
+const LATELY: u32 = 100;

@@ -17,10 +17,26 @@ pub(super) fn create_table(
     server: &Server,
     more: &[String],
 ) -> Result<String, Problem> {
-    let share = key_share(contract);
+    create_within(name, contract, server, more, INDEX_BYTES_MAX)
+}
+
+/// The same, with so many bytes for the key's index.
+fn create_within(
+    name: &TableName,
+    contract: &Contract,
+    server: &Server,
+    more: &[String],
+    index_bytes: u64,
+) -> Result<String, Problem> {
+    let share = key_share(contract, index_bytes);
+    let is_open_char = |item: &&Item| item.r#type == ContractType::Char && !contract.key.contains(&item.name);
+    let is_crowded = contract.items.iter().filter(is_open_char).count() > CHARS_MAX;
     let column = |item: &Item| -> Result<String, Problem> {
         let is_key = contract.key.contains(&item.name);
-        let r#type = column_type(item, is_key.then_some(share), server)?;
+        let r#type = match is_crowded && is_open_char(&item) {
+            true => "longtext".to_owned(),
+            false => column_type(item, is_key.then_some(share), server)?,
+        };
         let null = if item.nullable && !is_key { "" } else { " NOT NULL" };
         let comment = item.comment.as_deref().filter(|text| !text.is_empty()).map(|text| {
             // What is longer is refused.
@@ -49,7 +65,7 @@ pub(super) fn options(server: &Server) -> String {
 }
 
 /// The type that a created column has. `share`: the bytes that it may take in the key's index.
-fn column_type(item: &Item, share: Option<u64>, server: &Server) -> Result<String, Problem> {
+pub(super) fn column_type(item: &Item, share: Option<u64>, server: &Server) -> Result<String, Problem> {
     let cannot = |why: &str| {
         let problem = Problem::new(Code::TypeUnsupported).with("column", &item.name);
         problem.with("type", types::type_name(item.r#type)).cause(why)
@@ -87,7 +103,7 @@ fn column_type(item: &Item, share: Option<u64>, server: &Server) -> Result<Strin
 }
 
 /// Bytes of the key's index for each of its texts. A longer one is refused, and never cut.
-fn key_share(contract: &Contract) -> u64 {
+fn key_share(contract: &Contract, index_bytes: u64) -> u64 {
     let is_long = |item: &Item| {
         use ContractType::*;
         matches!(item.r#type, Text | Char | Json | Number | Bytes)
@@ -95,22 +111,36 @@ fn key_share(contract: &Contract) -> u64 {
     let key: Vec<&Item> = contract.items.iter().filter(|item| contract.key.contains(&item.name)).collect();
     let long = key.iter().filter(|item| is_long(item)).count() as u64;
     let others = key.len() as u64 - long;
-    (INDEX_BYTES_MAX.saturating_sub(others * FIXED_BYTES_MAX) / long.max(1)).max(CHARACTER_BYTES)
+    (index_bytes.saturating_sub(others * FIXED_BYTES_MAX) / long.max(1)).max(CHARACTER_BYTES)
 }
 
 /// A staging table whose rows are numbered: with the target's own types where it stands, so that what does not fit is
-/// found when it is staged.
-pub(super) fn create_numbered(name: &TableName, contract: &Contract, target: &Relation, is_unique: bool) -> String {
+/// found when it is staged. `marks`: it has a place for the keys of refused rows.
+pub(super) fn create_numbered(
+    name: &TableName,
+    contract: &Contract,
+    target: &Relation,
+    is_unique: bool,
+    marks: bool,
+) -> String {
     let column = |item: &Item| {
-        let declared = target.column(&item.name).map_or_else(|| "longtext".to_owned(), as_declared);
+        // The target has no column for what a row does.
+        let declared = target.column(&item.name).map_or_else(|| OPERATION_TYPE.to_owned(), as_declared);
         format!("{} {declared} NULL", quote(&item.name))
     };
     let mut lines = vec![format!("{NUMBER_COLUMN} bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY")];
+    if marks {
+        lines.push(refused_column());
+    }
     lines.extend(contract.items.iter().map(column));
     if is_unique {
         lines.push(format!("UNIQUE KEY posthouse_key ({})", quoted(contract.key.iter().map(String::as_str))));
     }
     format!("CREATE TABLE {name} (\n  {}\n) ENGINE=InnoDB ROW_FORMAT=DYNAMIC", lines.join(",\n  "))
+}
+
+fn refused_column() -> String {
+    format!("{REFUSED_COLUMN} tinyint NOT NULL DEFAULT 0")
 }
 
 fn as_declared(column: &Column) -> String {
@@ -122,10 +152,9 @@ fn as_declared(column: &Column) -> String {
     }
 }
 
-/// What a DBA runs, so that an account can read these tables and land those with no right to create anything.
+/// What a DBA runs, so that an account can read these tables and land those with no right to create anything. The
+/// account as a GRANT names it.
 pub(super) fn script(account: &str, database: &str, reads: &[TableSpec], places: &[Place]) -> Result<String, Problem> {
-    // Where it comes from is known to the server's owner.
-    let account = format!("{}@'%'", literal(account));
     let mut lines: Vec<String> = Vec::new();
     let mut say = |line: String| {
         if !lines.contains(&line) {
@@ -146,7 +175,7 @@ pub(super) fn script(account: &str, database: &str, reads: &[TableSpec], places:
         }
     }
     for place in places {
-        landing(place, &account)?.into_iter().for_each(|line| say(format!("{line};")));
+        landing(place, account)?.into_iter().for_each(|line| say(format!("{line};")));
     }
     Ok(lines.into_iter().map(|line| line + "\n").collect())
 }
@@ -155,18 +184,11 @@ fn landing(place: &Place, account: &str) -> Result<Vec<String>, Problem> {
     let (contract, server) = (&place.landing.contract, &Server::UNKNOWN);
     let again = |create: String| create.replacen("CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ", 1);
     let mut lines = vec![format!("CREATE DATABASE IF NOT EXISTS {}", quote(&place.control))];
-    lines.push(again(create_table(&place.target, contract, server, &[])?));
+    // The transfer stands in the staging table's index too.
+    let create = create_within(&place.target, contract, server, &[], INDEX_BYTES_MAX - TRANSFER_BYTES)?;
+    lines.push(again(create));
     let staging = place.premade();
-    let mut own = vec![
-        format!("{NUMBER_COLUMN} bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY"),
-        format!("{TRANSFER_COLUMN} varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL"),
-    ];
-    if !contract.key.is_empty() {
-        // A little less than the index takes, for the transfer stands in it too.
-        own.push(format!("KEY posthouse_transfer ({TRANSFER_COLUMN}, {NUMBER_COLUMN})"));
-        own.push(format!("KEY posthouse_key ({})", quoted(contract.key.iter().map(String::as_str))));
-    }
-    lines.push(again(create_table(&staging, &place.staged, server, &own)?));
+    lines.push(premade(place, &staging));
     lines.extend(control::create(place, server).into_iter().map(again));
     let [applied, quarantine] = control::names(place);
     for table in [&place.target, &staging, &applied, &quarantine] {
@@ -175,15 +197,49 @@ fn landing(place: &Place, account: &str) -> Result<Vec<String>, Problem> {
     Ok(lines)
 }
 
+/// The staging table of a job has the target's own types, as they stand when the script is run: a column of the side of
+/// a join that has no rows takes NULL and is the same otherwise.
+fn premade(place: &Place, staging: &TableName) -> String {
+    let contract = &place.landing.contract;
+    let mut own = vec![
+        format!("{NUMBER_COLUMN} bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY"),
+        format!("{TRANSFER_COLUMN} varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT ''"),
+        refused_column(),
+        format!("KEY posthouse_transfer ({TRANSFER_COLUMN}, {NUMBER_COLUMN})"),
+    ];
+    own.extend(place.landing.operation.iter().map(|name| format!("{} {OPERATION_TYPE} NULL", quote(name))));
+    if !contract.key.is_empty() {
+        let key = quoted(contract.key.iter().map(String::as_str));
+        own.push(format!("UNIQUE KEY posthouse_key ({TRANSFER_COLUMN}, {key})"));
+    }
+    let columns = contract.items.iter().map(|item| format!("t.{}", quote(&item.name))).collect::<Vec<_>>();
+    format!(
+        "CREATE TABLE IF NOT EXISTS {staging} (\n  {}\n) ENGINE=InnoDB ROW_FORMAT=DYNAMIC\n\
+         AS SELECT {} FROM (SELECT 1 AS one) x LEFT JOIN {} t ON 1 = 0 LIMIT 0",
+        own.join(",\n  "),
+        columns.join(", "),
+        place.target
+    )
+}
+
 /// The column that numbers the rows of a staging table.
 pub(super) const NUMBER_COLUMN: &str = "posthouse_number";
 /// The column by which transfers share a staging table that was made beforehand.
 pub(super) const TRANSFER_COLUMN: &str = "posthouse_transfer";
+/// The column that says of a row that it was refused, and that only its key is here.
+pub(super) const REFUSED_COLUMN: &str = "posthouse_refused";
+/// Of the column that says what a row of a front-end table does: a letter.
+const OPERATION_TYPE: &str = "varchar(1) CHARACTER SET ascii COLLATE ascii_bin";
 const COMMENT_CHARS_MAX: usize = 1024;
 const DIGITS_MAX: i16 = 65;
+/// A row has 65,535 bytes for what is kept in it, 1,020 of them for a char; of more of these than this, each is kept
+/// beside it.
+const CHARS_MAX: usize = 40;
 /// Of utf8mb4.
 const CHARACTER_BYTES: u64 = 4;
 /// What an index of InnoDB holds of a row.
 const INDEX_BYTES_MAX: u64 = 3072;
+/// What a transfer's name takes of it, with some to spare.
+const TRANSFER_BYTES: u64 = 72;
 /// The longest of the types that have a length of their own: a decimal.
 const FIXED_BYTES_MAX: u64 = 32;

@@ -11,7 +11,8 @@ use super::publish;
 use super::rows::RowReader;
 use super::settings::Settings;
 use super::staging::{self, Staging};
-use super::{Faults, ddl, fields, swap};
+use super::swap::NotSwapped;
+use super::{Faults, alike, ddl, fields, swap, sweep};
 use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::job::Write;
@@ -65,7 +66,7 @@ impl MyDestination {
 impl Destination for MyDestination {
     fn prepare(&mut self) -> Result<(), Problem> {
         self.with(|client, place, _| {
-            locked(client, &place.control, |client| {
+            both(client, place.transfer(), &place.control, |client| {
                 let target = match swap::recover(client, place)? {
                     Some(_) => None,
                     None => examine(client, place)?,
@@ -78,6 +79,7 @@ impl Destination for MyDestination {
                 }
                 control::check_epoch(client, place)?;
                 check_alone(client, place)?;
+                sweep::others(client, place)?;
                 if control::published(client, place)?.is_none() {
                     let target = match target {
                         // What is staged has a column more, and cannot become the target.
@@ -102,9 +104,15 @@ impl Destination for MyDestination {
             if !control::exist(client, place)? {
                 return Ok(None);
             }
-            locked(client, place.transfer(), |client| match swap::recover(client, place)? {
-                Some(published) => Ok(Some(published)),
-                None => control::published(client, place),
+            locked(client, place.transfer(), |client| {
+                if let Some(published) = swap::recover(client, place)? {
+                    return Ok(Some(published));
+                }
+                let published = control::published(client, place)?;
+                if published.is_some() {
+                    sweep::own(client, place)?;
+                }
+                Ok(published)
             })
         })
     }
@@ -140,14 +148,15 @@ impl Destination for MyDestination {
 
     fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
         let outcome = self.with(|client, place, _| {
-            // Transfers into one table come one after the other.
-            locked(client, &place.target.to_string(), |client| {
+            // Transfers into one table come one after the other, and what became of this one is looked at by nobody
+            // while it is under way: not by the next run either, while the server is still at work for the last.
+            both(client, &place.target.to_string(), place.transfer(), |client| {
                 let mut tries = TRIES;
                 loop {
                     tries -= 1;
                     match publish(client, place, refused_max) {
                         // Others change the table too, and the server took all of it back.
-                        Err(fail) if fail.code() == Some(fail::DEADLOCK) && tries > 0 => {}
+                        Err(fail) if fail.code().is_some_and(|code| AGAIN.contains(&code)) && tries > 0 => {}
                         done => return done,
                     }
                 }
@@ -169,20 +178,25 @@ impl Destination for MyDestination {
 
     fn discard(&mut self) -> Result<(), Problem> {
         self.with(|client, place, _| {
-            locked(client, place.transfer(), |client| {
+            both(client, &place.target.to_string(), place.transfer(), |client| {
                 let is_known = control::exist(client, place)?;
                 let published = match swap::recover(client, place)? {
                     Some(published) => Some(published),
                     None if is_known => control::published(client, place)?,
                     None => None,
                 };
-                if let Some(staging) = Staging::find(client, place)? {
-                    staging.drop(client)?;
+                let staging = Staging::find(client, place)?;
+                // What is noted goes first: rows of which nothing is noted stand for nothing, and not the other way round.
+                transaction(client, |client| {
+                    if is_known && published.is_none() {
+                        control::discard(client, place)?;
+                    }
+                    staging.iter().filter(|staging| staging.premade).try_for_each(|staging| staging.drop(client))
+                })?;
+                match staging.filter(|staging| !staging.premade) {
+                    Some(staging) => staging.drop(client),
+                    None => Ok(()),
                 }
-                if is_known && published.is_none() {
-                    control::discard(client, place)?;
-                }
-                Ok(())
             })
         })
     }
@@ -212,6 +226,10 @@ impl Destination for MyDestination {
     fn dry_run(&mut self) -> Result<Vec<String>, Problem> {
         self.with(|client, place, _| dry_run(client, place))
     }
+
+    fn line(&self) -> Option<&'static str> {
+        self.settings.line()
+    }
 }
 
 /// Nobody else has the lock while this works. The server gives it up with the line.
@@ -226,6 +244,16 @@ fn locked<T>(client: &mut Client, of: &str, work: impl FnOnce(&mut Client) -> Re
         client.rows("SELECT RELEASE_LOCK(?)", vec![name.as_str().into()])?;
     }
     done
+}
+
+/// The same with two locks. Their order is that of transfers into one table, this transfer, the tables beside it.
+fn both<T>(
+    client: &mut Client,
+    outer: &str,
+    inner: &str,
+    work: impl FnOnce(&mut Client) -> Result<T, Fail>,
+) -> Result<T, Fail> {
+    locked(client, outer, |client| locked(client, inner, work))
 }
 
 /// All of it is committed, or none.
@@ -247,6 +275,7 @@ fn publish(client: &mut Client, place: &Place, refused_max: Option<u64>) -> Resu
     }
     control::check_epoch(client, place)?;
     if let Some(before) = control::published(client, place)? {
+        sweep::own(client, place)?;
         return Ok(before);
     }
     let Some(mut staging) = Staging::find(client, place)? else {
@@ -254,24 +283,36 @@ fn publish(client: &mut Client, place: &Place, refused_max: Option<u64>) -> Resu
         return Err(Problem::new(Code::DestinationFailed).with("target", &place.landing.table).cause(cause).into());
     };
     let mut target = examine(client, place)?;
+    let mut is_referred = false;
     if staging.whole {
+        staging.check_count(client, place, false)?;
         let gives_way = match &target {
             None => true,
-            Some(target) => place.landing.write == Write::Replace && swap::obstacles(client, target)?.is_empty(),
+            Some(target) => {
+                place.landing.write == Write::Replace
+                    && swap::obstacles(client, target, &place.landing.contract.key)?.is_empty()
+            }
         };
         if gives_way {
             let staged = control::staged(client, place)?;
             let result = Published { rows: staged, inserted: staged, ..Published::default() };
             match swap::swap(client, place, &staging, target.as_ref(), &result)? {
                 Ok(published) => return Ok(published),
-                Err(error) => tracing::debug!(table = %place.target, %error, "Did not rename"),
+                Err(why) => {
+                    is_referred = matches!(why, NotSwapped::Referred);
+                    tracing::info!(table = %place.target, %why, "Rows give way, and not the table");
+                }
             }
             // It may have come since.
             target = examine(client, place)?;
         }
     }
     let Some(target) = target else { return Err(staging::no_right(place).into()) };
-    staging.number(client)?;
+    alike::check(client, place, &staging, &target)?;
+    if staging.whole && place.landing.write == Write::Mirror && control::refused_before(client, place)? > 0 {
+        return Err(alike::changed(place, "it was not there, and rows were refused since").into());
+    }
+    staging.number(client, is_referred)?;
     let published = transaction(client, |client| publish::merge(client, place, &target, staging.clone(), refused_max))?;
     if !staging.premade {
         staging.drop(client)?;
@@ -363,7 +404,7 @@ fn dry_run(client: &mut Client, place: &Place) -> Result<Vec<String>, Fail> {
         }
         (Write::Replace, _) => match &target {
             None => "replace: the table is filled beside its place, and takes its name by one RENAME TABLE".to_owned(),
-            Some(target) => match swap::obstacles(client, target)? {
+            Some(target) => match swap::obstacles(client, target, &landing.contract.key)? {
                 obstacles if obstacles.is_empty() => {
                     "replace: nothing depends on the table: one like it is filled beside it and takes its name by one \
                      RENAME TABLE"
@@ -384,3 +425,4 @@ fn dry_run(client: &mut Client, place: &Place) -> Result<Vec<String>, Fail> {
 const LOCK_SECONDS: u64 = 3_600;
 /// Of a publishing that the server takes back.
 const TRIES: u32 = 5;
+const AGAIN: &[u16] = &[fail::DEADLOCK, fail::LOCK_WAIT];

@@ -3,8 +3,9 @@
 //! character set for all of its columns.
 
 use super::catalog::Column;
+use super::doubles;
 use super::fields::Keep;
-use super::place::quote;
+use super::place::{quote, quoted};
 use crate::types;
 use posthouse_protocol::batch::{Batch, Value};
 use posthouse_protocol::number::Number;
@@ -29,6 +30,8 @@ struct Field {
     r#type: ContractType,
     keep: Keep,
     is_key: bool,
+    /// Whether its column makes a number of NULL.
+    numbers: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,7 @@ impl Encoder {
             r#type: item.r#type,
             keep: Keep::of(item, column),
             is_key: contract.key.contains(&item.name),
+            numbers: column.auto_increment,
         };
         let fields = contract.items.iter().zip(columns).map(field).collect();
         Self { fields, value_max: packet_max.saturating_sub(PACKET_MARGIN) }
@@ -87,6 +91,23 @@ impl Encoder {
         self.row(batch, row, out, Form::Literal)
     }
 
+    /// The key's columns, in the order of [`Encoder::key_literals`].
+    pub(super) fn key_names(&self) -> String {
+        quoted(self.fields.iter().filter(|field| field.is_key).map(|field| field.name.as_str()))
+    }
+
+    /// Appends a row's key alone, as it stands in VALUES.
+    pub(super) fn key_literals(&self, batch: &Batch, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        let key = self.fields.iter().zip(batch.columns()).filter(|(field, _)| field.is_key);
+        for (index, (field, column)) in key.enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            field.put(column.value(row), Form::Literal, self.value_max, out)?;
+        }
+        Ok(())
+    }
+
     fn row(&self, batch: &Batch, row: usize, out: &mut Vec<u8>, form: Form) -> Result<(), String> {
         let start = out.len();
         for (index, (field, column)) in self.fields.iter().zip(batch.columns()).enumerate() {
@@ -106,6 +127,9 @@ impl Field {
     fn put(&self, value: Value<'_>, form: Form, value_max: usize, out: &mut Vec<u8>) -> Result<(), String> {
         match value {
             Value::Null if self.is_key => return Err("a part of its key is NULL".to_owned()),
+            Value::Null if self.numbers => {
+                return Err("the column numbers its rows itself, and would make a number of NULL".to_owned());
+            }
             Value::Null => out.extend_from_slice(if form == Form::Line { b"\\N" } else { b"NULL" }),
             Value::Boolean(value) => out.push(if value { b'1' } else { b'0' }),
             Value::Integer(value) => self.integer(value, form, out)?,
@@ -191,6 +215,9 @@ impl Field {
                 // Its canonical form is for digests; people read it as it was written.
                 posthouse_protocol::digest::json::canonical(text, &mut Vec::new())
                     .map_err(|_| "it is not JSON with one meaning".to_owned())?;
+                if self.keep == Keep::Doubles && !doubles::keep(text) {
+                    return Err("the column keeps numbers as doubles, and one of these has more digits".to_owned());
+                }
                 return self.characters(text, form, value_max, out);
             }
             // Blanks at the end of these are nothing.
@@ -285,7 +312,13 @@ fn is_of_set(text: &str, labels: &[String]) -> bool {
 
 /// Whether a text is a time as the server writes one with so many digits.
 fn is_time(text: &str, digits: u32) -> bool {
-    let text = text.strip_prefix('-').unwrap_or(text);
+    // Nothing at all has no sign there.
+    let is_nothing = !text.bytes().any(|byte| (b'1'..=b'9').contains(&byte));
+    let text = match text.strip_prefix('-') {
+        Some(_) if is_nothing => return false,
+        Some(text) => text,
+        None => text,
+    };
     let (clock, part) = match text.split_once('.') {
         Some((clock, part)) => (clock, Some(part)),
         None => (text, None),
@@ -379,7 +412,7 @@ mod tests {
     use super::*;
 
     fn put(keep: Keep, r#type: ContractType, value: Value<'_>, form: Form) -> Result<String, String> {
-        let field = Field { name: "x".to_owned(), r#type, keep, is_key: false };
+        let field = Field { name: "x".to_owned(), r#type, keep, is_key: false, numbers: false };
         let mut out = Vec::new();
         field.put(value, form, 100, &mut out).map(|()| String::from_utf8(out).unwrap())
     }
@@ -421,5 +454,12 @@ mod tests {
         assert!(is_time("-838:59:59.000", 3) && is_time("00:00:00", 0));
         assert!(!is_time("1:00:00", 0) && !is_time("00:60:00", 0) && !is_time("00:00:00.1", 0));
         assert!(!is_time("012:00:00", 0));
+        assert!(is_time("-00:00:01", 0) && !is_time("-00:00:00", 0) && !is_time("-00:00:00.000", 3));
+        assert!(refused(Keep::Doubles, ContractType::Json, Value::Text("[0.1234567890123456789]")));
+        assert!(!refused(Keep::Plain, ContractType::Json, Value::Text("[0.1234567890123456789]")));
+        let (name, r#type) = ("x".to_owned(), ContractType::Integer);
+        let numbered = Field { name, r#type, keep: Keep::Plain, is_key: false, numbers: true };
+        assert!(numbered.put(Value::Null, Form::Line, 100, &mut Vec::new()).is_err());
+        assert!(numbered.put(Value::Integer(0), Form::Line, 100, &mut Vec::new()).is_ok());
     }
 }

@@ -57,6 +57,10 @@ pub(super) const DUPLICATE: u16 = 1062;
 pub(super) const NO_PARENT: u16 = 1452;
 /// The whole transaction was taken back, and may be tried again.
 pub(super) const DEADLOCK: u16 = 1213;
+/// Somebody else holds a row, or the table, for longer than is waited for.
+pub(super) const LOCK_WAIT: u16 = 1205;
+/// Another table's foreign key refers to the table that was to go.
+pub(super) const REFERRED: &[u16] = &[1217, 1451, 3730];
 /// The account has not the right: on a database, a table, a column, a command, a privilege.
 pub(super) const NO_RIGHT: &[u16] = &[1044, 1142, 1143, 1227, 1370];
 /// LOAD DATA LOCAL is switched off, or not known: by MySQL 5.7, MySQL 8, MariaDB, and as a syntax of others.

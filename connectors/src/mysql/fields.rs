@@ -25,6 +25,8 @@ pub(super) enum Keep {
     Time(u32),
     /// Numbers of two digits are taken for others.
     Year,
+    /// Numbers within a JSON text are kept as doubles.
+    Doubles,
     /// One of these, as it is written here.
     Labels(Vec<String>),
     /// Some of these, in this order.
@@ -43,6 +45,7 @@ impl Keep {
             ("datetime" | "timestamp", _) => Self::Fraction(column.fraction),
             ("time", _) => Self::Time(column.fraction),
             ("year", _) => Self::Year,
+            ("json", _) => Self::Doubles,
             ("enum", _) => Self::Labels(column.labels()),
             ("set", _) => Self::Set(column.labels()),
             ("decimal" | "numeric", ContractType::Number) => {
@@ -95,7 +98,8 @@ fn carries(wanted: ContractType, column: &Column) -> bool {
             "bigint" | "bit" => scale <= 0 && i64::from(precision) - i64::from(scale) <= 20,
             _ => false,
         },
-        ContractType::Float => matches!(r#type, "double" | "real" | "float"),
+        // One that declares digits, `double(10,2)`, rounds to them without a word.
+        ContractType::Float => matches!(r#type, "double" | "real" | "float") && !column.declared.contains('('),
         ContractType::Text => column.is_text() || matches!(r#type, "enum" | "set" | "time"),
         ContractType::Char => column.is_text(),
         ContractType::Bytes => is_bytes(r#type) || is_spatial(r#type),
@@ -113,4 +117,23 @@ fn text(target: &Relation) -> String {
         format!("{} {}{null}", column.name, column.declared)
     };
     target.columns.iter().map(column).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_that_would_round_carries_nothing() {
+        let column = |r#type: &str, declared: &str| Column {
+            r#type: r#type.to_owned(),
+            declared: declared.to_owned(),
+            ..Column::default()
+        };
+        assert!(carries(ContractType::Float, &column("double", "double")));
+        assert!(carries(ContractType::Float, &column("double", "double unsigned")));
+        assert!(!carries(ContractType::Float, &column("double", "double(10,2)")));
+        assert!(!carries(ContractType::Float, &column("float", "float(7,3) unsigned")));
+        assert!(!carries(ContractType::Float, &column("decimal", "decimal(38,10)")));
+    }
 }

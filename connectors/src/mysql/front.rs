@@ -27,9 +27,7 @@ struct Found {
 
 impl MyFront {
     pub(super) fn new(faults: Faults, settings: Settings, spec: &FrontSpec) -> Result<Self, Problem> {
-        let table = TableName::parse(&spec.table, &settings.database).ok_or_else(|| {
-            front::unfit(&spec.resource, format!("`{}` is no table's name: write `database.table`", spec.table))
-        })?;
+        let table = named(spec, &settings.database)?;
         Ok(Self { faults, settings, spec: spec.clone(), table, client: None })
     }
 
@@ -132,9 +130,15 @@ impl FrontTable for MyFront {
             let FrontSpec { flag, from, to, purges, .. } = &front.spec;
             let (table, flag) = (&front.table, quote(flag));
             // Of no row, but with every right that is needed for one.
-            client.run(&format!("UPDATE {table} AS t SET t.{flag} = {} WHERE 1 = 0", literal(to)))?;
+            let needs = |client: &mut Client, right: &str, sql: &str| match client.run(sql) {
+                Err(Fail::Server(error)) if fail::NO_RIGHT.contains(&error.code) => {
+                    Err(Fail::Problem(front::lacks(&front.spec.resource, right, fail::text(&error))))
+                }
+                done => done.map(|_| ()),
+            };
+            needs(client, "UPDATE", &format!("UPDATE {table} AS t SET t.{flag} = {} WHERE 1 = 0", literal(to)))?;
             if *purges {
-                client.run(&format!("DELETE t FROM {table} AS t WHERE 1 = 0"))?;
+                needs(client, "DELETE", &format!("DELETE t FROM {table} AS t WHERE 1 = 0"))?;
             }
             let columns: Vec<String> = found.relation.columns.iter().map(|column| column.name.clone()).collect();
             let list = columns.iter().map(|name| format!("t.{}", quote(name))).collect::<Vec<_>>().join(", ");
@@ -159,4 +163,18 @@ impl FrontTable for MyFront {
         let to = self.spec.to.clone();
         self.each(rows, &to, |front| format!("DELETE t FROM {} AS t", front.table))
     }
+}
+
+fn named(spec: &FrontSpec, database: &str) -> Result<TableName, Problem> {
+    TableName::parse(&spec.table, database).ok_or_else(|| {
+        front::unfit(&spec.resource, format!("`{}` is no table's name: write `database.table`", spec.table))
+    })
+}
+
+/// What gives an account the rights beyond reading. The account as a GRANT names it.
+pub(super) fn grants(account: &str, database: &str, spec: &FrontSpec) -> Result<Vec<String>, Problem> {
+    let table = named(spec, database)?;
+    let update = format!("GRANT UPDATE ({}) ON {table} TO {account};", quote(&spec.flag));
+    let delete = spec.purges.then(|| format!("GRANT DELETE ON {table} TO {account};"));
+    Ok(std::iter::once(update).chain(delete).collect())
 }

@@ -25,8 +25,13 @@ pub(super) fn merge(
     staging: Staging,
     refused_max: Option<u64>,
 ) -> Result<Published, Fail> {
+    staging.check_count(client, place, true)?;
     let staged = control::staged(client, place)?;
     let mut run = Run { place, target, sieve: Sieve::new(place, staging, refused_max) };
+    if !run.key().is_empty() && !run.sieve.staging.is_keyed {
+        run.take_duplicates(client)?;
+    }
+    // Of two rows with one key the first counts here too, whatever they do.
     let gone = run.take_deletes(client)?;
     let (counts, deleted) = match place.landing.write {
         Write::Append => (run.append(client)?, 0),
@@ -111,6 +116,36 @@ impl Run<'_> {
         Ok(deleted)
     }
 
+    /// What rows of one content have in common and others have not, whatever a collation takes for equal.
+    fn hash<'i>(&self, items: impl Iterator<Item = &'i Item>, of: &str) -> String {
+        let one = |item: &'i Item| {
+            let value = match item.r#type {
+                ContractType::Boolean | ContractType::Integer => format!("{of}.{} + 0", quote(&item.name)),
+                _ => self.exact(item, of),
+            };
+            format!("COALESCE(SHA2({value}, 256), '-')")
+        };
+        let all = items.map(one).collect::<Vec<_>>().join(", ");
+        format!("SHA2(CONCAT({all}), 256)")
+    }
+
+    /// Takes out staged rows whose key came before them in this transfer, where no index keeps them apart.
+    fn take_duplicates(&mut self, client: &mut Client) -> Result<(), Fail> {
+        let hash = self.hash(self.items().iter().filter(|item| self.key().contains(&item.name)), "s");
+        let (staging, own) = (self.staging(), &self.sieve.staging.own);
+        let sql = format!(
+            "SELECT s.{NUMBER_COLUMN} FROM {staging} s
+             JOIN (SELECT h.hash, MIN(h.{NUMBER_COLUMN}) AS first
+                   FROM (SELECT s.{NUMBER_COLUMN}, {hash} AS hash FROM {staging} s WHERE {own}) h
+                   GROUP BY h.hash HAVING COUNT(*) > 1) d
+               ON d.hash = {hash} AND s.{NUMBER_COLUMN} > d.first
+             WHERE {own} ORDER BY 1 LIMIT {}",
+            BAD_ROWS_MAX + 1
+        );
+        let numbers = self.sieve.numbers(client, &sql)?;
+        self.sieve.take(client, &numbers, "its key came in this transfer already")
+    }
+
     fn append(&mut self, client: &mut Client) -> Result<Counts, Fail> {
         if !self.key().is_empty() {
             self.take_contradictions(client)?;
@@ -193,42 +228,31 @@ impl Run<'_> {
                 .into());
         }
         let mark = quote(self.place.landing.watermark_column.as_deref().unwrap_or_default());
-        let hash = |of: &str| {
-            let one = |item: &Item| {
-                let value = match item.r#type {
-                    ContractType::Boolean | ContractType::Integer => format!("{of}.{} + 0", quote(&item.name)),
-                    _ => self.exact(item, of),
-                };
-                format!("COALESCE(SHA2({value}, 256), '-')")
-            };
-            let all = self.items().iter().map(one).collect::<Vec<_>>().join(", ");
-            format!("SHA2(CONCAT({all}), 256)")
-        };
+        let hash = |of: &str| self.hash(self.items().iter(), of);
         let (staging, target, own) = (self.staging(), &self.target.name, &self.sieve.staging.own);
         let bounds = format!("SELECT MIN(s.{mark}) AS first, MAX(s.{mark}) AS last FROM {staging} s WHERE {own}");
         let sql = format!(
-            "SELECT x.{NUMBER_COLUMN} FROM (
+            "DELETE p FROM {staging} p JOIN (SELECT x.{NUMBER_COLUMN} FROM (
                SELECT s.{NUMBER_COLUMN}, h.hash, ROW_NUMBER() OVER (PARTITION BY h.hash ORDER BY s.{NUMBER_COLUMN}) AS copy
                FROM {staging} s JOIN (SELECT s.{NUMBER_COLUMN}, {} AS hash FROM {staging} s WHERE {own}) h
                  ON h.{NUMBER_COLUMN} = s.{NUMBER_COLUMN}) x
              JOIN (SELECT {} AS hash, COUNT(*) AS copies FROM {target} t JOIN ({bounds}) b
                    WHERE t.{mark} IS NULL OR (t.{mark} >= b.first AND t.{mark} <= b.last) GROUP BY 1) y
-               ON y.hash = x.hash AND x.copy <= y.copies",
+               ON y.hash = x.hash AND x.copy <= y.copies) o ON o.{NUMBER_COLUMN} = p.{NUMBER_COLUMN}",
             hash("s"),
             hash("t"),
         );
-        let numbers = self.sieve.numbers(client, &sql)?;
-        for page in numbers.chunks(PAGE) {
-            let list = page.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            client.run(&format!("DELETE FROM {} WHERE {NUMBER_COLUMN} IN ({list})", self.staging()))?;
-        }
-        Ok(())
+        client.run(&sql).map(|_| ())
     }
 
     /// All rows give way to the new ones; how many there were.
     fn replace(&mut self, client: &mut Client) -> Result<(Counts, u64), Fail> {
         let referrers = referrers(client, &self.target.name)?;
-        if referrers.is_empty() {
+        // Rows that stay are left alone where somebody may refer to them out of sight: their own go along with them.
+        let is_keyed = self.target.is_unique(self.key()) && self.target.unique.len() == 1;
+        let is_referred = self.sieve.staging.is_referred;
+        let is_alone = referrers.is_empty() && !is_referred && (!is_keyed || sees_all(client)?);
+        if is_alone {
             let deleted = client.run(&format!("DELETE FROM {}", self.target.name))?;
             return Ok((self.insert_all(client)?, deleted));
         }
@@ -236,6 +260,17 @@ impl Run<'_> {
             let cause =
                 "other tables refer to its rows, which are not known by a key: name the key that is unique there";
             return Err(self.refuse(cause).into());
+        }
+        if is_referred {
+            let sql = format!("SELECT COUNT(*) FROM {} t WHERE {} LOCK IN SHARE MODE", self.target.name, self.gone());
+            let gone = client.count(&sql, vec![])?;
+            if gone > 0 {
+                let cause = format!(
+                    "{gone} of its rows would be gone, and a table that this account may not see refers to it: give the \
+                     account the right to see that table (REFERENCES), or use upsert"
+                );
+                return Err(self.refuse(&cause).into());
+            }
         }
         let deleted = self.delete_unreferred(client, &referrers)?;
         Ok((self.upsert(client)?, deleted))
@@ -277,9 +312,14 @@ impl Run<'_> {
 
     /// What holds for rows `t` whose key was not handed over.
     fn gone(&self) -> String {
-        let (staging, own) = (self.staging(), &self.sieve.staging.own);
-        format!("NOT EXISTS (SELECT 1 FROM {staging} s WHERE {own} AND {})", self.same_key())
+        let (staging, all) = (self.staging(), &self.sieve.staging.all);
+        format!("NOT EXISTS (SELECT 1 FROM {staging} s WHERE {all} AND {})", self.same_key())
     }
+}
+
+/// Whether no table is hidden from the account. A right that is given by a role is not seen here.
+fn sees_all(client: &mut Client) -> Result<bool, Fail> {
+    client.count(SEES_ALL, vec![]).map(|found| found > 0)
 }
 
 /// A foreign key of another table that refers to rows of one.
@@ -309,7 +349,7 @@ pub(super) fn referrers(client: &mut Client, target: &TableName) -> Result<Vec<R
 const REFERRERS: &str = "SELECT CONSTRAINT_NAME, TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, REFERENCED_COLUMN_NAME
   FROM information_schema.KEY_COLUMN_USAGE WHERE REFERENCED_TABLE_SCHEMA = ? AND REFERENCED_TABLE_NAME = ?
   ORDER BY TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION";
+const SEES_ALL: &str = "SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SELECT'
+  AND GRANTEE = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')";
 /// One in this many may go.
 const MIRROR_SHARE: u64 = 10;
-/// Staged rows that are dropped by one statement.
-const PAGE: usize = 1_000;

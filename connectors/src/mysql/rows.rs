@@ -125,6 +125,9 @@ impl RowReader {
                 {
                     counts.filtered += 1;
                 } else {
+                    if zeros > 0 {
+                        sink.zeros(builder.rows(), zeros);
+                    }
                     builder.push(values.get(..self.contract.items.len()).unwrap_or(&[]))?;
                     counts.sent += 1;
                     counts.changed = counts.changed.map(|changed| changed + zeros);
@@ -156,7 +159,8 @@ impl RowReader {
         let mut bad = None;
         for (index, (how, spelt)) in self.hows.iter().zip(spelt.iter_mut()).enumerate() {
             let stored = row.as_ref(index).unwrap_or(&Stored::NULL);
-            if self.zero_dates && *stored == ZERO_DATE && self.may_be_null(index) {
+            let may_be_zero = self.zero_dates && self.watermark != Some(index);
+            if may_be_zero && *stored == ZERO_DATE && self.may_be_null(index) {
                 *zeros += 1;
                 values.push(Value::Null);
                 continue;

@@ -60,6 +60,10 @@ impl Settings {
     pub(super) fn tls(&self, address: &Address) -> TlsMode {
         TlsMode::of(self.tls, address, self.ca_file.is_some())
     }
+    /// How the line to the server is secured, in the words of a statement: of several servers, the least secure.
+    pub(super) fn line(&self) -> Option<&'static str> {
+        self.servers.iter().find_map(|address| self.tls(address).told(address))
+    }
 
     /// The password, if one is configured.
     pub(super) fn password(&self) -> Result<Option<String>, Problem> {
@@ -153,6 +157,7 @@ mod tests {
         let socket = parse(&[("url", "mysql://posthouse@/housing?socket=/run/mysqld/mysqld.sock")]).unwrap();
         assert_eq!(socket.servers, [Address::Unix("/run/mysqld/mysqld.sock".into())]);
         assert_eq!(socket.tls(&socket.servers[0]), TlsMode::Off);
+        assert_eq!((one.line(), socket.line()), (None, None), "encrypted, and no network at all");
         assert_eq!(socket.password().unwrap(), None);
     }
 

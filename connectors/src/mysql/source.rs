@@ -1,6 +1,7 @@
 //! Reads a table, a view or a query within one snapshot, split by split, on the one session that holds it. Values are
 //! taken as they are stored; one that its contract type does not have makes its row a bad row. A row filter is evaluated
-//! here and not by the server, whose collations and conversions are not those of the filter language.
+//! here, for the server's collations and conversions are not those of the filter language; what of it the server is sure
+//! to find too it is asked for beforehand.
 
 use super::Faults;
 use super::catalog::{Kind, Relation};
@@ -11,11 +12,12 @@ use super::place::{TableName, quote, quoted};
 use super::rows::RowReader;
 use super::splits::{self, Split};
 use crate::charset::Charset;
+use crate::pushdown::{Part, Wider};
 use crate::types::{self, Window};
 use crate::{Plan, Read, Sink, Source, TableSpec};
 use mysql_async::Value as Stored;
 use posthouse_protocol::batch::Value;
-use posthouse_protocol::filter::Filter;
+use posthouse_protocol::filter::{Comparison, Filter, Literal};
 use posthouse_protocol::manifest::SplitCounts;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::{Contract, ContractType, Item};
@@ -137,7 +139,9 @@ impl MySource {
             };
             types.push(r#type);
             if index < wanted.len() {
-                let may_be_zero = read.zero_dates_null && types::is_dated(r#type);
+                // A watermark keeps its values: what is NULL there is no mark, and the row would come with every run.
+                let is_mark = self.spec.watermark.as_ref() == Some(name);
+                let may_be_zero = read.zero_dates_null && types::is_dated(r#type) && !is_mark;
                 let nullable = (!column.not_null || may_be_zero) && !key.contains(name);
                 items.push(Item { name: name.clone(), r#type, nullable, comment: column.comment.clone() });
             }
@@ -268,13 +272,16 @@ impl Source for MySource {
         self.reading = None;
         let (relation, from) = self.relation()?;
         let reader = self.scope(&relation, &from, read)?;
-        let (window, condition) = self.window(&relation, &reader, read);
+        let (window, mut condition) = self.window(&relation, &reader, read);
         let latest = self.latest(&relation, &from, &condition, read.mark_max.as_ref())?;
         let upper = match (&read.to, latest, &read.from) {
             (Some(to), _, _) => Some(to.clone()),
             (None, Some(latest), Some(before)) => Some(types::later(Some(latest), before.clone())),
             (None, latest, before) => latest.or_else(|| before.clone()),
         };
+        if let Some(filter) = &read.filter {
+            condition.narrow(&relation, filter);
+        }
         let reader = reader.passing(window, read.filter.clone());
         let planned = splits::plan(&mut self.client, &relation, &from, &reader.select(), &condition);
         let (splits, rows_estimate) = planned.map_err(|e| self.sql(e))?;
@@ -302,6 +309,51 @@ impl Source for MySource {
         let sql = |fail| faults.read(&resource, fail);
         let mut rows = self.client.stream(&split.sql, split.values.clone()).map_err(sql)?;
         reading.reader.read(&mut rows, sink, &sql)
+    }
+}
+
+impl Condition {
+    /// Asks the server itself for what it is sure to find of a row filter.
+    fn narrow(&mut self, relation: &Relation, filter: &Filter) {
+        let is_sure = |part: &Part<'_>| is_sure(relation, part);
+        let Some(wider) = Wider::of(filter, &is_sure) else { return };
+        let values = &mut self.values;
+        let asked = wider.sql(&mut |part| match part {
+            Part::Compare(name, comparison, literal) => {
+                values.push(match literal {
+                    Literal::Integer(number) => Stored::Int(*number),
+                    Literal::Text(text) => Stored::Bytes(text.clone().into_bytes()),
+                    other => Stored::Bytes(other.to_string().into_bytes()),
+                });
+                format!("{} {} ?", quote(name), comparison.as_str())
+            }
+            Part::Null(name, true) => format!("{} IS NULL", quote(name)),
+            Part::Null(name, false) => format!("{} IS NOT NULL", quote(name)),
+        });
+        self.sql = if self.sql.is_empty() { asked } else { format!("{} AND {asked}", self.sql) };
+    }
+}
+
+/// Whether the server finds every row for which a part of a filter is true. Texts that are the same are equal in every
+/// collation, and what is equal in more than that is looked at here; a column that holds other characters than the
+/// session's might refuse the comparison. A year is compared as one of two digits, and a date of zeros may be read as NULL.
+fn is_sure(relation: &Relation, part: &Part<'_>) -> bool {
+    let (Part::Compare(name, ..) | Part::Null(name, _)) = part;
+    let Some(column) = relation.column(name) else { return false };
+    match part {
+        Part::Compare(_, _, Literal::Integer(_)) => {
+            column.contract_type() == Some(ContractType::Integer) && WHOLE_NUMBERS.contains(&column.r#type.as_str())
+        }
+        Part::Compare(_, Comparison::Equal, Literal::Text(_)) => {
+            let is_text = matches!(column.contract_type(), Some(ContractType::Text | ContractType::Char));
+            // What a query gives is said to be in the session's own characters, whatever it is.
+            is_text
+                && relation.kind != Kind::Query
+                && TEXTS.contains(&column.r#type.as_str())
+                && column.charset.as_deref().is_some_and(|charset| UNICODE.contains(&charset))
+        }
+        Part::Compare(..) => false,
+        Part::Null(..) => column.contract_type().is_some_and(|r#type| !types::is_dated(r#type)),
     }
 }
 
@@ -339,3 +391,7 @@ fn bound_value(bound: &Watermark, r#type: ContractType) -> Option<Stored> {
 /// exchanged after the snapshot shows none of its rows there, and no error.
 pub(super) const BEGIN: &str = "START TRANSACTION";
 const QUERY: &str = "posthouse_query";
+/// Types whose values are compared with a number, or a text, as they are.
+const WHOLE_NUMBERS: [&str; 5] = ["tinyint", "smallint", "mediumint", "int", "bigint"];
+const TEXTS: [&str; 6] = ["char", "varchar", "tinytext", "text", "mediumtext", "longtext"];
+const UNICODE: [&str; 4] = ["utf8mb4", "utf8mb3", "utf8", "ascii"];

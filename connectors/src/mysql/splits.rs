@@ -86,11 +86,11 @@ fn by_number(client: &mut Client, from: &str, column: &str, rows: u64) -> Result
     let Some([Some(first), Some(last)]) = bounds.first().map(|row| [row.first(), row.get(1)].map(wide)) else {
         return Ok(whole());
     };
-    let (width, rows) = ((last - first + 1).max(1), i128::from(rows));
+    let width = last - first + 1;
     let (mut ranges, mut left) = (Vec::new(), vec![(first, last)]);
     while let Some((first, last)) = left.pop() {
         let range = format!("{key} BETWEEN {first} AND {last}");
-        let by_width = rows * (last - first + 1) / width;
+        let by_width = share(rows, last - first + 1, width);
         let limit = if by_width <= i128::from(LIMIT) { LIMIT * DOUBT } else { LIMIT };
         let is_small = ranges.len() + left.len() >= SPLITS_MAX || first >= last;
         if is_small || estimate(client, &format!("SELECT 1 FROM {from} FORCE INDEX (PRIMARY) WHERE {range}"))? <= limit
@@ -102,6 +102,11 @@ fn by_number(client: &mut Client, from: &str, column: &str, rows: u64) -> Result
         left.extend([(next, last), (first, next - 1)]);
     }
     Ok(ranges)
+}
+
+/// How many of the rows lie in a part of a range, were they spread evenly; of more than there can be it is very many.
+fn share(rows: u64, part: i128, width: i128) -> i128 {
+    i128::from(rows).saturating_mul(part) / width.max(1)
 }
 
 /// Ranges that end at values which are there.
@@ -177,5 +182,13 @@ mod tests {
         assert_eq!(roundest(-9, -5), -8);
         assert_eq!(roundest(1, 200_000), 131_072);
         assert_eq!(roundest(i128::from(u64::MAX) - 1, i128::from(u64::MAX)), i128::from(u64::MAX));
+    }
+
+    #[test]
+    fn a_share_of_any_rows_is_a_number() {
+        let all = i128::from(u64::MAX) - i128::from(i64::MIN) + 1;
+        assert_eq!(share(1_000, 10, 100), 100);
+        assert_eq!(share(1_000, 10, 0), 10_000);
+        assert!(share(u64::MAX, all, all) > i128::from(LIMIT));
     }
 }

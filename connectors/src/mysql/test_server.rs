@@ -5,9 +5,11 @@ use super::client::Client;
 use super::fail::Fail;
 use super::settings::Settings;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustix::process::Signal;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -96,9 +98,21 @@ impl TestServer {
 
     /// Ends it before the process does.
     pub(crate) fn kill(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGKILL, and a start on the data that it has; back when it lets someone in.
+    pub(crate) fn crash(&self) {
+        self.signal(Signal::KILL);
+        let mut keeper: &ChildStdin = self.keeper.stdin.as_ref().unwrap();
+        keeper.write_all(b"again\n").unwrap();
+        drop(self.wait());
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = std::fs::read_to_string(self.folder.join("pid")).unwrap();
         let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Until it lets someone in.
@@ -120,6 +134,11 @@ impl Drop for TestServer {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }
+}
+
+/// A database of the shared one as its owner reaches it, for tests beside this connector.
+pub(crate) fn test_url(database: &str) -> String {
+    TestServer::shared().url(OWNER, database)
 }
 
 pub(crate) fn connect(url: &str, more: &[(&str, &str)]) -> Result<Client, Fail> {
@@ -155,5 +174,7 @@ fn certify(folder: &Path) {
     std::fs::write(folder.join("server.key"), key.serialize_pem()).unwrap();
 }
 
-const KEEPER: &str =
-    r#""$@" >log 2>&1 & server=$!; read -r _; kill -TERM "$server"; wait "$server"; cd /; rm -rf "$OLDPWD""#;
+/// Each line that it reads starts the server again, once that has ended.
+const KEEPER: &str = r#""$@" >log 2>&1 & server=$!
+    while read -r _; do wait "$server"; "$@" >>log 2>&1 & server=$!; done
+    kill -TERM "$server"; wait "$server"; cd /; rm -rf "$OLDPWD""#;

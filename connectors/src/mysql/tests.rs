@@ -1,7 +1,11 @@
 //! The suite on MariaDB, and what a server of this family alone can do wrong: values that change without an error,
 //! statements that commit by themselves, accounts that may only read and write rows.
 
+mod changing;
+mod examining;
+mod kills;
 mod loading;
+mod premade;
 mod reading;
 mod refusing;
 mod swapping;
@@ -180,6 +184,31 @@ fn a_line_is_verified_by_the_ca_that_is_named() {
     assert!(matches!(connect(&name, &[("tls", "verify-full")]), Err(Fail::Lost(_) | Fail::Problem(_))));
     let nobody = format!("mysql://nobody@127.0.0.1:{}", by_number.rsplit_once(':').unwrap().1);
     assert!(matches!(connect(&nobody, &[]), Err(Fail::Lost(why)) if why.contains("1045") || why.contains("denied")));
+}
+
+#[test]
+fn a_server_that_lets_us_in_and_then_says_nothing_is_left() {
+    // It runs a statement of its own first, for all but its owner.
+    let server = TestServer::start(&["--init-connect=DO SLEEP(3600)"]);
+    let silent = connect(&server.url(GUEST, "information_schema"), &[]);
+    assert!(matches!(silent, Err(Fail::Lost(why)) if why.contains("let us in")));
+    assert!(connect(&server.url(OWNER, "mysql"), &[]).is_ok());
+}
+
+#[test]
+fn rows_that_nobody_wants_any_more_are_not_waited_for() {
+    let bench = MyBench::new();
+    let mut client = bench.client();
+    let some = |client: &mut Client, sql: &str| {
+        let mut rows = client.stream(sql, vec![]).unwrap();
+        assert!(rows.fill(&mut Vec::new()).unwrap(), "there are more");
+    };
+    // What comes soon is taken in, and the session goes on.
+    some(&mut client, "SELECT seq FROM seq_1_to_20000");
+    assert_eq!(client.count("SELECT 7", vec![]).unwrap(), 7);
+    // These would take an hour.
+    some(&mut client, "SELECT seq, SLEEP(IF(seq > 5000, 0.1, 0)) FROM seq_1_to_40000");
+    assert!(matches!(client.run("SELECT 1"), Err(Fail::Lost(_))));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! The suite on Parquet files, and what others see of them.
 
 use super::*;
-use crate::contract::{Bench, Rows, land, landing, people, small};
+use crate::contract::{Bench, Rows, item, land, landing, people, small};
 use crate::{Source, TableSpec};
-use posthouse_protocol::schema::Contract;
+use posthouse_protocol::batch::{BatchBuilder, Value};
+use posthouse_protocol::schema::{Contract, ContractType};
 
 struct ParquetBench(tempfile::TempDir);
 
@@ -95,9 +96,38 @@ fn a_kill_at_each_step_of_publishing_ends_in_one_publication() {
 }
 
 #[test]
+fn a_decimal_with_zeros_that_are_not_written_is_refused_by_name() {
+    let bench = ParquetBench::new();
+    let mut contract = small();
+    contract.items.push(item("thousands", ContractType::Decimal { precision: 5, scale: -3 }));
+    let refused = bench.destination(&landing(1, Write::Append, &contract)).err().unwrap();
+    assert_eq!(refused.code, Code::TypeUnsupported);
+    assert!(format!("{:?}", refused.facts).contains("thousands"), "{refused}");
+    assert!(!bench.folder().exists());
+}
+
+#[test]
 fn a_foot_that_declares_too_much_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("part-x.parquet");
     std::fs::write(&path, [&b"PAR1"[..], &u32::MAX.to_le_bytes(), b"PAR1"].concat()).unwrap();
     assert!(files::Part { path }.rows().is_err());
+}
+
+#[test]
+fn a_decimal_that_a_file_has_no_form_for_is_refused_before_anything_is_staged() {
+    let bench = ParquetBench::new();
+    let contract = |scale| {
+        let item = crate::contract::item("round", ContractType::Decimal { precision: 5, scale });
+        Contract { items: vec![item], key: vec![] }
+    };
+    let refused = bench.destination(&landing(1, Write::Append, &contract(-3))).err().unwrap();
+    assert_eq!(refused.code, Code::TypeUnsupported);
+    assert!(format!("{:?}", refused.facts).contains("round"), "{refused}");
+    assert!(!bench.folder().exists());
+    // Others are there as they are.
+    let contract = contract(0);
+    let mut builder = BatchBuilder::new(&contract);
+    builder.push(&[Value::Decimal(-99_999, 0)]).unwrap();
+    assert_eq!(land(&bench, &landing(2, Write::Append, &contract), builder.finish().unwrap()).rows, 1);
 }

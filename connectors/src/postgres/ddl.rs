@@ -143,7 +143,8 @@ fn staged_columns(place: &Place, mut columns: Vec<Made>) -> Vec<Made> {
     columns.extend(more.map(|item| Made {
         name: item.name.clone(),
         r#type: "text".to_owned(),
-        not_null: !item.nullable,
+        // A transfer whose rows do not say it shares the table.
+        not_null: false,
         comment: None,
     }));
     columns

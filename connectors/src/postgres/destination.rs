@@ -232,8 +232,9 @@ impl Destination for PgDestination {
             if control::published(client, &before)?.is_some() || Relation::find(client, &place.staging())?.is_some() {
                 return Ok(false);
             }
-            let Some(staging) = Staging::find(client, &before)? else { return Ok(false) };
-            if staging.premade || !control::take_over(client, place, failed.as_str())? {
+            let Some(staging) = Staging::left(client, &before)? else { return Ok(false) };
+            // Under other names than now it could not be published.
+            if staging.premade || !staging.fits(place) || !control::take_over(client, place, failed.as_str())? {
                 staging.drop(client)?;
                 control::discard(client, &before)?;
                 return Ok(false);
@@ -285,7 +286,7 @@ impl Destination for PgDestination {
 
     fn discard(&mut self) -> Result<(), Problem> {
         self.transact(|client, place| {
-            if let Some(staging) = Staging::find(client, place)? {
+            if let Some(staging) = Staging::left(client, place)? {
                 staging.drop(client)?;
             }
             if control::exist(client, place)? && control::published(client, place)?.is_none() {
@@ -311,6 +312,10 @@ impl Destination for PgDestination {
         let lines = dry_run(&mut client, &self.place);
         let lines = lines.and_then(|lines| client.batch("COMMIT").map(|()| lines).map_err(Fail::Wire));
         self.end(client, lines)
+    }
+
+    fn line(&self) -> Option<&'static str> {
+        self.settings.line()
     }
 }
 

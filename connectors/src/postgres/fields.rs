@@ -186,12 +186,17 @@ fn as_texts(here: &str, value: &str) -> (String, String) {
 
 /// Assignments that the database makes without a word, and that leave another value.
 fn loss(source: &str, staged: &Column, target: &Column) -> Option<String> {
-    match &target.native {
+    let read = if family(staged) == Family::Text { misread(source, target) } else { None };
+    let cut = match &target.native {
         // Blanks beyond the length are cut off.
         Some(NativeType::Varchar(Some(size))) => Some(format!(
             "(pg_catalog.length({source}::pg_catalog.text) > {size}
               AND pg_catalog.length(pg_catalog.rtrim({source}::pg_catalog.text, ' ')) <= {size})"
         )),
+        // Blanks at the end are taken for padding.
+        Some(NativeType::Bpchar(_)) if !matches!(staged.native, Some(NativeType::Bpchar(_))) => {
+            Some(format!("{source}::pg_catalog.text LIKE '% '"))
+        }
         Some(NativeType::Plain(Plain::Name)) => {
             Some(format!("pg_catalog.octet_length({source}::pg_catalog.text) > 63"))
         }
@@ -216,7 +221,32 @@ fn loss(source: &str, staged: &Column, target: &Column) -> Option<String> {
         }
         _ => None,
     }
-    .filter(|_| staged.native != target.native || target.is_cut())
+    .filter(|_| staged.native != target.native || target.is_cut());
+    match (read, cut) {
+        (Some(read), Some(cut)) if target.has_fields() => Some(format!("({read} OR {cut})")),
+        (Some(read), _) => Some(read),
+        (None, cut) => cut,
+    }
+}
+
+/// What is true of a text that a column of times or of money would read as another value: by its digits alone, for a
+/// text that is none at all is refused by the database itself, and alone.
+fn misread(source: &str, target: &Column) -> Option<String> {
+    let (plain, digits) = match target.native.as_ref()? {
+        NativeType::Plain(plain) => (*plain, SECOND_DIGITS),
+        NativeType::Timed(plain, digits) => (*plain, *digits),
+        _ => return None,
+    };
+    let text = format!("{source}::pg_catalog.text");
+    match plain {
+        Plain::Time | Plain::Timetz | Plain::Interval => Some(format!("{text} ~ '[.][0-9]{{{digits}}}[0-9]*[1-9]'")),
+        // What it shows otherwise it takes for something else: in another place's money, or with more digits.
+        Plain::Money => Some(format!(
+            "CASE WHEN {text} ~ '^-?[$][0-9]{{1,3}}(,[0-9]{{3}})*[.][0-9]{{2}}$'
+             THEN ({text}::pg_catalog.money)::pg_catalog.text <> {text} ELSE true END"
+        )),
+        _ => None,
+    }
 }
 
 /// Refuses a target whose columns are not the contract's. Columns of its own that take NULL or have a default
@@ -296,3 +326,6 @@ fn carries(wanted: ContractType, native: Option<&NativeType>, column: &Column) -
 fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
+
+/// Of a second, that a time keeps.
+const SECOND_DIGITS: u8 = 6;

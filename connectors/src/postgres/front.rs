@@ -25,9 +25,7 @@ struct Found {
 
 impl PgFront {
     pub(super) fn new(faults: Faults, settings: Settings, spec: &FrontSpec) -> Result<Self, Problem> {
-        let table = TableName::parse(&spec.table).ok_or_else(|| {
-            front::unfit(&spec.resource, format!("`{}` is no table's name: write `schema.table`", spec.table))
-        })?;
+        let table = named(spec)?;
         Ok(Self { faults, settings, spec: spec.clone(), table, client: None })
     }
 
@@ -141,9 +139,15 @@ impl FrontTable for PgFront {
             let FrontSpec { flag, from, to, purges, .. } = &front.spec;
             let (table, flag) = (&front.table, quote(flag));
             // Of no row, but with every right and every type that is needed for one.
-            client.batch(&format!("UPDATE {table} SET {flag} = {} WHERE false", literal(to)))?;
+            let needs = |client: &mut Client, right: &str, sql: &str| {
+                client.batch(sql).map_err(|error| match error.sqlstate() == Some(NO_RIGHT) {
+                    true => Fail::Problem(front::lacks(&front.spec.resource, right, error)),
+                    false => Fail::Wire(error),
+                })
+            };
+            needs(client, "UPDATE", &format!("UPDATE {table} SET {flag} = {} WHERE false", literal(to)))?;
             if *purges {
-                client.batch(&format!("DELETE FROM {table} WHERE false"))?;
+                needs(client, "DELETE", &format!("DELETE FROM {table} WHERE false"))?;
             }
             let columns: Vec<String> = found.relation.columns.iter().map(|column| column.name.clone()).collect();
             let list = columns.iter().map(|name| format!("t.{}", quote(name))).collect::<Vec<_>>().join(", ");
@@ -175,6 +179,21 @@ fn text(part: &Part) -> String {
     }
 }
 
+fn named(spec: &FrontSpec) -> Result<TableName, Problem> {
+    TableName::parse(&spec.table).ok_or_else(|| {
+        front::unfit(&spec.resource, format!("`{}` is no table's name: write `schema.table`", spec.table))
+    })
+}
+
+/// What gives an account the rights beyond reading.
+pub(super) fn grants(account: &str, spec: &FrontSpec) -> Result<Vec<String>, Problem> {
+    let (table, account) = (named(spec)?, quote(account));
+    let update = format!("GRANT UPDATE ({}) ON {table} TO {account};", quote(&spec.flag));
+    let delete = spec.purges.then(|| format!("GRANT DELETE ON {table} TO {account};"));
+    Ok(std::iter::once(update).chain(delete).collect())
+}
+
+const NO_RIGHT: &str = "42501";
 /// Rows of one statement.
 const PAGE: usize = 500;
 /// A flag that is set is on the disk before the node forgets that it was to be: a server or an account may be set to

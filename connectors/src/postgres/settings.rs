@@ -73,6 +73,10 @@ impl Settings {
     pub(crate) fn tls(&self, address: &Address) -> TlsMode {
         TlsMode::of(self.tls, address, self.ca_file.is_some())
     }
+    /// How the line to the server is secured, in the words of a statement: of several servers, the least secure.
+    pub(crate) fn line(&self) -> Option<&'static str> {
+        self.servers.iter().find_map(|address| self.tls(address).told(address))
+    }
 
     /// The password, if one is configured.
     pub(crate) fn password(&self) -> Result<Option<Vec<u8>>, WireError> {

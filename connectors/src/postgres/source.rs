@@ -1,5 +1,6 @@
 //! Reads a table, a view or a query within one snapshot, split by split. Rows leave as the server wrote them where the
-//! taker asked for that form and nothing has to be looked at; otherwise in batches.
+//! taker asked for that form and nothing has to be looked at; otherwise in batches. A row filter looks at each row; what of
+//! it the database is sure to find too it is asked for beforehand.
 
 use super::catalog::{Column, Relation, TableName, quote, quoted};
 use super::place::Fail;
@@ -8,7 +9,7 @@ use super::sieve::attempt;
 use super::splits::{Rows, Splits, may_wait};
 use super::transcode::{self, Transcoder};
 use super::wire::{Client, Copied, WireError};
-use super::{Faults, batches};
+use super::{Faults, batches, pushed};
 use crate::charset::Charset;
 use crate::types::{self, Window};
 use crate::{Plan, Read, Sink, Source, TableSpec};
@@ -255,7 +256,10 @@ impl Source for PgSource {
         let charset = self.client.charset();
         transcode::read_as_texts(charset, &mut relation);
         let scope = self.scope(&relation, read)?;
-        let Marked { rows, upper, position } = self.window(&relation, &scope.contract, read)?;
+        let Marked { mut rows, upper, position } = self.window(&relation, &scope.contract, read)?;
+        if let Some(filter) = &read.filter {
+            pushed::narrow(&mut self.client, &relation, filter, &mut rows).map_err(|e| self.sql(e))?;
+        }
         let shape = Shape::new(&scope.contract, &scope.natives).map_err(|e| self.failed(e))?;
         let contract = scope.contract.clone();
         let wanted = read.formats.contains(&Format::PgCopy);
@@ -397,7 +401,7 @@ pub(super) fn mark_type(native: &NativeType) -> Option<&'static str> {
 }
 
 /// A bound as the engine reads it; none where it has no such form, and everything is read.
-fn bound_text(bound: &Watermark, r#type: ContractType) -> Option<String> {
+pub(super) fn bound_text(bound: &Watermark, r#type: ContractType) -> Option<String> {
     match (bound, r#type) {
         (Watermark::Integer(value), ContractType::Integer) => Some(value.to_string()),
         (Watermark::Text(text), ContractType::Text) => Some(text.clone()).filter(|text| !text.contains('\0')),

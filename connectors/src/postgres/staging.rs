@@ -54,6 +54,25 @@ impl Staging {
         }
     }
 
+    /// What an earlier run has left, whatever its columns are called: the job's names may have changed since. To be dropped,
+    /// or taken over where it fits.
+    pub(super) fn left(client: &mut Client, place: &Place) -> Result<Option<Self>, Fail> {
+        let charset = client.charset();
+        if let Some(found) = Relation::find(client, &place.staging())? {
+            let own = "true".to_owned();
+            return Ok(Some(Self { name: found.name, own, premade: false, columns: found.columns, charset }));
+        }
+        let found = Relation::find(client, &place.premade())?.filter(|found| found.column(ddl::TRANSFER).is_some());
+        let own = format!("s.{} = {}", ddl::TRANSFER, literal(place.transfer()));
+        Ok(found.map(|found| Self { name: found.name, own, premade: true, columns: found.columns, charset }))
+    }
+
+    /// Whether the columns that rows come in are those that were staged.
+    pub(super) fn fits(&self, place: &Place) -> bool {
+        let items = &place.staged.items;
+        items.iter().all(|item| self.columns.iter().any(|column| column.name == item.name))
+    }
+
     fn of(place: &Place, found: &Relation, premade: bool, charset: Charset) -> Result<Self, Fail> {
         let columns = place.staged.items.iter().map(|item| found.column(&item.name).cloned());
         let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(|| {

@@ -7,7 +7,7 @@ use super::place::{Fail, Place};
 use super::transcode::{Incoming, Stream, Transcoder, holds_texts_within};
 use super::wire::{Client, Copied};
 use crate::{BadRow, Sink, types};
-use posthouse_protocol::batch::{Batch, BatchBuilder, Value};
+use posthouse_protocol::batch::{Batch, BatchBuilder, Column, Value};
 use posthouse_protocol::number;
 use posthouse_protocol::pgcopy::decode::Decoded;
 use posthouse_protocol::pgcopy::native::Plain;
@@ -85,9 +85,10 @@ fn convert(batch: &Batch, wanted: &Contract, sink: &mut dyn Sink) -> Result<(), 
     for row in 0..batch.rows() {
         let texts: Vec<String> = (0..wanted.items.len()).map(|column| number_text(batch.value(column, row))).collect();
         let values = wanted.items.iter().enumerate().map(|(column, item)| {
-            exactly(batch.value(column, row), item.r#type, texts.get(column).map_or("", String::as_str)).ok_or_else(
-                || format!("the column `{}` holds what a {} does not", item.name, types::type_name(item.r#type)),
-            )
+            let value = unpadded(batch, column, row, item.r#type);
+            exactly(value, item.r#type, texts.get(column).map_or("", String::as_str)).ok_or_else(|| {
+                format!("the column `{}` holds what a {} does not", item.name, types::type_name(item.r#type))
+            })
         });
         let pushed =
             values.collect::<Result<Vec<_>, _>>().and_then(|row| builder.push(&row).map_err(|e| e.to_string()));
@@ -102,6 +103,16 @@ fn convert(batch: &Batch, wanted: &Contract, sink: &mut dyn Sink) -> Result<(), 
         sink.batch(builder.finish()?)?;
     }
     Ok(())
+}
+
+/// A value of the table; what only fills a char up is no part of the text that it was landed as.
+fn unpadded(batch: &Batch, column: usize, row: usize, wanted: ContractType) -> Value<'_> {
+    match (batch.columns().get(column), batch.value(column, row)) {
+        (Some(Column::Char(_)), Value::Text(text)) if wanted == ContractType::Text => {
+            Value::Text(text.trim_end_matches(' '))
+        }
+        (_, value) => value,
+    }
 }
 
 /// A number's digits; nothing for anything else.

@@ -148,6 +148,11 @@ impl Drop for TestServer {
     }
 }
 
+/// Where the shared one listens, for tests beside this connector.
+pub(crate) fn test_socket() -> (PathBuf, u16) {
+    TestServer::shared().socket()
+}
+
 /// `kill -9`.
 pub(crate) fn kill(process: i32) {
     rustix::process::kill_process(Pid::from_raw(process).unwrap(), Signal::KILL).unwrap();

@@ -3,8 +3,10 @@
 //! write rows, rows in the server's own form.
 
 mod charsets;
+mod examining;
 mod incremental;
 mod native;
+mod pushed;
 mod refusing;
 mod replacing;
 mod splitting;

@@ -28,6 +28,13 @@ pub(super) enum Affinity {
     Numeric,
 }
 
+impl Affinity {
+    /// Whether a text that looks like a number becomes one.
+    pub(super) fn makes_numbers(self) -> bool {
+        matches!(self, Self::Integer | Self::Real | Self::Numeric)
+    }
+}
+
 /// The visible columns of a table or view in order; none where there is no such table. Generated columns are
 /// part of what is read; whether they can be written is the caller's question.
 pub(super) fn of_table(connection: &Connection, table: &str) -> rusqlite::Result<Option<Vec<Column>>> {

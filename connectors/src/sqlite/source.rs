@@ -6,15 +6,16 @@ use super::columns::{self, Column};
 use super::splits::{self, Range};
 use super::{Faults, open, quote, values};
 use crate::charset::{Charset, Undecodable};
+use crate::pushdown::{Part, Wider};
 use crate::types::{self, Window};
 use crate::{BadRow, Plan, Read, Sink, Source, TableSpec};
 use posthouse_protocol::batch::{BatchBuilder, Value};
-use posthouse_protocol::filter::Filter;
+use posthouse_protocol::filter::{Comparison, Filter, Literal};
 use posthouse_protocol::manifest::SplitCounts;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::{Contract, ContractType, Item};
 use posthouse_protocol::watermark::Watermark;
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Value as Stored, ValueRef};
 use rusqlite::{Connection, OpenFlags};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ struct Reading {
     splits: BTreeMap<String, Range>,
     rows: RowReader,
     sql: String,
+    /// Bound in it behind the bounds of a split.
+    bound: Vec<Stored>,
 }
 
 impl SqliteSource {
@@ -79,8 +82,9 @@ impl Source for SqliteSource {
         let splits: Vec<(String, Range)> = ranges.iter().map(name).collect();
         let select = |index: usize| values::select(&scope.names[index], scope.types[index]);
         let list = (0..scope.names.len()).map(select).collect::<Vec<_>>().join(", ");
+        let (asked, bound) = asked(&scope, read, self.charset);
         let sql = format!(
-            "SELECT {list}, {number} FROM {from} WHERE {number} BETWEEN ?1 AND ?2 ORDER BY {number}",
+            "SELECT {list}, {number} FROM {from} WHERE {number} BETWEEN ?1 AND ?2{asked} ORDER BY {number}",
             number = place.number,
             from = place.read,
         );
@@ -97,7 +101,7 @@ impl Source for SqliteSource {
         };
         let (filter, charset, zero_dates) = (read.filter.clone(), self.charset, read.zero_dates_null);
         let rows = RowReader { scope, window, filter, label: place.name, charset, zero_dates };
-        self.reading = Some(Reading { connection, splits: splits.into_iter().collect(), rows, sql });
+        self.reading = Some(Reading { connection, splits: splits.into_iter().collect(), rows, sql, bound });
         Ok(plan)
     }
 
@@ -107,7 +111,9 @@ impl Source for SqliteSource {
             return Err(self.failed(format!("the plan has no split `{split}`")));
         };
         let mut statement = reading.connection.prepare_cached(&reading.sql).map_err(|e| self.sql(e))?;
-        let mut rows = statement.query((range.first, range.last)).map_err(|e| self.sql(e))?;
+        let bounds = [range.first, range.last].map(Stored::Integer);
+        let bound = bounds.iter().chain(&reading.bound);
+        let mut rows = statement.query(rusqlite::params_from_iter(bound)).map_err(|e| self.sql(e))?;
         reading.rows.read(&mut rows, sink, &|e| self.sql(e))
     }
 }
@@ -148,7 +154,9 @@ impl SqliteSource {
             };
             types.push(r#type);
             if index < wanted.len() {
-                let may_be_zero = read.zero_dates_null && types::is_dated(r#type);
+                // A watermark keeps its values: what is NULL there is no mark, and the row would come with every run.
+                let is_mark = self.spec.watermark.as_ref() == Some(name);
+                let may_be_zero = read.zero_dates_null && types::is_dated(r#type) && !is_mark;
                 let nullable = (!column.not_null || may_be_zero) && !key.contains(name) && column.key_place == 0;
                 items.push(Item { name: name.clone(), r#type, nullable, comment: None });
             }
@@ -268,6 +276,47 @@ struct Scope {
     types: Vec<ContractType>,
     contract: Contract,
     watermark: Option<usize>,
+}
+
+/// What the file itself is asked for of a row filter, with the values that are bound behind a split's bounds. A column
+/// holds whatever was put there: what is not stored as its type says is looked at here.
+fn asked(scope: &Scope, read: &Read, charset: Charset) -> (String, Vec<Stored>) {
+    let r#type = |name: &str| scope.names.iter().position(|known| known == name).and_then(|at| scope.types.get(at));
+    let is_sure = |part: &Part<'_>| match part {
+        Part::Compare(name, _, Literal::Integer(_)) => r#type(name) == Some(&ContractType::Integer),
+        // Whatever a column takes for equal, what is the same is.
+        Part::Compare(name, Comparison::Equal, Literal::Text(text)) => {
+            charset.is_utf8() && r#type(name) == Some(&ContractType::Text) && !text.contains('\0')
+        }
+        Part::Compare(..) => false,
+        // A date of zeros may be read as NULL.
+        Part::Null(name, _) => r#type(name).is_some_and(|r#type| !types::is_dated(*r#type)),
+    };
+    let mut bound = Vec::new();
+    let Some(wider) = read.filter.as_ref().and_then(|filter| Wider::of(filter, &is_sure)) else {
+        return (String::new(), bound);
+    };
+    let sql = wider.sql(&mut |part| match part {
+        Part::Compare(name, comparison, literal) => {
+            let (stored, value) = match literal {
+                Literal::Integer(number) => ("integer", Stored::Integer(*number)),
+                other => ("text", Stored::Text(text_of(other))),
+            };
+            bound.push(value);
+            let (column, at) = (quote(name), bound.len() + 2);
+            format!("typeof({column}) NOT IN ('{stored}', 'null') OR {column} {} ?{at}", comparison.as_str())
+        }
+        Part::Null(name, true) => format!("{} IS NULL", quote(name)),
+        Part::Null(name, false) => format!("{} IS NOT NULL", quote(name)),
+    });
+    (format!(" AND {sql}"), bound)
+}
+
+fn text_of(literal: &Literal) -> String {
+    match literal {
+        Literal::Text(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// From where, and by which number, splits are walked and read.
@@ -464,6 +513,9 @@ impl RowReader {
             {
                 counts.filtered += 1;
             } else {
+                if zeros > 0 {
+                    sink.zeros(builder.rows(), zeros);
+                }
                 builder.push(values.get(..width).unwrap_or(&[]))?;
                 counts.sent += 1;
                 counts.changed = counts.changed.map(|changed| changed + zeros);
@@ -497,6 +549,9 @@ impl RowReader {
     fn is_zero(&self, index: usize, r#type: ContractType, stored: ValueRef<'_>) -> bool {
         let ValueRef::Text(text) = stored else { return false };
         if !self.zero_dates || !types::is_dated(r#type) || !types::is_zero_date(text) {
+            return false;
+        }
+        if self.scope.watermark == Some(index) {
             return false;
         }
         self.scope.contract.items.get(index).is_none_or(|item| item.nullable)

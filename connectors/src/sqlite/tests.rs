@@ -2,6 +2,7 @@
 //! queries, tables without rowids, constraints that refuse rows, locks, late rows.
 
 mod charsets;
+mod examining;
 
 use super::*;
 use crate::Read;
@@ -187,6 +188,44 @@ fn columns_and_filter_of_a_grant_are_part_of_the_read() {
         let problem = bench.connection().source(&spec("t")).unwrap().begin(&read).unwrap_err();
         assert!(matches!(problem.code, Code::FilterUnsupported | Code::SourceFailed), "{problem}");
     }
+}
+
+#[test]
+fn the_file_leaves_out_what_is_surely_none_of_the_grants_and_nothing_that_is_odd() {
+    let bench = SqliteBench::new();
+    bench.run(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, age INTEGER, name TEXT COLLATE NOCASE);
+         INSERT INTO t VALUES (1, 20, 'a'), (2, 20, 'A'), (3, 17, 'a'), (4, NULL, 'a'), (5, 'old', 'a'), (6, 20, x'61');",
+    );
+    let read = |filter: &str| {
+        let read = Read { filter: Some(Filter::parse(filter).unwrap()), ..Read::default() };
+        let mut source = bench.connection().source(&spec("t")).unwrap();
+        let plan = source.begin(&read).unwrap();
+        let mut rows = Rows::default();
+        let counts = source.read(&plan.splits[0], &mut rows).unwrap();
+        let bad: Vec<String> = rows.bad.iter().map(|bad| bad.key.clone()).collect();
+        (rows.json(&plan.contract), [counts.read, counts.sent, counts.filtered, counts.quarantined], bad.join(" "))
+    };
+    // The second is equal to the file, and not to the filter; what is stored as something else is told.
+    let (rows, counts, bad) = read("age >= 18 AND name = 'a'");
+    assert_eq!(rows, [r#"{"id":1,"age":20,"name":"a"}"#]);
+    assert_eq!((counts, bad.as_str()), ([4, 1, 1, 2], "5 6"));
+    // An order of texts is the filter's own.
+    assert_eq!(read("name > 'A'").1, [6, 3, 1, 2]);
+    assert_eq!(read("NOT age IS NULL AND id IN (3, 4)").1, [1, 1, 0, 0]);
+}
+
+#[test]
+fn a_date_of_zeros_is_no_mark_and_stays_one() {
+    let bench = SqliteBench::new();
+    bench.run(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, seen TIMESTAMP, other TIMESTAMP);
+         INSERT INTO t VALUES (1, '0000-00-00 00:00:00', '2026-01-01 00:00:00'), (2, '2026-01-01 00:00:00', '0000-00-00');",
+    );
+    let marked = TableSpec { watermark: Some("seen".to_owned()), ..spec("t") };
+    let (plan, rows) = bench.read(&marked, &Read { zero_dates_null: true, ..Read::default() });
+    assert_eq!(rows.json(&plan.contract), [r#"{"id":2,"seen":"2026-01-01T00:00:00Z","other":null}"#]);
+    assert_eq!(rows.bad.iter().map(|bad| bad.key.as_str()).collect::<Vec<_>>(), ["1"]);
 }
 
 #[test]

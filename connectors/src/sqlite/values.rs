@@ -121,6 +121,9 @@ pub(super) fn write<'v>(
         Value::Integer(value) => ValueRef::Integer(value),
         Value::Float(value) if value.is_nan() => return Err("SQLite has no NaN".into()),
         Value::Float(value) => ValueRef::Real(value),
+        Value::Text(value) | Value::Number(value) if affinity.makes_numbers() && looks_numeric(value) => {
+            return Err("the table's column would make a number of this text".into());
+        }
         Value::Text(value) => match charset.encode(value).map_err(|e| e.to_string())? {
             Cow::Borrowed(same) => ValueRef::Text(same),
             Cow::Owned(encoded) => {
@@ -165,4 +168,65 @@ fn number(unscaled: i128, scale: i8) -> Result<ValueRef<'static>, &'static str> 
         return Err("the table's column keeps numbers, and this one has too many digits");
     }
     Ok(ValueRef::Real(unscaled as f64 / 10f64.powi(i32::from(scale))))
+}
+
+/// Whether SQLite takes a text for a number, where its column has it look.
+fn looks_numeric(text: &str) -> bool {
+    let text = text.trim_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r']);
+    text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) && text.parse::<f64>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::columns;
+
+    #[test]
+    fn a_text_that_sqlite_makes_a_number_of_is_refused_and_no_other() {
+        let database = rusqlite::Connection::open_in_memory().unwrap();
+        // A type that people give to texts, and that means numbers to SQLite.
+        database.execute_batch("CREATE TABLE t (a STRING)").unwrap();
+        assert_eq!(columns::affinity("STRING"), Affinity::Numeric);
+        for text in [
+            "007",
+            "7",
+            "-7",
+            "+7",
+            " 7 ",
+            "7\n",
+            "1e3",
+            "1E-3",
+            ".5",
+            "5.",
+            "1.50",
+            "99999999999999999999",
+            "610102",
+            "",
+            " ",
+            "0x10",
+            "1e",
+            "e5",
+            "1,5",
+            "1 5",
+            "7a",
+            "Infinity",
+            "nan",
+            "2026-01-01",
+            "12:00",
+            "１２",
+            "--1",
+            ".",
+            "1_000",
+            "7\u{a0}",
+        ] {
+            database.execute("DELETE FROM t", []).unwrap();
+            database.execute("INSERT INTO t VALUES (?1)", [text]).unwrap();
+            let kept: String = database.query_row("SELECT typeof(a) FROM t", [], |row| row.get(0)).unwrap();
+            let mut scratch = Scratch::default();
+            let taken = write(Value::Text(text), Affinity::Numeric, Charset::Utf8, &mut scratch).is_ok();
+            assert_eq!(taken, kept == "text", "{text:?} is kept as {kept}");
+            let mut scratch = Scratch::default();
+            assert!(write(Value::Text(text), Affinity::Text, Charset::Utf8, &mut scratch).is_ok());
+        }
+    }
 }

@@ -8,6 +8,7 @@ use super::client::{Client, SqlError, bytes, id, number, param, text};
 use super::kind::BINARY;
 use super::name::TableName;
 use super::place::{Fail, Place};
+use super::staging::{Staging, Taken};
 use crate::{Applied, BadRow, Published, SplitLanded};
 use posthouse_protocol::problem::{Code, Problem};
 use tiberius::ColumnData;
@@ -38,7 +39,8 @@ pub(super) fn create(place: &Place) -> [String; 2] {
         format!(
             "CREATE TABLE {applied} ([transfer] nvarchar(64) COLLATE {BINARY} NOT NULL, [split_id] varbinary(32) NOT NULL, \
              [split] nvarchar(max) COLLATE {BINARY} NOT NULL, [root] varbinary(32) NULL, [landed] bigint NOT NULL, \
-             [quarantined] bigint NOT NULL, [node_epoch] bigint NOT NULL, [job] nvarchar(256) COLLATE {BINARY} NOT NULL, \
+             [first_number] bigint NULL, [last_number] bigint NULL, [quarantined] bigint NOT NULL, \
+             [node_epoch] bigint NOT NULL, [job] nvarchar(256) COLLATE {BINARY} NOT NULL, \
              [target] nvarchar(600) COLLATE {BINARY} NOT NULL, [published] nvarchar(max) COLLATE {BINARY} NULL, {at}, \
              PRIMARY KEY ([transfer], [split_id]))"
         ),
@@ -84,7 +86,7 @@ pub(super) fn begin(client: &mut Client, place: &Place) -> Result<(), SqlError> 
     if client.count(&sql, &[param(place.transfer())])? > 0 {
         return Ok(());
     }
-    write(client, place, "", ColumnData::Binary(None), 0, 0, None)
+    write(client, place, &Noted::default())
 }
 
 /// Splits of this transfer that are staged.
@@ -104,16 +106,63 @@ pub(super) fn applied(client: &mut Client, place: &Place) -> Result<Vec<Applied>
     rows.iter().map(row).collect()
 }
 
-/// What a split's staging gave, if it was staged before.
-pub(super) fn landed(client: &mut Client, place: &Place, split: &str) -> Result<Option<SplitLanded>, SqlError> {
+/// What a split's staging gave, if the same bytes of it were staged before.
+pub(super) fn landed(
+    client: &mut Client,
+    place: &Place,
+    split: &str,
+    root: [u8; 32],
+) -> Result<Option<SplitLanded>, SqlError> {
     let [applied, _] = names(place);
-    let sql = format!(
-        "SELECT a.landed FROM {applied} AS a WHERE a.transfer = @P1 AND a.split_id = @P2 AND a.root IS NOT NULL"
-    );
-    let rows = client.query(&sql, &[param(place.transfer()), split_id(split)])?;
+    let sql =
+        format!("SELECT a.landed FROM {applied} AS a WHERE a.transfer = @P1 AND a.split_id = @P2 AND a.root = @P3");
+    let rows = client.query(&sql, &[param(place.transfer()), split_id(split), hash(root)])?;
     let Some(row) = rows.first() else { return Ok(None) };
     let landed = count(row, 0)?;
     Ok(Some(SplitLanded { landed, bad: refused(client, place, split)? }))
+}
+
+/// Takes over what another transfer has staged and noted. False where it was for another target.
+pub(super) fn take_over(client: &mut Client, place: &Place, failed: &Place) -> Result<bool, SqlError> {
+    let [applied, quarantine] = names(place);
+    // The job may land elsewhere by now, and staging is made for its target.
+    let others = format!("SELECT COUNT_BIG(*) FROM {applied} AS a WHERE a.transfer = @P1 AND a.target <> @P2");
+    if client.count(&others, &[param(failed.transfer()), param(&place.target.to_string())])? > 0 {
+        return Ok(false);
+    }
+    let sql = format!("UPDATE {applied} SET transfer = @P2, node_epoch = @P3 WHERE transfer = @P1");
+    client.execute(&sql, &[param(failed.transfer()), param(place.transfer()), size(place.landing.node_epoch)])?;
+    let sql = format!("UPDATE {quarantine} SET transfer = @P2 WHERE transfer = @P1");
+    client.execute(&sql, &[param(failed.transfer()), param(place.transfer())])?;
+    Ok(true)
+}
+
+/// Forgets a staged split with its rows: the one of these bytes, or whichever bears the name.
+pub(super) fn give_up(
+    client: &mut Client,
+    place: &Place,
+    staging: &Staging,
+    split: &str,
+    root: Option<[u8; 32]>,
+) -> Result<(), SqlError> {
+    let [applied, quarantine] = names(place);
+    let sql = format!(
+        "SELECT a.root, a.first_number, a.last_number FROM {applied} AS a \
+         WHERE a.transfer = @P1 AND a.split_id = @P2 AND a.root IS NOT NULL"
+    );
+    let of_it = || [param(place.transfer()), split_id(split)];
+    let rows = client.query(&sql, &of_it())?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    if root.is_some_and(|root| bytes(row, 0) != Some(root.as_slice())) {
+        return Ok(());
+    }
+    if let (Some(first), Some(last)) = (number(row, 1), number(row, 2)) {
+        staging.delete(client, first, last)?;
+    }
+    for table in [applied, quarantine] {
+        client.execute(&format!("DELETE FROM {table} WHERE transfer = @P1 AND split_id = @P2"), &of_it())?;
+    }
+    Ok(())
 }
 
 /// Rows of all staged splits of the transfer.
@@ -147,12 +196,19 @@ pub(super) fn note(
     place: &Place,
     split: &str,
     root: [u8; 32],
-    landed: u64,
-    bad: &[Refused],
+    taken: &Taken,
 ) -> Result<(), SqlError> {
-    keep(client, place, split, bad)?;
-    let root = ColumnData::Binary(Some(root.to_vec().into()));
-    write(client, place, split, root, landed, bad.len() as u64, None)
+    keep(client, place, split, &taken.refused)?;
+    let quarantined = taken.refused.len() as u64;
+    let noted = Noted {
+        split,
+        root: Some(root),
+        landed: taken.landed,
+        numbers: Some(taken.numbers),
+        quarantined,
+        published: None,
+    };
+    write(client, place, &noted)
 }
 
 /// Says that the transfer is published, and nothing else of it.
@@ -160,7 +216,8 @@ pub(super) fn leave(client: &mut Client, place: &Place, result: &Published, bad:
     keep(client, place, "", bad)?;
     forget(client, place, 0)?;
     let text = serde_json::to_string(result).unwrap_or_default();
-    write(client, place, "", ColumnData::Binary(None), result.rows, result.quarantined, Some(&text))
+    let (landed, quarantined) = (result.rows, result.quarantined);
+    write(client, place, &Noted { landed, quarantined, published: Some(&text), ..Noted::default() })
 }
 
 /// Forgets a transfer that is given up, its refused rows too.
@@ -174,32 +231,38 @@ fn forget(client: &mut Client, place: &Place, table: usize) -> Result<(), SqlErr
     client.execute(&format!("DELETE FROM {name} WHERE transfer = @P1"), &[param(place.transfer())])
 }
 
-fn write(
-    client: &mut Client,
-    place: &Place,
-    split: &str,
-    root: ColumnData<'static>,
+/// A row of `posthouse_applied`: of a split, or of the transfer itself.
+#[derive(Default)]
+struct Noted<'a> {
+    split: &'a str,
+    root: Option<[u8; 32]>,
     landed: u64,
+    /// Of the first and the last of a split's rows in the staging table.
+    numbers: Option<(i64, i64)>,
     quarantined: u64,
-    published: Option<&str>,
-) -> Result<(), SqlError> {
+    published: Option<&'a str>,
+}
+
+fn write(client: &mut Client, place: &Place, noted: &Noted<'_>) -> Result<(), SqlError> {
     let [applied, _] = names(place);
     let sql = format!(
-        "INSERT INTO {applied} (transfer, split_id, split, root, landed, quarantined, node_epoch, job, target, published) \
-         VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8, @P9, @P10)"
+        "INSERT INTO {applied} (transfer, split_id, split, root, landed, first_number, last_number, quarantined, \
+         node_epoch, job, target, published) VALUES (@P1, @P2, @P3, @P4, @P5, @P6, @P7, @P8, @P9, @P10, @P11, @P12)"
     );
     let target = place.target.to_string();
     let params = [
         param(place.transfer()),
-        split_id(split),
-        param(split),
-        root,
-        size(landed),
-        size(quarantined),
+        split_id(noted.split),
+        param(noted.split),
+        noted.root.map_or(ColumnData::Binary(None), hash),
+        size(noted.landed),
+        ColumnData::I64(noted.numbers.map(|(first, _)| first)),
+        ColumnData::I64(noted.numbers.map(|(_, last)| last)),
+        size(noted.quarantined),
         size(place.landing.node_epoch),
         param(place.landing.job.as_str()),
         param(&target),
-        ColumnData::String(published.map(Into::into)),
+        ColumnData::String(noted.published.map(Into::into)),
     ];
     client.execute(&sql, &params)
 }
@@ -243,6 +306,10 @@ pub(super) fn refused(client: &mut Client, place: &Place, split: &str) -> Result
 
 fn split_id(split: &str) -> ColumnData<'static> {
     ColumnData::Binary(Some(blake3::hash(split.as_bytes()).as_bytes().to_vec().into()))
+}
+
+fn hash(root: [u8; 32]) -> ColumnData<'static> {
+    ColumnData::Binary(Some(root.to_vec().into()))
 }
 
 fn size(number: u64) -> ColumnData<'static> {

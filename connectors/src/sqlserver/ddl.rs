@@ -5,6 +5,7 @@ use super::control;
 use super::kind::{self, BINARY, Kind, Mark};
 use super::name::{TableName, literal, quote, quoted};
 use super::place::Place;
+use super::staging::Staging;
 use crate::TableSpec;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Item;
@@ -59,8 +60,8 @@ pub(super) fn make_target(client: &mut Client, place: &Place, create: &str) -> R
     Ok(())
 }
 
-/// What a DBA runs: the rights on what is read; of each landing the target, the two tables beside it, the rights on
-/// them, and the right to make staging tables in the control schema and nowhere else.
+/// What a DBA runs, so that an account can read these tables and land those with no right to make anything: the rights on
+/// what is read; of each landing the target, a staging table for the job, the two tables beside them, and the rights.
 pub(super) fn script(account: &str, reads: &[TableSpec], places: &[Place]) -> Result<String, Problem> {
     let account = quote(account);
     let mut lines: Vec<String> = Vec::new();
@@ -116,11 +117,11 @@ fn landing(place: &Place, account: &str) -> Result<Vec<String>, Problem> {
     lines.push(once(&place.target, &target.join(" ")));
     lines.push(once(&applied, &format!("{create_applied};")));
     lines.push(once(&quarantine, &format!("{create_quarantine};")));
-    for table in [&place.target, &applied, &quarantine] {
+    let staging = Staging::beside_made(place, &kinds(place)?);
+    lines.push(once(&staging.name, &format!("{};", staging.create())));
+    for table in [&place.target, &applied, &quarantine, &staging.name] {
         lines.push(format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {account};"));
     }
-    lines.push(format!("GRANT CREATE TABLE TO {account};"));
-    lines.push(format!("GRANT ALTER, SELECT, INSERT, UPDATE, DELETE ON SCHEMA::{} TO {account};", quote(control)));
     Ok(lines)
 }
 
@@ -169,6 +170,10 @@ mod tests {
         assert_eq!(count("GRANT SELECT ON [源].[Ta]]b] TO [网]]];"), 1, "{made}");
         assert_eq!(count("IF SCHEMA_ID(N'post]house') IS NULL EXEC(N'CREATE SCHEMA [post]]house]');"), 1);
         assert_eq!((count("N'MS_Description', N'姓名; it''s'"), count("N'posthouse_type', N'json'")), (1, 1));
-        assert_eq!(count("ON SCHEMA::[post]]house]"), 1);
+        assert_eq!(
+            count("GRANT SELECT, INSERT, UPDATE, DELETE ON [post]]house].[posthouse_staging_suite] TO [网]]];"),
+            1
+        );
+        assert_eq!((count("GRANT CREATE"), count("ALTER, ")), (0, 0), "rows and nothing else");
     }
 }

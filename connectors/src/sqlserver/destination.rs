@@ -4,17 +4,18 @@
 //! which reads what became of the last one.
 
 use super::catalog::{self, Relation};
-use super::client::{Client, SqlError};
+use super::client::{Client, SqlError, param};
 use super::name::quote;
 use super::place::{Fail, Place};
 use super::reading::{RowReader, Wanted};
 use super::settings::Settings;
 use super::sieve::Attempts;
-use super::staging::Staging;
+use super::staging::{Staging, TRANSFER};
 use super::{Faults, control, ddl, publish};
 use crate::types::Window;
 use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
+use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::watermark::Watermark;
@@ -104,8 +105,11 @@ impl SqlDestination {
                 }
             };
             let staging = Staging::beside(place, &target, has_charset)?;
-            if control::published(client, place)?.is_none() && !catalog::is_there(client, &staging.name)? {
-                client.batch(&staging.create()).map_err(|e| no_right(place, e))?;
+            if control::published(client, place)?.is_none() {
+                let create = staging.create();
+                if staging.found(client, place)?.is_none() {
+                    client.batch(&create).map_err(|e| no_right(place, e))?;
+                }
             }
             Ok(())
         })
@@ -147,7 +151,7 @@ impl Destination for SqlDestination {
         let (known, has_charset) = (self.staging.take(), self.has_charset());
         let (landed, staging) = self.transact(|client, place| {
             control::check_epoch(client, place)?;
-            if let Some(before) = control::landed(client, place, split)? {
+            if let Some(before) = control::landed(client, place, split, root)? {
                 return Ok((before, known));
             }
             if control::published(client, place)?.is_some() {
@@ -158,13 +162,64 @@ impl Destination for SqlDestination {
                 None => find_staging(client, place, has_charset)?.1,
             };
             client.take_time();
-            let (landed, refused) = staging.take(client, place, batches)?;
-            control::note(client, place, split, root, landed, &refused)?;
-            let bad = refused.into_iter().map(|refused| refused.row).collect();
-            Ok((SplitLanded { landed, bad }, Some(staging)))
+            // What was taken over under this name was another one.
+            control::give_up(client, place, &staging, split, None)?;
+            let taken = staging.take(client, place, batches)?;
+            control::note(client, place, split, root, &taken)?;
+            let bad = taken.refused.into_iter().map(|refused| refused.row).collect();
+            Ok((SplitLanded { landed: taken.landed, bad }, Some(staging)))
         })?;
         self.staging = staging;
         Ok(landed)
+    }
+
+    fn hands_over(&mut self) -> Result<bool, Problem> {
+        // A split's rows have the numbers that are noted of it.
+        self.transact(|client, place| Ok(catalog::is_there(client, &place.staging())?))
+    }
+
+    fn take_over(&mut self, failed: &TransferId) -> Result<bool, Problem> {
+        self.staging = None;
+        let has_charset = self.has_charset();
+        self.transact(|client, place| {
+            let landing = Landing { transfer: failed.clone(), ..place.landing.clone() };
+            let before = Place { landing, ..place.clone() };
+            if !control::exist(client, place)? {
+                return Ok(false);
+            }
+            control::check_epoch(client, &before)?;
+            if control::published(client, &before)?.is_some() || catalog::is_there(client, &place.staging())? {
+                return Ok(false);
+            }
+            let target = Relation::find(client, &place.target)?;
+            let found = Relation::find(client, &before.staging())?;
+            let is_like = match (&target, &found) {
+                (Some(target), Some(found)) => {
+                    Staging::beside(place, target, has_charset).is_ok_and(|staging| staging.is_like(found))
+                }
+                _ => false,
+            };
+            if !is_like || !control::take_over(client, place, &before)? {
+                discard(client, &before)?;
+                return Ok(false);
+            }
+            let (old, new) = (before.staging().to_string(), place.staging().table);
+            client.execute("EXEC sys.sp_rename @objname = @P1, @newname = @P2", &[param(&old), param(&new)])?;
+            Ok(true)
+        })
+    }
+
+    fn give_up(&mut self, splits: &[(String, [u8; 32])]) -> Result<(), Problem> {
+        let has_charset = self.has_charset();
+        self.transact(|client, place| {
+            control::check_epoch(client, place)?;
+            let (_, staging) = find_staging(client, place, has_charset)?;
+            client.take_time();
+            for (split, root) in splits {
+                control::give_up(client, place, &staging, split, Some(*root))?;
+            }
+            Ok(())
+        })
     }
 
     fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
@@ -200,15 +255,7 @@ impl Destination for SqlDestination {
 
     fn discard(&mut self) -> Result<(), Problem> {
         self.staging = None;
-        self.transact(|client, place| {
-            if catalog::is_there(client, &place.staging())? {
-                client.batch(&format!("DROP TABLE {}", place.staging()))?;
-            }
-            if control::exist(client, place)? && control::published(client, place)?.is_none() {
-                control::discard(client, place)?;
-            }
-            Ok(())
-        })
+        self.transact(|client, place| discard(client, place))
     }
 
     fn read_standing(&mut self, to: Option<&Watermark>, sink: &mut dyn Sink) -> Result<u64, Problem> {
@@ -245,6 +292,10 @@ impl Destination for SqlDestination {
         let has_charset = self.has_charset();
         self.transact(|client, place| dry_run(client, place, has_charset))
     }
+
+    fn line(&self) -> Option<&'static str> {
+        self.settings.line()
+    }
 }
 
 /// What stands in the way of landing here; the target as it stands, if it does.
@@ -263,12 +314,26 @@ fn examine(client: &mut Client, place: &Place) -> Result<Option<Relation>, Fail>
 
 /// The target and the staging table beside it, which `prepare` has made.
 fn find_staging(client: &mut Client, place: &Place, has_charset: bool) -> Result<(Relation, Staging), Fail> {
-    if !catalog::is_there(client, &place.staging())? {
-        return Err(nothing(place).into());
-    }
     let target = examine(client, place)?.ok_or_else(|| nothing(place))?;
-    let staging = Staging::beside(place, &target, has_charset)?;
-    Ok((target, staging))
+    let staging = Staging::beside(place, &target, has_charset)?.found(client, place)?;
+    Ok((target, staging.ok_or_else(|| nothing(place))?))
+}
+
+/// Leaves nothing of what a transfer has staged and never published.
+fn discard(client: &mut Client, place: &Place) -> Result<(), Fail> {
+    if catalog::is_there(client, &place.staging())? {
+        client.batch(&format!("DROP TABLE {}", place.staging()))?;
+    }
+    if let Some(found) = Relation::find(client, &place.premade())?
+        && found.column(TRANSFER).is_some()
+    {
+        let sql = format!("DELETE FROM {} WHERE {} = @P1", found.name, quote(TRANSFER));
+        client.execute(&sql, &[param(place.transfer())])?;
+    }
+    if control::exist(client, place)? && control::published(client, place)?.is_none() {
+        control::discard(client, place)?;
+    }
+    Ok(())
 }
 
 fn nothing(place: &Place) -> Problem {

@@ -39,9 +39,7 @@ struct Is<'r> {
 
 impl SqlFront {
     pub(super) fn new(faults: Faults, settings: Settings, spec: &FrontSpec) -> Result<Self, Problem> {
-        let table = TableName::parse(&spec.table).ok_or_else(|| {
-            front::unfit(&spec.resource, format!("`{}` is no table's name: write `schema.table`", spec.table))
-        })?;
+        let table = named(spec)?;
         Ok(Self { faults, settings, spec: spec.clone(), table, client: None })
     }
 
@@ -131,9 +129,16 @@ impl FrontTable for SqlFront {
             let FrontSpec { flag, from, to, purges, .. } = &front.spec;
             let (table, flag) = (&front.table, quote(flag));
             // Of no row, but with every right that is needed for one.
-            client.batch(&format!("UPDATE t SET t.{flag} = {} FROM {table} AS t WHERE 1 = 0", literal(to)))?;
+            let needs = |client: &mut Client, right: &str, sql: &str| {
+                client.batch(sql).map_err(|error| match error.code().is_some_and(|code| NO_RIGHT.contains(&code)) {
+                    true => Fail::Problem(front::lacks(&front.spec.resource, right, error)),
+                    false => Fail::Sql(error),
+                })
+            };
+            let update = format!("UPDATE t SET t.{flag} = {} FROM {table} AS t WHERE 1 = 0", literal(to));
+            needs(client, "UPDATE", &update)?;
             if *purges {
-                client.batch(&format!("DELETE t FROM {table} AS t WHERE 1 = 0"))?;
+                needs(client, "DELETE", &format!("DELETE t FROM {table} AS t WHERE 1 = 0"))?;
             }
             let columns: Vec<String> = found.relation.columns.iter().map(|column| column.name.clone()).collect();
             let list = columns.iter().map(|name| format!("t.{}", quote(name))).collect::<Vec<_>>().join(", ");
@@ -197,10 +202,26 @@ impl FrontTable for SqlFront {
     }
 }
 
+fn named(spec: &FrontSpec) -> Result<TableName, Problem> {
+    TableName::parse(&spec.table).ok_or_else(|| {
+        front::unfit(&spec.resource, format!("`{}` is no table's name: write `schema.table`", spec.table))
+    })
+}
+
+/// What gives an account the rights beyond reading.
+pub(super) fn grants(account: &str, spec: &FrontSpec) -> Result<Vec<String>, Problem> {
+    let (table, account) = (named(spec)?, quote(account));
+    let update = format!("GRANT UPDATE ON {table} ({}) TO {account};", quote(&spec.flag));
+    let delete = spec.purges.then(|| format!("GRANT DELETE ON {table} TO {account};"));
+    Ok(std::iter::once(update).chain(delete).collect())
+}
+
 /// A flag as SQL has it: a plain one, which a column of bytes of text is compared by as it is.
 fn literal(value: &str) -> String {
     let national = if value.is_ascii() { "" } else { "N" };
     format!("{national}'{value}'")
 }
 
+/// On a table, on a column of it.
+const NO_RIGHT: [u32; 2] = [229, 230];
 const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; BEGIN TRANSACTION";

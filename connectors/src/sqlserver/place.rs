@@ -43,6 +43,16 @@ impl Place {
         let hash = blake3::hash(self.transfer().as_bytes()).to_hex();
         self.own(&format!("staging_{}", hash.get(..HASH_DIGITS).unwrap_or_default()))
     }
+    /// The staging table that was made beforehand for all transfers of the job.
+    pub(super) fn premade(&self) -> TableName {
+        let job = self.landing.job.as_str();
+        let name = self.own(&format!("staging_{job}"));
+        if super::name::is_name(&name.table) {
+            return name;
+        }
+        let hash = blake3::hash(job.as_bytes()).to_hex();
+        self.own(&format!("staging_job_{}", hash.get(..HASH_DIGITS).unwrap_or_default()))
+    }
     pub(super) fn own(&self, table: &str) -> TableName {
         TableName { schema: self.control.clone(), table: format!("{OWN}{table}") }
     }
@@ -89,6 +99,8 @@ mod tests {
     fn names_are_of_one_transfer_each() {
         let of = |number| Place::new(&landing(number, Write::Append, &small()), &settings(Some("控制"))).unwrap();
         assert_ne!(of(1).staging(), of(2).staging());
+        assert_eq!(of(1).premade(), of(2).premade());
+        assert_eq!(of(1).premade().to_string(), "[控制].[posthouse_staging_suite]");
         assert_eq!(of(1).target.to_string(), "[dbo].[人口 base]");
         assert_eq!(of(1).own("applied").to_string(), "[控制].[posthouse_applied]");
         let place = Place::new(&landing(1, Write::Append, &small()), &settings(None)).unwrap();

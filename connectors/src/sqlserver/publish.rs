@@ -53,7 +53,7 @@ pub(super) fn publish(
     }
     let result = run.result(client)?;
     control::leave(client, place, &result, &run.sieve.refused)?;
-    client.batch(&format!("DROP TABLE {}", staging.name))?;
+    staging.drop(client)?;
     Ok(result)
 }
 
@@ -76,12 +76,13 @@ impl Run<'_> {
     /// table is locked, so that what is counted is what goes.
     fn take_deletes(&mut self, client: &mut Client) -> Result<(), Fail> {
         let Some(operation) = &self.staging.operation else { return Ok(()) };
-        let (table, from, keys) = (&self.target.name, &self.staging.name, self.keys());
+        let (table, from, keys) = (&self.target.name, self.staging.rows("s"), self.keys());
         let doomed = format!("s.{} = N'{}'", quote(&operation.name), Operation::Delete.letter());
-        let gone = format!("FROM {table} AS t WHERE EXISTS (SELECT 1 FROM {from} AS s WHERE {keys} AND {doomed})");
+        let gone = format!("FROM {table} AS t WHERE EXISTS (SELECT 1 FROM {from} WHERE {keys} AND {doomed})");
         self.deleted = client.count(&format!("SELECT COUNT_BIG(*) {gone}"), &[])?;
         client.batch(&format!("DELETE t {gone}"))?;
-        client.batch(&format!("DELETE s FROM {from} AS s WHERE {doomed}"))?;
+        let (staging, own) = (&self.staging.name, self.staging.own());
+        client.batch(&format!("DELETE s FROM {staging} AS s WHERE {doomed} AND {own}"))?;
         Ok(())
     }
 
@@ -103,15 +104,14 @@ impl Run<'_> {
         self.take_different(client, |slot| slot.identity && !slot.is_key, reason)?;
         let changed: Vec<&Slot> = self.staging.slots.iter().filter(|slot| !slot.is_key && !slot.identity).collect();
         if let Some(differ) = differ(changed.iter().copied()) {
-            let (table, from, keys) = (&self.target.name, &self.staging.name, self.keys());
+            let (table, from, keys) = (&self.target.name, self.staging.rows("s"), self.keys());
             let set = |slot: &&Slot| format!("t.{0} = s.{0}", quote(&slot.name));
             let set = changed.iter().map(set).collect::<Vec<_>>().join(", ");
-            let count =
-                format!("SELECT COUNT_BIG(*) FROM {from} AS s INNER JOIN {table} AS t ON {keys} WHERE {differ}");
+            let count = format!("SELECT COUNT_BIG(*) FROM {from} INNER JOIN {table} AS t ON {keys} WHERE {differ}");
             let differing = client.count(&count, &[])?;
             let refused = self.sieve.refused.len();
             let update = format!(
-                "UPDATE t SET {set} FROM {table} AS t INNER JOIN {from} AS s ON {keys} WHERE {differ} AND {}",
+                "UPDATE t SET {set} FROM {table} AS t INNER JOIN {from} ON {keys} WHERE {differ} AND {}",
                 range()
             );
             self.sieve.pass(client, &update)?;
@@ -158,13 +158,13 @@ impl Run<'_> {
     /// Adds staged rows, those whose key is not there or all.
     fn insert(&mut self, client: &mut Client, only_absent: bool) -> Result<(), Fail> {
         let names = || self.staging.slots.iter().map(|slot| slot.name.as_str());
-        let (table, from) = (&self.target.name, &self.staging.name);
+        let (table, from) = (&self.target.name, self.staging.rows("s"));
         let absent = match only_absent {
             true => format!(" AND NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {})", self.keys()),
             false => String::new(),
         };
         let insert = format!(
-            "INSERT INTO {table} ({}) SELECT {} FROM {from} AS s WHERE {}{absent}",
+            "INSERT INTO {table} ({}) SELECT {} FROM {from} WHERE {}{absent}",
             quoted("", names()),
             quoted("s", names()),
             range()
@@ -182,12 +182,12 @@ impl Run<'_> {
 
     /// Of rows with one key the first stays.
     fn take_duplicates(&mut self, client: &mut Client) -> Result<(), Fail> {
-        let (from, place) = (&self.staging.name, quote(NUMBER));
+        let (from, earlier, place) = (self.staging.rows("s"), self.staging.rows("e"), quote(NUMBER));
         let key = self.staging.slots.iter().filter(|slot| slot.is_key);
         let same = key.map(|slot| format!("e.{0} = s.{0}", quote(&slot.name))).collect::<Vec<_>>().join(" AND ");
         let sql = format!(
-            "SELECT s.{place} FROM {from} AS s WHERE EXISTS \
-             (SELECT 1 FROM {from} AS e WHERE {same} AND e.{place} < s.{place}) ORDER BY s.{place}"
+            "SELECT s.{place} FROM {from} WHERE EXISTS \
+             (SELECT 1 FROM {earlier} WHERE {same} AND e.{place} < s.{place}) ORDER BY s.{place}"
         );
         self.sieve.take_all(client, &sql, "its key came in this transfer already")
     }
@@ -195,9 +195,9 @@ impl Run<'_> {
     /// Takes out staged rows whose key is there with a row that differs in some of its columns.
     fn take_different(&mut self, client: &mut Client, which: impl Fn(&Slot) -> bool, reason: &str) -> Result<(), Fail> {
         let Some(differ) = differ(self.staging.slots.iter().filter(|slot| which(slot))) else { return Ok(()) };
-        let (from, table, place) = (&self.staging.name, &self.target.name, quote(NUMBER));
+        let (from, table, place) = (self.staging.rows("s"), &self.target.name, quote(NUMBER));
         let sql = format!(
-            "SELECT s.{place} FROM {from} AS s INNER JOIN {table} AS t ON {} WHERE {differ} ORDER BY s.{place}",
+            "SELECT s.{place} FROM {from} INNER JOIN {table} AS t ON {} WHERE {differ} ORDER BY s.{place}",
             self.keys()
         );
         self.sieve.take_all(client, &sql, reason)
@@ -206,7 +206,7 @@ impl Run<'_> {
     /// Rows without a key that were landed before and are read again: as many as stand there, equal in all columns,
     /// are not added. Only rows within the staged marks can be among them.
     fn drop_overlap(&mut self, client: &mut Client) -> Result<(), Fail> {
-        let (from, table, place) = (&self.staging.name, &self.target.name, quote(NUMBER));
+        let (from, table, place) = (self.staging.rows("s"), &self.target.name, quote(NUMBER));
         let slots = &self.staging.slots;
         let values = |alias: &str| slots.iter().map(|slot| value(alias, slot)).collect::<Vec<_>>();
         let named = |values: &[String]| {
@@ -217,18 +217,20 @@ impl Run<'_> {
         let mark = self.place.landing.watermark_column.as_deref();
         let within = match mark.filter(|mark| slots.iter().any(|slot| slot.name == **mark)).map(quote) {
             Some(mark) => format!(
-                " WHERE t.{mark} IS NULL OR (t.{mark} >= (SELECT MIN(s.{mark}) FROM {from} AS s) \
-                 AND t.{mark} <= (SELECT MAX(s.{mark}) FROM {from} AS s))"
+                " WHERE t.{mark} IS NULL OR (t.{mark} >= (SELECT MIN(s.{mark}) FROM {from}) \
+                 AND t.{mark} <= (SELECT MAX(s.{mark}) FROM {from}))"
             ),
             None => String::new(),
         };
         let equal = |at: usize| format!("(a.[c{at}] = b.[c{at}] OR (a.[c{at}] IS NULL AND b.[c{at}] IS NULL))");
         let equal = (0..slots.len()).map(equal).collect::<Vec<_>>().join(" AND ");
         let sql = format!(
-            "DELETE FROM {from} WHERE {place} IN (SELECT a.{place} FROM (SELECT s.{place}, {}, \
-             ROW_NUMBER() OVER (PARTITION BY {} ORDER BY s.{place}) AS [posthouse_copy] FROM {from} AS s) AS a \
+            "DELETE FROM {} WHERE {} AND {place} IN (SELECT a.{place} FROM (SELECT s.{place}, {}, \
+             ROW_NUMBER() OVER (PARTITION BY {} ORDER BY s.{place}) AS [posthouse_copy] FROM {from}) AS a \
              INNER JOIN (SELECT {}, ROW_NUMBER() OVER (PARTITION BY {} ORDER BY {}) AS [posthouse_copy] \
              FROM {table} AS t{within}) AS b ON a.[posthouse_copy] = b.[posthouse_copy] AND {equal})",
+            self.staging.name,
+            self.staging.own(),
             named(&staged),
             staged.join(", "),
             named(&standing),
@@ -250,8 +252,8 @@ impl Run<'_> {
             return Err(Problem::new(Code::MirrorUnsafe).with("count", gone).with("total", self.before).into());
         }
         if gone > 0 {
-            let (table, from, keys) = (&self.target.name, &self.staging.name, self.keys());
-            let absent = format!("NOT EXISTS (SELECT 1 FROM {from} AS s WHERE {keys})");
+            let (table, from, keys) = (&self.target.name, self.staging.rows("s"), self.keys());
+            let absent = format!("NOT EXISTS (SELECT 1 FROM {from} WHERE {keys})");
             client.batch(&format!("DELETE t FROM {table} AS t WHERE {absent}"))?;
         }
         self.deleted = gone;
@@ -260,8 +262,8 @@ impl Run<'_> {
 
     /// How many rows of the target have a key that was not handed over.
     fn gone(&self, client: &mut Client) -> Result<u64, SqlError> {
-        let (table, from, keys) = (&self.target.name, &self.staging.name, self.keys());
-        let absent = format!("NOT EXISTS (SELECT 1 FROM {from} AS s WHERE {keys})");
+        let (table, from, keys) = (&self.target.name, self.staging.rows("s"), self.keys());
+        let absent = format!("NOT EXISTS (SELECT 1 FROM {from} WHERE {keys})");
         client.count(&format!("SELECT COUNT_BIG(*) FROM {table} AS t WHERE {absent}"), &[])
     }
 
@@ -275,9 +277,9 @@ impl Run<'_> {
         let dropped = match self.place.landing.contract.key.is_empty() {
             true => (rows - self.overlap.min(rows)).saturating_sub(inserted),
             false => {
-                let (from, keys) = (&self.staging.name, self.keys());
+                let (from, keys) = (self.staging.rows("s"), self.keys());
                 let absent = format!("NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {keys})");
-                client.count(&format!("SELECT COUNT_BIG(*) FROM {from} AS s WHERE {absent}"), &[])?
+                client.count(&format!("SELECT COUNT_BIG(*) FROM {from} WHERE {absent}"), &[])?
             }
         };
         if dropped > 0 {

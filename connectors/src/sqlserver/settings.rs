@@ -75,6 +75,10 @@ impl Settings {
     pub(super) fn tls(&self) -> TlsMode {
         TlsMode::of(self.tls, &self.address, self.ca_file.is_some())
     }
+    /// The same in the words of a statement.
+    pub(super) fn line(&self) -> Option<&'static str> {
+        self.tls().told(&self.address)
+    }
 
     /// A line that others could read, or on which anyone could answer, is never used without a word.
     pub(super) fn tell_what_is_open(&self, name: &str) {
@@ -205,6 +209,17 @@ mod tests {
         assert!(mode(&[far, ("tls_off_for", "10.1.2.3")]).is_err());
         assert!(mode(&[far, ("tls", "off"), ("tls_off_for", "10.1.2.*")]).is_err());
         assert!(mode(&[far, ("tls", "require"), ("ca_file", "ca.pem")]).is_err());
+    }
+
+    #[test]
+    fn a_statement_says_of_a_line_what_it_lacks() {
+        let line = |keys: &[(&str, &str)]| parse(keys).unwrap().line();
+        let (far, here) = (("url", "sqlserver://u@10.1.2.3/d"), ("url", "sqlserver://u@[::1]/d"));
+        assert_eq!(line(&[far]), None);
+        assert_eq!(line(&[far, ("tls", "off"), ("tls_off_for", "10.1.2.3")]), Some("not encrypted"));
+        assert_eq!(line(&[far, ("tls", "require")]), Some("encrypted, the server not verified"));
+        assert_eq!(line(&[here]), Some("not encrypted, on this machine"));
+        assert_eq!(line(&[here, ("tls", "verify-full")]), None);
     }
 
     #[test]

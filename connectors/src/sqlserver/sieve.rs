@@ -149,12 +149,12 @@ impl<'a> Sieve<'a> {
 
     /// Takes one staged row out, for quarantine.
     fn take(&mut self, client: &mut Client, number: i64, reason: &str, error: Option<u32>) -> Result<(), Fail> {
-        let (table, place) = (&self.staging.name, quote(NUMBER));
-        let sql = format!("SELECT {} FROM {table} AS t WHERE t.{place} = @P1", self.reader.select());
+        let (rows, place) = (self.staging.rows("t"), quote(NUMBER));
+        let sql = format!("SELECT {} FROM {rows} WHERE t.{place} = @P1", self.reader.select());
         let rows = client.query(&sql, &[id(number)])?;
         let Some(row) = rows.first() else { return Ok(()) };
         let (key, original) = self.reader.describe(row);
-        client.execute(&format!("DELETE FROM {table} WHERE {place} = @P1"), &[id(number)])?;
+        self.staging.delete(client, number, number)?;
         let key = key.unwrap_or_else(|| format!("row {number}"));
         self.refused.push(Refused { row: BadRow { key, reason: reason.to_owned(), original }, error });
         let rows = self.refused.len();

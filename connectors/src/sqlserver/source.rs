@@ -12,6 +12,7 @@ use super::codepage::Page;
 use super::kind::{BINARY, Kind};
 use super::name::{TableName, quote, quoted};
 use super::place::Fail;
+use super::pushed;
 use super::reading::{RowReader, Wanted};
 use super::settings::Settings;
 use super::splits::{self, Split};
@@ -279,6 +280,9 @@ impl Source for SqlSource {
                     (latest, from) => latest.or_else(|| from.clone()),
                 };
             }
+        }
+        if let Some(filter) = &read.filter {
+            pushed::narrow(&mut origin, &scope.columns, filter, self.settings.charset.is_some());
         }
         let count = format!("SELECT COUNT_BIG(*) FROM {} WHERE {}", origin.from, origin.condition);
         let rows = client.count(&count, &origin.bounds).map_err(sql)?;

@@ -2,11 +2,11 @@
 //! row by row before anything is sent, and publishing converts nothing. Rows are numbered from 1 in the order in which
 //! they came; a split's are loaded in bulk, batch by batch, and counted by the server in the same transaction.
 
-use super::catalog::Relation;
+use super::catalog::{self, Column, Relation};
 use super::client::{Client, SqlError, id, number, param};
 use super::control::Refused;
 use super::kind::{self, Kind};
-use super::name::{TableName, quote};
+use super::name::{TableName, literal, quote};
 use super::place::{Fail, Place};
 use super::reading::{RowReader, Wanted};
 use super::writing::Slot;
@@ -14,14 +14,27 @@ use crate::{BadRow, types};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::batch::{Batch, Value};
 use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::schema::Item;
 use tiberius::{ColumnData, TokenRow};
 
 pub(super) struct Staging {
     pub(super) name: TableName,
+    /// Set where the DBA made it for all transfers of the job: the one whose rows these are. It stays when that ends.
+    transfer: Option<String>,
     /// One for each item of the contract.
     pub(super) slots: Vec<Slot>,
     /// What each row does, where that is said: a column that the target does not have.
     pub(super) operation: Option<Slot>,
+}
+
+/// What became of a split's rows.
+pub(super) struct Taken {
+    /// How many the server has of them.
+    pub(super) landed: u64,
+    /// Those for which the table has no place.
+    pub(super) refused: Vec<Refused>,
+    /// All others have numbers from the first to the last.
+    pub(super) numbers: (i64, i64),
 }
 
 /// A row on its way: where it stands in its batch, and its values with its number before them.
@@ -71,7 +84,7 @@ impl Staging {
             }
         }
         match why.is_empty() {
-            true => Ok(Self { name: place.staging(), slots, operation: operation(place) }),
+            true => Ok(Self { name: place.staging(), transfer: None, slots, operation: operation(place) }),
             false => {
                 let resource = types::schema_text(contract);
                 Err(types::drift(&place.landing.table, &resource, &target.text(), &why.join("; ")))
@@ -79,45 +92,122 @@ impl Staging {
         }
     }
 
-    /// The columns of the staging table behind the number.
+    /// The columns of the staging table behind those of its own.
     fn all(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().chain(&self.operation)
     }
 
+    /// Beside the target that a landing makes, for all transfers of its job.
+    pub(super) fn beside_made(place: &Place, kinds: &[Kind]) -> Self {
+        let slot = |(item, kind): (&Item, &Kind)| Slot {
+            name: item.name.clone(),
+            kind: *kind,
+            staged: kind.staged(),
+            collation: kind.is_text().then(|| kind::BINARY.to_owned()),
+            not_null: false,
+            identity: false,
+            is_key: place.landing.contract.key.contains(&item.name),
+        };
+        let slots = place.landing.contract.items.iter().zip(kinds).map(slot).collect();
+        Self { name: place.premade(), transfer: Some(place.transfer().to_owned()), slots, operation: operation(place) }
+    }
+
+    /// The table as it stands, the transfer's own or the one that was made beforehand; none where neither does. One that
+    /// is not like the target is refused, with the statement that would make it so.
+    pub(super) fn found(mut self, client: &mut Client, place: &Place) -> Result<Option<Self>, Fail> {
+        if catalog::is_there(client, &self.name)? {
+            return Ok(Some(self));
+        }
+        let Some(found) = Relation::find(client, &place.premade())? else { return Ok(None) };
+        (self.name, self.transfer) = (found.name.clone(), Some(place.transfer().to_owned()));
+        if found.column(TRANSFER).is_some() && found.column(NUMBER).is_some() && self.is_like(&found) {
+            return Ok(Some(self));
+        }
+        let cause = format!(
+            "the staging table {} is not like the target: have the DBA drop it, and make it by: {}",
+            self.name,
+            self.create()
+        );
+        Err(Problem::new(Code::DestinationFailed).with("target", &place.landing.table).cause(cause).into())
+    }
+
+    /// Whether a table's columns are those that this one would be made with.
+    pub(super) fn is_like(&self, found: &Relation) -> bool {
+        let is_like = |slot: &Slot| {
+            let column = found.column(&slot.name);
+            let same = |column: &Column| {
+                column.kind == Some(slot.staged) && (!slot.staged.is_text() || column.collation == slot.collation)
+            };
+            column.is_some_and(same)
+        };
+        self.all().all(is_like)
+    }
+
     pub(super) fn create(&self) -> String {
+        let own =
+            self.transfer.iter().map(|_| kind::column(TRANSFER, Kind::NVarChar(Some(64)), Some(kind::BINARY), true));
         let number = kind::column(NUMBER, Kind::BigInt, None, true);
         let column = |slot: &Slot| kind::column(&slot.name, slot.staged, slot.collation.as_deref(), false);
-        let columns: Vec<String> = self.all().map(column).collect();
-        format!("CREATE TABLE {} ({number}, {}, PRIMARY KEY ({}))", self.name, columns.join(", "), quote(NUMBER))
+        let columns: Vec<String> = own.chain([number]).chain(self.all().map(column)).collect();
+        let key = self.own_columns().join(", ");
+        format!("CREATE TABLE {} ({}, PRIMARY KEY ({key}))", self.name, columns.join(", "))
+    }
+
+    /// The transfer's rows as what is read from, under this name.
+    pub(super) fn rows(&self, alias: &str) -> String {
+        match &self.transfer {
+            None => format!("{} AS {alias}", self.name),
+            Some(_) => format!("(SELECT * FROM {} WHERE {}) AS {alias}", self.name, self.own()),
+        }
+    }
+
+    /// What holds for the transfer's rows.
+    pub(super) fn own(&self) -> String {
+        match &self.transfer {
+            None => "1 = 1".to_owned(),
+            Some(transfer) => format!("{} = {}", quote(TRANSFER), literal(transfer)),
+        }
+    }
+
+    /// Takes out rows with these numbers and between them.
+    pub(super) fn delete(&self, client: &mut Client, first: i64, last: i64) -> Result<(), SqlError> {
+        let number = quote(NUMBER);
+        let sql = format!("DELETE FROM {} WHERE {number} >= @P1 AND {number} <= @P2 AND {}", self.name, self.own());
+        client.execute(&sql, &[id(first), id(last)])
+    }
+
+    /// Leaves nothing of the transfer there.
+    pub(super) fn drop(&self, client: &mut Client) -> Result<(), SqlError> {
+        match self.transfer {
+            None => client.batch(&format!("DROP TABLE {}", self.name)),
+            Some(_) => client.batch(&format!("DELETE FROM {} WHERE {}", self.name, self.own())),
+        }
     }
 
     /// Reads staged rows as the contract has them.
     pub(super) fn reader(&self, place: &Place) -> RowReader {
         let contract = &place.landing.contract;
-        let wanted = |(slot, item): (&Slot, &posthouse_protocol::schema::Item)| Wanted {
-            name: slot.name.clone(),
-            kind: slot.staged,
-            r#type: item.r#type,
-        };
+        let wanted =
+            |(slot, item): (&Slot, &Item)| Wanted { name: slot.name.clone(), kind: slot.staged, r#type: item.r#type };
         RowReader::of_all(self.slots.iter().zip(&contract.items).map(wanted).collect(), contract)
     }
 
     /// How many rows are staged, and the numbers of the first and the last.
     pub(super) fn extent(&self, client: &mut Client) -> Result<(u64, i64, i64), SqlError> {
         let place = quote(NUMBER);
-        let sql = format!("SELECT COUNT_BIG(*), MIN(s.{place}), MAX(s.{place}) FROM {} AS s", self.name);
+        let sql = format!("SELECT COUNT_BIG(*), MIN(s.{place}), MAX(s.{place}) FROM {}", self.rows("s"));
         let rows = client.query(&sql, &[])?;
         let at = |index: usize| rows.first().and_then(|row| number(row, index)).unwrap_or_default();
         Ok((u64::try_from(at(0)).unwrap_or_default(), at(1), at(2)))
     }
 
-    /// Takes a split's rows. How many the server has of them, and those for which the table has no place.
+    /// Takes a split's rows.
     pub(super) fn take(
         &self,
         client: &mut Client,
         place: &Place,
         batches: &mut dyn Iterator<Item = Result<RecordBatch, Problem>>,
-    ) -> Result<(u64, Vec<Refused>), Fail> {
+    ) -> Result<Taken, Fail> {
         let (_, _, before) = self.extent(client)?;
         let (mut last, mut sent, mut refused) = (before, 0u64, Vec::new());
         let table = self.name.to_string();
@@ -128,8 +218,9 @@ impl Staging {
             true => client.encodings(&table, &columns)?,
             false => Vec::new(),
         };
-        // Behind the number.
-        let encoding = |at: usize| encodings.get(at + 1).copied().flatten();
+        // Behind what is ours.
+        let lead = self.own_columns().len();
+        let encoding = |at: usize| encodings.get(at + lead).copied().flatten();
         for batch in batches {
             let batch = Batch::new(&staged, batch?).map_err(Problem::from)?;
             let (mut short, mut long) = (Vec::with_capacity(batch.rows()), Vec::new());
@@ -138,7 +229,7 @@ impl Staging {
                     Ok(values) => {
                         last += 1;
                         let numbered = Numbered { row, number: last, values };
-                        let mut data = self.all().zip(numbered.values.iter().skip(1)).enumerate();
+                        let mut data = self.all().zip(numbered.values.iter().skip(lead)).enumerate();
                         let is_loadable = data.all(|(at, (slot, data))| slot.is_loadable(data, encoding(at)));
                         if is_loadable { short.push(numbered) } else { long.push(numbered) }
                     }
@@ -161,21 +252,29 @@ impl Staging {
                 }
             }
         }
-        let sql = format!("SELECT COUNT_BIG(*) FROM {table} AS s WHERE s.{} > @P1", quote(NUMBER));
+        let sql = format!("SELECT COUNT_BIG(*) FROM {} WHERE s.{} > @P1", self.rows("s"), quote(NUMBER));
         let landed = client.count(&sql, &[id(before)])?;
         if landed != sent {
             let cause = format!("{sent} rows were sent to the staging table, and the server counts {landed}");
             return Err(Problem::new(Code::DestinationFailed).with("target", &place.landing.table).cause(cause).into());
         }
-        Ok((landed, refused))
+        Ok(Taken { landed, refused, numbers: (before + 1, last) })
+    }
+
+    /// Those by which a row is found, before those of the contract.
+    fn own_columns(&self) -> Vec<String> {
+        self.transfer.iter().map(|_| quote(TRANSFER)).chain([quote(NUMBER)]).collect()
     }
 
     fn columns(&self) -> Vec<String> {
-        std::iter::once(quote(NUMBER)).chain(self.all().map(|slot| quote(&slot.name))).collect()
+        self.own_columns().into_iter().chain(self.all().map(|slot| quote(&slot.name))).collect()
     }
 
     fn row<'b>(&self, batch: &'b Batch, row: usize, number: i64) -> Result<TokenRow<'b>, String> {
-        let mut values = TokenRow::with_capacity(self.slots.len() + 2);
+        let mut values = TokenRow::with_capacity(self.slots.len() + 3);
+        if let Some(transfer) = &self.transfer {
+            values.push(ColumnData::String(Some(transfer.clone().into())));
+        }
         values.push(id(number));
         for (index, slot) in self.all().enumerate() {
             values.push(slot.write(batch.value(index, row)).map_err(|why| format!("`{}`: {why}", slot.name))?);
@@ -186,10 +285,12 @@ impl Staging {
     /// A row with a value that is too long for the driver's bulk load, or that it would say otherwise, goes by
     /// parameters. Why it did not, where the server would keep another text than the one that was sent.
     fn insert(&self, client: &mut Client, number: i64, values: TokenRow<'_>) -> Result<Option<String>, SqlError> {
-        let mut places = vec!["@P1".to_owned()];
-        let mut params: Vec<ColumnData<'_>> = Vec::with_capacity(self.slots.len() + 2);
+        let lead = self.own_columns().len();
+        let mut places = Vec::with_capacity(self.slots.len() + lead);
+        let mut params: Vec<ColumnData<'_>> = Vec::with_capacity(self.slots.len() + lead);
         for (at, data) in values.into_iter().enumerate() {
-            let Some(slot) = at.checked_sub(1).and_then(|at| self.all().nth(at)) else {
+            let Some(slot) = at.checked_sub(lead).and_then(|at| self.all().nth(at)) else {
+                places.push(format!("@P{}", at + 1));
                 params.push(data);
                 continue;
             };
@@ -209,17 +310,17 @@ impl Staging {
         let sql = format!("INSERT INTO {table} ({}) VALUES ({})", self.columns().join(", "), places.join(", "));
         client.execute(&sql, &params)?;
         // The server itself made bytes of these, and has a question mark for what it lacks.
-        for (slot, data) in self.all().zip(params.iter().skip(1)) {
+        for (slot, data) in self.all().zip(params.iter().skip(lead)) {
             let (Some(_), ColumnData::String(Some(text))) = (slot.staged.page(), data) else { continue };
             let place = quote(NUMBER);
             let sql = format!(
-                "SELECT COUNT_BIG(*) FROM {table} AS s WHERE s.{place} = @P1 \
-                 AND CAST(s.{} AS nvarchar(max)) COLLATE {} = @P2",
+                "SELECT COUNT_BIG(*) FROM {} WHERE s.{place} = @P1 AND CAST(s.{} AS nvarchar(max)) COLLATE {} = @P2",
+                self.rows("s"),
                 quote(&slot.name),
                 kind::BINARY
             );
             if client.count(&sql, &[id(number), param(text)])? == 0 {
-                client.execute(&format!("DELETE FROM {table} WHERE {place} = @P1"), &[id(number)])?;
+                self.delete(client, number, number)?;
                 return Ok(Some(format!("`{}`: it has a character that the column's collation lacks", slot.name)));
             }
         }
@@ -234,7 +335,7 @@ fn operation(place: &Place) -> Option<Slot> {
         name,
         kind,
         staged: kind,
-        collation: None,
+        collation: Some(kind::BINARY.to_owned()),
         not_null: true,
         identity: false,
         is_key: false,
@@ -245,5 +346,7 @@ fn refused_here(batch: &Batch, row: usize, reason: String) -> Refused {
     Refused::here(BadRow { key: batch.key_text(row), reason, original: batch.json(row) })
 }
 
+/// The column by which transfers share a staging table that was made beforehand.
+pub(super) const TRANSFER: &str = "posthouse_transfer";
 /// The column that numbers staged rows.
 pub(super) const NUMBER: &str = "posthouse_number";

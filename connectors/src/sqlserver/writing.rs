@@ -103,13 +103,13 @@ impl Slot {
             Kind::SmallMoney => (10, 4),
             _ => return Err("it is of another type than its column".to_owned()),
         };
-        let bound = match self.kind {
-            Kind::Money => i128::from(i64::MAX),
-            Kind::SmallMoney => i128::from(i32::MAX),
-            _ => i128::MAX,
+        let held = match self.kind {
+            Kind::Money => i128::from(i64::MIN)..=i128::from(i64::MAX),
+            Kind::SmallMoney => i128::from(i32::MIN)..=i128::from(i32::MAX),
+            _ => i128::MIN..=i128::MAX,
         };
         let found = rescale(unscaled, from, precision, i8::try_from(scale).unwrap_or(i8::MAX));
-        match found.filter(|value| *value <= bound && *value >= -bound) {
+        match found.filter(|value| held.contains(value)) {
             Some(value) => Ok(ColumnData::Numeric(Some(Numeric::new_with_scale(value, scale)))),
             None => Err(format!("it does not fit into {}", self.kind.declare())),
         }
@@ -216,6 +216,10 @@ mod tests {
         let money = slot(Kind::Money);
         assert!(money.write(Value::Decimal(9_223_372_036_854_775_807, 4)).is_ok());
         assert!(money.write(Value::Decimal(9_223_372_036_854_775_808, 4)).unwrap_err().contains("money"));
+        let (least, small) = (-9_223_372_036_854_775_808, slot(Kind::SmallMoney));
+        assert!(money.write(Value::Decimal(least, 4)).is_ok() && money.write(Value::Decimal(least - 1, 4)).is_err());
+        assert!(small.write(Value::Decimal(-2_147_483_648, 4)).is_ok());
+        assert!(small.write(Value::Decimal(-2_147_483_649, 4)).is_err());
     }
 
     #[test]

@@ -365,6 +365,7 @@ pub(super) fn manifest(scene: &Scene, provider: &Node, consumer: &Node, grant: &
         algorithms: vec!["blake3".to_owned()],
         governed: None,
         quality: None,
+        database_line: None,
     }
 }
 
@@ -388,6 +389,7 @@ pub(super) fn landing(manifest: &Manifest, handover: &Statement) -> Landing {
         consumer_department: Some("西安市住建局".to_owned()),
         transport: "tcp".to_owned(),
         quality: None,
+        database_line: None,
     }
 }
 

@@ -2,14 +2,15 @@
 
 use super::{
     LeftOutRow, QuarantineRow, Request, RowsStated, Shown, StatementRow, Status, Summary, bundle, dry_run, evidence,
-    jobs, proven, quarantine, statistics, summaries,
+    jobs, line, proven, quarantine, statistics, summaries,
 };
 use crate::config::Bandwidth;
 use crate::context::Context;
 use crate::pacing::Set;
 use crate::store::quarantine::of_transfer;
-use crate::store::{Side, statements, transfers};
+use crate::store::{Side, spent, statements, transfers};
 use posthouse_platform::admin_socket::{Handler, Items};
+use posthouse_protocol::frame::Relay;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::policy::Staleness;
 use posthouse_protocol::problem::{Code, Problem};
@@ -61,6 +62,9 @@ impl Handler for Desk {
             Request::Metrics => {
                 crate::metrics::measure(context).await;
                 Ok(Value::String(context.metrics.text()))
+            }
+            Request::LineProbe { job, consumer, resource } => {
+                json(&line::probe(context, &Relay { consumer, resource, job, transfer: None }).await?)
             }
             Request::BundleExport { job, out, part_size } => bundle::export(context, &job, out, part_size).await,
             Request::BundleImport { folder, returns } => bundle::import(context, folder, returns, items).await,
@@ -140,6 +144,7 @@ async fn show(context: &Arc<Context>, transfer: &TransferId) -> Result<Shown, Pr
         })
         .collect::<Vec<_>>();
     let authority = context.authority.clone();
+    let (counted, epoch) = (context.transfers.spent(transfer), context.epoch);
     context
         .store
         .read(move |db| {
@@ -148,6 +153,10 @@ async fn show(context: &Arc<Context>, transfer: &TransferId) -> Result<Shown, Pr
             let opened: Vec<Statement> =
                 kept.iter().filter_map(|kept| Statement::open(&kept.bytes, authority.as_ref()).ok()).collect();
             let bad = of_transfer(db, &id, 0, QUARANTINE_SHOWN)?;
+            let spent = match counted {
+                Some(now) => Some(now.and(spent::get(db, &id, row.side, Some(epoch))?)),
+                None => spent::get(db, &id, row.side, None)?,
+            };
             let shown = live.filter(|_| !row.state.is_final()).map_or_else(|| row.clone(), |live| live.row);
             Ok(Shown {
                 summary: Summary::of(&shown, proven(db, &row)?, now),
@@ -167,6 +176,7 @@ async fn show(context: &Arc<Context>, transfer: &TransferId) -> Result<Shown, Pr
                 quarantine: bad.into_iter().map(QuarantineRow::from).collect(),
                 left_out: omitted,
                 rows_stated: RowsStated::of(&opened),
+                spent,
             })
         })
         .await

@@ -49,7 +49,7 @@ impl Checks {
 }
 
 /// The keys that belong to tables only.
-pub(super) const KEYS: [&str; 6] = ["columns", "rename", "mask", "mask_key_file", "check", "rules"];
+pub(super) const KEYS: [&str; 7] = ["columns", "rename", "mask", "mask_key_file", "check", "rules", "items"];
 
 pub(super) fn read(table: &Table<'_>, place: &Place<'_>, spec: &TableSpec) -> Govern {
     let columns = columns(table);
@@ -68,7 +68,8 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>, spec: &TableSpec) -> Go
             None,
         );
     }
-    let dialect = super::dialect::read(table);
+    let mut dialect = super::dialect::read(table, columns.as_deref());
+    dialect.items = super::dialect::items(table, columns.as_deref());
     Govern { governing: Governing { columns, rename, masks, checks: Vec::new(), dialect }, checks, key }
 }
 
@@ -273,7 +274,17 @@ fn check(table: &Table<'_>, column: String, base: &Path) -> Option<(Check, Optio
     }
     let (min, max): (Option<Bound>, Option<Bound>) = (table.get("min"), table.get("max"));
     if min.is_some() || max.is_some() {
-        rules.push(Rule::Range(min.map(|bound| bound.0), max.map(|bound| bound.0)));
+        let at = if min.is_some() { "min" } else { "max" };
+        match Rule::range(min.map(|bound| bound.0), max.map(|bound| bound.0)) {
+            Ok(rule) => rules.push(rule),
+            Err(what) => {
+                table.mistake(
+                    at,
+                    say(what, "上下限应同为数字（如 -12.5）、日期或带时区的时间，且下限不高于上限"),
+                    None,
+                );
+            }
+        }
     }
     if let Some(text) = table.get::<String>("pattern") {
         match Pattern::new(&text) {
@@ -307,7 +318,9 @@ fn check(table: &Table<'_>, column: String, base: &Path) -> Option<(Check, Optio
     rules.extend(flag("credit_code", Rule::CreditCode));
     let severities = [Severity::Quarantine, Severity::Count].map(|severity| (severity.name(), severity));
     let severity = table.choice("severity", &severities).unwrap_or_default();
-    if rules.is_empty() && file.is_none() {
+    // A bound that is none is told already.
+    let is_bounded = table.has("min") || table.has("max");
+    if rules.is_empty() && file.is_none() && !is_bounded {
         table.mistake_here(say(
             "it has no rule: required, length, min, max, pattern, codes, codes_file, id_card or credit_code",
             "缺少规则：required、length、min、max、pattern、codes、codes_file、id_card、credit_code",

@@ -283,7 +283,7 @@ fn rules(table: &Table<'_>, pushes: bool, rows: Option<bool>) -> Dialect {
         refuse::<()>(table, "rules", "rules are about the rows of a table", "规则只用于库表的行");
         return Dialect::default();
     }
-    dialect::read(table)
+    dialect::read(table, None)
 }
 
 /// What rows must be that land here.

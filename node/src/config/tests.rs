@@ -516,6 +516,13 @@ fn a_slip_in_what_rows_go_through_is_found_before_anything_is_handed_over() {
         (format!("{columns}[resource.check]\nphone = {{ pattern = \"(\" }}\n"), "it is no pattern"),
         (format!("{columns}[resource.check]\nphone = {{ length = [3, 2] }}\n"), "the least and the most"),
         (format!("{columns}[resource.check]\nphone = {{ codes = [] }}\n"), "it lists 1 to"),
+        (format!("{columns}[resource.check]\nphone = {{ min = 1e3 }}\n"), "bounds are numbers"),
+        (format!("{columns}[resource.check]\nphone = {{ min = 2, max = 1 }}\n"), "`min` is above `max`"),
+        (format!("{columns}[resource.check]\nphone = {{ min = 0, max = \"2026-01-01\" }}\n"), "both of one kind"),
+        (
+            format!("{columns}[resource.rules]\ndates = {{ phne = \"yyyyMMdd\" }}\n"),
+            "`phne` is not among the `columns`",
+        ),
         ("columns = [\"id\", \"id\"]\n".to_owned(), "stands there twice"),
         (format!("{columns}mask_key_file = \"credential:../x\"\n"), "`credential:` takes a name"),
     ] {
@@ -526,4 +533,23 @@ fn a_slip_in_what_rows_go_through_is_found_before_anything_is_handed_over() {
     assert!(only(&format!("{job}[job.check]\na = {{ required = true }}\n")).starts_with("rows are checked"));
     let folder = "[[resource]]\nid = \"r\"\nfolder = \"/x\"\ncolumns = [\"a\"]\n";
     assert!(only(folder).starts_with("`columns` belongs to tables"));
+}
+
+#[test]
+fn items_are_declared_as_a_catalogue_has_them() {
+    let columns = "columns = [\"id\", \"phone\", \"at\"]\n";
+    let config = read(&format!("{PERSONS}[resource.items]\nphone = \"C(11)\"\nat = \"T\"\n")).unwrap();
+    let items = &config.resources.values().next().unwrap().govern.governing.dialect.items;
+    let items: Vec<String> = items.iter().map(|(column, item)| format!("{column} {item}")).collect();
+    assert_eq!(items, ["at T", "phone C(11)"]);
+    for (text, said) in [
+        ("[resource.items]\nphone = \"C(0)\"\n".to_owned(), "`C(0)` is none of C, C(50)"),
+        ("[resource.items]\nphone = 11\n".to_owned(), "a string"),
+        (format!("{columns}[resource.items]\nphon = \"C(11)\"\n"), "`phon` is none of the columns"),
+    ] {
+        let found = only(&format!("{PERSONS}{text}"));
+        assert!(found.contains(said), "{said}: {found}");
+    }
+    let folder = "[[resource]]\nid = \"r\"\nfolder = \"/x\"\n[resource.items]\na = \"C\"\n";
+    assert!(only(folder).starts_with("`items` belongs to tables"), "{}", only(folder));
 }

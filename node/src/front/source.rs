@@ -181,7 +181,7 @@ impl Source for FrontSource {
         let Some(shape) = &self.shape else {
             return Err(Problem::new(Code::InsideFailed).cause("a front-end table was read before it was begun"));
         };
-        let mut picking = Picking { shape, rows: &self.rows, sink, overtaken: 0, refused: 0 };
+        let mut picking = Picking { shape, rows: &self.rows, sink, zeros: Vec::new(), overtaken: 0, refused: 0 };
         let mut counts = self.source.read(split, &mut picking)?;
         let (overtaken, refused) = (picking.overtaken, picking.refused);
         counts.sent = counts.sent.checked_sub(overtaken + refused).ok_or_else(|| {
@@ -240,6 +240,8 @@ struct Picking<'a> {
     shape: &'a Shape,
     rows: &'a SharedRows,
     sink: &'a mut dyn Sink,
+    /// How many dates of zeros a row of the next batch had.
+    zeros: Vec<(usize, u64)>,
     overtaken: u64,
     refused: u64,
 }
@@ -248,6 +250,7 @@ impl Sink for Picking<'_> {
     fn batch(&mut self, record: RecordBatch) -> Result<(), Problem> {
         let shape = self.shape;
         let batch = Batch::new(&shape.inner, record)?;
+        let zeros = std::mem::take(&mut self.zeros);
         let mut stays = vec![false; batch.rows()];
         let (mut letters, mut numbers, mut bad): (Vec<&str>, Vec<i64>, Vec<BadRow>) = Default::default();
         {
@@ -283,6 +286,11 @@ impl Sink for Picking<'_> {
         if numbers.is_empty() {
             return Ok(());
         }
+        for (row, zeros) in zeros.into_iter().filter(|(row, _)| stays.get(*row) == Some(&true)) {
+            // Its number among those that are handed on.
+            let before = stays.iter().take(row).filter(|stays| **stays).count();
+            self.sink.zeros(before, zeros);
+        }
         let told = |error: ArrowError| Problem::from(BatchError::from(error));
         let kept = filter_record_batch(batch.record(), &BooleanArray::from(stays)).map_err(told)?;
         let mut columns: Vec<ArrayRef> = shape.handed.iter().map(|at| kept.column(*at).clone()).collect();
@@ -292,6 +300,9 @@ impl Sink for Picking<'_> {
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
         self.sink.bad_row(row)
+    }
+    fn zeros(&mut self, row: usize, zeros: u64) {
+        self.zeros.push((row, zeros));
     }
 }
 

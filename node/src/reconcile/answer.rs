@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub(crate) async fn answer_digest(ctx: &Arc<Context>, peer: &NodeId, request: DigestRequest) -> DigestAnswer {
     let answer = async {
         let permit = permit(ctx, peer, &request.resource)?;
-        let (contract, buckets) =
+        let (contract, buckets, governed) =
             provider_standing(ctx, &permit, request.watermark.clone(), request.rules.clone()).await?;
         let (consumer, job) = (peer.clone(), request.job.clone());
         let standing = ctx.store.read(move |db| exchange::standing(db, Side::Provider, &consumer, &job)).await?;
@@ -35,6 +35,7 @@ pub(crate) async fn answer_digest(ctx: &Arc<Context>, peer: &NodeId, request: Di
             refused: None,
             left: left.map(|left| bitmap(&left)),
             watermark_column: request.watermark.as_ref().and_then(|_| watermark_column(ctx, &request.resource)),
+            governed: Some(governed),
         })
     };
     answer.await.unwrap_or_else(|problem: Problem| DigestAnswer {
@@ -45,6 +46,7 @@ pub(crate) async fn answer_digest(ctx: &Arc<Context>, peer: &NodeId, request: Di
         refused: Some(settle::refused(&problem, None)),
         left: None,
         watermark_column: None,
+        governed: None,
     })
 }
 

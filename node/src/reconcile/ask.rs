@@ -2,13 +2,17 @@
 
 use super::buckets::{KEY_OVERHEAD, Rows, from_bitmap};
 use super::{Comparison, DIGEST_EPOCH};
+use crate::store::{Side, Transfer, exchange, transfers};
 use crate::transfer::ask;
 use posthouse_protocol::batch;
 use posthouse_protocol::digest::{BucketDigest, digest_key};
 use posthouse_protocol::frame::{DigestRequest, Frame, KeysAnswer, KeysRequest, Refused};
-use posthouse_protocol::id::JobId;
+use posthouse_protocol::govern::{Governed, said_otherwise};
+use posthouse_protocol::id::{JobId, NodeId};
+use posthouse_protocol::job::State;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
+use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -37,6 +41,7 @@ impl Comparison {
         if let Some(refused) = &answer.refused {
             return Err(self.refusal(refused));
         }
+        self.check_governed(answer.governed.as_deref()).await?;
         let contract = answer.contract.ok_or_else(|| self.invalid("its digest has no contract"))?;
         batch::check_contract(&contract)?;
         // Both derive the key: a digest under another one could not be compared.
@@ -47,6 +52,22 @@ impl Comparison {
             .ok_or_else(|| self.invalid("its digest has not the size of one"))?;
         let left = answer.left.map(|bits| from_bitmap(&bits));
         Ok(Theirs { contract, buckets, left, watermark_column: answer.watermark_column })
+    }
+
+    /// Rows that were landed under other masks or rules than those of now differ all of them, and nobody has changed one.
+    async fn check_governed(&self, now: Option<&[Governed]>) -> Result<(), Problem> {
+        // An older node does not say.
+        let Some(now) = now else { return Ok(()) };
+        let (name, provider) = (self.job.name.clone(), self.resource.node.clone());
+        let landed = self.ctx.store.read(move |db| last_governed(db, &name, &provider)).await?;
+        let Some(landed) = landed else { return Ok(()) };
+        match said_otherwise(&landed, now, &Governed::changes_values) {
+            None => Ok(()),
+            Some(words) => Err(Problem::new(Code::MasksChanged)
+                .with("resource", &self.resource)
+                .with("job", &self.job.name)
+                .cause(words)),
+        }
     }
 
     /// Few buckets at a time, so that their keys fit into a frame; a table in which everything differs needs no
@@ -92,6 +113,21 @@ impl Comparison {
     }
 }
 
+/// What was done to the rows that a job has landed last. None where it has landed none that is remembered.
+fn last_governed(db: &Connection, job: &JobId, provider: &NodeId) -> Result<Option<Vec<Governed>>, Problem> {
+    let filter = transfers::Filter {
+        job: Some(job.clone()),
+        side: Some(Side::Consumer),
+        limit: Some(LOOKED_BACK),
+        ..Default::default()
+    };
+    let rows = transfers::list(db, &filter)?;
+    let is_landed = |row: &Transfer| matches!(row.state, State::Committed | State::Settled) && row.peer == *provider;
+    let Some(row) = rows.into_iter().find(is_landed) else { return Ok(None) };
+    let offer = exchange::landing_offer(db, &row.id)?;
+    Ok(offer.map(|offer| offer.governed.unwrap_or_default()))
+}
+
 /// Which buckets are asked for together: about as many as fit into an answer, and no more questions than a few.
 fn questions(buckets: &BTreeSet<u16>, digest: &BucketDigest) -> Vec<Vec<u16>> {
     let mut questions: Vec<Vec<u16>> = Vec::new();
@@ -116,6 +152,8 @@ fn questions(buckets: &BTreeSet<u16>, digest: &BucketDigest) -> Vec<Vec<u16>> {
 }
 
 const ANSWERED_WITHIN: Duration = Duration::from_secs(600);
+/// Transfers among which one that landed is looked for, newest first.
+const LOOKED_BACK: u32 = 100;
 const BUCKETS_A_QUESTION: usize = 64;
 pub(super) const QUESTIONS_MAX: usize = 16;
 /// What a row of a list takes, before its key is known.

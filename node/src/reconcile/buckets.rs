@@ -7,6 +7,7 @@ use minicbor::bytes::ByteVec;
 use posthouse_connectors::{BadRow, Sink};
 use posthouse_protocol::batch;
 use posthouse_protocol::digest::{BucketDigest, Digester};
+use posthouse_protocol::govern::Governed;
 use posthouse_protocol::limits::BUCKETS;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::reconciliation::Difference;
@@ -22,6 +23,8 @@ pub(super) struct Bucketing {
     digester: Digester,
     pub buckets: BucketDigest,
     pub kept: Kept,
+    /// What was done to the rows; nothing is known of a standing table's.
+    pub governed: Vec<Governed>,
     /// Rows that may still come; one more ends the reading.
     left: u64,
 }
@@ -39,7 +42,8 @@ pub(super) struct Kept {
 impl Bucketing {
     pub(super) fn new(key: [u8; 32], contract: Contract, wanted: BTreeSet<u16>, most: usize) -> Self {
         let kept = Kept { wanted, rows: BTreeMap::new(), bytes: 0, most, truncated: false };
-        Self { contract, digester: Digester::new(key), buckets: BucketDigest::new(), kept, left: u64::MAX }
+        let (digester, buckets, governed) = (Digester::new(key), BucketDigest::new(), Vec::new());
+        Self { contract, digester, buckets, kept, governed, left: u64::MAX }
     }
     /// Reads no more rows than these.
     pub(super) fn at_most(self, rows: u64) -> Self {

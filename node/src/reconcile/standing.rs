@@ -63,15 +63,15 @@ pub(crate) async fn consumer_standing(
     .await
 }
 
-/// The digest of a source as its consumer may see it now.
+/// The digest of a source as its consumer may see it now, and what is done to its rows.
 pub(crate) async fn provider_standing(
     ctx: &Arc<Context>,
     permit: &Permit,
     watermark: Option<Watermark>,
     rules: Option<Vec<Governed>>,
-) -> Result<(Contract, BucketDigest), Problem> {
+) -> Result<(Contract, BucketDigest, Vec<Governed>), Problem> {
     let rows = read_source(ctx, permit, watermark, rules, BTreeSet::new(), u64::MAX).await?;
-    Ok((rows.contract, rows.buckets))
+    Ok((rows.contract, rows.buckets, rows.governed))
 }
 
 /// The same after an incremental run, unless the source is large beside what was handed over.
@@ -127,6 +127,7 @@ pub(super) async fn read_source(
         let contract = extraction.contract().clone();
         let key = digest_key(permit.resource(), &contract, DIGEST_EPOCH);
         let mut rows = Bucketing::new(key, contract, wanted, KEYS_BYTES_MAX).at_most(at_most);
+        rows.governed = extraction.governed().unwrap_or_default();
         while let Some(read) = extraction.read_next(&mut rows) {
             match read {
                 Err(_) if rows.is_too_much() => break,

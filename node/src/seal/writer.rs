@@ -3,6 +3,7 @@
 use super::content::{Filling, Lease};
 use super::{Sealed, SealedSplit, Spool, Written, storage};
 use crate::extract::{Batch, SplitSink};
+use crate::held_back::HeldBack;
 use posthouse_connectors::BadRow;
 use posthouse_protocol::batch::BatchWriter;
 use posthouse_protocol::digest::{BucketDigest, Digester, RowDigest, RowHash};
@@ -22,7 +23,7 @@ pub(super) struct SplitWriter {
     rows: Rows,
     digest: RowDigest,
     buckets: BucketDigest,
-    bad: Vec<BadRow>,
+    bad: HeldBack,
     quality: Option<Quality>,
 }
 
@@ -71,7 +72,8 @@ impl SplitWriter {
             Some(native) => Rows::Raw { filling, walker: Walker::new(&native.shape(contract)?, digest_key) },
         };
         let (digest, buckets) = (RowDigest::default(), BucketDigest::new());
-        Ok(Self { position, path, spool: spool.clone(), rows, digest, buckets, bad: Vec::new(), quality: None })
+        let bad = HeldBack::new(path.with_extension("bad"), spool.disk().clone());
+        Ok(Self { position, path, spool: spool.clone(), rows, digest, buckets, bad, quality: None })
     }
 
     /// Whether a raw row came that cannot be carried, so that the split has to be read once more and sifted. Rows are
@@ -92,8 +94,8 @@ impl SplitWriter {
                 sifter.finish()?;
                 filling.write_all(&pgcopy::TRAILER).map_err(|e| storage(&path, &e))?;
                 // To the source they are rows like all others.
-                counts.sent -= counts.sent.min(bad.len() as u64);
-                counts.quarantined += bad.len() as u64;
+                counts.sent -= counts.sent.min(bad.count());
+                counts.quarantined += bad.count();
                 filling
             }
             Rows::Spoiled => {
@@ -144,8 +146,7 @@ impl SplitSink for SplitWriter {
                     filling.write_all(tuple).map_err(|e| storage(path, &e))
                 }
                 Sifted::Bad(row) => {
-                    bad.push(BadRow { key: format!("row {}", row.row), reason: row.reason, original: row.original });
-                    Ok(())
+                    bad.push(BadRow { key: format!("row {}", row.row), reason: row.reason, original: row.original })
                 }
             }),
             Rows::Spoiled => Ok(()),
@@ -155,8 +156,7 @@ impl SplitSink for SplitWriter {
         }
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
-        self.bad.push(row);
-        Ok(())
+        self.bad.push(row)
     }
     fn quality(&mut self, quality: Option<Quality>) {
         self.quality = quality;

@@ -2,6 +2,7 @@
 //! is. On a line that is idle half of the time packing would take processor time from the database beside it and win
 //! nothing. Content that does not become shorter is left alone for a while, and then tried again.
 
+use crate::spent::{Meters, Waiting, What};
 use posthouse_platform::clock::Clock;
 use posthouse_protocol::chunk::Packing;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,12 +14,18 @@ pub struct Line {
     meter: Mutex<Meter>,
     trials: Mutex<Trials>,
     takes_lz4: bool,
+    /// Of the transfer.
+    meters: Arc<Meters>,
 }
 
 impl Line {
-    pub fn new(clock: Arc<dyn Clock>, takes_lz4: bool) -> Self {
+    pub fn new(clock: Arc<dyn Clock>, takes_lz4: bool, meters: Arc<Meters>) -> Self {
         let meter = Mutex::new(Meter::new(clock.monotonic()));
-        Self { clock, meter, trials: Mutex::default(), takes_lz4 }
+        Self { clock, meter, trials: Mutex::default(), takes_lz4, meters }
+    }
+    /// The line is what is waited for, until that is dropped.
+    pub fn waits(&self) -> Waiting {
+        self.meters.wait(What::Line)
     }
     /// A channel has something to write and waits until the line has taken it; to be told when that ends.
     pub fn write_began(&self) -> Duration {

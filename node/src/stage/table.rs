@@ -3,6 +3,7 @@
 //! stays for that. It is synced only where its rows are not staged soon.
 
 use super::split::{RawSplit, SplitContent, SplitPart};
+use crate::held_back::HeldBack;
 use crate::seal::storage;
 use crate::store::exchange::StagedSplit;
 use arrow::record_batch::RecordBatch;
@@ -42,6 +43,7 @@ pub struct TableStage {
     taken_over: BTreeMap<String, [u8; 32]>,
     /// Those of them that are splits of this transfer too.
     inherited: Mutex<BTreeMap<Vec<u8>, StagedSplit>>,
+    database_line: Option<&'static str>,
 }
 
 type Hand = Mutex<Box<dyn Destination>>;
@@ -70,6 +72,7 @@ impl TableStage {
         follows: bool,
     ) -> Result<Self, Problem> {
         let hands_over = destination.hands_over()?;
+        let database_line = destination.line();
         let taken_over = match follows && hands_over {
             true => destination.applied()?.into_iter().map(|applied| (applied.split, applied.root)).collect(),
             false => BTreeMap::new(),
@@ -89,6 +92,7 @@ impl TableStage {
             hands_over,
             taken_over,
             inherited: Mutex::default(),
+            database_line,
         })
     }
 
@@ -100,6 +104,10 @@ impl TableStage {
     }
     pub fn digest_key(&self) -> [u8; 32] {
         self.form.digest_key
+    }
+    /// How the line to its database is secured, where a statement has to say so.
+    pub fn database_line(&self) -> Option<&'static str> {
+        self.database_line
     }
     /// The rows of all splits by bucket, where this process has staged every one of so many.
     pub fn staged(&self, rows: u64) -> Option<BucketDigest> {
@@ -151,14 +159,16 @@ impl TableStage {
     }
 
     /// Stages a split that is whole; a repeat changes nothing and gives the same.
-    pub(super) fn stage(&self, entry: &Entry, bytes: SplitContent) -> Result<(StagedSplit, Vec<BadRow>), Problem> {
+    pub(super) fn stage(&self, entry: &Entry, bytes: SplitContent) -> Result<(StagedSplit, HeldBack), Problem> {
         let (Some(root), Ok(name)) = (entry.root, std::str::from_utf8(&entry.name)) else {
             return Err(Problem::new(Code::FrameInvalid).cause("a split has no root, or a name that is no text"));
         };
         let path = self.path(&entry.name);
+        // What the job's rules hold back comes first.
+        let mut bad = self.held_back(&entry.name);
         let mut operations = self.has_operations().then(Operations::default);
         let (landed, buckets, quality) = match &self.form.shape {
-            None => self.stage_batches(name, *root, bytes, entry.size, &mut operations)?,
+            None => self.stage_batches(name, *root, bytes, entry.size, &mut bad, &mut operations)?,
             Some(shape) => {
                 let mut split = RawSplit::new(bytes, path, shape.clone(), self.digest_key());
                 let landed = self.hand().stage_raw(name, *root, &mut split)?;
@@ -166,7 +176,8 @@ impl TableStage {
             }
         };
         let digest = buckets.total();
-        let quarantined = landed.bad.len() as u64;
+        landed.bad.into_iter().try_for_each(|row| bad.push(row))?;
+        let quarantined = bad.count();
         let EntryKind::Split(counts) = &entry.kind else { return Err(Problem::new(Code::FrameInvalid)) };
         if counts.sent != digest.count || landed.landed + quarantined != digest.count {
             return Err(Problem::new(Code::Mismatch).with("peer", "the provider").cause(format!(
@@ -183,7 +194,7 @@ impl TableStage {
             )));
         }
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).merge(&buckets);
-        Ok((StagedSplit { landed: landed.landed, quarantined, digest, quality }, landed.bad))
+        Ok((StagedSplit { landed: landed.landed, quarantined, digest, quality }, bad))
     }
 
     fn stage_batches(
@@ -192,32 +203,39 @@ impl TableStage {
         root: [u8; 32],
         bytes: SplitContent,
         size: u64,
+        held: &mut HeldBack,
         operations: &mut Option<Operations>,
     ) -> Result<(SplitLanded, BucketDigest, Option<Quality>), Problem> {
-        let (mut checker, mut held) = (self.form.checker.clone(), Vec::new());
+        let (mut checker, mut rows) = (self.form.checker.clone(), 0);
         let mut digester = Digester::new(self.digest_key());
         let mut buckets = BucketDigest::new();
         let reader = BatchReader::new(BufReader::with_capacity(READ_BYTES, bytes.reader()), size, self.contract())?;
         // What came is digested whole; what the job's rules hold back of it does not reach the destination.
         let mut batches = reader.filter_map(|batch| {
-            let rows = batch.map_err(Problem::from).and_then(|batch| {
+            let left = batch.map_err(Problem::from).and_then(|batch| {
                 digester.buckets(&batch, &mut buckets)?;
                 if let Some(operations) = operations.as_mut() {
                     operation::count(&batch, operations)?;
                 }
+                let before = rows;
+                rows += batch.rows() as u64;
                 match &mut checker {
-                    Some(checker) => stays(checker, &batch, &mut held),
+                    Some(checker) => stays(checker, &batch, before, held),
                     None => Ok(Some(batch.record().clone())),
                 }
             });
-            rows.transpose()
+            left.transpose()
         });
-        let mut landed = self.hand().stage(name, root, &mut batches)?;
+        let landed = self.hand().stage(name, root, &mut batches)?;
         // A split that was staged before is not read by the destination again; its digest still is.
         batches.try_for_each(|batch: Result<_, Problem>| batch.map(|_| ()))?;
         drop(batches);
-        landed.bad.append(&mut held);
         Ok((landed, buckets, checker.map(|mut checker| checker.take(&str::to_owned))))
+    }
+
+    /// For rows of a split that do not reach the destination.
+    pub fn held_back(&self, name: &[u8]) -> HeldBack {
+        HeldBack::new(self.path(name).with_extension("bad"), self.disk.clone())
     }
 
     /// Names of splits may hold any character; their files are named by hash.
@@ -287,13 +305,21 @@ impl TableStage {
     }
 }
 
-/// The rows of a batch that pass the rules; those that do not are added to `held`.
-fn stays(checker: &mut Checker, batch: &Batch, held: &mut Vec<BadRow>) -> Result<Option<RecordBatch>, Problem> {
+/// The rows of a batch that pass the rules, `before` of which have come in the split; those that do not are added to `held`.
+fn stays(
+    checker: &mut Checker,
+    batch: &Batch,
+    before: u64,
+    held: &mut HeldBack,
+) -> Result<Option<RecordBatch>, Problem> {
     let Passed { rows, refused } = checker.hold_back(batch)?;
-    held.extend(refused.into_iter().map(|refused| {
-        let key = if refused.key.is_empty() { format!("row {}", refused.row + 1) } else { refused.key };
-        BadRow { key, reason: refused.reason, original: refused.original }
-    }));
+    for refused in refused {
+        let key = match refused.key.is_empty() {
+            true => format!("row {}", before + refused.row as u64 + 1),
+            false => refused.key,
+        };
+        held.push(BadRow { key, reason: refused.reason, original: refused.original })?;
+    }
     Ok(rows)
 }
 

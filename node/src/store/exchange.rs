@@ -11,7 +11,7 @@ use posthouse_connectors::folder::{FileStat, Kind};
 use posthouse_protocol::codec;
 use posthouse_protocol::digest::RowDigest;
 use posthouse_protocol::frame::{Handover, Offer, Request};
-use posthouse_protocol::govern::Quality;
+use posthouse_protocol::govern::{Governed, Quality};
 use posthouse_protocol::id::{JobId, NodeId, ResourceId, ResourceRef, TransferId};
 use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::{Code, Problem};
@@ -319,6 +319,21 @@ pub fn reached(at: &Connection, job: &JobId) -> Result<Option<Watermark>, Proble
 pub fn set_reached(at: &Connection, job: &JobId, transfer: &TransferId, watermark: &Watermark) -> Result<(), Problem> {
     let sql = "INSERT OR REPLACE INTO reached (job, watermark, transfer) VALUES (?1, ?2, ?3)";
     run(at, sql, params![job.as_str(), codec::encode(watermark), transfer.as_str()])
+}
+
+/// What was done to the rows of the transfer that has brought an incremental job where it is. None: it is nowhere yet.
+pub fn reached_governed(at: &Connection, job: &JobId) -> Result<Option<Vec<Governed>>, Problem> {
+    let sql = "SELECT transfer FROM reached WHERE job = ?1";
+    let found: Option<String> =
+        cached(at, sql)?.query_row([job.as_str()], |row| row.get(0)).optional().map_err(failed)?;
+    let Some(id) = found else { return Ok(None) };
+    let offer = landing_offer(at, &TransferId::parse(&id).map_err(damaged)?)?;
+    Ok(offer.map(|offer| offer.governed.unwrap_or_default()))
+}
+
+/// An incremental job begins anew: what it has reached is not what stands.
+pub fn forget_reached(at: &Connection, job: &JobId) -> Result<(), Problem> {
+    run(at, "DELETE FROM reached WHERE job = ?1", params![job.as_str()])
 }
 
 /// The transfer that answered this run of a peer's job.

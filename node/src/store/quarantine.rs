@@ -3,6 +3,7 @@
 
 use super::failed;
 use super::transfers::{Side, side_text};
+use crate::held_back::HeldBack;
 use posthouse_connectors::BadRow;
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::problem::{Code, Problem};
@@ -21,22 +22,42 @@ pub fn put(
     rows: &[BadRow],
     at: Timestamp,
 ) -> Result<(), Problem> {
-    tx.execute(
-        "DELETE FROM quarantine WHERE transfer = ?1 AND side = ?2 AND split = ?3",
-        params![transfer.as_str(), side_text(side), split],
-    )
-    .map_err(failed)?;
+    let mut insert = instead(tx, transfer, side, split, at)?;
+    rows.iter().try_for_each(&mut insert)
+}
+
+/// The same of rows that need not be in memory.
+pub fn put_held_back(
+    tx: &Connection,
+    transfer: &TransferId,
+    side: Side,
+    split: &str,
+    rows: HeldBack,
+    at: Timestamp,
+) -> Result<(), Problem> {
+    let mut insert = instead(tx, transfer, side, split, at)?;
+    rows.each(&mut insert)
+}
+
+/// Takes rows in the place of those that are there of a split.
+fn instead(
+    tx: &Connection,
+    transfer: &TransferId,
+    side: Side,
+    split: &str,
+    at: Timestamp,
+) -> Result<impl FnMut(&BadRow) -> Result<(), Problem>, Problem> {
+    let own = params![transfer.as_str(), side_text(side), split];
+    tx.execute("DELETE FROM quarantine WHERE transfer = ?1 AND side = ?2 AND split = ?3", own).map_err(failed)?;
     let mut insert = tx
         .prepare_cached(
             "INSERT INTO quarantine (transfer, side, split, key, reason, original, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )
         .map_err(failed)?;
-    for row in rows {
-        insert
-            .execute(params![transfer.as_str(), side_text(side), split, row.key, row.reason, row.original, at.0])
-            .map_err(failed)?;
-    }
-    Ok(())
+    Ok(move |row: &BadRow| {
+        let values = params![transfer.as_str(), side_text(side), split, row.key, row.reason, row.original, at.0];
+        insert.execute(values).map(|_| ()).map_err(failed)
+    })
 }
 
 /// A quarantined row in a listing.

@@ -5,6 +5,7 @@
 
 mod committing;
 mod destination;
+mod governed;
 mod run;
 mod session;
 mod settling;

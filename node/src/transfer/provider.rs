@@ -43,6 +43,8 @@ pub(super) struct Caller {
     pub takes_lz4: bool,
     /// Rows may say what they do.
     pub knows_operations: bool,
+    /// It understands rows that are masked, checked or ruled.
+    pub knows_governed: bool,
 }
 
 /// Serves one control channel to its end.

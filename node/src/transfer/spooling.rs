@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::extract::{Extraction, Proposed};
 use crate::govern::Orders;
 use crate::seal::{Lease, Sealed, SealedSplit, Spool, Written};
-use crate::store::{Side, exchange, quarantine};
+use crate::store::{Side, exchange, quarantine, spent};
 use posthouse_connectors::Read;
 use posthouse_protocol::digest::BucketDigest;
 use posthouse_protocol::format::Native;
@@ -82,6 +82,9 @@ impl Begun {
     pub(crate) fn governed(&self) -> Option<Vec<Governed>> {
         self.extraction.governed()
     }
+    pub(crate) fn database_line(&self) -> Option<&'static str> {
+        self.extraction.database_line()
+    }
     pub(crate) fn proposed(&self) -> Proposed {
         self.extraction.proposed()
     }
@@ -101,9 +104,10 @@ impl Spooling {
         let spool = Spool::open(&ctx.spool(), transfer, ctx.world.disk.clone())?;
         let spooling = Arc::new(Self::new(spool, Vec::new(), SpoolState::default()));
         ctx.transfers.locked().spooling.insert(transfer.clone(), spooling.clone());
+        let extraction = begun.extraction.metered(ctx.meters(transfer));
         let (task, ctx, transfer) = (spooling.clone(), ctx.clone(), transfer.clone());
         tokio::spawn(async move {
-            let end = task.seal_all(&ctx, &transfer, begun.extraction, digest_key).await;
+            let end = task.seal_all(&ctx, &transfer, extraction, digest_key).await;
             if let Err(problem) = &end {
                 tracing::warn!(%transfer, %problem, "A snapshot was given up");
                 // What it holds in memory is not for others to wait for.
@@ -275,10 +279,12 @@ impl Spooling {
         let Some(written) = written else { return Ok(None) };
         let Sealed { split, bad, buckets } = blocking(&ctx.world, move || written.seal()).await?;
         let (id, row, at) = (transfer.clone(), split.clone(), ctx.world.clock.now());
+        let (epoch, spent) = (ctx.epoch, ctx.meters(transfer).spent());
         ctx.store
             .write(move |tx| {
                 exchange::put_spooled(tx, &id, &row)?;
-                quarantine::put(tx, &id, Side::Provider, &row.name, &bad, at)
+                spent::put(tx, &id, epoch, &spent)?;
+                quarantine::put_held_back(tx, &id, Side::Provider, &row.name, bad, at)
             })
             .await?;
         self.splits.lock().unwrap_or_else(PoisonError::into_inner).push(split);

@@ -140,6 +140,7 @@ fn offer(transfer: TransferId) -> Offer {
         native: None,
         governed: None,
         operation: None,
+        database_line: None,
     }
 }
 

@@ -112,6 +112,9 @@ impl Consumer {
         let mut counts = ours.counts;
         counts.refused = self.left_out.len() as u64;
         compare("counts", manifest.counts == counts);
+        // Whatever was handed over was looked at by all rules; what could not be read, or was filtered, was not.
+        let looked_at = counts.rows_sent..=counts.rows_read.saturating_sub(counts.rows_filtered);
+        compare("quality", manifest.quality.as_ref().is_none_or(|quality| quality.is_of(looked_at)));
         if differs.is_empty() {
             self.stage = Stage::Checked;
             return Ok(());

@@ -60,6 +60,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             native: Some(Native { format: "pg-copy/1".into(), columns: vec!["int8".into()] }),
             governed: Some(vec![Governed { column: Some("phone".into()), what: "keep 3+4".into() }]),
             operation: Some("posthouse_operation".into()),
+            database_line: Some("not encrypted".into()),
         }),
         Frame::Accept(Accept { data_channels: 2, credit: 32 << 20 }),
         Frame::Entries(vec![entry.clone()]),
@@ -71,7 +72,11 @@ pub(crate) fn samples() -> Vec<Frame> {
         Frame::Sealed(vec![entry.clone()]),
         Frame::Again(entry),
         Frame::LeftOut(vec![omission]),
-        Frame::Handover(Handover { statement: vec![1].into(), digest: Some(([6; 32].into(), 10)) }),
+        Frame::Handover(Handover {
+            statement: vec![1].into(),
+            digest: Some(([6; 32].into(), 10)),
+            spent: Some(Spent { source_ms: 11, line_ms: 12 }),
+        }),
         Frame::Landed(vec![2].into()),
         Frame::Settled([7; 32].into()),
         Frame::Refused(refused()),
@@ -95,6 +100,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             refused: None,
             left: Some(vec![1; 8].into()),
             watermark_column: Some("updated_at".into()),
+            governed: Some(vec![Governed { column: Some("phone".into()), what: "keep 3+4".into() }]),
         }),
         Frame::Keys(KeysRequest {
             job: job(),

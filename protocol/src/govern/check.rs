@@ -3,12 +3,15 @@
 //! it is quarantined, or it passes and counts as not qualified.
 //! Patterns match in a time that grows with the text alone, and in bounded memory, whatever they are.
 
+pub mod kept;
+
 use super::GovernError;
 use super::identity::{credit_code, id_card};
 use super::quality::{FailedRule, Quality};
 use crate::batch::{Batch, BatchError, Value};
-use crate::filter::{Filter, Value as Compared};
+use crate::filter::{Filter, Literal, Value as Compared};
 use crate::limits;
+use crate::number;
 use crate::schema::{Contract, ContractType, Item};
 use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
@@ -55,6 +58,30 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// A range with these bounds; why they are none. Whether the column's type is theirs is known only with its contract.
+    pub fn range(min: Option<String>, max: Option<String>) -> Result<Self, &'static str> {
+        let kinds = [ContractType::Number, ContractType::Date, ContractType::Timestamp];
+        let kind = kinds.into_iter().find(|kind| within(min.as_deref(), max.as_deref(), *kind).is_some());
+        let kind =
+            kind.ok_or("bounds are numbers such as -12.5, dates, or times with their zone, and both of one kind")?;
+        let upper = max.as_deref().and_then(|max| within(None, Some(max), kind));
+        let Some(Filter::Compare(_, _, lowest)) = min.as_deref().and_then(|min| within(Some(min), None, kind)) else {
+            return Ok(Self::Range(min, max));
+        };
+        let number = match &lowest {
+            Literal::Integer(number) => number.to_string(),
+            Literal::Decimal(text) => number::canonical(text).unwrap_or_default().into_owned(),
+            _ => String::new(),
+        };
+        let value = match &lowest {
+            Literal::Date(days) => Compared::Date(*days),
+            Literal::Timestamp(us) => Compared::Timestamp(*us),
+            _ => Compared::Number(&number),
+        };
+        let holds = upper.is_none_or(|upper| upper.evaluate(&|_| Some(value)) == Ok(Some(true)));
+        if holds { Ok(Self::Range(min, max)) } else { Err("`min` is above `max`: no value would pass") }
+    }
+
     /// As it is written in a configuration and in a statement.
     pub fn name(&self) -> &'static str {
         match self {
@@ -97,6 +124,11 @@ impl Pattern {
         build(text)?;
         build(&format!("^(?:{text})$")).map(Self)
     }
+    /// As it was given.
+    fn text(&self) -> &str {
+        let whole = self.0.as_str();
+        whole.strip_prefix("^(?:").and_then(|rest| rest.strip_suffix(")$")).unwrap_or(whole)
+    }
     pub fn matches(&self, text: &str) -> bool {
         self.0.is_match(text)
     }
@@ -105,7 +137,7 @@ impl Pattern {
 impl fmt::Display for Check {
     /// `check required, id_card (quarantine)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("check ")?;
+        f.write_str(SAID)?;
         for (at, rule) in self.rules.iter().enumerate() {
             write!(f, "{}{}", if at == 0 { "" } else { ", " }, rule.name())?;
         }
@@ -348,6 +380,8 @@ fn compared(value: Value<'_>) -> Compared<'_> {
     }
 }
 
+/// How what is said of rules begins.
+pub(super) const SAID: &str = "check ";
 /// The name of the one value in a range's filter.
 const VALUE: &str = "value";
 /// What a pattern takes once it is made, and while it matches.

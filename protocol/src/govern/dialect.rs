@@ -3,16 +3,20 @@
 //! that digests, counts and statements of both parties speak of the same rows, and a deep reconciliation too.
 //! What a rule changes is counted; a value that a rule cannot read makes a bad row. A key keeps its values but for dates
 //! that are written as text, for two keys must not become one; a watermark keeps them too.
-//! The forms of dates are in [`dates`]. Deliberately absent: rules on names, which are the taker's own.
+//! The forms of dates are in [`dates`], the types of a catalogue's items in [`items`]. Deliberately absent: rules on
+//! names, which are the taker's own.
 
 pub mod dates;
+pub mod items;
 
 use super::Governed;
 use crate::batch::{Batch, BatchBuilder, Value};
+use crate::operation;
 use crate::problem::{Code, Problem};
 use crate::schema::{Contract, ContractType, Item};
 use arrow::record_batch::RecordBatch;
 use dates::{Dated, Form, Unread};
+use items::{Cast, ItemType};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -27,6 +31,8 @@ pub struct Dialect {
     pub zero_dates_null: bool,
     /// Columns of texts or whole numbers that hold dates, by their names at the source.
     pub dates: BTreeMap<String, Form>,
+    /// What the catalogue declares columns as, by their names at the source; after the other rules.
+    pub items: BTreeMap<String, ItemType>,
 }
 
 /// What became of one batch.
@@ -36,8 +42,15 @@ pub struct Ruled {
     pub record: RecordBatch,
     /// Rows that a rule could not read, by their numbers in the batch, ascending, with the reason.
     pub bad: Vec<(usize, String)>,
-    /// Values of the other rows that are not what they were.
-    pub changed: u64,
+    /// Of each row of `record`, how many of its values are not what they were.
+    pub changes: Vec<u64>,
+}
+
+impl Ruled {
+    /// Values of all its rows that are not what they were.
+    pub fn changed(&self) -> u64 {
+        self.changes.iter().sum()
+    }
 }
 
 /// Applies the rules to batches of one contract.
@@ -45,6 +58,8 @@ pub struct Ruler {
     columns: Vec<Column>,
     builder: BatchBuilder,
     scratch: String,
+    /// Of each column, what is made of its value.
+    texts: Vec<String>,
 }
 
 /// What is done to one column's values.
@@ -57,6 +72,8 @@ struct Column {
     zero_null: bool,
     /// Blanks at the end do not count.
     is_char: bool,
+    /// Where its item is declared.
+    cast: Option<Cast>,
 }
 
 impl Dialect {
@@ -72,10 +89,11 @@ impl Dialect {
         watermark: Option<&str>,
         whole: bool,
     ) -> Result<(Contract, Ruler), Problem> {
-        let missing = self.dates.keys().find(|name| whole && contract.position(name).is_none());
-        if let Some(name) = missing {
+        let named = self.dates.keys().map(|name| (name, "rules.dates"));
+        let mut named = named.chain(self.items.keys().map(|name| (name, "items")));
+        if let Some((name, by)) = named.find(|(name, _)| whole && contract.position(name).is_none()) {
             let problem = Problem::new(Code::TypeUnsupported).with("column", name).with("type", "none");
-            return Err(problem.cause("`rules.dates` names it, and there is no such column"));
+            return Err(problem.cause(format!("`{by}` names it, and there is no such column")));
         }
         let mut ruled = contract.clone();
         let mut columns = Vec::with_capacity(contract.items.len());
@@ -85,13 +103,15 @@ impl Dialect {
             columns.push(self.column(item, is_key, is_mark)?);
         }
         let builder = BatchBuilder::new(&ruled);
-        Ok((ruled, Ruler { columns, builder, scratch: String::new() }))
+        let texts = vec![String::new(); columns.len()];
+        Ok((ruled, Ruler { columns, builder, scratch: String::new(), texts }))
     }
 
     /// What is done to a column; its item becomes what it is afterwards.
     fn column(&self, item: &mut Item, is_key: bool, is_mark: bool) -> Result<Column, Problem> {
         let is_text = matches!(item.r#type, ContractType::Text | ContractType::Char);
-        let is_free = !is_key && !is_mark;
+        // What a row of a front-end table does is said by this node, and no text of another system.
+        let is_free = !is_key && !is_mark && item.name != operation::COLUMN;
         let mut column = Column {
             name: item.name.clone(),
             trim: self.trim && is_text && is_free,
@@ -99,6 +119,7 @@ impl Dialect {
             dates: None,
             zero_null: self.zero_dates_null && is_free,
             is_char: item.r#type == ContractType::Char,
+            cast: None,
         };
         if let Some(form) = self.dates.get(&item.name) {
             let refuse = |cause: &str, item: &Item| {
@@ -116,6 +137,21 @@ impl Dialect {
             item.r#type = form.contract_type();
             column.dates = Some(form.clone());
         }
+        if let Some(declared) = self.items.get(&item.name) {
+            let refuse = |cause: String| {
+                let problem = Problem::new(Code::TypeUnsupported).with("column", &item.name);
+                Err(problem.with("type", format!("{:?}", item.r#type)).cause(cause))
+            };
+            let Some(r#type) = declared.of(item.r#type) else {
+                return refuse(format!("its item is declared as {declared}, which no such column fills exactly"));
+            };
+            if is_mark && r#type != item.r#type {
+                let cause = "it is the watermark: its values are compared at the source as they stand there";
+                return refuse(format!("its item is declared as {declared}; {cause}"));
+            }
+            item.r#type = r#type;
+            column.cast = Some(Cast::new(*declared, r#type));
+        }
         item.nullable |= column.empty_null || (column.dates.is_some() && column.zero_null);
         Ok(column)
     }
@@ -127,7 +163,10 @@ impl Dialect {
         let all = all.map(|(_, what)| Governed { column: None, what: what.to_owned() });
         let dates = self.dates.iter();
         let dates = dates.map(|(name, form)| Governed { column: Some(name.clone()), what: format!("{DATES}{form}") });
-        all.chain(dates).collect()
+        // A statement has no room for all of them; what they are stands in the contract, whose hash it carries.
+        let count = self.items.len();
+        let items = (count > 0).then(|| Governed { column: None, what: format!("{ITEMS}{count} declared") });
+        all.chain(dates).chain(items).collect()
     }
 
     /// The rules that a request names; the first that is none of this version's.
@@ -152,23 +191,35 @@ impl Dialect {
     }
 }
 
+/// Whether this is what a rule says of itself.
+pub(super) fn says(what: &str) -> bool {
+    [EMPTY_NULL, TRIM, ZERO_DATES_NULL].contains(&what) || what.starts_with(DATES) || what.starts_with(ITEMS)
+}
+
 impl Ruler {
     /// Takes a batch of the contract that was planned for.
     pub fn apply(&mut self, batch: &Batch) -> Result<Ruled, Problem> {
-        let (mut bad, mut changed) = (Vec::new(), 0);
-        let mut values = Vec::with_capacity(self.columns.len());
+        let (mut bad, mut all) = (Vec::new(), Vec::with_capacity(batch.rows()));
         for row in 0..batch.rows() {
-            values.clear();
+            let mut values = Vec::with_capacity(self.columns.len());
             let mut changes = 0;
             let mut unread = None;
-            for (index, column) in self.columns.iter().enumerate() {
+            for (index, (column, text)) in self.columns.iter().zip(&mut self.texts).enumerate() {
                 let before = batch.value(index, row);
-                match column.value(before, &mut self.scratch) {
+                let after = match column.value(before, &mut self.scratch) {
                     Ok(after) => {
                         // No rule is about floats, and one of them differs from itself.
                         changes += u64::from(after != before && !matches!(before, Value::Float(_)));
-                        values.push(after);
+                        // In another type it is the same value.
+                        match &column.cast {
+                            Some(cast) => cast.value(after, text).map_err(|misfit| misfit.to_string()),
+                            None => Ok(after),
+                        }
                     }
+                    Err(fault) => Err(fault.to_string()),
+                };
+                match after {
+                    Ok(after) => values.push(after),
                     Err(fault) => {
                         unread = Some(format!("`{}`: {fault}", column.name));
                         break;
@@ -179,11 +230,11 @@ impl Ruler {
                 Some(why) => bad.push((row, why)),
                 None => {
                     self.builder.push(&values)?;
-                    changed += changes;
+                    all.push(changes);
                 }
             }
         }
-        Ok(Ruled { record: self.builder.finish()?, bad, changed })
+        Ok(Ruled { record: self.builder.finish()?, bad, changes: all })
     }
 }
 
@@ -229,6 +280,7 @@ const EMPTY_NULL: &str = "empty = null";
 const TRIM: &str = "blanks = trim";
 const ZERO_DATES_NULL: &str = "zero_dates = null";
 const DATES: &str = "dates = ";
+const ITEMS: &str = "items = ";
 
 #[cfg(test)]
 mod tests;

@@ -46,6 +46,14 @@ impl Quality {
         }
     }
 
+    /// Whether it can be true of so many rows: none is counted that was not there, and a row that fails a rule is not
+    /// qualified. Rules may be left out of the list, see [`Self::listed`].
+    pub fn is_of(&self, rows: std::ops::RangeInclusive<u64>) -> bool {
+        let unqualified = self.rows.checked_sub(self.qualified);
+        let fits = |unqualified: u64| self.failed.iter().all(|failed| failed.rows > 0 && failed.rows <= unqualified);
+        rows.contains(&self.rows) && unqualified.is_some_and(fits)
+    }
+
     /// As it stands in a statement: the rules by the number of rows that failed them, as many as there is room for.
     /// The totals are those of all of them.
     #[must_use]
@@ -93,6 +101,18 @@ mod tests {
         assert_eq!(rate(1_000_000, 999_999).as_deref(), Some("99.99%"));
         assert_eq!(rate(3, 2).as_deref(), Some("66.66%"));
         assert_eq!(rate(5, 0).as_deref(), Some("0.00%"));
+    }
+
+    #[test]
+    fn what_cannot_be_true_of_the_rows_is_seen() {
+        let quality = |rows, qualified, failed| Quality { rows, qualified, failed };
+        assert!(quality(10, 8, vec![failed("a", "length", 2), failed("b", "range", 1)]).is_of(9..=10));
+        assert!(quality(10, 8, Vec::new()).is_of(0..=10), "what has no room is left out");
+        assert!(!quality(10, 11, Vec::new()).is_of(0..=10));
+        assert!(!quality(11, 11, Vec::new()).is_of(0..=10), "more than there were");
+        assert!(!quality(8, 8, Vec::new()).is_of(9..=10), "fewer than moved");
+        assert!(!quality(10, 8, vec![failed("a", "length", 3)]).is_of(0..=10));
+        assert!(!quality(10, 10, vec![failed("a", "length", 0)]).is_of(0..=10));
     }
 
     #[test]

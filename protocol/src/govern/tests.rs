@@ -239,3 +239,27 @@ proptest! {
         prop_assert!(masked.is_disjoint(&keys));
     }
 }
+
+#[test]
+fn another_mask_or_key_is_said_otherwise_and_a_rule_for_rows_is_not() {
+    let said = |column: Option<&str>, what: &str| Governed { column: column.map(str::to_owned), what: what.to_owned() };
+    let before = vec![
+        said(None, "empty = null"),
+        said(Some("born"), "dates = yyyyMMdd"),
+        said(Some("id"), "hmac-sm3 key 00"),
+        said(Some("name"), "check required (quarantine)"),
+    ];
+    let masks = |now: &[Governed]| said_otherwise(&before, now, &Governed::is_mask);
+    let values = |now: &[Governed]| said_otherwise(&before, now, &Governed::changes_values);
+    let mut other = before.clone();
+    other.reverse();
+    other.retain(|said| !said.what.starts_with("check"));
+    assert_eq!((masks(&other), values(&other)), (None, None));
+    other.retain(|said| said.column.is_some());
+    assert_eq!(masks(&other), None);
+    assert_eq!(values(&other).as_deref(), Some("before: * empty = null; now: nothing"));
+    other.iter_mut().for_each(|said| said.what = said.what.replace("key 00", "key 01"));
+    assert_eq!(masks(&other).as_deref(), Some("before: id hmac-sm3 key 00; now: id hmac-sm3 key 01"));
+    other.retain(|said| !said.is_mask());
+    assert_eq!(masks(&other).as_deref(), Some("before: id hmac-sm3 key 00; now: nothing"));
+}

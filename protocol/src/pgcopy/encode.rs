@@ -35,6 +35,8 @@ pub struct Encoder {
     natives: Vec<NativeType>,
     names: Vec<String>,
     count: [u8; 2],
+    /// Of each column, whether blanks at the end of its texts would be taken for padding.
+    unpadded: Vec<bool>,
     json: Json,
 }
 
@@ -67,6 +69,9 @@ impl Encoder {
             natives: natives.to_vec(),
             names: contract.items.iter().map(|item| item.name.clone()).collect(),
             count: (natives.len() as u16).to_be_bytes(),
+            unpadded: pairs()
+                .map(|(item, native)| item.r#type == ContractType::Text && matches!(native, NativeType::Bpchar(_)))
+                .collect(),
             json: Json::default(),
         })
     }
@@ -82,7 +87,13 @@ impl Encoder {
             if value.is_null() {
                 continue;
             }
-            if let Err(fault) = write(value, native, &mut self.json, out) {
+            let written = match value {
+                Value::Text(text) if text.ends_with(' ') && self.unpadded.get(index) == Some(&true) => {
+                    Err("ends with a blank, which the table's column takes for padding".into())
+                }
+                value => write(value, native, &mut self.json, out),
+            };
+            if let Err(fault) = written {
                 out.truncate(start);
                 return Err(RowFault { column: self.names.get(index).cloned().unwrap_or_default(), fault });
             }

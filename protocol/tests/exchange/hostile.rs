@@ -403,7 +403,11 @@ fn frame(rng: &mut Rng, files: &[FileSpec]) -> Frame {
             let entry = (rng.below(2) == 0).then_some(index);
             Frame::LeftOut(vec![Omission { entry, what: what(rng) }])
         }
-        19 => Frame::Handover(Handover { statement: vec![0; number(rng) as usize % 20_000].into(), digest: None }),
+        19 => Frame::Handover(Handover {
+            statement: vec![0; number(rng) as usize % 20_000].into(),
+            digest: None,
+            spent: None,
+        }),
         20 => Frame::Landed(vec![1; number(rng) as usize % 20_000].into()),
         21 => Frame::Settled([rng.below(2) as u8; 32].into()),
         22 if rng.below(10) == 0 => Frame::Refused(ending()),

@@ -6,6 +6,7 @@ use posthouse_protocol::chunk::{ChunkError, ChunkHeader, Layout, Packing, Subtre
 use posthouse_protocol::codec;
 use posthouse_protocol::consumer::{Consumer, ConsumerEvent, Expected, Have, Verdict};
 use posthouse_protocol::frame::{FrameDecoder, Handover, Offer, Request};
+use posthouse_protocol::govern::Quality;
 use posthouse_protocol::id::{GrantId, JobId, NodeId, ResourceId, ResourceRef, TransferId};
 use posthouse_protocol::job::{Mode, Write};
 use posthouse_protocol::limits;
@@ -524,6 +525,10 @@ pub(crate) fn in_an_order_of_its_own(specs: Vec<FileSpec>, seed: u64) {
     }
     let handover = handed_over.expect("it was handed over");
     let manifest: Manifest = codec::decode_strict(&handover.statement, 16 << 10).unwrap();
+    // No rows have moved, and so none were checked.
+    let quality = Some(Quality { rows: 1, qualified: 1, failed: Vec::new() });
+    let lie = consumer.check(&Manifest { quality, ..manifest.clone() }).unwrap_err();
+    assert!(lie.cause.contains("quality"), "{lie}");
     consumer.check(&manifest).unwrap();
     for file in files.iter().filter(|file| file.kind == EntryKind::File) {
         match landed.get(&file.name) {
@@ -621,6 +626,7 @@ pub(crate) fn offer() -> Offer {
         native: None,
         governed: None,
         operation: None,
+        database_line: None,
     }
 }
 
@@ -662,8 +668,9 @@ fn manifest(provider: &Provider) -> Handover {
         algorithms: vec!["blake3".into()],
         governed: None,
         quality: None,
+        database_line: None,
     };
-    Handover { statement: codec::encode(&manifest).into(), digest: None }
+    Handover { statement: codec::encode(&manifest).into(), digest: None, spent: None }
 }
 
 pub(crate) fn provider_name() -> NodeId {

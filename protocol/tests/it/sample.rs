@@ -91,6 +91,7 @@ impl World {
             algorithms: ["blake3", "sha-256", "ed25519"].map(str::to_owned).to_vec(),
             governed: None,
             quality: None,
+            database_line: None,
         }
     }
 
@@ -121,6 +122,7 @@ impl World {
             consumer_department: None,
             transport: "quic".to_owned(),
             quality: None,
+            database_line: None,
         }
     }
 

@@ -22,6 +22,8 @@ pub enum Fault {
     ErrorInResult { after_rows: u64, number: u32 },
     /// All rows of the next bulk load are read, and none is kept.
     ErrorAtBulkEnd { number: u32 },
+    /// Of the next bulk load the last row is not kept, and all are told: as where a driver loses one.
+    LoseRowInBulk,
     /// The next commit fails and rolls back.
     ErrorAtCommit { number: u32 },
     /// The next commit is done, and the connection is cut before it is answered.
@@ -108,6 +110,10 @@ impl Faults {
             Fault::ErrorAtBulkEnd { number } => Some(injected(*number)),
             _ => None,
         })
+    }
+
+    pub fn loses_row(&self) -> bool {
+        self.take(|fault| matches!(fault, Fault::LoseRowInBulk).then_some(())).is_some()
     }
 
     pub fn error_at_commit(&self) -> Option<SqlError> {

@@ -29,6 +29,10 @@ pub struct Options {
     pub strict_char: bool,
     /// How long a statement waits for another transaction, where the client sets nothing.
     pub lock_timeout: Duration,
+    /// Every count that is told beside a result is wrong: who counts by a query is not misled.
+    pub false_counts: bool,
+    /// Who logs in may read and write rows, and make, change and drop nothing.
+    pub rows_only: bool,
 }
 
 impl Default for Options {
@@ -42,6 +46,8 @@ impl Default for Options {
             names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
             strict_char: true,
             lock_timeout: Duration::from_secs(20),
+            false_counts: false,
+            rows_only: false,
         }
     }
 }
@@ -73,7 +79,9 @@ impl Server {
     pub fn start(options: Options) -> std::io::Result<Server> {
         let (tls, ca) = crate::certificate::make(&options.names)?;
         let faults = Arc::new(Faults::default());
-        let engine = Arc::new(Engine::new(&options.database, faults, options.lock_timeout));
+        let mut engine = Engine::new(&options.database, faults, options.lock_timeout);
+        (engine.false_counts, engine.rows_only) = (options.false_counts, options.rows_only);
+        let engine = Arc::new(engine);
         let listen = options.listen;
         let shared = Arc::new(Shared { engine, options, tls, next_spid: AtomicU16::new(51) });
         let mut server = Server { shared, addr: listen, ca, runtime: None };
@@ -213,10 +221,10 @@ impl Drop for Server {
 }
 
 #[derive(Default)]
-struct Collected {
+pub(crate) struct Collected {
     tables: Vec<Table>,
     columns: Arc<Vec<OutColumn>>,
-    error: Option<SqlError>,
+    pub(crate) error: Option<SqlError>,
 }
 
 impl Sink for Collected {

@@ -287,6 +287,33 @@ fn a_trigger_writes_what_changed_beside_it() {
 }
 
 #[test]
+fn who_may_read_and_write_rows_makes_nothing() {
+    let server = Server::start(Options { rows_only: true, ..Options::default() }).expect("a server");
+    server.batch("CREATE TABLE [dbo].[t] ([id] int NOT NULL)").expect("the DBA may");
+    let mut session = crate::language::engine::Session::new(engine(&server), 9, "posthouse");
+    let mut refused = |text: &str| {
+        let mut collected = crate::server::Collected::default();
+        let _ = session.batch(text, &mut collected);
+        collected.error.map(|error| error.number)
+    };
+    for text in
+        ["CREATE TABLE [dbo].[u] ([id] int NOT NULL)", "DROP TABLE [dbo].[t]", "EXEC sp_rename N'[dbo].[t]', N'u'"]
+    {
+        assert_eq!(refused(text), Some(262), "{text}");
+    }
+    assert_eq!(refused("INSERT INTO [dbo].[t] VALUES (1); DELETE FROM [dbo].[t]"), None);
+}
+
+#[test]
+fn counts_beside_results_are_false_where_a_test_wants_them_so() {
+    let server = Server::start(Options { false_counts: true, ..Options::default() }).expect("a server");
+    server.batch("CREATE TABLE [dbo].[t] ([id] int NOT NULL); INSERT INTO [dbo].[t] VALUES (1), (2)").expect("rows");
+    let session = crate::language::engine::Session::new(engine(&server), 9, "sa");
+    assert_ne!(session.told(2), 2);
+    assert_eq!(line(&server, "SELECT COUNT(*) FROM [dbo].[t]"), "2", "who asks is told the truth");
+}
+
+#[test]
 fn names_are_changed_within_a_transaction_and_come_back_with_it() {
     let server = server();
     server.batch("CREATE TABLE [dbo].[old] ([id] int NOT NULL); INSERT INTO [dbo].[old] VALUES (1); CREATE TABLE [dbo].[new] ([id] int NOT NULL); INSERT INTO [dbo].[new] VALUES (2)").expect("tables");

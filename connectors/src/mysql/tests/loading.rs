@@ -143,6 +143,8 @@ fn what_a_column_would_change_is_refused_and_the_rest_lands() {
         let staged = destination.stage("a", [1; 32], &mut [Ok(builder.finish().unwrap())].into_iter()).unwrap();
         let refused: Vec<&str> = staged.bad.iter().map(|bad| bad.key.as_str()).collect();
         assert_eq!((staged.landed, refused.len()), (1, wrong.len()), "{:?}", staged.bad);
+        // Told again, the same.
+        assert_eq!(destination.stage("a", [1; 32], &mut std::iter::empty()).unwrap(), staged);
         assert!(
             staged.bad.iter().all(|bad| !bad.reason.is_empty() && bad.original.contains("\"id\":")),
             "{:?}",
@@ -152,9 +154,68 @@ fn what_a_column_would_change_is_refused_and_the_rest_lands() {
         let back = standing(&bench, &landing);
         assert_eq!((back.count(), back.bad), (1, vec![]));
         assert_eq!(bench.text("SELECT COUNT(*) FROM posthouse_quarantine"), wrong.len().to_string());
-        // Told again, the same.
-        assert_eq!(destination.refused().unwrap(), vec![]);
+        assert_eq!(destination.refused().unwrap(), vec![], "publishing refused none");
     }
+}
+
+#[test]
+fn a_column_that_numbers_its_rows_makes_no_number_of_null() {
+    for write in [Write::Append, Write::Replace] {
+        let bench = MyBench::new();
+        bench.run(&[&format!(
+            "CREATE TABLE {TARGET} (id bigint PRIMARY KEY, n bigint NOT NULL AUTO_INCREMENT UNIQUE, name longtext)"
+        )]);
+        let mut contract = small();
+        contract.items[2] = item("n", ContractType::Integer);
+        let mut builder = BatchBuilder::new(&contract);
+        for (id, n) in [(1, Value::Null), (2, Value::Integer(7)), (3, Value::Integer(0))] {
+            builder.push(&[Value::Integer(id), Value::Text("王"), n]).unwrap();
+        }
+        let landing = landing(1, write, &contract);
+        let mut destination = bench.destination(&landing).unwrap();
+        destination.prepare().unwrap();
+        let staged = destination.stage("a", [1; 32], &mut [Ok(builder.finish().unwrap())].into_iter()).unwrap();
+        assert_eq!((staged.landed, staged.bad.len()), (2, 1), "{write}");
+        assert!(staged.bad[0].key == "1" && staged.bad[0].reason.contains("`n`"), "{:?}", staged.bad);
+        assert_eq!(destination.publish().unwrap().rows, 2);
+        assert_eq!(bench.text(&format!("SELECT CONCAT(id, ' ', n) FROM {TARGET} ORDER BY id")), "2 7\n3 0", "{write}");
+    }
+}
+
+#[test]
+fn labels_with_backslashes_and_times_with_signs_are_taken_as_they_are() {
+    let bench = MyBench::new();
+    bench.run(&[&format!(
+        "CREATE TABLE {TARGET} (id bigint PRIMARY KEY, k enum('a\\\\b', 'it''s', 'c\\nd') CHARACTER SET utf8mb4, t time)"
+    )]);
+    let mut contract = small();
+    contract.items[1] = item("k", ContractType::Text);
+    contract.items[2] = item("t", ContractType::Text);
+    let rows = [
+        (1, "a\\b", "-00:00:01"),
+        (2, "it's", "00:00:00"),
+        (3, "c\nd", "-838:59:59"),
+        (4, "a\\\\b", "00:00:00"),
+        (5, "a\\b", "-00:00:00"),
+    ];
+    let mut builder = BatchBuilder::new(&contract);
+    for (id, label, time) in rows {
+        builder.push(&[Value::Integer(id), Value::Text(label), Value::Text(time)]).unwrap();
+    }
+    let landing = landing(1, Write::Append, &contract);
+    let mut destination = bench.destination(&landing).unwrap();
+    destination.prepare().unwrap();
+    let staged = destination.stage("a", [1; 32], &mut [Ok(builder.finish().unwrap())].into_iter()).unwrap();
+    let refused: Vec<&str> = staged.bad.iter().map(|bad| bad.key.as_str()).collect();
+    assert_eq!((staged.landed, refused), (3, vec!["4", "5"]), "{:?}", staged.bad);
+    destination.publish().unwrap();
+    let back = standing(&bench, &landing).json(&contract);
+    let expected = [
+        r#"{"id":1,"k":"a\\b","t":"-00:00:01"}"#,
+        r#"{"id":2,"k":"it's","t":"00:00:00"}"#,
+        r#"{"id":3,"k":"c\nd","t":"-838:59:59"}"#,
+    ];
+    assert_eq!(back, expected);
 }
 
 #[test]

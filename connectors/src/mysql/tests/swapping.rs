@@ -53,6 +53,38 @@ fn a_rename_that_was_cut_off_anywhere_is_completed_or_undone() {
 }
 
 #[test]
+fn names_that_are_taken_back_come_back_wherever_that_was_cut_off() {
+    for reached in 0..=3 {
+        let bench = MyBench::new();
+        let (landing, place) = staged(&bench, Write::Replace);
+        let names = Names::of(&place);
+        mark(&bench, &names);
+        bench.run(&[&format!(
+            "RENAME TABLE {0} TO {1}, {2} TO {0}, {3} TO {4}",
+            place.target,
+            names.old,
+            place.staging(),
+            names.mark,
+            names.done
+        )]);
+        let steps = [
+            format!("RENAME TABLE {} TO {}", names.done, names.mark),
+            format!("RENAME TABLE {} TO {}", place.target, place.staging()),
+            format!("RENAME TABLE {} TO {}", names.old, place.target),
+        ];
+        steps.iter().take(reached).for_each(|step| bench.run(&[step]));
+        let mut destination = bench.destination(&landing).unwrap();
+        // With the second step nothing is published any more.
+        let expected = Published { rows: 2, inserted: 2, deleted: 1, ..Published::default() };
+        let is_done = reached < 2;
+        assert_eq!(destination.published().unwrap(), is_done.then(|| expected.clone()), "{reached}");
+        assert_eq!(standing(&bench, &landing).count(), if is_done { 2 } else { 1 }, "{reached}");
+        assert_eq!(destination.publish().unwrap(), expected, "{reached}");
+        assert_eq!((standing(&bench, &landing).count(), bench.leftovers()), (2, String::new()), "{reached}");
+    }
+}
+
+#[test]
 fn a_first_table_that_was_cut_off_is_completed_or_undone() {
     for reached in 0..=2 {
         let (bench, contract) = (MyBench::new(), small());
@@ -116,6 +148,38 @@ fn a_table_that_others_depend_on_stays_and_its_rows_give_way() {
         ));
         assert_eq!(still, "1", "{depends}");
     }
+}
+
+#[test]
+fn a_key_that_comes_twice_is_found_where_the_table_has_no_index_for_it() {
+    let bench = MyBench::new();
+    let contract = small();
+    bench.run(&[&format!("CREATE TABLE {TARGET} (id bigint, name longtext, seen datetime(6))")]);
+    let lines = bench.destination(&landing(1, Write::Replace, &contract)).unwrap().dry_run().unwrap();
+    assert!(lines.iter().any(|line| line.contains("nothing in it keeps the key unique")), "{lines:?}");
+    let rows = |name: &str| people(&contract, &[(1, name, 1), (2, "李", 2), (1, "again", 9)]);
+    let first = people(&contract, &[(1, "王", 1), (2, "李", 2)]);
+    for name in ["a", "王"] {
+        let landing = landing(name.len() as u8, Write::Replace, &contract);
+        let mut destination = bench.destination(&landing).unwrap();
+        destination.prepare().unwrap();
+        let staged = destination.stage("a", [1; 32], &mut [Ok(rows(name))].into_iter()).unwrap();
+        assert_eq!((staged.landed, staged.bad.len()), (2, 1));
+        if name == "王" {
+            // Without the index it is found when it is published.
+            let place = place::Place::new(&landing, &bench.database, None).unwrap();
+            let insert = format!("INSERT INTO {} (id, name, seen) VALUES (2, 'later', NULL)", place.staging());
+            bench.run(&[
+                &format!("ALTER TABLE {} DROP KEY posthouse_key", place.staging()),
+                &insert,
+                "UPDATE posthouse_applied SET landed = landed + 1 WHERE published IS NULL",
+            ]);
+        }
+        let published = destination.publish().unwrap();
+        assert_eq!((published.rows, published.quarantined), (2, u64::from(name == "王")), "{name}");
+    }
+    assert_eq!(standing(&bench, &landing(9, Write::Replace, &contract)).digest(&contract), digest(&contract, &[first]));
+    assert!(bench.reasons().contains("2 - its key came in this transfer already"), "{}", bench.reasons());
 }
 
 #[test]

@@ -95,6 +95,11 @@ fn a_line_is_verified_unless_it_stays_on_the_machine_or_the_operator_says_otherw
     assert_eq!(mode(&[("url", "postgres://u@10.0.0.1/d")]), TlsMode::VerifyFull);
     assert_eq!(mode(&[("url", "postgres://u@db.example/d"), ("tls", "off")]), TlsMode::Off);
     assert_eq!(mode(&[("url", "postgres://u@db.example/d"), ("tls", "require")]), TlsMode::Require);
+    // What a statement says of it: of several servers, the least secure.
+    let line = |keys: &[(&str, &str)]| parse(keys).unwrap().line();
+    assert_eq!(line(&[("url", "postgres://u@db.example/d")]), None);
+    assert_eq!(line(&[("url", "postgres://u@db.example/d"), ("tls", "off")]), Some("not encrypted"));
+    assert_eq!(line(&[("url", "postgres://u@127.0.0.1/d")]), Some("not encrypted, on this machine"));
     for local in ["localhost", "127.0.0.1", "127.8.0.1", "[::1]"] {
         assert_eq!(mode(&[("url", &format!("postgres://u@{local}/d"))]), TlsMode::Off, "{local}");
     }

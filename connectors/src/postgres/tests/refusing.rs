@@ -138,3 +138,51 @@ fn a_column_that_would_round_is_told_before_a_row_is_lost() {
         assert_eq!(problem.code, Code::SchemaDrift, "{wrong:?} {problem}");
     }
 }
+
+#[test]
+fn a_text_that_its_column_would_round_is_a_bad_row_and_no_other_goes_with_it() {
+    let bench = PgBench::new();
+    bench.run(&format!(
+        "CREATE TABLE {TARGET} (id bigint PRIMARY KEY, at time, short time(2), span interval, cost money, code char(4))"
+    ));
+    let mut id = item("id", ContractType::Integer);
+    id.nullable = false;
+    let texts = ["at", "short", "span", "cost", "code"].map(|name| item(name, ContractType::Text));
+    let contract = Contract { items: [vec![id], texts.to_vec()].concat(), key: vec!["id".to_owned()] };
+    let mut builder = BatchBuilder::new(&contract);
+    for (id, at, short, span, cost, code) in [
+        (1, "12:00:00.123456", "12:00:00.12", "1 day 00:00:00.000001", "$1,234.50", "ab"),
+        (2, "12:00:00.1234560", "12:00:00.1200", "-1 days", "-$0.01", "ab"),
+        (3, "12:00:00.1234567", "12:00:00", "1 day", "$1.00", "ab"),
+        (4, "12:00:00", "12:00:00.125", "1 day", "$1.00", "ab"),
+        (5, "12:00:00", "12:00:00", "00:00:00.0000001", "$1.00", "ab"),
+        (6, "12:00:00", "12:00:00", "1 day", "$1.005", "ab"),
+        (7, "12:00:00", "12:00:00", "1 day", "1.5", "ab"),
+        (8, "later", "12:00:00", "1 day", "$1.00", "ab"),
+        (9, "12:00:00", "12:00:00", "1 day", "$1.00", "ab "),
+    ] {
+        let texts = [at, short, span, cost, code].map(Value::Text);
+        builder.push(&[&[Value::Integer(id)][..], &texts[..]].concat()).unwrap();
+    }
+    let landing = landing(1, Write::Append, &contract);
+    let published = land(&bench, &landing, builder.finish().unwrap());
+    let reasons = bench.reasons();
+    let ids = bench.text(&format!("SELECT string_agg(id::text, ',' ORDER BY id) FROM {TARGET}"));
+    assert_eq!((published.rows, published.quarantined, ids.as_str()), (2, 6, "1,2"), "{reasons}");
+    let kept = bench.text(&format!("SELECT concat_ws(' ', at, short, span, cost) FROM {TARGET} WHERE id = 1"));
+    assert_eq!(kept, "12:00:00.123456 12:00:00.12 1 day 00:00:00.000001 $1,234.50");
+    for expected in [
+        "3 - \"at\" is time without time zone",
+        "4 - \"short\" is time(2)",
+        "5 - \"span\"",
+        "6 - \"cost\"",
+        "7 - \"cost\"",
+    ] {
+        assert!(reasons.contains(expected), "{expected} in {reasons}");
+    }
+    assert!(reasons.contains("8 22007"), "{reasons}");
+    assert!(reasons.contains("9 - the column `code` ends with a blank"), "{reasons}");
+    // What fills the column up is no part of the text that was landed.
+    let back = standing(&bench, &landing).json(&contract);
+    assert!(back[0].contains(r#""code":"ab""#) && back.len() == 2, "{back:?}");
+}

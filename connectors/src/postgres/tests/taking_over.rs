@@ -108,6 +108,35 @@ fn rows_for_another_target_are_not_taken_over() {
 }
 
 #[test]
+fn rows_under_other_names_than_now_are_not_taken_over_and_can_be_dropped() {
+    let bench = PgBench::new();
+    let renamed = |number| {
+        let mut landing = follows(number, Write::Replace);
+        landing.contract.items.iter_mut().for_each(|item| item.name = item.name.to_ascii_uppercase());
+        landing.contract.key = vec!["ID".to_owned()];
+        landing
+    };
+    for number in [1, 3] {
+        let mut first = bench.destination(&follows(number, Write::Replace)).unwrap();
+        first.prepare().unwrap();
+        stage(&bench, first.as_mut(), "a", 1, &rows(1, 10, "x"));
+    }
+    let mut second = bench.destination(&renamed(2)).unwrap();
+    assert!(!second.take_over(&follows(1, Write::Replace).transfer).unwrap());
+    // The one that failed is given up under the names of now.
+    bench.destination(&renamed(3)).unwrap().discard().unwrap();
+    assert_eq!(bench.leftovers(), "");
+    second.prepare().unwrap();
+    assert_eq!(
+        (applied(second.as_mut()), bench.text("SELECT count(*) FROM posthouse_applied")),
+        (vec![], "0".to_owned())
+    );
+    let named = "SELECT i::int8 AS \"ID\", 'y' AS \"TEXT\" FROM generate_series(1, 10) i";
+    stage(&bench, second.as_mut(), "a", 1, named);
+    assert_eq!(second.publish().unwrap().rows, 10);
+}
+
+#[test]
 fn a_record_that_an_earlier_version_made_is_given_what_it_lacks() {
     let bench = PgBench::new();
     let land = |number| {

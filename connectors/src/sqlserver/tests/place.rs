@@ -5,9 +5,11 @@ use super::*;
 use posthouse_test_tds::{Encryption, Options, Server};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// A server on this machine, whose line nobody can read.
+/// A server on this machine, whose line nobody can read. What it tells beside its results is false, so that whatever is
+/// counted here is counted by a query.
 pub(super) fn plain() -> Options {
     Options {
+        false_counts: true,
         password: String::new(),
         database: "posthouse".to_owned(),
         encryption: Encryption::NotSupported,
@@ -16,6 +18,10 @@ pub(super) fn plain() -> Options {
 }
 pub(super) fn encrypted() -> Options {
     Options { encryption: Encryption::Required, ..plain() }
+}
+/// Where the account may read and write rows, and make nothing.
+pub(super) fn rows_only() -> Options {
+    Options { rows_only: true, ..plain() }
 }
 pub(super) fn with_password(password: &str) -> Options {
     Options { password: password.to_owned(), ..plain() }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{Read, TableSpec};
 use posthouse_protocol::batch::Batch;
+use posthouse_protocol::filter::Filter;
 use posthouse_protocol::watermark::Watermark;
 
 fn json(plan: &crate::Plan, rows: &Rows) -> Vec<String> {
@@ -154,12 +155,16 @@ fn where_there_are_no_snapshots_nobody_changes_the_table_meanwhile() {
     writer.batch("INSERT INTO [dbo].[held] ([id]) VALUES (3)").unwrap();
 }
 
-fn marked(table: &str, mark: &str) -> TableSpec {
+pub(super) fn marked(table: &str, mark: &str) -> TableSpec {
     TableSpec { watermark: Some(mark.to_owned()), ..spec(table) }
 }
 
 /// The keys that a run reads, and where it gets to.
-fn run_from(bench: &TdsBench, spec: &TableSpec, from: Option<Watermark>) -> (Vec<String>, Option<Watermark>) {
+pub(super) fn run_from(
+    bench: &TdsBench,
+    spec: &TableSpec,
+    from: Option<Watermark>,
+) -> (Vec<String>, Option<Watermark>) {
     keys_of(bench.source(spec).unwrap().as_mut(), from)
 }
 
@@ -273,4 +278,22 @@ fn a_query_is_a_table_and_a_key_that_is_none_is_told() {
     assert_eq!((plan.splits.len(), rows.count()), (1, 2));
     let problem = bench.source(&query(&["id"])).unwrap().begin(&Read::default()).unwrap_err();
     assert!(problem.cause.contains("the key is not unique: two rows have (id) = (1)"), "{problem}");
+}
+
+#[test]
+fn the_server_leaves_out_what_is_surely_none_of_the_grants() {
+    let bench = TdsBench::new();
+    bench.run(
+        "CREATE TABLE [dbo].[g] ([id] int NOT NULL PRIMARY KEY, [district] nvarchar(12) NULL, [day] date NULL); \
+         INSERT INTO [dbo].[g] ([id], [district], [day]) VALUES (1, N'610102', '2026-01-01'), (2, N'610103', '2026-01-01'), \
+         (3, NULL, NULL), (4, N'610102', '2025-12-31'), (5, N'610102', '2026-06-30')",
+    );
+    let filter = "district = '610102' AND day >= DATE '2026-01-01' AND NOT id = 5";
+    let read = Read { filter: Some(Filter::parse(filter).unwrap()), ..Read::default() };
+    let mut source = bench.source(&spec("g")).unwrap();
+    let plan = source.begin(&read).unwrap();
+    let mut rows = Rows::default();
+    let counts = source.read(&plan.splits[0], &mut rows).unwrap();
+    assert_eq!((counts.read, counts.sent, counts.filtered, plan.rows_estimate), (1, 1, 0, Some(1)));
+    assert_eq!(json(&plan, &rows), ["{\"id\":1,\"district\":\"610102\",\"day\":\"2026-01-01\"}"]);
 }

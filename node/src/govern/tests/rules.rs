@@ -52,6 +52,7 @@ fn all_rules() -> Dialect {
         trim: true,
         zero_dates_null: true,
         dates: dates.map(|(name, form)| (name.to_owned(), form.parse().unwrap())).into(),
+        ..Dialect::default()
     }
 }
 
@@ -160,6 +161,8 @@ fn rules_come_before_checks_masks_and_names() {
     // Row 5 has no name: its text was empty.
     assert_eq!(got.bad.iter().filter(|bad| bad.key == "5").count(), 1);
     assert_eq!((counts.sent, counts.quarantined), (2, 3));
+    // Of rows 1 and 3: what was changed of a row that is held back is none.
+    assert_eq!(counts.changed, Some(3 + 1));
     assert!(governor.governed().unwrap().iter().any(|one| one.column.as_deref() == Some("issued")));
 }
 
@@ -204,4 +207,34 @@ fn a_rule_for_a_column_that_is_not_there_is_refused_before_anything_moves() {
     let refused = begin(&mut scene, Governing { dialect, ..Governing::default() }).err().unwrap();
     assert_eq!(refused.code, Code::TypeUnsupported);
     assert!(refused.to_string().contains("rqq"), "{refused}");
+}
+
+#[test]
+fn items_as_a_catalogue_declares_them_are_what_is_handed_over() {
+    let mut scene = scene();
+    let declared = |items: &[(&str, &str)]| Dialect {
+        items: items.iter().map(|(name, item)| ((*name).to_owned(), item.parse().unwrap())).collect(),
+        ..Dialect::default()
+    };
+    let dialect = declared(&[("xm", "C(2)"), ("day", "N(8)"), ("id", "C(4)")]);
+    let (mut governor, plan) = begin(&mut scene, Governing { dialect, ..Governing::default() }).unwrap();
+    let types: Vec<_> = plan.contract.items.iter().map(|item| item.r#type).collect();
+    use ContractType::*;
+    assert_eq!(types, [Text, Text, Text, Decimal { precision: 8, scale: 0 }, Timestamp, Text]);
+    let (got, counts) = read_all(&mut governor, &plan);
+    assert_eq!(
+        json(&got, &plan.contract),
+        [
+            r#"{"id":"2","xm":"李","rq":"20240230","day":20240229,"seen":"2024-01-01T00:00:00Z","note":"x"}"#,
+            r#"{"id":"3","xm":"张","rq":"","day":0,"seen":"2024-01-01T00:00:00Z","note":"y"}"#,
+            r#"{"id":"5","xm":"","rq":"00000000","day":null,"seen":"2024-01-01T00:00:00Z","note":"  "}"#,
+        ]
+    );
+    // Rows 1 and 4 are none to the source itself.
+    assert_eq!((counts.sent, counts.quarantined, counts.changed), (3, 2, Some(0)));
+    let governed = governor.governed().unwrap();
+    assert_eq!(governed, [Governed { column: None, what: "items = 3 declared".to_owned() }]);
+    let refused = begin(&mut scene, Governing { dialect: declared(&[("rq", "D")]), ..Governing::default() });
+    let refused = refused.err().unwrap();
+    assert!(refused.code == Code::TypeUnsupported && refused.to_string().contains("rq"), "{refused}");
 }

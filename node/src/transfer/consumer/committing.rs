@@ -10,6 +10,7 @@ use crate::config::Job;
 use crate::context::Context;
 use crate::reconcile;
 use crate::settle;
+use crate::spent::What;
 use crate::stage::{Stage, Staged};
 use crate::store::{Transfer, exchange};
 use crate::transfer::{attachments, blocking};
@@ -42,7 +43,9 @@ pub(super) async fn commit(
         quarantine_max: job.quarantine_max,
         left_out: &all_left_out,
     };
+    let waits = ctx.meters(&row.id).wait(What::Destination);
     let committed = staged.commit(stage, &work).await?;
+    drop(waits);
     crate::crash_point!("committed");
     let standing = reconcile::consumer_standing(ctx, row, stage, committed.counts()).await?;
     let statement = settle::state_landing(ctx, row, committed, provider, standing).await?;

@@ -2,9 +2,11 @@
 
 use super::SUCCESSORS_MAX;
 use super::committing::may_pass;
+use super::governed;
 use super::settling::discard_landing;
 use crate::config::{Job, KeptVersions, Target};
 use crate::context::Context;
+use crate::spent::What;
 use crate::stage::{Place, RowForm, Stage, TableStage};
 use crate::store::{Transfer, exchange, transfers};
 use crate::transfer::blocking;
@@ -13,7 +15,7 @@ use posthouse_connectors::{Destination, Landing, parquet};
 use posthouse_platform::settings::Interval;
 use posthouse_protocol::format::Native;
 use posthouse_protocol::frame::Offer;
-use posthouse_protocol::govern::{Checker, GovernError};
+use posthouse_protocol::govern::{Check, Checker, GovernError};
 use posthouse_protocol::job::{Mode, Write};
 use posthouse_protocol::operation;
 use posthouse_protocol::problem::{Code, Problem};
@@ -30,6 +32,7 @@ pub(super) async fn open_stage(
     let (ctx, row, job, offer) = (ctx.clone(), row.clone(), job.clone(), offer.clone());
     let world = ctx.world.clone();
     blocking(&world, move || {
+        let _waits = ctx.meters(&row.id).wait(What::Destination);
         let target = job.into.as_ref().ok_or_else(|| Problem::new(Code::InsideFailed))?;
         let place = match (target, &offer.contract) {
             (Target::Folder { path, versions }, None) => {
@@ -58,7 +61,8 @@ pub(super) async fn open_stage(
                 }
                 let shape = rows.native.as_ref().map(|native| native.shape(contract)).transpose()?;
                 // What was offered in an engine's own form was asked for before the job had rules.
-                let checker = if shape.is_none() { checker(&job, target, contract)? } else { None };
+                let checks = if shape.is_none() { governed::pinned(&ctx, &row, &job, &offer)? } else { Vec::new() };
+                let checker = checker(&checks, target, contract)?;
                 let (contract, digest_key) = (contract.clone(), offer.digest_key.into());
                 let has_operations = offer.operation.is_some();
                 let form = RowForm { contract, shape, digest_key, checker, has_operations };
@@ -109,7 +113,8 @@ fn takes_over(
         next = failed.succeeds.clone();
         let Some(before) = before else { continue };
         let alike = (failed.write, failed.mode, &before.contract, &before.native, &before.digest_key)
-            == (row.write, row.mode, &offer.contract, &offer.native, &offer.digest_key);
+            == (row.write, row.mode, &offer.contract, &offer.native, &offer.digest_key)
+            && before.operation == offer.operation;
         // What is staged is what passed the rules of then.
         if alike && !took && !checked && job.check.is_empty() {
             took = destination.take_over(&failed.id)?;
@@ -121,14 +126,14 @@ fn takes_over(
 }
 
 /// The job's rules for rows of this contract. A column that does not come cannot be checked.
-fn checker(job: &Job, target: &Target, contract: &Contract) -> Result<Option<Checker>, Problem> {
-    if job.check.is_empty() {
+fn checker(checks: &[Check], target: &Target, contract: &Contract) -> Result<Option<Checker>, Problem> {
+    if checks.is_empty() {
         return Ok(None);
     }
     let refused = |error: GovernError| {
         Problem::new(Code::SchemaDrift).with("table", Context::target_text(target)).cause(format!("`check`: {error}"))
     };
-    Checker::new(&job.check.load()?, contract, true).map(Some).map_err(refused)
+    Checker::new(checks, contract, true).map(Some).map_err(refused)
 }
 
 /// An incremental run reads rows around the last mark again. Where nothing would tell which ones stand already,

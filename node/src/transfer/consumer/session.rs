@@ -20,6 +20,7 @@ use crate::config::Job;
 use crate::context::Context;
 use crate::receive::Received;
 use crate::settle;
+use crate::spent::Meters;
 use crate::stage::{Progress, Stage};
 use crate::store::Transfer;
 use crate::transfer::wire::Wire;
@@ -70,6 +71,7 @@ pub(super) async fn take(run: &mut Run, job: &Job, line: Line) -> Result<Ended, 
     let base = run.row.clone();
     let mut session = Session {
         ctx: run.ctx.clone(),
+        meters: run.ctx.meters(&run.row.id),
         base,
         run,
         job,
@@ -105,6 +107,8 @@ pub(super) async fn take(run: &mut Run, job: &Job, line: Line) -> Result<Ended, 
 
 struct Session<'r> {
     ctx: Arc<Context>,
+    /// What the transfer waits for.
+    meters: Arc<Meters>,
     run: &'r mut Run,
     /// The row as it was when the session began: the session's counters are added to it.
     base: Transfer,
@@ -278,7 +282,10 @@ impl Session<'_> {
             }
             ConsumerEvent::LeftOut(Some(index), what) => self.left_out(index, what.name).await?,
             ConsumerEvent::LeftOut(None, _) => {}
-            ConsumerEvent::HandedOver(handover) => self.handed = Some(handover),
+            ConsumerEvent::HandedOver(handover) => {
+                self.meters.told(handover.spent);
+                self.handed = Some(handover);
+            }
             ConsumerEvent::Settled => {
                 let row = settled(&self.ctx, &self.row()).await?;
                 self.end = Some(row);

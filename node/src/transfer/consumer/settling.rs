@@ -8,7 +8,7 @@ use crate::config::Target;
 use crate::context::Context;
 use crate::settle;
 use crate::stage::TableStage;
-use crate::store::{Transfer, exchange, statements, transfers};
+use crate::store::{Transfer, exchange, spent, statements, transfers};
 use crate::transfer::wire::Wire;
 use crate::transfer::{blocking, steady, until};
 use posthouse_connectors::folder::FolderDestination;
@@ -97,8 +97,10 @@ pub(super) async fn settled(ctx: &Arc<Context>, row: &Transfer) -> Result<Transf
     if let Some(landing) = consumer.landing() {
         row.counts = landing.counts;
     }
+    let (epoch, spent) = (ctx.epoch, ctx.meters(&row.id).spent());
     ctx.store
         .write(move |tx| {
+            spent::put(tx, &row.id, epoch, &spent)?;
             row.receipt = Some(statements::settle(tx, &row.id, &provider, &consumer, now)?);
             row.state = State::Settled;
             row.ended = Some(now);

@@ -12,6 +12,7 @@ use crate::reconcile;
 use crate::relay;
 use crate::send::{Sent, Supply, SupplySource};
 use crate::settle::Subject;
+use crate::spent::What;
 use crate::store::exchange::{self, Offered};
 use crate::store::{Transfer, front as stored_front, transfers};
 use crate::transfer::attachments::Attachments;
@@ -211,6 +212,8 @@ fn same_request(known: &Request, now: &Request) -> bool {
         route: known.route.clone(),
         // A newer program may take more; what was offered is one of those before.
         formats: known.formats.clone(),
+        // A job's rules that change meanwhile count from the next transfer on.
+        rules: known.rules.clone(),
         ..now.clone()
     };
     *known == now
@@ -248,6 +251,7 @@ async fn offer_anew(
                 ..Default::default()
             };
             let (wishes, path) = (request.rules.as_deref(), entered.as_ref().map(|entered| entered.path.clone()));
+            let _waits = ctx.meters(&request.transfer).wait(What::Source);
             Some(Begun::take(ctx, resource, read, permit.masks(), wishes, path).await?)
         }
         Origin::Folder { .. } if permit.is_about_rows() => {
@@ -255,6 +259,12 @@ async fn offer_anew(
         }
         Origin::Folder { .. } => None,
     };
+    let governed = begun.as_ref().and_then(Begun::governed);
+    if governed.is_some() && !caller.knows_governed {
+        // It would take all of it and refuse the statement at the end.
+        let cause = "the rows are masked, checked or ruled, which the consumer's version does not understand";
+        return Err(Problem::new(Code::GoverningUnknown).with("node", &caller.peer).cause(cause));
+    }
     let contract = begun.as_ref().map(|begun| begun.contract().clone());
     let digest_key = contract
         .as_ref()
@@ -279,8 +289,9 @@ async fn offer_anew(
             _ => None,
         },
         native: begun.as_ref().and_then(|begun| begun.native().cloned()),
-        governed: begun.as_ref().and_then(Begun::governed),
+        governed,
         operation: entered.as_ref().map(|_| operation::COLUMN.to_owned()),
+        database_line: begun.as_ref().and_then(Begun::database_line).map(str::to_owned),
     };
     let now = ctx.world.clock.now();
     row.state = State::Offered;

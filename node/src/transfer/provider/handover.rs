@@ -6,7 +6,7 @@ use crate::reconcile;
 use crate::seal::{ManifestFacts, SealedManifest};
 use crate::settle;
 use crate::store::exchange::{self, Standing};
-use crate::store::{Side, Transfer, front, statements, transfers};
+use crate::store::{Side, Transfer, front, spent, statements, transfers};
 use crate::transfer::blocking;
 use crate::transfer::spooling::Spooling;
 use posthouse_protocol::frame::Handover;
@@ -62,7 +62,8 @@ impl Session {
         self.ctx.authority.still_permits(&given.permit)?;
         let statement = settle::state_handover(&self.ctx, &sealed).await?;
         let digest = sealed.digest().map(|digest| (digest.sum.into(), digest.count));
-        let handover = Handover { statement: statement.bytes().to_vec().into(), digest };
+        let spent = Some(self.ctx.meters(&given.subject.transfer).frame());
+        let handover = Handover { statement: statement.bytes().to_vec().into(), digest, spent };
         given.offered.handover = Some(handover.clone());
         given.row.counts = sealed.manifest().counts;
         given.row.files_sent = given.outgoing.files_sent();
@@ -93,8 +94,10 @@ impl Session {
         let sha256 = *landed.sha256();
         let standing = self.standing(&handed).await?;
         let now = ctx.world.clock.now();
+        let (epoch, spent) = (ctx.epoch, ctx.meters(&row.id).spent());
         ctx.store
             .write(move |tx| {
+                spent::put(tx, &row.id, epoch, &spent)?;
                 statements::take(tx, &landed, now)?;
                 let receipt = statements::settle(tx, &row.id, &handed, &landed, now)?;
                 // With the receipt, and whatever this side had stated before: the rows are processed.

@@ -10,6 +10,7 @@ use super::lost;
 use crate::context::Context;
 use crate::send::{self, KnownPieces, Line, Packed, Sent, Supply};
 use crate::settle::Subject;
+use crate::spent::Meters;
 use crate::store::exchange;
 use posthouse_connectors::folder::{FileStat, left_out};
 use posthouse_platform::endpoint::Writer;
@@ -45,6 +46,7 @@ pub(super) struct Outgoing {
     reads: Reads,
     /// Content that is being read, or was and is not on the line yet.
     unsent_bytes: u64,
+    meters: Arc<Meters>,
     lanes: Lanes,
 }
 
@@ -83,7 +85,8 @@ impl Outgoing {
     pub(super) fn new(ctx: &Arc<Context>, subject: &Subject, supply: Supply, takes_lz4: bool) -> Self {
         let (queue, queued) = mpsc::unbounded_channel();
         let (sent_in, sent) = mpsc::unbounded_channel();
-        let line = Arc::new(Line::new(ctx.world.clock.clone(), takes_lz4));
+        let meters = ctx.meters(&subject.transfer);
+        let line = Arc::new(Line::new(ctx.world.clock.clone(), takes_lz4, meters.clone()));
         Self {
             ctx: ctx.clone(),
             consumer: subject.consumer.clone(),
@@ -98,6 +101,7 @@ impl Outgoing {
             files_sent: 0,
             reads: Reads::new(),
             unsent_bytes: 0,
+            meters,
             lanes: Lanes { open: 0, queue, queued: Arc::new(Mutex::new(queued)), sent, sent_in, line },
         }
     }

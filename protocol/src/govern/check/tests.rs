@@ -140,3 +140,27 @@ fn rows_are_counted_once_and_rules_each_time() {
     assert_eq!(failed, [("ID", "required", 1), ("ID", "id_card", 1), ("AGE", "range", 2)]);
     assert_eq!(checker.take(&|name| name.to_owned()), Quality::default());
 }
+
+#[test]
+fn bounds_that_are_none_are_told_before_there_is_a_column() {
+    let range = |min: &str, max: &str| {
+        let bound = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        Rule::range(bound(min), bound(max)).map(|_| ())
+    };
+    for (min, max) in [
+        ("0", "150"),
+        ("-0.50", "-0.5"),
+        ("", "999999999999999999999999999999999999.5"),
+        ("1900-01-01", "2026-01-01"),
+        ("2026-01-01T00:00:00Z", ""),
+        ("2026-01-01T08:00:00+08:00", "2026-01-01T00:00:00Z"),
+    ] {
+        assert_eq!(range(min, max), Ok(()), "{min} {max}");
+    }
+    for (min, max) in [("1e3", ""), ("nan", ""), ("0", "2026-01-01"), ("", "2026-02-30"), ("x", "y")] {
+        assert!(range(min, max).is_err_and(|why| why.contains("bounds are")), "{min} {max}");
+    }
+    for (min, max) in [("2", "1.5"), ("-0.5", "-0.51"), ("2026-01-02", "2026-01-01"), ("10", "9")] {
+        assert!(range(min, max).is_err_and(|why| why.contains("above")), "{min} {max}");
+    }
+}

@@ -56,7 +56,7 @@ fn said(column: Option<&str>, what: &str) -> Governed {
 #[test]
 fn what_is_asked_for_is_what_was_meant_and_nothing_else() {
     let form = dates(&[("born", "yyyy年M月d日"), ("day", "yyyyMMdd")]);
-    let all = Dialect { empty_null: true, trim: true, zero_dates_null: true, dates: form };
+    let all = Dialect { empty_null: true, trim: true, zero_dates_null: true, dates: form, ..Dialect::default() };
     assert_eq!(Dialect::asked(&all.governed()), Ok(all));
     assert_eq!(Dialect::asked(&[]), Ok(Dialect::default()));
     let none = [
@@ -82,7 +82,7 @@ fn without_rules_nothing_changes() {
     let rows = [row("a ", "", "  ", "x ", Value::Null)];
     let (ruled, done) = apply(&Dialect::default(), &contract(), &rows);
     assert!(!Dialect::default().changes_values() && Dialect::default().governed().is_empty());
-    assert_eq!((ruled.sha256(), done.changed, done.bad.len()), (contract().sha256(), 0, 0));
+    assert_eq!((ruled.sha256(), done.changed(), done.bad.len()), (contract().sha256(), 0, 0));
     assert_eq!(json(&ruled, &done), [r#"{"id":"a ","name":"","code":"  ","born":"x ","day":null,"share":"NaN"}"#]);
 }
 
@@ -100,7 +100,7 @@ fn an_empty_text_becomes_null_but_not_one_of_blanks_and_not_a_key() {
             r#"{"id":"b","name":"  ","code":null,"born":"x","day":null,"share":"NaN"}"#,
         ]
     );
-    assert_eq!(done.changed, 4);
+    assert_eq!(done.changed(), 4);
     assert_eq!(dialect.governed(), [said(None, "empty = null")]);
 }
 
@@ -117,7 +117,7 @@ fn blanks_at_the_end_go_and_others_stay() {
             r#"{"id":"b","name":"　","code":"x","born":"y","day":null,"share":"NaN"}"#,
         ]
     );
-    assert_eq!(done.changed, 3);
+    assert_eq!(done.changed(), 3);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn texts_and_numbers_that_are_dates_become_dates_and_others_bad_rows() {
     assert_eq!(why[1], "`born`: it is no date of the form yyyy-MM-dd HH:mm:ss");
     assert_eq!(why[2], "`day`: it is written as 00000229, and there is no such day or time");
     assert_eq!(why[4], "`born`: it is a date of zeros");
-    assert_eq!(done.changed, 3);
+    assert_eq!(done.changed(), 3);
     assert_eq!(dialect.governed()[1], said(Some("day"), "dates = yyyyMMdd"));
 }
 
@@ -181,7 +181,7 @@ fn dates_of_zeros_and_empty_texts_are_null_where_the_rules_say_so() {
             r#"{"id":"b","name":"x","code":"x","born":null,"day":null,"share":"NaN"}"#,
         ]
     );
-    assert_eq!((done.changed, done.bad.len()), (3, 1));
+    assert_eq!((done.changed(), done.bad.len()), (3, 1));
 }
 
 #[test]
@@ -274,4 +274,67 @@ proptest! {
             let _ = (form.read(&text), form.read_number(&text));
         }
     }
+}
+
+#[test]
+fn an_items_type_is_filled_exactly_after_the_other_rules() {
+    use ContractType::*;
+    let items = [("name", "C(2)"), ("born", "T"), ("day", "N(8,2)")];
+    let dialect = Dialect {
+        trim: true,
+        dates: dates(&[("born", "yyyyMMdd")]),
+        items: items.map(|(name, item)| (name.to_owned(), item.parse().unwrap())).into(),
+        ..Dialect::default()
+    };
+    let rows = [
+        // What the blanks at its end make too long is not, once they are gone.
+        row("a", "王二  ", "x", "19700102", Value::Integer(7)),
+        row("b", "王二三", "x", "19700102", Value::Integer(7)),
+        row("c", "王", "x", "19700102", Value::Integer(1_000_000)),
+        row("d", "王", "x", "19700103", Value::Null),
+    ];
+    let (ruled, done) = apply(&dialect, &contract(), &rows);
+    let types: Vec<ContractType> = ruled.items.iter().map(|item| item.r#type).collect();
+    assert_eq!(types, [Text, Text, Char, Timestamp, Decimal { precision: 8, scale: 2 }, Float]);
+    assert_eq!(
+        json(&ruled, &done),
+        [
+            r#"{"id":"a","name":"王二","code":"x","born":"1970-01-02T00:00:00Z","day":7.00,"share":"NaN"}"#,
+            r#"{"id":"d","name":"王","code":"x","born":"1970-01-03T00:00:00Z","day":null,"share":"NaN"}"#,
+        ]
+    );
+    let bad: Vec<(usize, &str)> = done.bad.iter().map(|(row, why)| (*row, why.as_str())).collect();
+    assert_eq!(
+        bad,
+        [
+            (1, "`name`: it has no place in C(2), as its item is declared"),
+            (2, "`day`: it has no place in N(8,2), as its item is declared"),
+        ]
+    );
+    // A trimmed name and two dates; that a number is a decimal now changes nothing.
+    assert_eq!(done.changed(), 1 + 2);
+    let named = [said(None, "blanks = trim"), said(Some("born"), "dates = yyyyMMdd"), said(None, "items = 3 declared")];
+    assert_eq!(dialect.governed(), named);
+    // A catalogue is the resource's: nobody asks for it.
+    assert_eq!(Dialect::asked(&named), Err(named[2].clone()));
+}
+
+#[test]
+fn a_column_that_cannot_fill_its_item_is_refused_by_name_before_a_row_is_read() {
+    let with = |name: &str, item: &str, mark: Option<&str>, whole: bool| {
+        let items = [(name.to_owned(), item.parse().unwrap())].into();
+        Dialect { items, ..Dialect::default() }.plan(&contract(), mark, whole).map(|(contract, _)| contract)
+    };
+    for (name, item) in [("share", "N(18,2)"), ("name", "D"), ("name", "N"), ("day", "G"), ("absent", "C")] {
+        let refused = with(name, item, None, true).unwrap_err();
+        assert_eq!(refused.code, Code::TypeUnsupported);
+        assert!(format!("{:?}", refused.facts).contains(name), "{refused}");
+    }
+    // Of a part of its columns nothing is known of the others.
+    assert!(with("absent", "C", None, false).is_ok());
+    // A mark keeps its type, and may be as short as it is declared.
+    assert!(with("day", "N(8)", Some("day"), true).unwrap_err().cause.contains("watermark"));
+    assert_eq!(with("day", "I", Some("day"), true).unwrap(), contract());
+    // A key may be of another type, for no two values become one.
+    assert_eq!(with("id", "C(3)", None, true).unwrap().key, ["id"]);
 }

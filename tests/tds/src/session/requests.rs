@@ -242,7 +242,7 @@ fn load(session: &mut Session, body: &[u8], strict: bool, answer: &mut Answer) -
     let Some(mut pending) = session.pending.take() else {
         return Err(Broken("a bulk load that nobody announced".to_owned()).into());
     };
-    let load = bulk::read(body, strict)?;
+    let mut load = bulk::read(body, strict)?;
     let announced: Vec<&str> = pending.columns.iter().map(|(name, _)| name.as_str()).collect();
     let named: Vec<&str> = load.columns.iter().map(|(name, _)| name.as_str()).collect();
     // Columns are matched by their place; names that are given must be the ones announced.
@@ -257,13 +257,19 @@ fn load(session: &mut Session, body: &[u8], strict: bool, answer: &mut Answer) -
         declared.ty.collation = ty.collation;
     }
     session.engine.hear(&format!("bulk load of {} rows into {}", load.rows.len(), pending.table.join(".")));
+    let sent = load.rows.len() as u64;
+    if session.engine.faults.loses_row() {
+        load.rows.pop();
+    }
     let fault = session.engine.faults.error_at_bulk_end();
     let made = session.attempt(answer, |work| match &fault {
         Some(error) => Err(error.clone().into()),
         None => work.bulk(&pending, &types, &load.rows),
     })?;
     if let Some(outcome) = made {
-        answer.put(Event::Done { count: outcome.count, failed: false })?;
+        // What came is told, whatever was kept of it.
+        let count = outcome.count.map(|_| session.told(sent));
+        answer.put(Event::Done { count, failed: false })?;
     }
     Ok(())
 }

@@ -162,8 +162,25 @@ impl Database {
         }
         self.let_go(own, &running.held);
         if self.running.is_empty() {
+            self.forget_dropped();
             for table in &mut self.tables {
                 table.compact();
+            }
+        }
+    }
+
+    /// Leaves nothing of tables that were dropped: nobody who still sees their rows runs.
+    fn forget_dropped(&mut self) {
+        let of = |object: &Object| match object.body {
+            Body::Table(at) => Some(at),
+            _ => None,
+        };
+        let stands = |object: &&Object| object.begin != Stamp::Never && object.end == Stamp::Never;
+        let standing: BTreeSet<usize> = self.objects.iter().filter(stands).filter_map(of).collect();
+        let dropped = self.objects.iter().filter_map(of).filter(|at| !standing.contains(at));
+        for at in dropped.collect::<BTreeSet<usize>>() {
+            if let Some(table) = self.tables.get_mut(at) {
+                table.clear();
             }
         }
     }
@@ -575,6 +592,23 @@ mod tests {
         assert_eq!(error.number, 2627);
         database.commit(second);
         assert_eq!(count(&mut database, 0, table), 1);
+    }
+
+    #[test]
+    fn rows_of_a_table_that_was_dropped_go_with_the_last_who_saw_them() {
+        let (mut database, table) = database();
+        let own = database.begin(Isolation::ReadCommitted).expect("begun");
+        let id = database.add_object(own, None, "dbo", "t", Body::Table(table)).expect("named");
+        database.insert(own, table, "t", row(1, 1)).expect("inserted");
+        database.commit(own);
+        let reader = database.begin(Isolation::Snapshot).expect("begun");
+        assert_eq!(count(&mut database, reader, table), 1);
+        let own = database.begin(Isolation::ReadCommitted).expect("begun");
+        database.end_object(own, id).expect("dropped");
+        database.commit(own);
+        assert_eq!(count(&mut database, reader, table), 1, "somebody sees it still");
+        database.commit(reader);
+        assert!(database.table(table).expect("a table").versions.is_empty());
     }
 
     #[test]

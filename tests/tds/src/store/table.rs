@@ -269,6 +269,14 @@ impl Table {
         Ok(())
     }
 
+    /// Leaves no row at all.
+    pub fn clear(&mut self) {
+        self.versions = Vec::new();
+        for index in &mut self.indexes {
+            index.entries.clear();
+        }
+    }
+
     /// Leaves only what is committed and stands; to be called when no transaction runs.
     pub fn compact(&mut self) {
         let standing = |version: &Version| matches!((version.begin, version.end), (Stamp::Committed(_), Stamp::Never));

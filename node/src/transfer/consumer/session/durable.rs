@@ -4,9 +4,10 @@
 //! destination does not keep up is its file synced before.
 
 use super::{Done, Session};
+use crate::spent::What;
 use crate::stage::{Place, Progress, Stage};
 use crate::store::exchange::{self, Whole};
-use crate::store::{Side, Store, quarantine, transfers};
+use crate::store::{Side, Store, quarantine, spent, transfers};
 use crate::transfer::steady;
 use posthouse_protocol::chunk::ChunkMeta;
 use posthouse_protocol::id::TransferId;
@@ -167,12 +168,16 @@ impl Session<'_> {
         let progress = std::mem::take(&mut self.durable.progress);
         self.durable.flushing = Some(progress.freed());
         let (store, id, row) = (self.ctx.store.clone(), self.run.row.id.clone(), self.row());
+        let (meters, epoch) = (self.meters.clone(), self.ctx.epoch);
         self.show();
         self.spawn(Done::Flushed, move || {
+            let waits = meters.wait(What::Destination);
             stage.sync(&progress)?;
+            drop(waits);
             crate::crash_point!("synced");
             store.write_now(|tx| {
                 progress.record(tx, &id, session)?;
+                spent::put(tx, &id, epoch, &meters.spent())?;
                 transfers::update(tx, &row).map(|_| ())
             })?;
             crate::crash_point!("recorded");
@@ -198,7 +203,9 @@ impl Session<'_> {
             let Some(entry) = self.durable.next_to_stage(steady(&self.ctx.world)) else { return };
             let (stage, id) = (stage.clone(), self.run.row.id.clone());
             let (store, now) = (self.ctx.store.clone(), self.ctx.world.clock.now());
+            let meters = self.meters.clone();
             self.spawn(Done::StagedSplit, move || {
+                let _waits = meters.wait(What::Destination);
                 stage_split(&store, &stage, &id, &entry, session, now).map(|()| entry.index)
             });
         }
@@ -217,8 +224,12 @@ impl Session<'_> {
             return Ok(());
         }
         self.durable.row_at = Some(now);
-        let row = self.row();
-        self.ctx.store.write(move |tx| transfers::update(tx, &row).map(|_| ())).await
+        let (row, epoch, spent) = (self.row(), self.ctx.epoch, self.meters.spent());
+        let keep = move |tx: &rusqlite::Transaction<'_>| {
+            spent::put(tx, &row.id, epoch, &spent)?;
+            transfers::update(tx, &row).map(|_| ())
+        };
+        self.ctx.store.write(keep).await
     }
 
     /// Makes durable whatever has arrived: the session is being left.
@@ -277,7 +288,10 @@ fn stage_split(
     store.write_now(|tx| {
         exchange::put_split_staged(tx, id, entry, &staged, session)?;
         let split = String::from_utf8_lossy(&entry.name);
-        bad.iter().try_for_each(|bad| quarantine::put(tx, id, Side::Consumer, &split, bad, now))
+        match bad {
+            Some(bad) => quarantine::put_held_back(tx, id, Side::Consumer, &split, bad, now),
+            None => Ok(()),
+        }
     })?;
     crate::crash_point!("split recorded");
     stage.split_recorded(table, entry);

@@ -3,17 +3,17 @@
 use super::arrived::Arrived;
 use super::{Ended, Session};
 use crate::buffers::Buffers;
-use crate::context::Context;
 use crate::receive::Receiving;
 use crate::stage::Stage;
 use crate::store::{exchange, transfers};
 use crate::transfer::consumer::destination::open_stage;
+use crate::transfer::consumer::governed;
 use crate::transfer::{blocking, own_hello};
 use posthouse_platform::frames;
 use posthouse_protocol::frame::{Frame, Offer, Purpose};
 use posthouse_protocol::job::State;
 use posthouse_protocol::limits;
-use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::problem::Problem;
 use std::sync::Arc;
 
 /// What there is once an offer was taken up.
@@ -27,7 +27,7 @@ pub(super) struct Accepted {
 
 impl Session<'_> {
     pub(super) async fn offered(&mut self, offer: Offer) -> Result<Option<Ended>, Problem> {
-        self.check_rules(&offer)?;
+        governed::check(self.run, self.job, &offer).await?;
         let stage = match open_stage(&self.ctx, &self.run.row, self.job, &offer).await {
             Ok(stage) => stage,
             Err(problem) => {
@@ -68,17 +68,6 @@ impl Session<'_> {
         }
         self.show();
         Ok(None)
-    }
-
-    /// What was asked for has to be what comes: an older node does not hear of rules, and says so by not naming them.
-    fn check_rules(&self, offer: &Offer) -> Result<(), Problem> {
-        let governed = offer.governed.as_deref().unwrap_or_default();
-        let asked = self.job.asked_rules().unwrap_or_default();
-        let Some(missing) = asked.iter().find(|rule| !governed.contains(rule)) else { return Ok(()) };
-        let target = self.job.into.as_ref().map(Context::target_text).unwrap_or_default();
-        let cause =
-            format!("{} does not apply the job's rule `{}`: its version is older", self.run.row.peer, missing.what);
-        Err(Problem::new(Code::DestinationFailed).with("target", target).cause(cause))
     }
 
     async fn open_data(&self, number: u8, buffers: &Arc<Buffers>) -> Result<(), Problem> {

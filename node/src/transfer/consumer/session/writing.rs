@@ -2,6 +2,7 @@
 //! entry is complete only when none of its chunks is under way any more.
 
 use super::{Done, Session};
+use crate::spent::What;
 use crate::transfer::steady;
 use posthouse_protocol::chunk::{ChunkMeta, VerifiedChunk};
 use posthouse_protocol::manifest::Entry;
@@ -114,10 +115,11 @@ impl Session<'_> {
             self.writing.jobs += 1;
             self.writing.bytes += bytes;
             let (stage, arrived, done) = (stage.clone(), arrived.clone(), self.jobs_in.clone());
-            let blocking = self.ctx.world.blocking.clone();
+            let (blocking, meters) = (self.ctx.world.blocking.clone(), self.meters.clone());
             tokio::spawn(async move {
                 let metas: Vec<ChunkMeta> = batch.iter().map(|(_, chunk)| chunk.meta()).collect();
                 let written = blocking.run(move || {
+                    let _waits = meters.wait(What::Destination);
                     let again = arrived.note(&batch);
                     let result = batch.iter().try_for_each(|(entry, chunk)| stage.write(entry, chunk));
                     (again, result)

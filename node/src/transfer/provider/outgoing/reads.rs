@@ -4,6 +4,7 @@
 use super::{Outgoing, Sending};
 use crate::context::Context;
 use crate::send::{Packed, Read, Wanted};
+use crate::spent::What;
 use posthouse_connectors::folder::FileStat;
 use posthouse_protocol::chunk::{Form, Packing};
 use posthouse_protocol::manifest::Entry;
@@ -80,7 +81,10 @@ impl Outgoing {
             self.reads.under_way += 1;
             self.unsent_bytes += bytes;
             let (supply, packing) = (self.supply.clone(), self.lanes.line.packing(bytes));
+            // Of a table, what is read here was taken from its source before.
+            let meters = supply.folder().is_some().then(|| self.meters.clone());
             self.reads.spawn(&self.ctx, move || {
+                let _waits = meters.as_ref().map(|meters| meters.wait(What::Source));
                 let read = batch.iter().flat_map(|wanted| supply.read(wanted, packing)).collect();
                 let asked = batch.into_iter().flat_map(|wanted| wanted.chunks).collect();
                 ReadDone::Chunks { asked, read, packing }

@@ -1,0 +1,183 @@
+//! Looks whether an account can read and land what is configured, and what of the database's settings, its collations
+//! and its clock bears on that. Rights are what `HAS_PERMS_BY_NAME` says of the account, roles included.
+
+use super::client::{Client, SqlError, bytes, number, param, text};
+use super::name::{TableName, literal, quote};
+use super::place::Place;
+use super::settings::Settings;
+use super::{Faults, catalog, control};
+use crate::TableSpec;
+use crate::examine::{Finding, Grade, ROW_RIGHTS, Topic, VALUES_MAX, no_name};
+use posthouse_protocol::problem::Problem;
+
+pub(super) fn examine(
+    faults: &Faults,
+    settings: &Settings,
+    reads: &[TableSpec],
+    places: &[Place],
+    now: &dyn Fn() -> i64,
+) -> Result<Vec<Finding>, Problem> {
+    let names = reads.iter().filter_map(|read| Some((read, read.table.as_deref()?)));
+    let names = names.map(|(read, table)| TableName::parse(table).ok_or_else(|| no_name(&read.resource, table)));
+    let names = names.collect::<Result<Vec<_>, _>>()?;
+    let lost = |error| faults.connection(error);
+    let mut client = Client::connect(settings).map_err(lost)?;
+    let mut examination =
+        Examination { account: quote(&settings.user), connection: faults.name.clone(), found: Vec::new() };
+    examination.clock(&mut client, now).map_err(lost)?;
+    examination.settings(&mut client, !names.is_empty()).map_err(lost)?;
+    for name in &names {
+        examination.read(&mut client, settings, name).map_err(lost)?;
+    }
+    for place in places {
+        examination.landing(&mut client, place).map_err(lost)?;
+    }
+    Ok(examination.found)
+}
+
+struct Examination {
+    account: String,
+    connection: String,
+    found: Vec<Finding>,
+}
+
+impl Examination {
+    /// The same is said once, however many need it.
+    fn say(&mut self, finding: Finding) {
+        if !self.found.contains(&finding) {
+            self.found.push(finding);
+        }
+    }
+
+    fn read(&mut self, client: &mut Client, settings: &Settings, name: &TableName) -> Result<(), SqlError> {
+        let Some(relation) = catalog::Relation::find(client, name)? else {
+            self.say(Finding::absent(name).fix(format!("GRANT SELECT ON {name} TO {};", self.account)));
+            return Ok(());
+        };
+        let may_read = has(client, &name.to_string(), "OBJECT", "SELECT")?;
+        let grant = format!("GRANT SELECT ON {name} TO {};", self.account);
+        self.say(Finding::right(name, "SELECT", may_read, grant));
+        for column in relation.columns.iter().filter(|column| column.kind.is_none()) {
+            let object = format!("{name}.{}", quote(&column.name));
+            let en = format!("{} does not move: leave the column out or convert it in a view", column.declared);
+            let zh = format!("{} 类型无法交换：请排除该列，或用视图转换", column.declared);
+            self.say(Finding::new(Topic::Charset, Grade::Note, object, en, zh));
+        }
+        if may_read && relation.is_table { self.texts(client, settings, name, relation.id) } else { Ok(()) }
+    }
+
+    /// Columns of bytes in Latin letters, as departments' programs fill them with something else.
+    fn texts(&mut self, client: &mut Client, settings: &Settings, name: &TableName, id: i32) -> Result<(), SqlError> {
+        let rows = client.query(COLLATED, &[tiberius::ColumnData::I32(Some(id))])?;
+        for row in &rows {
+            let is_narrow = matches!(number(row, 1), Some(CHAR | VARCHAR));
+            let (Some(column), true, Some(LATIN1)) = (text(row, 0), is_narrow, number(row, 2)) else { continue };
+            let part = quote(column);
+            let sql = format!(
+                "SELECT TOP ({VALUES_MAX}) CAST(t.{part} AS varbinary(8000)) FROM {name} AS t WHERE t.{part} IS NOT NULL"
+            );
+            let values: Vec<Vec<u8>> =
+                client.query(&sql, &[])?.iter().filter_map(|row| bytes(row, 0).map(<[u8]>::to_vec)).collect();
+            let object = format!("{name}.{part}");
+            let finding = match settings.charset {
+                None => Finding::disguised(&object, &values),
+                Some(charset) => Finding::texts(&object, &values, charset),
+            };
+            finding.into_iter().for_each(|finding| self.say(finding));
+        }
+        Ok(())
+    }
+
+    fn landing(&mut self, client: &mut Client, place: &Place) -> Result<(), SqlError> {
+        let [applied, quarantine] = control::names(place);
+        let may_make = has_in_database(client, "CREATE TABLE")?;
+        for name in [&place.target, &applied, &quarantine] {
+            let may_alter = has(client, &quote(&name.schema), "SCHEMA", "ALTER")?;
+            if !catalog::is_there(client, name)? {
+                match may_make && may_alter {
+                    true => self.say(Finding::to_be_made(name)),
+                    false => self.say(Finding::not_made(name, &self.connection)),
+                }
+                continue;
+            }
+            for right in ROW_RIGHTS {
+                let grant = format!("GRANT {right} ON {name} TO {};", self.account);
+                let is_there = has(client, &name.to_string(), "OBJECT", right)?;
+                self.say(Finding::right(name, right, is_there, grant));
+            }
+        }
+        // Staging tables are made for each transfer.
+        let schema = quote(&place.control);
+        let grant = format!("GRANT CREATE TABLE TO {};", self.account);
+        self.say(Finding::right("database", "CREATE TABLE", may_make, grant));
+        let may_alter = has(client, &schema, "SCHEMA", "ALTER")?;
+        let grant = format!("GRANT ALTER ON SCHEMA::{schema} TO {};", self.account);
+        self.say(Finding::right(format!("schema {schema}"), "ALTER", may_alter, grant));
+        Ok(())
+    }
+
+    fn clock(&mut self, client: &mut Client, now: &dyn Fn() -> i64) -> Result<(), SqlError> {
+        let before = now();
+        let seconds = client.number(CLOCK, &[])?;
+        let after = now();
+        let server = seconds.map_or(before, |seconds| seconds.saturating_mul(1_000));
+        self.say(Finding::clock(server, before, after, 1_000));
+        Ok(())
+    }
+
+    fn settings(&mut self, client: &mut Client, reads: bool) -> Result<(), SqlError> {
+        let rows = client.query(DATABASE, &[])?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let version = text(row, 0).unwrap_or_default().to_owned();
+        let level = number(row, 3).unwrap_or(110);
+        let lacks: &[(&str, &str)] = match level {
+            ..110 => &[("its compatibility level is below that of SQL Server 2012", "兼容级别低于 SQL Server 2012")],
+            _ => &[],
+        };
+        self.say(Finding::version(&version, lacks));
+        let (has_snapshots, is_versioned) = (number(row, 1) == Some(1), number(row, 2) == Some(1));
+        let finding = match (has_snapshots, reads) {
+            (true, _) => Finding::new(Topic::Settings, Grade::Well, "ALLOW_SNAPSHOT_ISOLATION", "ON", "ON"),
+            (false, false) => Finding::new(Topic::Settings, Grade::Well, "ALLOW_SNAPSHOT_ISOLATION", "OFF", "OFF"),
+            (false, true) => {
+                let en = "OFF: a table that is read is locked against writers until it is read";
+                let zh = "OFF：读取期间表被锁定，写入方须等待";
+                Finding::new(Topic::Settings, Grade::Note, "ALLOW_SNAPSHOT_ISOLATION", en, zh)
+                    .fix("ALTER DATABASE CURRENT SET ALLOW_SNAPSHOT_ISOLATION ON;")
+            }
+        };
+        self.say(finding);
+        let (en, zh) = match is_versioned {
+            true => ("ON: other readers do not wait for what is landed", "ON：其他读者无需等待入库"),
+            false => ("OFF: other readers wait while rows are published", "OFF：入库发布期间其他读者须等待"),
+        };
+        self.say(Finding::new(Topic::Settings, Grade::Well, "READ_COMMITTED_SNAPSHOT", en, zh));
+        let (en, zh) = ("60 s: a lock that does not come by then is tried again", "60 秒：届时未取得的锁会重试");
+        self.say(Finding::new(Topic::Settings, Grade::Well, "LOCK_TIMEOUT", en, zh));
+        let collation = text(row, 4).unwrap_or_default();
+        self.say(Finding::new(Topic::Charset, Grade::Well, "collation", collation, collation));
+        Ok(())
+    }
+}
+
+/// Whether the account has a right on something; what it may not know of it has none on.
+fn has(client: &mut Client, object: &str, class: &str, right: &str) -> Result<bool, SqlError> {
+    let asked =
+        client.number("SELECT HAS_PERMS_BY_NAME(@P1, @P2, @P3)", &[param(object), param(class), param(right)])?;
+    Ok(asked == Some(1))
+}
+fn has_in_database(client: &mut Client, right: &str) -> Result<bool, SqlError> {
+    let sql = format!("SELECT HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', {})", literal(right));
+    Ok(client.number(&sql, &[])? == Some(1))
+}
+
+const CLOCK: &str = "SELECT DATEDIFF(second, CAST('1970-01-01' AS datetime2(0)), SYSUTCDATETIME())";
+const DATABASE: &str = "SELECT CAST(SERVERPROPERTY('ProductVersion') AS nvarchar(128)), d.snapshot_isolation_state, \
+     d.is_read_committed_snapshot_on, d.compatibility_level, d.collation_name FROM sys.databases AS d WHERE d.name = DB_NAME()";
+const COLLATED: &str = "SELECT c.name, c.system_type_id, CAST(COLLATIONPROPERTY(c.collation_name, N'CodePage') AS int) \
+     FROM sys.columns AS c WHERE c.object_id = @P1 ORDER BY c.column_id";
+/// Types by the engine's numbers.
+const CHAR: i64 = 175;
+const VARCHAR: i64 = 167;
+/// The code page.
+const LATIN1: i64 = 1_252;

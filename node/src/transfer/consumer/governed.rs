@@ -1,0 +1,143 @@
+//! What an offer says of its rows, against what was asked for and what stands: rules that are missing, and masks that are
+//! others than those under which the job has landed what it has. And the job's own rules, which stay those that a transfer
+//! began with.
+
+use super::run::Run;
+use crate::config::Job;
+use crate::context::Context;
+use crate::seal::storage;
+use crate::store::{Transfer, exchange};
+use posthouse_platform::disk::Disk;
+use posthouse_platform::endpoint::Transport;
+use posthouse_protocol::frame::Offer;
+use posthouse_protocol::govern::check::kept;
+use posthouse_protocol::govern::{Check, Governed, said_otherwise};
+use posthouse_protocol::job::Mode;
+use posthouse_protocol::problem::{Code, Problem};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// Whether the rows that are offered can be taken as they are governed.
+pub(super) async fn check(run: &Run, job: &Job, offer: &Offer) -> Result<(), Problem> {
+    let (id, name) = (run.row.id.clone(), run.row.job.clone());
+    let (known, landed) = run
+        .ctx
+        .store
+        .read(move |db| Ok((exchange::landing_offer(db, &id)?, exchange::reached_governed(db, &name)?)))
+        .await?;
+    // An offer that was taken up before had the rules of then; those of now count from the next transfer on.
+    if known.is_none_or(|known| known.salt != offer.salt) {
+        check_rules(run, job, offer)?;
+    }
+    let goes_on = run.row.mode == Mode::Incremental && run.row.watermark_from.is_some();
+    let Some(landed) = landed.filter(|_| goes_on) else { return Ok(()) };
+    let now = offer.governed.as_deref().unwrap_or_default();
+    match said_otherwise(&landed, now, &Governed::is_mask) {
+        None => Ok(()),
+        Some(words) => Err(Problem::new(Code::MasksChanged)
+            .with("resource", &run.row.resource)
+            .with("job", &run.row.job)
+            .cause(words)),
+    }
+}
+
+/// The job's rules as they were when the transfer began: some of its splits may be staged by them. Blocks.
+pub(super) fn pinned(ctx: &Context, row: &Transfer, job: &Job, offer: &Offer) -> Result<Vec<Check>, Problem> {
+    let dir = ctx.staging().join(row.id.as_str());
+    if let Some(checks) = kept_in(&dir)? {
+        return Ok(checks);
+    }
+    let (known, checked) = ctx
+        .store
+        .read_now(|db| Ok((exchange::landing_offer(db, &row.id)?, exchange::has_checked_rows(db, &row.id)?)))?;
+    if known.is_some_and(|known| known.salt == offer.salt) && !checked {
+        // It was taken up without any.
+        return Ok(Vec::new());
+    }
+    let checks = job.check.load()?;
+    if !checks.is_empty() {
+        keep_in(&ctx.staging(), &dir, &*ctx.world.disk, &checks)?;
+    }
+    Ok(checks)
+}
+
+/// The rules that a transfer's folder has. None: it has none.
+fn kept_in(dir: &Path) -> Result<Option<Vec<Check>>, Problem> {
+    let path = dir.join(CHECKS);
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let lost = || Problem::new(Code::StoreDamaged).with("path", path.display()).cause("they are no rules");
+            kept::kept(&bytes).ok_or_else(lost).map(Some)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(storage(&path, &error)),
+    }
+}
+
+/// Makes rules durable in a transfer's folder, all of them or none.
+fn keep_in(root: &Path, dir: &Path, disk: &dyn Disk, checks: &[Check]) -> Result<(), Problem> {
+    let (path, bytes) = (dir.join(CHECKS), kept::keep(checks));
+    let write = || -> io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        disk.sync_folder(root)?;
+        let new = path.with_extension("new");
+        disk.before_write(&new, bytes.len() as u64)?;
+        let mut file = File::create(&new)?;
+        file.write_all(&bytes)?;
+        disk.sync_file(file.as_fd(), &new)?;
+        std::fs::rename(&new, &path)?;
+        disk.sync_folder(dir)
+    };
+    write().map_err(|e| storage(&path, &e))
+}
+
+/// What was asked for has to be what comes: an older node does not hear of rules, and says so by not naming them.
+fn check_rules(run: &Run, job: &Job, offer: &Offer) -> Result<(), Problem> {
+    let governed = offer.governed.as_deref().unwrap_or_default();
+    let asked = job.asked_rules().unwrap_or_default();
+    let Some(missing) = asked.iter().find(|rule| !governed.contains(rule)) else { return Ok(()) };
+    let (provider, missing) = (&run.row.peer, &missing.what);
+    if run.row.transport != Some(Transport::Ferry) {
+        let cause = format!("it does not apply the job's rule `{missing}`");
+        return Err(Problem::new(Code::GoverningUnknown).with("node", provider).cause(cause));
+    }
+    // What was sealed was sealed by the rules of the resource alone.
+    let target = job.into.as_ref().map(Context::target_text).unwrap_or_default();
+    let cause = format!(
+        "what {provider} sends over a ferry has the rules of its resource: the job's rule `{missing}` cannot be asked for"
+    );
+    Err(Problem::new(Code::DestinationFailed).with("target", target).cause(cause))
+}
+
+/// The file in a transfer's folder that has the rules it began with.
+const CHECKS: &str = "checks";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posthouse_platform::disk::RealDisk;
+    use posthouse_protocol::govern::{Rule, Severity};
+    use std::sync::Arc;
+
+    #[test]
+    fn rules_stay_what_they_were_whatever_becomes_of_a_list_of_codes() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, list) = (root.path().join("tr-1"), root.path().join("codes"));
+        std::fs::write(&list, "1\n2\n").unwrap();
+        let loaded = || {
+            let codes = Rule::Codes(Arc::new(crate::govern::read_codes(&list).unwrap()));
+            vec![Check { column: "sex".to_owned(), rules: vec![codes], severity: Severity::Quarantine }]
+        };
+        assert!(kept_in(&dir).unwrap().is_none());
+        let began = loaded();
+        keep_in(root.path(), &dir, &RealDisk, &began).unwrap();
+        std::fs::write(&list, "1\n2\n9\n").unwrap();
+        let kept = kept_in(&dir).unwrap().unwrap();
+        assert_eq!(format!("{kept:?}"), format!("{began:?}"));
+        assert_ne!(format!("{kept:?}"), format!("{:?}", loaded()));
+        std::fs::write(dir.join(CHECKS), b"x").unwrap();
+        assert_eq!(kept_in(&dir).unwrap_err().code, Code::StoreDamaged);
+    }
+}
