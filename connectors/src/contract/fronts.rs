@@ -36,7 +36,7 @@ pub(crate) fn rows_that_say_what_they_do_are_upserted_and_deleted<B: Bench>() {
 }
 
 /// Rows of [`small`], whose time is the key's, with what each of them does.
-fn changes(landing: &Landing, rows: &[(i64, &str, &str)]) -> RecordBatch {
+pub(crate) fn changes(landing: &Landing, rows: &[(i64, &str, &str)]) -> RecordBatch {
     let mut builder = BatchBuilder::new(&landing.staged());
     for (id, name, letter) in rows {
         let name = if name.is_empty() { Value::Null } else { Value::Text(name) };
