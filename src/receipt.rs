@@ -322,6 +322,9 @@ fn print_receipt(path: &Path, verified: &Verified, screen: &Screen) {
             let column = governed.column.as_deref().unwrap_or("*");
             rows.push((screen.say("governed", "数据治理"), format!("{column}  {}", governed.what)));
         }
+        if let Some(operations) = manifest.counts.operations {
+            rows.push((screen.say("operations", "操作"), operations.to_string()));
+        }
         if let Some(changed) = manifest.counts.values_changed {
             let values = screen.say("values by rules", "个值按规则改动");
             rows.push((screen.say("changed", "规则改动"), format!("{} {values}", count(changed))));

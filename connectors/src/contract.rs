@@ -3,8 +3,10 @@
 //! What only one kind of database can do is tested beside that connector.
 
 pub(crate) mod cases;
+pub(crate) mod fronts;
 pub(crate) mod random;
 
+use crate::front::{FrontSpec, FrontTable};
 use crate::{BadRow, Destination, Landing, Plan, Published, Read, Sink, Source, TableSpec};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::batch::{Batch, BatchBuilder, Value};
@@ -33,6 +35,14 @@ pub(crate) trait Bench: Sized {
     fn source(&self, spec: &TableSpec) -> Option<Box<dyn Source>>;
     /// Makes a table of this contract that takes no NULL in `column`; false where a place has no such rule.
     fn make_strict(&self, table: &str, contract: &Contract, column: &str) -> bool;
+    /// Whether rows that say what they do can be landed, and an application's flags be kept.
+    const HAS_FRONT_TABLES: bool = false;
+    /// None where there are no such tables.
+    fn front(&self, _: &FrontSpec) -> Option<Box<dyn FrontTable>> {
+        None
+    }
+    /// Makes the table of `id`, `name` and `clzt`, where one that landing makes would be no front-end table.
+    fn make_front(&self, _: &str) {}
     /// From now on the place cannot be reached.
     fn lose(&self);
 }
@@ -61,6 +71,8 @@ macro_rules! suite {
             a_dry_run_tells_and_changes_nothing,
             an_older_copy_of_the_node_is_fenced,
             tables_of_any_shape_land_as_they_are,
+            rows_that_say_what_they_do_are_upserted_and_deleted,
+            a_flag_is_set_of_rows_that_are_as_they_were_read,
         );
     };
     ($bench:ty: $($case:ident),* $(,)?) => {
@@ -127,6 +139,7 @@ pub(crate) fn landing(number: u8, write: Write, contract: &Contract) -> Landing 
         contract: contract.clone(),
         native: None,
         watermark_column: None,
+        operation: None,
         node_epoch: 1,
         work_dir: PathBuf::new(),
     }

@@ -10,6 +10,7 @@ pub mod charset;
 mod contract;
 pub mod examine;
 pub mod folder;
+pub mod front;
 pub mod mapping;
 pub mod memory;
 pub mod mysql;
@@ -24,13 +25,15 @@ pub mod types;
 mod waiting;
 
 use arrow::record_batch::RecordBatch;
+use front::{FrontSpec, FrontTable};
 use posthouse_protocol::filter::Filter;
 use posthouse_protocol::format::{Format, Native};
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::job::Write;
 use posthouse_protocol::manifest::SplitCounts;
+use posthouse_protocol::operation;
 use posthouse_protocol::problem::{Code, Problem};
-use posthouse_protocol::schema::Contract;
+use posthouse_protocol::schema::{Contract, Item};
 use posthouse_protocol::watermark::Watermark;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -62,6 +65,11 @@ pub trait Connector: Sync {
         _landings: &[Landing],
     ) -> Result<Option<String>, Problem> {
         Ok(None)
+    }
+    /// The statements that give the connection's account what a front-end table takes beyond being read. None of a kind
+    /// that has no accounts.
+    fn front_grants(&self, _: &str, _: &Settings, _: &FrontSpec) -> Result<Vec<String>, Problem> {
+        Ok(Vec::new())
     }
     /// Looks whether these can be read and landed, and says what stands in the way, or will: rights, settings, charsets,
     /// the clock. `now` is this machine's, in milliseconds. Changes nothing; an error says that the place cannot be
@@ -95,6 +103,10 @@ pub trait Connection: Send {
     fn probe(&mut self) -> Result<(), Problem>;
     fn source(&mut self, table: &TableSpec) -> Result<Box<dyn Source>, Problem>;
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem>;
+    /// A front-end table: see [`front`].
+    fn front(&mut self, spec: &FrontSpec) -> Result<Box<dyn FrontTable>, Problem> {
+        Err(front::unfit(&spec.resource, "front-end tables stand in databases of other kinds"))
+    }
     /// How the line to the server is secured, in the words of a statement, where it is less than encrypted to a server
     /// that is verified. None: it is, or there is no line.
     fn line(&self) -> Option<&'static str> {
@@ -105,7 +117,7 @@ pub trait Connection: Send {
 /// What a resource says of its table.
 #[derive(Debug, Clone)]
 pub struct TableSpec {
-    /// `table` or `query`, exactly one.
+    /// `table` or `query`, exactly one; of a front-end table both where [`front::FrontPlan::names_table`] says so.
     pub table: Option<String>,
     pub query: Option<String>,
     pub key: Vec<String>,
@@ -206,9 +218,30 @@ pub struct Landing {
     pub native: Option<Native>,
     /// Set for incremental jobs.
     pub watermark_column: Option<String>,
+    /// Of a front-end table: rows come with one more column behind the contract's, of this name, which says what each of
+    /// them does (`protocol::operation`). They are staged with it, and publishing deletes the rows whose key came with a
+    /// `D` in the transaction that brings the others. Upserts only.
+    pub operation: Option<String>,
     pub node_epoch: u64,
     /// Folder for what does not belong into the database (parquet files, quarantine files).
     pub work_dir: PathBuf,
+}
+
+impl Landing {
+    /// The columns in which rows come and are staged.
+    pub fn staged(&self) -> Contract {
+        let mut staged = self.contract.clone();
+        staged.items.extend(self.operation.clone().map(|name| Item { name, ..operation::item() }));
+        staged
+    }
+    /// Refuses operations where rows are written in another way than by their key.
+    fn check_operations(&self) -> Result<(), Problem> {
+        if self.operation.is_none() || (self.write == Write::Upsert && !self.contract.key.is_empty()) {
+            return Ok(());
+        }
+        let cause = "changes of a front-end table land by `write = \"upsert\"` and a key";
+        Err(Problem::new(Code::DestinationFailed).with("target", &self.table).cause(cause))
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

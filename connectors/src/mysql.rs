@@ -16,6 +16,7 @@ mod encode;
 mod examine;
 mod fail;
 mod fields;
+mod front;
 mod mapping;
 mod place;
 mod publish;
@@ -37,6 +38,7 @@ mod tests;
 pub(crate) use test_server::test_url;
 
 use crate::examine::Finding;
+use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::Client;
 use fail::Fail;
@@ -75,6 +77,10 @@ impl Connector for Mysql {
         let places = places.collect::<Result<Vec<_>, _>>()?;
         ddl::script(&examine::grantee(&settings), &settings.database, reads, &places).map(Some)
     }
+    fn front_grants(&self, name: &str, settings: &Settings, front: &FrontSpec) -> Result<Vec<String>, Problem> {
+        let settings = parse(name, settings)?;
+        front::grants(&examine::grantee(&settings), &settings.database, front)
+    }
     fn examine(
         &self,
         name: &str,
@@ -112,6 +118,9 @@ impl Connection for MyConnection {
     }
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         Ok(Box::new(destination::MyDestination::new(self.faults.clone(), self.settings.clone(), landing)?))
+    }
+    fn front(&mut self, spec: &FrontSpec) -> Result<Box<dyn FrontTable>, Problem> {
+        Ok(Box::new(front::MyFront::new(self.faults.clone(), self.settings.clone(), spec)?))
     }
     fn line(&self) -> Option<&'static str> {
         self.settings.line()

@@ -11,6 +11,7 @@ mod ddl;
 mod destination;
 mod examine;
 mod fields;
+mod front;
 mod mapping;
 mod merge;
 mod parts;
@@ -36,6 +37,7 @@ mod wire;
 pub(crate) use test_server::{binaries, test_socket};
 
 use crate::examine::Finding;
+use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::format::Format;
 use posthouse_protocol::problem::{Code, Problem};
@@ -76,6 +78,9 @@ impl Connector for Postgres {
         let places = places.collect::<Result<Vec<_>, _>>()?;
         ddl::script(&settings.user, reads, &places).map(Some)
     }
+    fn front_grants(&self, name: &str, settings: &Settings, front: &FrontSpec) -> Result<Vec<String>, Problem> {
+        front::grants(&parse(name, settings)?.user, front)
+    }
     fn examine(
         &self,
         name: &str,
@@ -108,6 +113,9 @@ impl Connection for PgConnection {
     }
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         Ok(Box::new(destination::PgDestination::new(self.faults.clone(), self.settings.clone(), landing)?))
+    }
+    fn front(&mut self, spec: &FrontSpec) -> Result<Box<dyn FrontTable>, Problem> {
+        Ok(Box::new(front::PgFront::new(self.faults.clone(), self.settings.clone(), spec)?))
     }
     fn line(&self) -> Option<&'static str> {
         self.settings.line()

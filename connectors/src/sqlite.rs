@@ -8,6 +8,7 @@
 mod columns;
 mod destination;
 mod examine;
+mod front;
 mod mapping;
 mod publish;
 mod source;
@@ -19,6 +20,7 @@ mod values;
 
 use crate::charset::Charset;
 use crate::examine::Finding;
+use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::problem::{Code, Problem};
 use rusqlite::{ErrorCode, OpenFlags};
@@ -94,6 +96,10 @@ impl Connection for SqliteConnection {
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         let faults = Faults { name: self.name.clone(), path: self.path.clone() };
         Ok(Box::new(destination::SqliteDestination::new(faults, landing, self.charset)?))
+    }
+    fn front(&mut self, spec: &FrontSpec) -> Result<Box<dyn FrontTable>, Problem> {
+        let faults = Faults { name: self.name.clone(), path: self.path.clone() };
+        Ok(Box::new(front::SqliteFront::new(faults, spec, self.charset)?))
     }
 }
 

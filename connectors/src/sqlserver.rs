@@ -14,6 +14,7 @@ mod control;
 mod ddl;
 mod destination;
 mod examine;
+mod front;
 mod kind;
 mod mapping;
 mod name;
@@ -31,6 +32,7 @@ mod tests;
 mod writing;
 
 use crate::examine::Finding;
+use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::{Client, SqlError};
 use posthouse_protocol::problem::{Code, Problem};
@@ -67,6 +69,9 @@ impl Connector for SqlServer {
         let places = places.collect::<Result<Vec<_>, _>>()?;
         ddl::script(&settings.user, reads, &places).map(Some)
     }
+    fn front_grants(&self, name: &str, settings: &Settings, front: &FrontSpec) -> Result<Vec<String>, Problem> {
+        front::grants(&parse(name, settings)?.user, front)
+    }
     fn examine(
         &self,
         name: &str,
@@ -98,6 +103,9 @@ impl Connection for SqlServerConnection {
     }
     fn destination(&mut self, landing: &Landing) -> Result<Box<dyn Destination>, Problem> {
         Ok(Box::new(destination::SqlDestination::new(self.faults.clone(), self.settings.clone(), landing)?))
+    }
+    fn front(&mut self, spec: &FrontSpec) -> Result<Box<dyn FrontTable>, Problem> {
+        Ok(Box::new(front::SqlFront::new(self.faults.clone(), self.settings.clone(), spec)?))
     }
     fn line(&self) -> Option<&'static str> {
         self.settings.line()

@@ -5,12 +5,14 @@
 
 mod bandwidth;
 mod dialect;
+mod exchange;
 mod govern;
 mod job;
 mod read;
 mod resource;
 
 pub use bandwidth::{Bandwidth, BandwidthError};
+pub use exchange::{Exchange, Operations};
 pub use govern::{Checks, Govern};
 pub use job::{Job, KeptVersions, Kind, Names, Overlap, RowLimit, Schedule, Target};
 pub use resource::{Origin, Resource};

@@ -4,6 +4,7 @@ use crate::authority::Authority;
 use crate::centre::Centre;
 use crate::config::{Config, ConnectionConfig, Job, Target};
 use crate::ferry::Ferry;
+use crate::front::Front;
 use crate::jobs::Runs;
 use crate::metrics::Metrics;
 use crate::pacing::Pacing;
@@ -49,6 +50,8 @@ pub struct Context {
     pub relays: Book,
     /// What is carried to this node, and the key that it is sealed to.
     pub ferry: Ferry,
+    /// Whose turn it is at a front-end table, and what wakes those who write its flags back.
+    pub front: Front,
     /// Wakes `report` after statements were queued.
     pub outbox: Arc<Notify>,
     /// Cancelled when the node stops: no new transfers, running ones stop at a durable point.
@@ -85,6 +88,10 @@ impl Context {
     /// Splits that are arriving, at the consumer.
     pub fn staging(&self) -> PathBuf {
         self.config().node.data_dir.join("staging")
+    }
+    /// What was read of front-end tables, at the provider.
+    pub fn front_rows(&self) -> PathBuf {
+        self.config().node.data_dir.join("front")
     }
     /// Entry lists and the like, kept for ever beside their statements.
     pub fn attachments(&self) -> PathBuf {

@@ -8,6 +8,7 @@ use crate::centre::{self, Centre};
 use crate::config::Config;
 use crate::context::Context;
 use crate::ferry::{self, Ferry};
+use crate::front::{self, Front};
 use crate::jobs::{self, Runs};
 use crate::join::{self, Pinned};
 use crate::metrics::{self, Metrics};
@@ -119,6 +120,7 @@ impl Node {
             transfers: Transfers::default(),
             relays: Book::default(),
             ferry: Ferry::new(ferry_key),
+            front: Front::default(),
             last_error: Mutex::default(),
             outbox: Arc::new(Notify::new()),
             drain: CancellationToken::new(),
@@ -126,6 +128,7 @@ impl Node {
         tracing::info!(node = %context.name, epoch, address = ?endpoint.local_address(), "Started");
         ferry::sweep(&context).await;
         transfer::sweep(&context).await;
+        front::sweep(&context).await;
         let admin = if options.admin_socket {
             let desk = Arc::new(Desk { context: context.clone() });
             Some(admin_socket::serve(&context.config().admin_socket(), desk).await?)
@@ -201,6 +204,7 @@ impl Node {
         self.tasks.spawn(metrics::run(context.clone()));
         self.tasks.spawn(pacing::run(context.clone()));
         self.tasks.spawn(ferry::run(context.clone()));
+        self.tasks.spawn(front::run(context.clone()));
     }
 }
 

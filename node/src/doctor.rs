@@ -13,9 +13,11 @@ pub mod verdict;
 use crate::config::{Config, Origin, Target};
 use crate::script::{Needs, find, needs};
 use posthouse_connectors::examine::{Finding, Grade, Topic};
+use posthouse_connectors::front::{FrontSpec, LACKS};
+use posthouse_connectors::{Connector, Settings};
 use posthouse_platform::clock::Clock;
 use posthouse_protocol::id::JobId;
-use posthouse_protocol::problem::Problem;
+use posthouse_protocol::problem::{Code, Problem};
 use rustix::fs::{Access, access};
 use std::path::Path;
 
@@ -31,10 +33,39 @@ pub struct Examined {
 /// be reached. Blocks.
 pub fn connection(config: &Config, name: &str, clock: &dyn Clock) -> Result<Examined, Problem> {
     let (connector, found) = find(config, name)?;
-    let Needs { reads, landings, unknown } = needs(config, name)?;
+    let Needs { reads, landings, fronts, unknown } = needs(config, name)?;
     let now = || clock.now().0;
-    let findings = connector.examine(name, &found.settings, &reads, &landings, &now)?;
+    let mut findings = connector.examine(name, &found.settings, &reads, &landings, &now)?;
+    for front in &fronts {
+        findings.push(of_front(connector, name, &found.settings, front)?);
+    }
     Ok(Examined { findings, unknown })
+}
+
+/// Whether the flag of a front-end table can be set, and its rows deleted where they are to go.
+fn of_front(connector: &dyn Connector, name: &str, settings: &Settings, spec: &FrontSpec) -> Result<Finding, Problem> {
+    let planned = connector.connect(name, settings).and_then(|mut connection| connection.front(spec)?.plan());
+    let object = &spec.table;
+    let problem = match planned {
+        Ok(_) => {
+            let rights = if spec.purges { "UPDATE, DELETE" } else { "UPDATE" };
+            return Ok(Finding::new(Topic::Rights, Grade::Well, object, rights, rights));
+        }
+        Err(problem) if problem.code == Code::FrontTableUnfit => problem,
+        Err(problem) => return Err(problem),
+    };
+    let cause = &problem.cause;
+    let (en, zh) = match problem.facts.iter().find(|(fact, _)| fact == LACKS) {
+        Some((_, right)) => {
+            let (en, zh) = (format!("the account lacks {right}"), format!("账号缺少 {right} 权限"));
+            let grants = connector.front_grants(name, settings, spec)?;
+            return Ok(Finding::new(Topic::Rights, Grade::Wrong, object, en, zh).fix(grants.join(" ")));
+        }
+        None => {
+            (format!("it cannot be exchanged as a front-end table: {cause}"), format!("无法作为前置表交换：{cause}"))
+        }
+    };
+    Ok(Finding::new(Topic::Settings, Grade::Wrong, object, en, zh))
 }
 
 /// Examines folders: that those which are read can be, and that those which are landed in can be written to. Blocks.

@@ -3,19 +3,22 @@
 //! snapshot, and how far that snapshot reaches. Nothing is durable yet; `seal` writes the splits down.
 //! Folders have no such room: their files are read where they lie, by `send`.
 
+use crate::config::Exchange;
+use crate::front::{FrontSource, Tap};
 use crate::govern::{Governor, Orders};
 use crate::spent::{Meters, Waiting, What};
 use arrow::record_batch::RecordBatch;
-use posthouse_connectors::{BadRow, Connection, Plan, Read, Sink, TableSpec};
+use posthouse_connectors::{BadRow, Connection, Plan, Read, Sink, Source, TableSpec};
 use posthouse_protocol::format::Native;
 use posthouse_protocol::govern::{Governed, Quality};
 use posthouse_protocol::limits;
-use posthouse_protocol::manifest::SplitCounts;
+use posthouse_protocol::manifest::{Operations, SplitCounts};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
 use posthouse_protocol::time::Timestamp;
 use posthouse_protocol::watermark::Watermark;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +29,8 @@ pub struct Extraction {
     connection: Box<dyn Connection>,
     plan: Plan,
     next: usize,
+    /// Of a front-end table: notes which rows leave.
+    tap: Option<Tap>,
     /// Where the waiting for the source is counted.
     meters: Option<Arc<Meters>>,
 }
@@ -69,6 +74,33 @@ impl Extraction {
         now: Timestamp,
     ) -> Result<Self, Problem> {
         let source = connection.source(table)?;
+        Self::begin_with(connection, source, table, read, orders, now)
+    }
+
+    /// The same of a front-end table: its unread rows. What is read of them is noted in the file at `path`.
+    pub(crate) fn begin_front(
+        mut connection: Box<dyn Connection>,
+        (exchange, path): (&Exchange, &Path),
+        table: &TableSpec,
+        read: &Read,
+        orders: &Orders,
+        now: Timestamp,
+    ) -> Result<Self, Problem> {
+        let source = FrontSource::open(connection.as_mut(), exchange, path)?;
+        let rows = source.rows();
+        let mut begun = Self::begin_with(connection, Box::new(source), table, read, orders, now)?;
+        begun.tap = Some(Tap::new(rows, &mut begun.plan.contract)?);
+        Ok(begun)
+    }
+
+    fn begin_with(
+        connection: Box<dyn Connection>,
+        source: Box<dyn Source>,
+        table: &TableSpec,
+        read: &Read,
+        orders: &Orders,
+        now: Timestamp,
+    ) -> Result<Self, Problem> {
         // A row dated years ahead would put every later row behind the mark.
         let latest = now.0.saturating_add(LOCAL_AHEAD_MS).saturating_mul(1_000);
         let read = Read { mark_max: Some(Watermark::Timestamp(latest)), ..read.clone() };
@@ -87,7 +119,7 @@ impl Extraction {
         if let Some(long) = plan.splits.iter().find(|name| name.is_empty() || name.len() > limits::PATH_BYTES_MAX) {
             return Err(refuse(format!("a split's name has {} bytes", long.len())));
         }
-        Ok(Self { source, connection, plan, next: 0, meters: None })
+        Ok(Self { source, connection, plan, next: 0, tap: None, meters: None })
     }
 
     /// Counts there how long the source is waited for.
@@ -159,9 +191,11 @@ impl Extraction {
         let native = self.plan.native.is_some();
         let meters = self.meters.clone();
         let waits = meters.as_ref().map(|meters| meters.wait(What::Source));
-        let mut through = Through { sink, sent: 0, quarantined: 0, meters, waits };
-        let counts = self.source.read(name, &mut through)?;
+        let (tap, operations) = (self.tap.as_ref(), self.tap.as_ref().map(|_| Operations::default()));
+        let mut through = Through { sink, tap, operations, sent: 0, quarantined: 0, meters, waits };
+        let mut counts = self.source.read(name, &mut through)?;
         through.waits = None;
+        counts.operations = through.operations;
         through.sink.quality(self.source.take_quality());
         // A connector that miscounts would make both parties sign wrong numbers.
         let balanced = counts.read == counts.sent + counts.filtered + counts.quarantined
@@ -182,6 +216,8 @@ impl Extraction {
 /// Counts on the way, and turns the source's rows into the room's type.
 struct Through<'a> {
     sink: &'a mut dyn SplitSink,
+    tap: Option<&'a Tap>,
+    operations: Option<Operations>,
     sent: u64,
     quarantined: u64,
     meters: Option<Arc<Meters>>,
@@ -202,6 +238,10 @@ impl Through<'_> {
 impl Sink for Through<'_> {
     fn batch(&mut self, batch: RecordBatch) -> Result<(), Problem> {
         self.sent += batch.num_rows() as u64;
+        let batch = match (self.tap, &mut self.operations) {
+            (Some(tap), Some(operations)) => tap.take(&batch, operations)?,
+            _ => batch,
+        };
         self.aside(|sink| sink.batch(&Batch(batch)))
     }
     fn raw(&mut self, bytes: &[u8]) -> Result<(), Problem> {

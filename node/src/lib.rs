@@ -8,6 +8,7 @@
 //! - [`peers`]: connections to other nodes. [`relay`]: lines between others, and to others through them.
 //!   [`ferry`]: exchange without a line. [`schedule`]: when jobs run. [`jobs`]: one run at a time of each.
 //! - [`store`]: local durable state. [`report`]: statements to the centre, proofs back.
+//! - [`front`]: front-end tables, whose flags are written back once their rows are receipted.
 //! - [`govern`]: what rows go through between their source and their seal.
 //! - [`spent`]: where the time of a transfer goes.
 //! - [`doctor`]: what stands in the way, and what holds a job up.
@@ -43,6 +44,7 @@ pub mod buffers;
 pub mod commit;
 pub mod extract;
 pub mod ferry;
+pub mod front;
 pub mod govern;
 pub mod held_back;
 pub mod receive;

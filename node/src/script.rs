@@ -5,9 +5,11 @@
 use crate::config::{Config, ConnectionConfig, Origin, Target};
 use crate::store::transfers::{self, Filter, Transfer};
 use crate::store::{STORE_FILE, Side, exchange};
+use posthouse_connectors::front::FrontSpec;
 use posthouse_connectors::{Connector, Landing, TableSpec, registry};
 use posthouse_protocol::frame::Offer;
 use posthouse_protocol::id::JobId;
+use posthouse_protocol::operation;
 use posthouse_protocol::problem::{Code, Problem};
 use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
@@ -23,11 +25,19 @@ pub struct Script {
 /// Blocks.
 pub fn script(config: &Config, connection: &str) -> Result<Script, Problem> {
     let (connector, found) = find(config, connection)?;
-    let Needs { reads, landings, unknown } = needs(config, connection)?;
-    let sql = connector.script(connection, &found.settings, &reads, &landings)?.ok_or_else(|| {
+    let Needs { reads, landings, fronts, unknown } = needs(config, connection)?;
+    let mut sql = connector.script(connection, &found.settings, &reads, &landings)?.ok_or_else(|| {
         let what = format!("`{connection}` has kind = \"{}\", which has no accounts to grant anything to", found.kind);
         Problem::new(Code::UsageInvalid).with("what", what)
     })?;
+    for front in &fronts {
+        for grant in connector.front_grants(connection, &found.settings, front)? {
+            let line = grant + "\n";
+            if !sql.contains(&line) {
+                sql.push_str(&line);
+            }
+        }
+    }
     Ok(Script { sql, unknown })
 }
 
@@ -46,6 +56,8 @@ pub(crate) fn find<'c>(
 pub(crate) struct Needs {
     pub(crate) reads: Vec<TableSpec>,
     pub(crate) landings: Vec<Landing>,
+    /// Those of the reads that are front-end tables.
+    pub(crate) fronts: Vec<FrontSpec>,
     /// Jobs that land there and were never offered anything.
     pub(crate) unknown: Vec<JobId>,
 }
@@ -60,6 +72,11 @@ pub(crate) fn needs(config: &Config, connection: &str) -> Result<Needs, Problem>
             _ => None,
         })
         .collect();
+    let fronts = config.resources.values().filter_map(|resource| match &resource.origin {
+        Origin::Table { connection: of, .. } if of == connection => Some(resource.exchange.as_ref()?.spec.clone()),
+        _ => None,
+    });
+    let fronts = fronts.collect();
     let store = config.node.data_dir.join(STORE_FILE);
     let store = store.exists().then(|| open(&store)).transpose()?;
     let (mut landings, mut unknown) = (Vec::new(), Vec::new());
@@ -70,7 +87,13 @@ pub(crate) fn needs(config: &Config, connection: &str) -> Result<Needs, Problem>
         }
         let offered = store.as_ref().map(|store| last_offer(store, &job.name)).transpose()?.flatten();
         let landing = offered.and_then(|(row, offer)| {
-            let contract = names.of(&offer.contract?).ok()?;
+            let mut contract = offer.contract?;
+            let landed = offer.operation.as_ref().and_then(|column| operation::landed(&contract, column));
+            let operation = offer.operation.filter(|_| landed.is_some());
+            if let Some(landed) = landed {
+                contract = landed;
+            }
+            let contract = names.of(&contract).ok()?;
             let watermark_column = offer.watermark_column.map(|mut mark| {
                 names.change(&mut mark);
                 mark
@@ -82,6 +105,7 @@ pub(crate) fn needs(config: &Config, connection: &str) -> Result<Needs, Problem>
                 write: job.write,
                 watermark_column: watermark_column.filter(|mark| contract.position(mark).is_some()),
                 contract,
+                operation,
                 native: offer.native,
                 node_epoch: 0,
                 work_dir: config.node.data_dir.clone(),
@@ -92,7 +116,7 @@ pub(crate) fn needs(config: &Config, connection: &str) -> Result<Needs, Problem>
             None => unknown.push(job.name.clone()),
         }
     }
-    Ok(Needs { reads, landings, unknown })
+    Ok(Needs { reads, landings, fronts, unknown })
 }
 
 /// The newest transfer of the job that was offered something here.
@@ -188,6 +212,20 @@ into = { connection = "db", table = "public.fines" }
         assert_eq!(script(&config, "none").unwrap_err().code, Code::UnknownName);
     }
 
+    #[test]
+    fn the_flag_of_a_front_end_table_may_be_set_and_its_rows_deleted_where_they_are_to_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = "[[resource]]\nid = \"changes\"\nconnection = \"db\"\ntable = \"front.bg\"\nkey = [\"id\"]\n\
+             [resource.exchange]\nprocessed = { column = \"clzt\", from = \"0\", to = \"1\" }\n";
+        for (keep, is_purged) in [("", false), ("keep = \"30d\"\n", true)] {
+            let config = Config::read(&folder.path().join("node.toml"), &format!("{CONFIG}{table}{keep}")).unwrap();
+            let sql = script(&config, "db").unwrap().sql;
+            let has = |grant: &str| sql.contains(&format!("GRANT {grant} ON \"front\".\"bg\" TO \"exchange\";\n"));
+            assert!(has("SELECT") && has("UPDATE (\"clzt\")"), "{sql}");
+            assert_eq!(has("DELETE"), is_purged, "{sql}");
+        }
+    }
+
     fn offer(transfer: TransferId) -> Offer {
         let item = Item { name: "id".to_owned(), r#type: ContractType::Integer, nullable: false, comment: None };
         Offer {
@@ -205,6 +243,7 @@ into = { connection = "db", table = "public.fines" }
             watermark_column: None,
             native: None,
             governed: None,
+            operation: None,
             database_line: None,
         }
     }

@@ -4,6 +4,7 @@
 //! What transfers consist of (entries, chunks, landed files) is in `exchange`.
 
 pub mod exchange;
+pub mod front;
 pub mod jobs;
 pub mod meta;
 pub mod quarantine;
@@ -187,6 +188,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V4__position", include_str!("store/migrations/V4__position.sql")),
     ("V5__alike", include_str!("store/migrations/V5__alike.sql")),
     ("V6__quality", include_str!("store/migrations/V6__quality.sql")),
+    ("V7__front", include_str!("store/migrations/V7__front.sql")),
     ("V8__spent", include_str!("store/migrations/V8__spent.sql")),
 ];
 /// The store within the data folder.

@@ -25,7 +25,7 @@ use posthouse_platform::World;
 use posthouse_platform::clock::Clock;
 use posthouse_platform::endpoint::{Channel, Connection, Relayed, Remote, Writer};
 use posthouse_platform::frames;
-use posthouse_protocol::frame::line::{GOVERNED, LZ4};
+use posthouse_protocol::frame::line::{GOVERNED, LZ4, OPERATIONS};
 use posthouse_protocol::frame::{Frame, Hello, Purpose};
 use posthouse_protocol::id::{NodeId, TransferId};
 use posthouse_protocol::limits;
@@ -274,9 +274,17 @@ pub async fn serve_channel(ctx: Arc<Context>, connection: Arc<dyn Connection>, c
                 Purpose::Control(transfer) => {
                     let relayed = connection.relayed().cloned();
                     let (epoch, takes_lz4) = (hello.epoch, hello.knows(LZ4));
-                    let knows_governed = hello.knows(GOVERNED);
-                    let caller =
-                        provider::Caller { peer, transfer, transport, relayed, epoch, takes_lz4, knows_governed };
+                    let (knows_operations, knows_governed) = (hello.knows(OPERATIONS), hello.knows(GOVERNED));
+                    let caller = provider::Caller {
+                        peer,
+                        transfer,
+                        transport,
+                        relayed,
+                        epoch,
+                        takes_lz4,
+                        knows_operations,
+                        knows_governed,
+                    };
                     provider::serve(ctx, caller, reader, writer).await;
                 }
                 _ => invite::serve_ask(ctx, peer, connection, reader, writer).await,

@@ -4,6 +4,8 @@
 
 #[path = "exchange/changed.rs"]
 mod changed;
+#[path = "exchange/fronts.rs"]
+mod fronts;
 #[path = "exchange/governed.rs"]
 mod governed;
 #[path = "exchange/held_up.rs"]

@@ -224,6 +224,10 @@ pub struct Offer {
     /// Of a table: what was done to its columns before they are handed over. None: nothing.
     #[n(13)]
     pub governed: Option<Vec<Governed>>,
+    /// Of a front-end table: the contract's last column, which says what each row does and is no column of what is
+    /// landed in; see [`crate::operation`]. Only to a consumer that names `OPERATIONS` among its features.
+    #[n(14)]
+    pub operation: Option<String>,
     /// Of a table: how the line to its database is secured, as the manifest will say it.
     #[n(16)]
     pub database_line: Option<String>,

@@ -6,7 +6,8 @@
 //!
 //! A tour, in the order of a transfer:
 //! - [`id`], [`time`], [`limits`], [`problem`]: names, instants, bounds and error codes.
-//! - [`catalog`], [`schema`], [`number`], [`batch`], [`watermark`], [`digest`]: what data is.
+//! - [`catalog`], [`schema`], [`number`], [`batch`], [`watermark`], [`digest`]: what data is; [`operation`]: what a
+//!   row of a front-end table does.
 //! - [`format`], [`pgcopy`]: rows in an engine's own form, PostgreSQL's binary COPY, with the same digest.
 //! - [`govern`]: what rows go through before they are sealed: masks, rules, names.
 //! - [`policy`], [`filter`]: who may have it; [`policy::Permit`] is the proof.
@@ -36,6 +37,7 @@ pub mod ledger;
 pub mod limits;
 pub mod manifest;
 pub mod number;
+pub mod operation;
 mod outgoing;
 pub mod pgcopy;
 pub mod policy;

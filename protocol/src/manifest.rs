@@ -15,6 +15,7 @@ use crate::catalog::CatalogRef;
 use crate::govern::{Governed, Quality};
 use crate::id::{GrantId, JobId, NodeId, ResourceRef, TransferId};
 use crate::job::{Mode, Write};
+use crate::operation::Operation;
 use crate::time::Timestamp;
 use crate::watermark::Watermark;
 use minicbor::bytes::ByteArray;
@@ -50,6 +51,21 @@ pub struct SplitCounts {
     /// Values that the resource's rules changed; None where it has none.
     #[n(4)]
     pub changed: Option<u64>,
+    /// Of a front-end table: what the rows that were sent do. None: it is none.
+    #[n(5)]
+    pub operations: Option<Operations>,
+}
+
+/// Rows of a front-end table by what they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode, serde::Serialize, serde::Deserialize)]
+#[cbor(map)]
+pub struct Operations {
+    #[n(0)]
+    pub inserts: u64,
+    #[n(1)]
+    pub updates: u64,
+    #[n(2)]
+    pub deletes: u64,
 }
 
 /// One file, directory, link or split. Indexes count from 0 within one offer and may differ after a
@@ -145,6 +161,34 @@ pub struct Counts {
     /// Values that the resource's rules changed; None where it has none.
     #[n(11)]
     pub values_changed: Option<u64>,
+    /// Of a front-end table: what the rows that were handed over do. None: it is none.
+    #[n(12)]
+    pub operations: Option<Operations>,
+}
+
+impl Operations {
+    pub fn add(&mut self, operation: Operation) {
+        let slot = match operation {
+            Operation::Insert => &mut self.inserts,
+            Operation::Update => &mut self.updates,
+            Operation::Delete => &mut self.deletes,
+        };
+        *slot = slot.saturating_add(1);
+    }
+    pub fn merge(&mut self, other: &Self) {
+        self.inserts = self.inserts.saturating_add(other.inserts);
+        self.updates = self.updates.saturating_add(other.updates);
+        self.deletes = self.deletes.saturating_add(other.deletes);
+    }
+    pub fn total(&self) -> u64 {
+        self.inserts.saturating_add(self.updates).saturating_add(self.deletes)
+    }
+}
+
+impl std::fmt::Display for Operations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "I {} U {} D {}", self.inserts, self.updates, self.deletes)
+    }
 }
 
 /// Statement payload of the provider, deterministic CBOR.

@@ -143,6 +143,8 @@ codes! {
         "both must have joined the same coordinator; join the stray one again", "两端须加入同一个协调中心；请让加错的一端重新加入";
     SharingNone = 3021, NotPermitted, "{resource} is not to be shared", "{resource} 属于不予共享的数据",
         "its catalog entry says so, with its basis; have the catalog changed first", "其目录条目载明不予共享及依据；须先变更目录";
+    FrontTableUnfit = 3040, Failed, "{resource} cannot be exchanged as a front-end table", "{resource} 无法作为前置表交换",
+        "the cause names what stands in the way; FRONTEND.md says what such a table needs", "原因中写明障碍所在；前置表的要求见 FRONTEND.zh-CN.md";
     MasksChanged = 3050, Failed, "the rows of {resource} are masked otherwise than those that {job} has landed", "{resource} 的脱敏方式与任务 {job} 已落地的行不同",
         "take the table in full once (`mode = \"full\"` with `write = \"replace\"`), then go back to incremental", "请先全量取一次（`mode = \"full\"`、`write = \"replace\"`），再改回增量";
     GoverningUnknown = 3051, Failed, "{node} runs a version that does not know of governed rows", "{node} 的版本不识别经过治理的行",

@@ -4,7 +4,7 @@
 
 use crate::codec;
 use crate::id::{JobId, NodeId, ResourceRef, TransferId};
-use crate::manifest::Manifest;
+use crate::manifest::{Counts, Manifest};
 use crate::statement::{Body, Landing, Statement};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -247,6 +247,8 @@ pub fn differences(provider: &Statement, manifest: &Manifest, landing: &Landing)
     found.compare("left out", &optional(&manifest.left_out_sha256), &optional(&landing.left_out_sha256));
     let (sent, got) = (&manifest.counts, &landing.counts);
     found.compare("rows", &sent.rows_sent, &got.rows_landed.saturating_add(got.rows_quarantined));
+    let operations = |counts: &Counts| counts.operations.map_or_else(String::new, |operations| operations.to_string());
+    found.compare("operations", &operations(sent), &operations(got));
     found.compare("files", &sent.files, &got.files);
     found.compare("directories", &sent.directories, &got.directories);
     found.compare("links", &sent.links, &got.links);

@@ -18,6 +18,7 @@ mod engines;
 mod exchange;
 mod ferry;
 mod folders;
+mod fronts;
 mod governing;
 mod install;
 mod large;

@@ -1,5 +1,9 @@
 //! The cases of the suite, each a sentence that holds for every connector.
 
+pub(crate) use super::fronts::{
+    a_flag_is_set_of_rows_that_are_as_they_were_read, rows_that_say_what_they_do_are_upserted_and_deleted,
+};
+
 use super::{Bench, digest, item, land, landing, people, read_all, small, spec, standing};
 use crate::{Destination, Landing, Read, types};
 use arrow::record_batch::RecordBatch;

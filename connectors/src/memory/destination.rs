@@ -22,6 +22,10 @@ pub(super) struct MemoryDestination {
 impl MemoryDestination {
     pub(super) fn new(database: MemoryDatabase, landing: &Landing) -> Result<Self, Problem> {
         posthouse_protocol::batch::check_contract(&landing.contract)?;
+        if landing.operation.is_some() {
+            let cause = "changes of a front-end table land in databases of other kinds";
+            return Err(Problem::new(Code::DestinationFailed).with("target", &landing.table).cause(cause));
+        }
         Ok(Self { database, landing: landing.clone() })
     }
     fn id(&self) -> &str {

@@ -45,6 +45,15 @@ pub(super) fn check_premade(place: &Place, staging: &Relation, target: &Relation
             why.push(format!("its `{}` has a CHECK of its own", item.name));
         }
     }
+    if let Some(name) = &place.landing.operation {
+        match staging.column(name) {
+            Some(column) if column.is_text() && !column.not_null => {}
+            Some(column) => {
+                why.push(format!("its `{name}` is {}, and has to be a text that takes NULL", column.declared))
+            }
+            None => why.push(format!("it has no column `{name}` for what a row does")),
+        }
+    }
     let ours = [NUMBER_COLUMN, TRANSFER_COLUMN, REFUSED_COLUMN];
     for column in &staging.columns {
         let is_known = ours.contains(&column.name.as_str()) || contract.position(&column.name).is_some();

@@ -124,7 +124,8 @@ pub(super) fn create_numbered(
     marks: bool,
 ) -> String {
     let column = |item: &Item| {
-        let declared = target.column(&item.name).map_or_else(|| "longtext".to_owned(), as_declared);
+        // The target has no column for what a row does.
+        let declared = target.column(&item.name).map_or_else(|| OPERATION_TYPE.to_owned(), as_declared);
         format!("{} {declared} NULL", quote(&item.name))
     };
     let mut lines = vec![format!("{NUMBER_COLUMN} bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY")];
@@ -206,6 +207,7 @@ fn premade(place: &Place, staging: &TableName) -> String {
         refused_column(),
         format!("KEY posthouse_transfer ({TRANSFER_COLUMN}, {NUMBER_COLUMN})"),
     ];
+    own.extend(place.landing.operation.iter().map(|name| format!("{} {OPERATION_TYPE} NULL", quote(name))));
     if !contract.key.is_empty() {
         let key = quoted(contract.key.iter().map(String::as_str));
         own.push(format!("UNIQUE KEY posthouse_key ({TRANSFER_COLUMN}, {key})"));
@@ -226,6 +228,8 @@ pub(super) const NUMBER_COLUMN: &str = "posthouse_number";
 pub(super) const TRANSFER_COLUMN: &str = "posthouse_transfer";
 /// The column that says of a row that it was refused, and that only its key is here.
 pub(super) const REFUSED_COLUMN: &str = "posthouse_refused";
+/// Of the column that says what a row of a front-end table does: a letter.
+const OPERATION_TYPE: &str = "varchar(1) CHARACTER SET ascii COLLATE ascii_bin";
 const COMMENT_CHARS_MAX: usize = 1024;
 const DIGITS_MAX: i16 = 65;
 /// A row has 65,535 bytes for what is kept in it, 1,020 of them for a char; of more of these than this, each is kept

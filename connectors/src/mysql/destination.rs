@@ -81,6 +81,11 @@ impl Destination for MyDestination {
                 check_alone(client, place)?;
                 sweep::others(client, place)?;
                 if control::published(client, place)?.is_none() {
+                    let target = match target {
+                        // What is staged has a column more, and cannot become the target.
+                        None if place.landing.operation.is_some() => make_target(client, place)?,
+                        target => target,
+                    };
                     Staging::prepare(client, place, target.as_ref())?;
                 }
                 Ok(())
@@ -339,6 +344,20 @@ fn examine(client: &mut Client, place: &Place) -> Result<Option<Relation>, Fail>
         return Err(no_key().cause(format!("it has neither a primary key nor a unique index on ({key})")).into());
     }
     Ok(Some(target))
+}
+
+/// Makes the table that is to be landed in, as it is when a staging table becomes it.
+fn make_target(client: &mut Client, place: &Place) -> Result<Option<Relation>, Fail> {
+    let create = ddl::create_table(&place.target, &place.landing.contract, &client.server, &[])?;
+    match client.run(&create) {
+        Err(fail) if fail.code().is_some_and(|code| fail::NO_RIGHT.contains(&code)) => {
+            Err(staging::no_right(place).into())
+        }
+        made => {
+            made?;
+            Relation::find(client, &place.target)
+        }
+    }
 }
 
 /// Rows without a key are told apart by their contents only: those of another job could not be.

@@ -3,6 +3,7 @@
 
 use crate::Landing;
 use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::schema::Contract;
 use std::fmt;
 
 /// A table of a database, quoted when it is shown.
@@ -92,6 +93,8 @@ pub(super) fn literal(text: &str) -> String {
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) landing: Landing,
+    /// The columns of the staging table.
+    pub(super) staged: Contract,
     pub(super) target: TableName,
     /// The database of staging and of the two tables beside it.
     pub(super) control: String,
@@ -114,7 +117,8 @@ impl Place {
             return Err(refused(&format!("a column here cannot be named `{}`", item.name)));
         }
         let control = control.unwrap_or(&target.schema).to_owned();
-        Ok(Self { landing: landing.clone(), target, control })
+        landing.check_operations()?;
+        Ok(Self { landing: landing.clone(), staged: landing.staged(), target, control })
     }
 
     pub(super) fn transfer(&self) -> &str {

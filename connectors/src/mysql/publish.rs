@@ -8,11 +8,12 @@ use super::client::Client;
 use super::control;
 use super::ddl::NUMBER_COLUMN;
 use super::fail::Fail;
-use super::place::{Place, TableName, quote, quoted};
+use super::place::{Place, TableName, literal, quote, quoted};
 use super::sieve::{BAD_ROWS_MAX, Counts, Sieve};
 use super::staging::Staging;
 use crate::Published;
 use posthouse_protocol::job::Write;
+use posthouse_protocol::operation::Operation;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::{ContractType, Item};
 
@@ -30,9 +31,11 @@ pub(super) fn merge(
     if !run.key().is_empty() && !run.sieve.staging.is_keyed {
         run.take_duplicates(client)?;
     }
+    // Of two rows with one key the first counts here too, whatever they do.
+    let gone = run.take_deletes(client)?;
     let (counts, deleted) = match place.landing.write {
         Write::Append => (run.append(client)?, 0),
-        Write::Upsert => (run.upsert(client)?, 0),
+        Write::Upsert => (run.upsert(client)?, gone),
         Write::Replace => run.replace(client)?,
         Write::Mirror => {
             let deleted = run.delete_absent(client, Some(MIRROR_SHARE))?;
@@ -99,6 +102,18 @@ impl Run<'_> {
     }
     fn refuse(&self, cause: &str) -> Problem {
         Problem::new(Code::DestinationFailed).with("target", &self.place.landing.table).cause(cause)
+    }
+
+    /// Deletes what staged rows say is gone, and takes them out of the staging table: what is left there is upserted. How
+    /// many rows of the target went; a key that was not there is none.
+    fn take_deletes(&self, client: &mut Client) -> Result<u64, Fail> {
+        let Some(operation) = &self.place.landing.operation else { return Ok(0) };
+        let (target, staging, own) = (&self.target.name, self.staging(), &self.sieve.staging.own);
+        let doomed = format!("{own} AND s.{} = {}", quote(operation), literal(Operation::Delete.letter()));
+        let same = self.same_key();
+        let deleted = client.run(&format!("DELETE t FROM {target} t JOIN {staging} s ON {same} WHERE {doomed}"))?;
+        client.run(&format!("DELETE s FROM {staging} s WHERE {doomed}"))?;
+        Ok(deleted)
     }
 
     /// What rows of one content have in common and others have not, whatever a collation takes for equal.

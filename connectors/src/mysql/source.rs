@@ -84,7 +84,17 @@ impl MySource {
             let name = TableName { schema: self.database.clone(), table: QUERY.to_owned() };
             self.client.run(&format!("SELECT 1 FROM {from} LIMIT 0")).map_err(|e| self.sql(e))?;
             let found = Relation::of_query(&mut self.client, name, &format!("SELECT * FROM {from}"));
-            return Ok((found.map_err(|e| self.sql(e))?, from));
+            let mut found = found.map_err(|e| self.sql(e))?;
+            if let Some(table) = self.spec.table.as_deref().and_then(|table| TableName::parse(table, &self.database)) {
+                // The rows of one table, of whose columns the server knows more than of a result's: their character sets.
+                let of_table = Relation::find(&mut self.client, &table).map_err(|e| self.sql(e))?;
+                for column in of_table.into_iter().flat_map(|relation| relation.columns) {
+                    found.columns.iter_mut().filter(|known| known.name == column.name).for_each(|known| {
+                        *known = column.clone();
+                    });
+                }
+            }
+            return Ok((found, from));
         }
         let Some(table) = &self.spec.table else { return Err(self.failed("it names no table")) };
         let name = TableName::parse(table, &self.database)

@@ -39,7 +39,7 @@ pub(super) struct Staging {
     pub(super) is_referred: bool,
     /// Whether there is a place for the keys of refused rows.
     marks: bool,
-    /// One for each of the contract's items.
+    /// One for each of the items that are staged.
     columns: Vec<Column>,
 }
 
@@ -58,7 +58,7 @@ impl Staging {
     }
 
     fn of(place: &Place, found: &Relation, premade: bool) -> Result<Self, Fail> {
-        let columns = place.landing.contract.items.iter().map(|item| found.column(&item.name).cloned());
+        let columns = place.staged.items.iter().map(|item| found.column(&item.name).cloned());
         let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(|| {
             let cause = "the staging table has other columns; drop it, or make it anew by the script of `doctor --sql`";
             Problem::new(Code::DestinationFailed).with("target", found.name.to_string()).cause(cause)
@@ -95,7 +95,7 @@ impl Staging {
             }
             _ => {}
         }
-        let (contract, server) = (&place.landing.contract, client.server);
+        let (contract, server) = (&place.staged, client.server);
         let name = place.staging();
         let made = match target {
             None => client.run(&ddl::create_table(&name, contract, &server, &[])?),
@@ -135,7 +135,7 @@ impl Staging {
     }
 
     fn make_numbered(client: &mut Client, place: &Place, target: &Relation) -> Result<u64, Fail> {
-        let (name, contract) = (place.staging(), &place.landing.contract);
+        let (name, contract) = (place.staging(), &place.staged);
         let (is_unique, marks) = (!contract.key.is_empty(), place.landing.write == Write::Mirror);
         match client.run(&ddl::create_numbered(&name, contract, target, is_unique, marks)) {
             // The key is longer than an index takes, or is a text of any length.
@@ -217,7 +217,7 @@ impl Staging {
         takes_files: &mut bool,
         batches: &mut dyn Iterator<Item = Result<RecordBatch, Problem>>,
     ) -> Result<(u64, Vec<Refused>), Fail> {
-        let contract = &place.landing.contract;
+        let contract = &place.staged;
         let mut columns = self.columns.clone();
         let numbering = catalog::numbering(client, &place.target)?;
         for column in columns.iter_mut().filter(|column| numbering.contains(&column.name)) {
@@ -364,7 +364,7 @@ impl Load<'_> {
         rows: &[(usize, usize, usize)],
         bytes: &[u8],
     ) -> Result<Result<u64, (String, Option<u16>)>, Fail> {
-        let contract = &self.place.landing.contract;
+        let contract = &self.place.staged;
         let mut names = quoted(contract.items.iter().map(|item| item.name.as_str()));
         let mut own = String::new();
         if self.staging.premade {

@@ -115,6 +115,10 @@ impl Bench for MyBench {
         client.run(&create).unwrap();
         true
     }
+    const HAS_FRONT_TABLES: bool = true;
+    fn front(&self, spec: &FrontSpec) -> Option<Box<dyn FrontTable>> {
+        Some(self.connection().front(spec).unwrap())
+    }
     fn lose(&self) {
         self.is_lost.store(true, Ordering::Relaxed);
     }

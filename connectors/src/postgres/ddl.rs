@@ -137,6 +137,19 @@ pub(super) fn final_columns(place: &Place, version: u32) -> Vec<Made> {
     made(contract, &natives, version)
 }
 
+/// The columns of a staging table that is made for all transfers: those of the target, and what a row does.
+fn staged_columns(place: &Place, mut columns: Vec<Made>) -> Vec<Made> {
+    let more = place.staged.items.iter().skip(columns.len());
+    columns.extend(more.map(|item| Made {
+        name: item.name.clone(),
+        r#type: "text".to_owned(),
+        // A transfer whose rows do not say it shares the table.
+        not_null: false,
+        comment: None,
+    }));
+    columns
+}
+
 /// What a DBA runs, so that an account can read these tables and land those with no right to create anything: the
 /// rights on what it reads; of each landing the target, a staging table for the job, the two tables beside it, and
 /// the rights on them.
@@ -180,7 +193,7 @@ fn landing(place: &Place, account: &str) -> Vec<String> {
     lines.extend(comments(&place.target, &columns));
     let staging = place.premade();
     let own = format!("{TRANSFER} text NOT NULL DEFAULT pg_catalog.current_setting('posthouse.transfer')");
-    lines.push(again(create_table(&staging, &columns, &[own])));
+    lines.push(again(create_table(&staging, &staged_columns(place, columns), &[own])));
     lines.extend(control::create(place).into_iter().map(again));
     // An earlier version's script made it without.
     lines.push(control::add_xid(place).replacen("ADD COLUMN ", "ADD COLUMN IF NOT EXISTS ", 1));

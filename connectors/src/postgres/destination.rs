@@ -154,6 +154,11 @@ impl Destination for PgDestination {
             control::check_epoch(client, place)?;
             check_alone(client, place)?;
             if control::published(client, place)?.is_none() {
+                let target = match target {
+                    // What is staged has a column more, and cannot become the target.
+                    None if place.landing.operation.is_some() => make_target(client, place)?,
+                    target => target,
+                };
                 Staging::prepare(client, place, target.as_ref())?;
             }
             Ok(())
@@ -335,6 +340,19 @@ fn examine(client: &mut Client, place: &Place) -> Result<Option<Relation>, Fail>
     }
     fields::check_drift(&landing.contract, place.natives.as_deref(), &target)?;
     Ok(Some(target))
+}
+
+/// Makes the table that is to be landed in, as it is when a staging table becomes it.
+fn make_target(client: &mut Client, place: &Place) -> Result<Option<Relation>, Fail> {
+    if !staging::may_create(client, &place.target.schema)? {
+        return Err(staging::no_right(place).into());
+    }
+    let columns = ddl::final_columns(place, client.version());
+    let key: Vec<String> = ddl::primary_key(&place.landing.contract.key).into_iter().collect();
+    let create = ddl::create_table(&place.target, &columns, &key);
+    let statements = [vec![create], ddl::comments(&place.target, &columns)].concat();
+    client.batch(&statements.join(";\n"))?;
+    Ok(Relation::find(client, &place.target)?)
 }
 
 /// Rows without a key are told apart by their contents only: those of another job could not be.

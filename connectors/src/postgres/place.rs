@@ -7,10 +7,13 @@ use crate::Landing;
 use posthouse_protocol::format::Format;
 use posthouse_protocol::pgcopy::NativeType;
 use posthouse_protocol::problem::{Code, Problem};
+use posthouse_protocol::schema::Contract;
 
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) landing: Landing,
+    /// The columns of the staging table.
+    pub(super) staged: Contract,
     pub(super) target: TableName,
     /// The schema of staging and of the two tables beside it.
     pub(super) control: String,
@@ -38,7 +41,11 @@ impl Place {
             }
         };
         let control = control_schema.unwrap_or(&target.schema).to_owned();
-        Ok(Self { landing: landing.clone(), target, control, natives })
+        landing.check_operations()?;
+        if landing.operation.is_some() && natives.is_some() {
+            return Err(refused("its rows say what they do, and come in the engine's own form".to_owned()));
+        }
+        Ok(Self { landing: landing.clone(), staged: landing.staged(), target, control, natives })
     }
 
     pub(super) fn transfer(&self) -> &str {

@@ -2,7 +2,7 @@
 //! the staging table becomes it. Elsewhere rows go over set by set, see [`super::sieve`]: a row that the target
 //! refuses goes to `posthouse_quarantine`, and a row that is there already changes nothing.
 
-use super::catalog::{Relation, quote};
+use super::catalog::{Relation, literal, quote};
 use super::control;
 use super::ddl;
 use super::fields::Fields;
@@ -13,6 +13,7 @@ use super::staging::{self, Staging};
 use super::wire::{Client, WireError};
 use crate::Published;
 use posthouse_protocol::job::Write;
+use posthouse_protocol::operation::Operation;
 use posthouse_protocol::problem::{Code, Problem};
 
 pub(super) fn publish(
@@ -32,11 +33,14 @@ pub(super) fn publish(
     let sieve = Sieve::new(place, staging, refused_max);
     let Some(target) = target else { return become_target(client, place, sieve, staged) };
     let fields = Fields::of(&place.landing.contract, &sieve.staging.columns, &target);
-    let mut run = Run { place, target, fields, sieve, staged, overlap: 0, took_staging: false };
+    let mut run = Run { place, target, fields, sieve, staged, deletes: 0, overlap: 0, took_staging: false };
     run.take_losses(client)?;
     let (counts, deleted) = match place.landing.write {
         Write::Append => (run.append(client)?, 0),
-        Write::Upsert => (run.upsert(client)?, 0),
+        Write::Upsert => {
+            let deleted = run.take_deletes(client)?;
+            (run.upsert(client)?, deleted)
+        }
         Write::Replace => run.replace(client)?,
         Write::Mirror => {
             run.lock(client)?;
@@ -46,7 +50,7 @@ pub(super) fn publish(
     };
     let refused = run.sieve.refused.len() as u64;
     let result = Published {
-        rows: run.left(),
+        rows: run.left() + run.deletes,
         inserted: counts.inserted,
         updated: counts.updated,
         deleted,
@@ -93,15 +97,17 @@ pub(super) struct Run<'a> {
     pub(super) fields: Fields,
     pub(super) sieve: Sieve<'a>,
     staged: u64,
+    /// Staged rows that said that their key is gone.
+    deletes: u64,
     /// Staged rows that stood there before.
     pub(super) overlap: u64,
     took_staging: bool,
 }
 
 impl Run<'_> {
-    /// Staged rows that were not refused.
+    /// Staged rows that were not refused, and are there.
     pub(super) fn left(&self) -> u64 {
-        self.staged.saturating_sub(self.sieve.refused.len() as u64)
+        self.staged.saturating_sub(self.sieve.refused.len() as u64 + self.deletes)
     }
     pub(super) fn staging(&self) -> String {
         self.sieve.staging.name.to_string()
@@ -113,6 +119,18 @@ impl Run<'_> {
     /// Nobody else changes the table until the commit; readers are not held up.
     pub(super) fn lock(&self, client: &mut Client) -> Result<(), WireError> {
         client.batch(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", self.target.name))
+    }
+
+    /// Deletes what staged rows say is gone, and takes them out of the staging table: what is left there is upserted. How
+    /// many rows of the target went; a key that was not there is none.
+    fn take_deletes(&mut self, client: &mut Client) -> Result<u64, Fail> {
+        let Some(operation) = &self.place.landing.operation else { return Ok(0) };
+        let (target, staging, own, same) = (&self.target.name, self.staging(), self.own(), self.fields.same_key());
+        let doomed = format!("s.{} = {}", quote(operation), literal(Operation::Delete.letter()));
+        let deleted = client
+            .execute(&format!("DELETE FROM {target} t USING {staging} s WHERE {own} AND {doomed} AND {same}"), &[])?;
+        self.deletes = client.execute(&format!("DELETE FROM {staging} s WHERE {own} AND {doomed}"), &[])?;
+        Ok(deleted)
     }
 
     /// Values that the database would shorten or round without a word are refused here.

@@ -34,7 +34,7 @@ pub(super) struct Staging {
     pub(super) own: String,
     /// Made by the DBA for all transfers of the job; it stays when a transfer ends.
     pub(super) premade: bool,
-    /// One for each of the contract's items.
+    /// One for each of the items that are staged.
     pub(super) columns: Vec<Column>,
     /// Of its texts.
     charset: Charset,
@@ -67,14 +67,14 @@ impl Staging {
         Ok(found.map(|found| Self { name: found.name, own, premade: true, columns: found.columns, charset }))
     }
 
-    /// Whether the contract's columns are those that were staged.
+    /// Whether the columns that rows come in are those that were staged.
     pub(super) fn fits(&self, place: &Place) -> bool {
-        let items = &place.landing.contract.items;
+        let items = &place.staged.items;
         items.iter().all(|item| self.columns.iter().any(|column| column.name == item.name))
     }
 
     fn of(place: &Place, found: &Relation, premade: bool, charset: Charset) -> Result<Self, Fail> {
-        let columns = place.landing.contract.items.iter().map(|item| found.column(&item.name).cloned());
+        let columns = place.staged.items.iter().map(|item| found.column(&item.name).cloned());
         let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(|| {
             let cause = "the staging table has other columns; drop it, or make it anew by the script of `doctor --sql`";
             Problem::new(Code::DestinationFailed).with("target", found.name.to_string()).cause(cause)
@@ -105,7 +105,7 @@ impl Staging {
             _ => None,
         };
         let statements = alike.unwrap_or_else(|| {
-            let columns = ddl::made(&place.landing.contract, &staged_natives(place, target, version, charset), version);
+            let columns = ddl::made(&place.staged, &staged_natives(place, target, version, charset), version);
             let comments = ddl::comments(&place.staging(), if target.is_none() { &columns } else { &[] });
             [vec![ddl::create_table(&place.staging(), &columns, &[])], comments].concat()
         });
@@ -160,7 +160,7 @@ impl Staging {
         let mut load = Load::new(client, self);
         let mut encoder = self.encoder(place)?;
         for batch in batches {
-            let batch = Batch::new(&place.landing.contract, batch?).map_err(Problem::from)?;
+            let batch = Batch::new(&place.staged, batch?).map_err(Problem::from)?;
             load.batch(&mut encoder, &batch)?;
         }
         Ok((load.landed, load.refused))
@@ -169,7 +169,7 @@ impl Staging {
     fn encoder(&self, place: &Place) -> Result<Encoder, Problem> {
         let text = || NativeType::Plain(Plain::Text);
         let natives: Vec<_> = self.columns.iter().map(|column| column.native.clone().unwrap_or_else(text)).collect();
-        Encoder::new(&place.landing.contract, &natives)
+        Encoder::new(&place.staged, &natives)
             .map_err(|e| Problem::new(Code::DestinationFailed).with("target", self.name.to_string()).cause(e))
     }
 
@@ -450,7 +450,7 @@ fn describe(shape: &Shape, tuple: &[u8], number: u64) -> (String, String) {
 
 /// Types that a staging table of its own has, one for each item.
 fn staged_natives(place: &Place, target: Option<&Relation>, version: u32, charset: Charset) -> Vec<NativeType> {
-    let items = &place.landing.contract.items;
+    let items = &place.staged.items;
     match &place.natives {
         Some(natives) => {
             let choose = |(item, native): (&posthouse_protocol::schema::Item, &NativeType)| {

@@ -101,6 +101,10 @@ impl Bench for PgBench {
         self.run(&ddl::create_table(&name, &ddl::made(&contract, &natives, 150_000), &key));
         true
     }
+    const HAS_FRONT_TABLES: bool = true;
+    fn front(&self, spec: &FrontSpec) -> Option<Box<dyn FrontTable>> {
+        Some(self.connection().front(spec).unwrap())
+    }
     fn lose(&self) {
         self.is_lost.store(true, Ordering::Relaxed);
     }
@@ -262,6 +266,30 @@ fn an_account_without_the_right_to_create_lands_by_the_script() {
     }
     let dry = bench.destination(&landing(9, Write::Replace, &contract)).unwrap().dry_run().unwrap().join("\n");
     assert!(dry.contains("belongs to the account owner"), "{dry}");
+}
+
+#[test]
+fn rows_that_say_what_they_do_land_by_the_script_beside_others_that_do_not() {
+    let mut bench = PgBench::new();
+    let contract = small();
+    bench.run(&format!(
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC; GRANT CONNECT ON DATABASE {} TO \"trust\"",
+        bench.database
+    ));
+    bench.user = "trust".to_owned();
+    let of = |number: u8| Landing {
+        operation: Some(posthouse_protocol::operation::COLUMN.to_owned()),
+        ..landing(number, Write::Upsert, &contract)
+    };
+    bench.run(&Postgres.script("db", &bench.settings("trust"), &[], &[of(1)]).unwrap().unwrap());
+    let changes = crate::contract::fronts::changes;
+    let first = land(&bench, &of(1), changes(&of(1), &[(1, "王", "I"), (2, "李", "I")]));
+    assert_eq!((first.rows, first.inserted, first.deleted), (2, 2, 0));
+    let second = land(&bench, &of(2), changes(&of(2), &[(2, "", "D"), (3, "赵", "U"), (9, "", "D")]));
+    assert_eq!((second.rows, second.inserted, second.deleted), (3, 1, 1));
+    land(&bench, &landing(3, Write::Upsert, &contract), people(&contract, &[(4, "钱", 4)]));
+    assert_eq!(bench.text(&format!("SELECT string_agg(name, ',' ORDER BY id) FROM {TARGET}")), "王,赵,钱");
+    assert_eq!(bench.text("SELECT count(*) FROM posthouse_staging_suite"), "0");
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub(super) struct SqliteDestination {
 impl SqliteDestination {
     pub(super) fn new(faults: Faults, landing: &Landing, charset: Charset) -> Result<Self, Problem> {
         posthouse_protocol::batch::check_contract(&landing.contract)?;
+        landing.check_operations()?;
         let table = landing.table.to_ascii_lowercase();
         if table.is_empty()
             || table.contains('\0')

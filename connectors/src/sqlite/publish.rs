@@ -6,6 +6,7 @@ use super::staging::{self, Staging};
 use super::{Faults, quote, quoted};
 use crate::{BadRow, Landing, Published, too_many_refused};
 use posthouse_protocol::job::Write;
+use posthouse_protocol::operation::Operation;
 use posthouse_protocol::problem::{Code, Problem};
 use rusqlite::Transaction;
 
@@ -34,7 +35,10 @@ pub(super) fn publish(
             changed += run.insert("", &mut bad).map_err(sql)?;
         }
         Write::Append => changed += run.insert("", &mut bad).map_err(sql)?,
-        Write::Upsert => changed += run.insert(&run.update(), &mut bad).map_err(sql)?,
+        Write::Upsert => {
+            result.deleted = run.take_deletes().map_err(sql)?;
+            changed += run.insert(&run.update(), &mut bad).map_err(sql)?;
+        }
         Write::Replace => {
             let broken = run.broken_references().map_err(sql)?;
             result.deleted = tx.execute(&format!("DELETE FROM {}", run.target), []).map_err(sql)? as u64;
@@ -146,6 +150,19 @@ impl Run<'_> {
             }
         }
         Ok(changed)
+    }
+
+    /// Deletes what staged rows say is gone, and takes them out of the staging table: what is left there is upserted. How
+    /// many rows of the target went; a key that was not there is none.
+    fn take_deletes(&self) -> rusqlite::Result<u64> {
+        let Some(operation) = &self.staging.operation else { return Ok(0) };
+        let from = &self.staging.name;
+        let doomed = format!("s.{operation} = '{}' AND {}", Operation::Delete.letter(), self.same_key());
+        let delete = format!("DELETE FROM {} AS t WHERE EXISTS (SELECT 1 FROM {from} s WHERE {doomed})", self.target);
+        let deleted = self.tx.execute(&delete, [])?;
+        let taken = format!("DELETE FROM {from} WHERE {operation} = '{}'", Operation::Delete.letter());
+        self.tx.execute(&taken, [])?;
+        Ok(deleted as u64)
     }
 
     /// Appending never changes a row: where the key is there with other contents, the staged row goes to quarantine.

@@ -18,6 +18,10 @@ pub(super) struct Staging {
     pub(super) number: String,
     /// All columns of the contract, quoted, in order.
     pub(super) columns: String,
+    /// The same, and what each row does where that is said.
+    staged: String,
+    /// The column that says it, quoted.
+    pub(super) operation: Option<String>,
     keyed_by_number: bool,
     /// Of the target's texts, and of those that are staged for it.
     pub(super) charset: Charset,
@@ -38,6 +42,8 @@ impl Staging {
             name: quote(&format!("posthouse_staging_{}", landing.transfer.as_str().replace('-', "_"))),
             number,
             columns: quoted(contract.items.iter().map(|item| item.name.as_str())),
+            staged: quoted(landing.staged().items.iter().map(|item| item.name.as_str())),
+            operation: landing.operation.as_deref().map(quote),
             keyed_by_number,
             charset,
         }
@@ -53,14 +59,14 @@ impl Staging {
         if !self.keyed_by_number {
             return format!(
                 "CREATE TABLE IF NOT EXISTS {} ({NUMBER} INTEGER PRIMARY KEY, {}{unique})",
-                self.name, self.columns
+                self.name, self.staged
             );
         }
         let column = |item: &posthouse_protocol::schema::Item| {
             let name = quote(&item.name);
             if name == self.number { format!("{name} INTEGER PRIMARY KEY") } else { name }
         };
-        let list = contract.items.iter().map(column).collect::<Vec<_>>().join(", ");
+        let list = landing.staged().items.iter().map(column).collect::<Vec<_>>().join(", ");
         format!("CREATE TABLE IF NOT EXISTS {} ({list})", self.name)
     }
 
@@ -80,13 +86,14 @@ impl Staging {
             return Ok(SplitLanded { landed: applied.landed, bad });
         }
         let affinities = affinities(tx, landing).map_err(sql)?;
-        let places = vec!["?"; landing.contract.items.len()].join(", ");
-        let insert = format!("INSERT INTO {} ({}) VALUES ({places})", self.name, self.columns);
+        let contract = landing.staged();
+        let places = vec!["?"; contract.items.len()].join(", ");
+        let insert = format!("INSERT INTO {} ({}) VALUES ({places})", self.name, self.staged);
         let mut insert = tx.prepare(&insert).map_err(sql)?;
         let mut result = SplitLanded::default();
         let mut scratch = values::Scratch::default();
         for batch in batches {
-            let batch = Batch::new(&landing.contract, batch?)?;
+            let batch = Batch::new(&contract, batch?)?;
             for row in 0..batch.rows() {
                 let refused = |reason: String| BadRow { key: batch.key_text(row), reason, original: batch.json(row) };
                 if let Some(reason) =

@@ -51,6 +51,10 @@ impl Bench for SqliteBench {
         self.run(&columns::create_table(table, &contract));
         true
     }
+    const HAS_FRONT_TABLES: bool = true;
+    fn front(&self, spec: &FrontSpec) -> Option<Box<dyn FrontTable>> {
+        Some(self.connection().front(spec).unwrap())
+    }
     fn lose(&self) {
         for end in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{end}", self.path().display()));

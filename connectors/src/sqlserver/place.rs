@@ -30,6 +30,7 @@ impl Place {
             let cause = format!("`{}` can be no column's name here", item.name.escape_debug());
             return Err(refused(&cause));
         }
+        landing.check_operations()?;
         let control = settings.control_schema.as_deref().unwrap_or(&target.schema).to_owned();
         Ok(Self { landing: landing.clone(), target, control })
     }

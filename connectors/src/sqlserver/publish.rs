@@ -12,6 +12,7 @@ use super::staging::{NUMBER, Staging};
 use super::writing::Slot;
 use crate::Published;
 use posthouse_protocol::job::Write;
+use posthouse_protocol::operation::Operation;
 use posthouse_protocol::problem::{Code, Problem};
 
 pub(super) fn publish(
@@ -40,7 +41,10 @@ pub(super) fn publish(
     }
     match place.landing.write {
         Write::Append => run.append(client)?,
-        Write::Upsert => run.upsert(client)?,
+        Write::Upsert => {
+            run.take_deletes(client)?;
+            run.upsert(client)?;
+        }
         Write::Replace => run.replace(client)?,
         Write::Mirror => {
             run.delete_absent(client, Some(MIRROR_SHARE))?;
@@ -68,6 +72,20 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Deletes what staged rows say is gone, and takes them out of the staging table: what is left there is upserted. The
+    /// table is locked, so that what is counted is what goes.
+    fn take_deletes(&mut self, client: &mut Client) -> Result<(), Fail> {
+        let Some(operation) = &self.staging.operation else { return Ok(()) };
+        let (table, from, keys) = (&self.target.name, self.staging.rows("s"), self.keys());
+        let doomed = format!("s.{} = N'{}'", quote(&operation.name), Operation::Delete.letter());
+        let gone = format!("FROM {table} AS t WHERE EXISTS (SELECT 1 FROM {from} WHERE {keys} AND {doomed})");
+        self.deleted = client.count(&format!("SELECT COUNT_BIG(*) {gone}"), &[])?;
+        client.batch(&format!("DELETE t {gone}"))?;
+        let (staging, own) = (&self.staging.name, self.staging.own());
+        client.batch(&format!("DELETE s FROM {staging} AS s WHERE {doomed} AND {own}"))?;
+        Ok(())
+    }
+
     fn append(&mut self, client: &mut Client) -> Result<(), Fail> {
         if self.place.landing.contract.key.is_empty() {
             if self.place.landing.watermark_column.is_some() {

@@ -23,6 +23,8 @@ pub(super) struct Staging {
     transfer: Option<String>,
     /// One for each item of the contract.
     pub(super) slots: Vec<Slot>,
+    /// What each row does, where that is said: a column that the target does not have.
+    pub(super) operation: Option<Slot>,
 }
 
 /// What became of a split's rows.
@@ -82,12 +84,17 @@ impl Staging {
             }
         }
         match why.is_empty() {
-            true => Ok(Self { name: place.staging(), transfer: None, slots }),
+            true => Ok(Self { name: place.staging(), transfer: None, slots, operation: operation(place) }),
             false => {
                 let resource = types::schema_text(contract);
                 Err(types::drift(&place.landing.table, &resource, &target.text(), &why.join("; ")))
             }
         }
+    }
+
+    /// The columns of the staging table behind those of its own.
+    fn all(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().chain(&self.operation)
     }
 
     /// Beside the target that a landing makes, for all transfers of its job.
@@ -102,7 +109,7 @@ impl Staging {
             is_key: place.landing.contract.key.contains(&item.name),
         };
         let slots = place.landing.contract.items.iter().zip(kinds).map(slot).collect();
-        Self { name: place.premade(), transfer: Some(place.transfer().to_owned()), slots }
+        Self { name: place.premade(), transfer: Some(place.transfer().to_owned()), slots, operation: operation(place) }
     }
 
     /// The table as it stands, the transfer's own or the one that was made beforehand; none where neither does. One that
@@ -133,7 +140,7 @@ impl Staging {
             };
             column.is_some_and(same)
         };
-        self.slots.iter().all(is_like)
+        self.all().all(is_like)
     }
 
     pub(super) fn create(&self) -> String {
@@ -141,7 +148,7 @@ impl Staging {
             self.transfer.iter().map(|_| kind::column(TRANSFER, Kind::NVarChar(Some(64)), Some(kind::BINARY), true));
         let number = kind::column(NUMBER, Kind::BigInt, None, true);
         let column = |slot: &Slot| kind::column(&slot.name, slot.staged, slot.collation.as_deref(), false);
-        let columns: Vec<String> = own.chain([number]).chain(self.slots.iter().map(column)).collect();
+        let columns: Vec<String> = own.chain([number]).chain(self.all().map(column)).collect();
         let key = self.own_columns().join(", ");
         format!("CREATE TABLE {} ({}, PRIMARY KEY ({key}))", self.name, columns.join(", "))
     }
@@ -206,7 +213,8 @@ impl Staging {
         let table = self.name.to_string();
         let columns = self.columns();
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        let encodings = match self.slots.iter().any(|slot| slot.staged.page().is_some()) {
+        let staged = place.landing.staged();
+        let encodings = match self.all().any(|slot| slot.staged.page().is_some()) {
             true => client.encodings(&table, &columns)?,
             false => Vec::new(),
         };
@@ -214,14 +222,14 @@ impl Staging {
         let lead = self.own_columns().len();
         let encoding = |at: usize| encodings.get(at + lead).copied().flatten();
         for batch in batches {
-            let batch = Batch::new(&place.landing.contract, batch?).map_err(Problem::from)?;
+            let batch = Batch::new(&staged, batch?).map_err(Problem::from)?;
             let (mut short, mut long) = (Vec::with_capacity(batch.rows()), Vec::new());
             for row in 0..batch.rows() {
                 match self.row(&batch, row, last + 1) {
                     Ok(values) => {
                         last += 1;
                         let numbered = Numbered { row, number: last, values };
-                        let mut data = self.slots.iter().zip(numbered.values.iter().skip(lead)).enumerate();
+                        let mut data = self.all().zip(numbered.values.iter().skip(lead)).enumerate();
                         let is_loadable = data.all(|(at, (slot, data))| slot.is_loadable(data, encoding(at)));
                         if is_loadable { short.push(numbered) } else { long.push(numbered) }
                     }
@@ -259,16 +267,16 @@ impl Staging {
     }
 
     fn columns(&self) -> Vec<String> {
-        self.own_columns().into_iter().chain(self.slots.iter().map(|slot| quote(&slot.name))).collect()
+        self.own_columns().into_iter().chain(self.all().map(|slot| quote(&slot.name))).collect()
     }
 
     fn row<'b>(&self, batch: &'b Batch, row: usize, number: i64) -> Result<TokenRow<'b>, String> {
-        let mut values = TokenRow::with_capacity(self.slots.len() + 2);
+        let mut values = TokenRow::with_capacity(self.slots.len() + 3);
         if let Some(transfer) = &self.transfer {
             values.push(ColumnData::String(Some(transfer.clone().into())));
         }
         values.push(id(number));
-        for (index, slot) in self.slots.iter().enumerate() {
+        for (index, slot) in self.all().enumerate() {
             values.push(slot.write(batch.value(index, row)).map_err(|why| format!("`{}`: {why}", slot.name))?);
         }
         Ok(values)
@@ -281,7 +289,7 @@ impl Staging {
         let mut places = Vec::with_capacity(self.slots.len() + lead);
         let mut params: Vec<ColumnData<'_>> = Vec::with_capacity(self.slots.len() + lead);
         for (at, data) in values.into_iter().enumerate() {
-            let Some(slot) = at.checked_sub(lead).and_then(|at| self.slots.get(at)) else {
+            let Some(slot) = at.checked_sub(lead).and_then(|at| self.all().nth(at)) else {
                 places.push(format!("@P{}", at + 1));
                 params.push(data);
                 continue;
@@ -302,7 +310,7 @@ impl Staging {
         let sql = format!("INSERT INTO {table} ({}) VALUES ({})", self.columns().join(", "), places.join(", "));
         client.execute(&sql, &params)?;
         // The server itself made bytes of these, and has a question mark for what it lacks.
-        for (slot, data) in self.slots.iter().zip(params.iter().skip(lead)) {
+        for (slot, data) in self.all().zip(params.iter().skip(lead)) {
             let (Some(_), ColumnData::String(Some(text))) = (slot.staged.page(), data) else { continue };
             let place = quote(NUMBER);
             let sql = format!(
@@ -318,6 +326,20 @@ impl Staging {
         }
         Ok(None)
     }
+}
+
+/// A letter, and never NULL.
+fn operation(place: &Place) -> Option<Slot> {
+    let kind = Kind::NVarChar(Some(1));
+    place.landing.operation.clone().map(|name| Slot {
+        name,
+        kind,
+        staged: kind,
+        collation: Some(kind::BINARY.to_owned()),
+        not_null: true,
+        identity: false,
+        is_key: false,
+    })
 }
 
 fn refused_here(batch: &Batch, row: usize, reason: String) -> Refused {

@@ -159,8 +159,10 @@ impl Place<'_> {
     }
 
     pub(super) fn has_watermark(&self, id: &ResourceId) -> Option<bool> {
-        match &self.resources.get(id)?.as_ref()?.origin {
-            Origin::Table { spec, .. } => Some(spec.watermark.is_some()),
+        let found = self.resources.get(id)?.as_ref()?;
+        match &found.origin {
+            // Of a front-end table the flags say what is new.
+            Origin::Table { spec, .. } => Some(spec.watermark.is_some() || found.exchange.is_some()),
             Origin::Folder { .. } => None,
         }
     }

@@ -1,5 +1,6 @@
 //! `[[resource]]`: what this node offers.
 
+use super::exchange::{self, Exchange};
 use super::govern::{self, Govern};
 use super::read::{Place, bad_name};
 use posthouse_connectors::TableSpec;
@@ -16,6 +17,8 @@ pub struct Resource {
     pub catalog: Option<CatalogRef>,
     /// What its rows go through before they are handed over.
     pub govern: Govern,
+    /// Set for a front-end table.
+    pub exchange: Option<Exchange>,
 }
 
 /// Where the data of a resource lies.
@@ -38,7 +41,6 @@ impl Resource {
 pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Resource> {
     let id: Option<ResourceId> = table.require_parse("id", "资源名称");
     let catalog = catalog(table);
-    table.not_yet("exchange");
     let kinds = ["table", "query", "folder"].into_iter().filter(|key| table.has(key)).count();
     if kinds != 1 {
         table.mistake_here(say(
@@ -47,6 +49,14 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Resource> {
         ));
     }
     let origin = if table.has("folder") { folder(table, place) } else { rows(table, place, id.as_ref()) };
+    let exchange = match &origin {
+        Some(Origin::Table { spec, .. }) => exchange::read(table, spec),
+        // A folder's is told already; of a broken table nothing can be said.
+        _ => {
+            table.known("exchange");
+            None
+        }
+    };
     let govern = match &origin {
         Some(Origin::Table { spec, .. }) => govern::read(table, place, spec),
         // A folder's are told already; of a broken table nothing can be said.
@@ -65,7 +75,7 @@ pub(super) fn read(table: &Table<'_>, place: &Place<'_>) -> Option<Resource> {
             None,
         );
     }
-    Some(Resource { id: id?, origin: origin?, catalog, govern })
+    Some(Resource { id: id?, origin: origin?, catalog, govern, exchange })
 }
 
 fn folder(table: &Table<'_>, place: &Place<'_>) -> Option<Origin> {
@@ -82,7 +92,7 @@ fn folder(table: &Table<'_>, place: &Place<'_>) -> Option<Origin> {
         let key = if table.has(&error.key) { error.key.as_str() } else { "include" };
         table.mistake(key, say(error.what.clone(), format!("{} 有误：{}", error.key, error.what)), error.nearest);
     }
-    for key in ["key", "watermark", "late"].into_iter().chain(govern::KEYS) {
+    for key in ["key", "watermark", "late", "exchange"].into_iter().chain(govern::KEYS) {
         if table.has(key) {
             table.mistake_at_key(
                 key,

@@ -81,16 +81,44 @@ fn keys_of_features_that_do_not_exist_yet_are_refused_and_not_ignored() {
             "[[job]]\nname = \"j\"\nresource = \"a.example/r\"\ninto = { folder = \"/x\", format = \"parquet\" }\nmode = \"follow\"\n",
             "mode = \"follow\" is not available",
         ),
-        (
-            "[[resource]]\nid = \"r\"\nfolder = \"/x\"\n[resource.exchange]\nbatch = \"pch\"\n",
-            "`resource.exchange` is not available",
-        ),
         ("[connection.a]\nkind = \"odbc\"\nurl = \"odbc://x\"\n", "kind = \"odbc\" is not available"),
     ];
     for (text, expected) in cases {
         let found = only(text);
         assert!(found.starts_with(expected), "{found}");
     }
+}
+
+#[test]
+fn a_front_end_table_is_read_and_mistakes_are_told_at_their_place() {
+    const TABLE: &str = "[connection.db]\nkind = \"sqlite\"\npath = \"/x.db\"\n\
+         [[resource]]\nid = \"r\"\nconnection = \"db\"\n";
+    let with = |table: &str, exchange: &str| format!("{TABLE}{table}\n[resource.exchange]\n{exchange}\n");
+    let of = |exchange: &str| with("table = \"t\"\nkey = [\"id\"]\nwatermark = \"seen\"", exchange);
+    let flag = "processed = { column = \"clzt\", from = \"0\", to = \"1\" }\n";
+    let words = "operation = { column = \"czbs\", insert = \"I\", update = \"U\", delete = \"D\" }\n";
+    let whole = read(&of(&format!("{words}batch = \"pch\"\n{flag}keep = \"30d\""))).unwrap();
+    let exchange = whole.resources[&"r".parse().unwrap()].exchange.clone().unwrap();
+    assert_eq!(exchange.own_columns().collect::<Vec<_>>(), ["czbs", "pch", "clzt"]);
+    assert_eq!((exchange.keep_ms, exchange.spec.purges), (Some(30 * 86_400_000), true));
+    assert_eq!(exchange.watermark.as_deref(), Some("seen"));
+    let operation = exchange.operation.unwrap();
+    assert_eq!(operation.read("D "), Some(posthouse_protocol::operation::Operation::Delete));
+    assert_eq!((operation.read("d"), operation.read("")), (None, None));
+    let least = read(&of(flag)).unwrap();
+    let exchange = least.resources[&"r".parse().unwrap()].exchange.clone().unwrap();
+    assert!(exchange.operation.is_none() && exchange.batch.is_none() && !exchange.spec.purges);
+
+    let query = with("query = \"select 1\"\nkey = [\"id\"]", flag);
+    assert!(only(&query).contains("`exchange` needs a `table`"));
+    assert!(only(&with("table = \"t\"", flag)).contains("the resource's `key`"));
+    assert!(only(&of("processed = { column = \"clzt\", from = \"0\", to = \"0\" }")).contains("differ"));
+    assert!(only(&of("processed = { column = \"clzt\", from = \"it's\", to = \"1\" }")).contains("without quotes"));
+    assert!(only(&of("processed = { column = \"id\", from = \"0\", to = \"1\" }")).contains("cannot be two of"));
+    assert!(only(&of(&format!("{}{flag}", words.replace('D', "U")))).contains("differ from each other"));
+    assert!(only(&of("batch = \"pch\"")).contains("processed"));
+    let folder = format!("[[resource]]\nid = \"f\"\nfolder = \"/x\"\n[resource.exchange]\n{flag}");
+    assert!(only(&folder).contains("`exchange` belongs to tables"));
 }
 
 #[test]
@@ -278,6 +306,13 @@ fn the_shipped_configuration_is_valid_and_names_every_key() {
         "id_card",
         "credit_code",
         "severity",
+        "operation",
+        "insert",
+        "delete",
+        "batch",
+        "processed",
+        "from",
+        "keep",
     ] {
         let named = text.lines().any(|line| {
             let line = line.trim_start_matches("#: ").trim_start();

@@ -128,7 +128,8 @@ pub async fn write(config: &Config, world: &World, connection: &str, landing: &L
     check_window(config, world, connection)?;
     let transfer = TransferId::from_random(world.random.bytes::<16>());
     let (config, connection, clock) = (config.clone(), connection.to_owned(), world.clock.clone());
-    let landing = Landing { transfer, native: None, ..landing.clone() };
+    // Rows of the target itself, which say nothing of what they do.
+    let landing = Landing { transfer, native: None, operation: None, ..landing.clone() };
     let work = world.blocking.run(move || write_some(&config, &connection, landing, clock.as_ref()));
     work.await.map_err(|error| Problem::new(Code::InsideFailed).cause(error))?
 }

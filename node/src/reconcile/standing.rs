@@ -37,6 +37,10 @@ pub(crate) async fn consumer_standing(
     let watermark = row.watermark_to.clone().filter(|_| row.mode == Mode::Incremental);
     blocking(&ctx.world, move || {
         let Place::Table(table) = stage.place() else { return Ok(None) };
+        if table.has_operations() {
+            // Its provider has no standing table to compare it with.
+            return Ok(None);
+        }
         let contract = table.contract().clone();
         if let Some(buckets) = replaced.and_then(|rows| table.staged(rows)) {
             let (contract_sha256, buckets) = (contract.sha256(), buckets.to_bytes());
@@ -107,6 +111,10 @@ pub(super) async fn read_source(
         let Origin::Table { connection, spec } = &resource.origin else {
             return Err(Problem::new(Code::UsageInvalid).with("what", "only tables are reconciled row by row"));
         };
+        if resource.exchange.is_some() {
+            let what = "a front-end table holds changes, which are not reconciled row by row with what they led to";
+            return Err(Problem::new(Code::UsageInvalid).with("what", what));
+        }
         let read = Read {
             columns: permit.columns().map(<[String]>::to_vec),
             filter: permit.filter().cloned(),

@@ -15,7 +15,8 @@ use posthouse_protocol::digest::{BucketDigest, Digester};
 use posthouse_protocol::govern::{Checker, Passed, Quality};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::limits;
-use posthouse_protocol::manifest::{Entry, EntryKind};
+use posthouse_protocol::manifest::{Entry, EntryKind, Operations};
+use posthouse_protocol::operation;
 use posthouse_protocol::pgcopy::Shape;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
@@ -55,6 +56,8 @@ pub struct RowForm {
     pub digest_key: [u8; 32],
     /// The job's rules, where it has any.
     pub checker: Option<Checker>,
+    /// Whether the last column says what each row does.
+    pub has_operations: bool,
 }
 
 impl TableStage {
@@ -95,6 +98,9 @@ impl TableStage {
 
     pub fn contract(&self) -> &Contract {
         &self.form.contract
+    }
+    pub fn has_operations(&self) -> bool {
+        self.form.has_operations
     }
     pub fn digest_key(&self) -> [u8; 32] {
         self.form.digest_key
@@ -160,8 +166,9 @@ impl TableStage {
         let path = self.path(&entry.name);
         // What the job's rules hold back comes first.
         let mut bad = self.held_back(&entry.name);
+        let mut operations = self.has_operations().then(Operations::default);
         let (landed, buckets, quality) = match &self.form.shape {
-            None => self.stage_batches(name, *root, bytes, entry.size, &mut bad)?,
+            None => self.stage_batches(name, *root, bytes, entry.size, &mut bad, &mut operations)?,
             Some(shape) => {
                 let mut split = RawSplit::new(bytes, path, shape.clone(), self.digest_key());
                 let landed = self.hand().stage_raw(name, *root, &mut split)?;
@@ -178,6 +185,14 @@ impl TableStage {
                 counts.sent, digest.count, landed.landed
             )));
         }
+        if counts.operations != operations {
+            let said = |operations: Option<Operations>| operations.map_or("none".to_owned(), |sum| sum.to_string());
+            return Err(Problem::new(Code::Mismatch).with("peer", "the provider").cause(format!(
+                "split {name}: its rows were stated to do {}, and they do {}",
+                said(counts.operations),
+                said(operations)
+            )));
+        }
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).merge(&buckets);
         Ok((StagedSplit { landed: landed.landed, quarantined, digest, quality }, bad))
     }
@@ -189,6 +204,7 @@ impl TableStage {
         bytes: SplitContent,
         size: u64,
         held: &mut HeldBack,
+        operations: &mut Option<Operations>,
     ) -> Result<(SplitLanded, BucketDigest, Option<Quality>), Problem> {
         let (mut checker, mut rows) = (self.form.checker.clone(), 0);
         let mut digester = Digester::new(self.digest_key());
@@ -198,6 +214,9 @@ impl TableStage {
         let mut batches = reader.filter_map(|batch| {
             let left = batch.map_err(Problem::from).and_then(|batch| {
                 digester.buckets(&batch, &mut buckets)?;
+                if let Some(operations) = operations.as_mut() {
+                    operation::count(&batch, operations)?;
+                }
                 let before = rows;
                 rows += batch.rows() as u64;
                 match &mut checker {

@@ -6,16 +6,20 @@ use super::{ask, blocking};
 use crate::config::{Job, Origin, Target};
 use crate::context::Context;
 use crate::extract::Extraction;
+use crate::front;
 use crate::govern::Orders;
 use crate::settle::{self, Subject};
 use crate::store::{Side, Transfer, exchange};
 use posthouse_connectors::folder::{FolderSource, Found};
+use posthouse_connectors::front::unfit;
 use posthouse_protocol::format::Format;
 use posthouse_protocol::frame::{Frame, PlanAnswer, PlanRequest};
 use posthouse_protocol::id::{NodeId, ResourceRef, TransferId};
 use posthouse_protocol::job::Mode;
 use posthouse_protocol::manifest::EntryKind;
+use posthouse_protocol::operation;
 use posthouse_protocol::problem::{Code, Problem};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +72,11 @@ async fn planned(ctx: &Arc<Context>, peer: &NodeId, request: PlanRequest) -> Res
             .await
         }
         Origin::Table { connection, spec } => {
-            let is_incremental = request.mode == Mode::Incremental;
+            if offered.exchange.is_some() && request.mode != Mode::Incremental {
+                let cause = format!("its rows are changes, and the job has mode = \"{}\"", request.mode);
+                return Err(unfit(&spec.resource, cause));
+            }
+            let is_incremental = request.mode == Mode::Incremental && offered.exchange.is_none();
             let read = posthouse_connectors::Read {
                 columns: permit.columns().map(<[String]>::to_vec),
                 filter: permit.filter().cloned(),
@@ -81,10 +89,19 @@ async fn planned(ctx: &Arc<Context>, peer: &NodeId, request: PlanRequest) -> Res
                 let now = context.world.clock.now();
                 let orders = Orders::of(&offered.govern, permit.masks())?;
                 let orders = orders.wishing(request.rules.as_deref(), &spec.resource)?;
-                let extraction = Extraction::begin(context.connect(&connection)?, &spec, &read, &orders, now)?;
+                let connection = context.connect(&connection)?;
+                let extraction = match &offered.exchange {
+                    None => Extraction::begin(connection, &spec, &read, &orders, now)?,
+                    Some(exchange) => {
+                        // What is noted of the rows is nobody's when the question is answered.
+                        let noted = Noted(context.front_rows().join(format!("plan-{}.front", hex_of(&context))));
+                        Extraction::begin_front(connection, (exchange, &noted.0), &spec, &read, &orders, now)?
+                    }
+                };
                 let plan = extraction.plan();
+                let landed = operation::landed(&plan.contract, operation::COLUMN);
                 Ok(PlanAnswer {
-                    contract: Some(plan.contract.clone()),
+                    contract: Some(landed.unwrap_or_else(|| plan.contract.clone())),
                     native: plan.native.clone(),
                     entries: plan.splits.len() as u64,
                     rows: plan.rows_estimate,
@@ -98,6 +115,21 @@ async fn planned(ctx: &Arc<Context>, peer: &NodeId, request: PlanRequest) -> Res
             .await
         }
     }
+}
+
+/// A file that goes with the question; it is open for as long as that is answered.
+struct Noted(PathBuf);
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        if let Err(problem) = front::remove(&self.0) {
+            tracing::debug!(%problem, "What was noted for a plan remains until the next start");
+        }
+    }
+}
+
+fn hex_of(ctx: &Context) -> String {
+    hex::encode(ctx.world.random.bytes::<8>())
 }
 
 /// Asks the provider of a job that takes.

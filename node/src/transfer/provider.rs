@@ -41,6 +41,8 @@ pub(super) struct Caller {
     pub relayed: Option<Relayed>,
     pub epoch: u64,
     pub takes_lz4: bool,
+    /// Rows may say what they do.
+    pub knows_operations: bool,
     /// It understands rows that are masked, checked or ruled.
     pub knows_governed: bool,
 }

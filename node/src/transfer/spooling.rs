@@ -4,19 +4,20 @@
 //! meanwhile. A restart before the last split is sealed loses it, and the transfer ends with PH2004.
 
 use super::blocking;
-use crate::config::Govern;
+use crate::config::{Origin, Resource};
 use crate::context::Context;
 use crate::extract::{Extraction, Proposed};
 use crate::govern::Orders;
 use crate::seal::{Lease, Sealed, SealedSplit, Spool, Written};
 use crate::store::{Side, exchange, quarantine, spent};
-use posthouse_connectors::{Read, TableSpec};
+use posthouse_connectors::Read;
 use posthouse_protocol::digest::BucketDigest;
 use posthouse_protocol::format::Native;
 use posthouse_protocol::govern::{ColumnMask, Governed};
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -44,21 +45,30 @@ pub(crate) struct Begun {
 
 impl Begun {
     /// Takes the snapshot.
+    /// `front`: where what is read of a front-end table is noted.
     pub(crate) async fn take(
         ctx: &Arc<Context>,
-        connection: &str,
-        table: &TableSpec,
+        resource: &Resource,
         read: Read,
-        govern: &Govern,
         granted: &[ColumnMask],
         wishes: Option<&[Governed]>,
+        front: Option<PathBuf>,
     ) -> Result<Self, Problem> {
-        let (context, connection, table) = (ctx.clone(), connection.to_owned(), table.clone());
-        let (govern, granted, wishes) = (govern.clone(), granted.to_vec(), wishes.map(<[Governed]>::to_vec));
+        let (context, resource) = (ctx.clone(), resource.clone());
+        let (granted, wishes) = (granted.to_vec(), wishes.map(<[Governed]>::to_vec));
         let extraction = blocking(&ctx.world, move || {
+            let Origin::Table { connection, spec } = &resource.origin else {
+                return Err(Problem::new(Code::InsideFailed).cause("a snapshot of a folder was asked for"));
+            };
             let now = context.world.clock.now();
-            let orders = Orders::of(&govern, &granted)?.wishing(wishes.as_deref(), &table.resource)?;
-            Extraction::begin(context.connect(&connection)?, &table, &read, &orders, now)
+            let orders = Orders::of(&resource.govern, &granted)?.wishing(wishes.as_deref(), &spec.resource)?;
+            let connection = context.connect(connection)?;
+            match (&resource.exchange, &front) {
+                (Some(exchange), Some(path)) => {
+                    Extraction::begin_front(connection, (exchange, path), spec, &read, &orders, now)
+                }
+                _ => Extraction::begin(connection, spec, &read, &orders, now),
+            }
         })
         .await?;
         Ok(Self { extraction })

@@ -139,6 +139,7 @@ fn offer(transfer: TransferId) -> Offer {
         watermark_column: None,
         native: None,
         governed: None,
+        operation: None,
         database_line: None,
     }
 }

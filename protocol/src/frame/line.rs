@@ -13,13 +13,15 @@ use crate::problem::{Code, Problem};
 pub const VERSION_MIN: u16 = 1;
 pub const VERSION_MAX: u16 = 1;
 /// What both sides may do beyond the version's minimum.
-pub const FEATURES: &[&str] = &["zstd", KEPT, DELTA, LZ4, GOVERNED];
+pub const FEATURES: &[&str] = &["zstd", KEPT, DELTA, LZ4, OPERATIONS, GOVERNED];
 /// Frames that came later than version 1: said only to who knows them.
 pub const KEPT: &str = "kept";
 /// `Pieces`, and chunks in the form that it leads to.
 pub const DELTA: &str = "delta";
 /// Chunks as LZ4 blocks.
 pub const LZ4: &str = "lz4";
+/// Rows of which the last column says what they do: whoever does not know it would land that column.
+pub const OPERATIONS: &str = "operations";
 /// Rows that are masked, checked or ruled, and statements that say so.
 pub const GOVERNED: &str = "governed";
 

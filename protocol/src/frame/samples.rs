@@ -59,6 +59,7 @@ pub(crate) fn samples() -> Vec<Frame> {
             watermark_column: Some("updated_at".into()),
             native: Some(Native { format: "pg-copy/1".into(), columns: vec!["int8".into()] }),
             governed: Some(vec![Governed { column: Some("phone".into()), what: "keep 3+4".into() }]),
+            operation: Some("posthouse_operation".into()),
             database_line: Some("not encrypted".into()),
         }),
         Frame::Accept(Accept { data_channels: 2, credit: 32 << 20 }),

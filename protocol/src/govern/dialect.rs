@@ -11,6 +11,7 @@ pub mod items;
 
 use super::Governed;
 use crate::batch::{Batch, BatchBuilder, Value};
+use crate::operation;
 use crate::problem::{Code, Problem};
 use crate::schema::{Contract, ContractType, Item};
 use arrow::record_batch::RecordBatch;
@@ -109,7 +110,8 @@ impl Dialect {
     /// What is done to a column; its item becomes what it is afterwards.
     fn column(&self, item: &mut Item, is_key: bool, is_mark: bool) -> Result<Column, Problem> {
         let is_text = matches!(item.r#type, ContractType::Text | ContractType::Char);
-        let is_free = !is_key && !is_mark;
+        // What a row of a front-end table does is said by this node, and no text of another system.
+        let is_free = !is_key && !is_mark && item.name != operation::COLUMN;
         let mut column = Column {
             name: item.name.clone(),
             trim: self.trim && is_text && is_free,

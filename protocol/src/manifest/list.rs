@@ -56,6 +56,9 @@ impl EntryList {
                 if let Some(changed) = rows.changed {
                     counts.values_changed = Some(counts.values_changed.unwrap_or(0).saturating_add(changed));
                 }
+                if let Some(operations) = &rows.operations {
+                    counts.operations.get_or_insert_default().merge(operations);
+                }
             }
         }
     }

@@ -625,6 +625,7 @@ pub(crate) fn offer() -> Offer {
         watermark_column: None,
         native: None,
         governed: None,
+        operation: None,
         database_line: None,
     }
 }

@@ -66,6 +66,7 @@ pub(super) fn landing(job: &str, table: String, contract: &Contract) -> Landing 
         contract: contract.clone(),
         native: None,
         watermark_column: None,
+        operation: None,
         node_epoch: 1,
         work_dir: PathBuf::new(),
     }

@@ -2,6 +2,8 @@
 //! fit.
 
 use super::*;
+use crate::contract::fronts::changes;
+use posthouse_protocol::operation;
 
 /// A database in which the account may read, and what it lands comes in by the DBA's script. `tables` stand there.
 fn bench_for(tables: &[&str]) -> MyBench {
@@ -59,6 +61,29 @@ fn a_staging_table_that_is_not_as_the_script_makes_it_is_refused_by_name() {
     let problem = destination.publish().unwrap_err();
     assert!(problem.cause.contains("`seen` is datetime(6) there and datetime in the table"), "{problem}");
     assert_eq!(standing(&bench, &first).count(), 0);
+}
+
+#[test]
+fn rows_that_say_what_they_do_land_there_too() {
+    let contract = small();
+    let of = |number: u8| Landing {
+        operation: Some(operation::COLUMN.to_owned()),
+        ..landing(number, Write::Upsert, &contract)
+    };
+    let bench = bench_for(&[]);
+    make(&bench, &landing(1, Write::Upsert, &contract));
+    let problem = bench.destination(&of(1)).unwrap().prepare().unwrap_err();
+    assert!(problem.cause.contains("doctor --sql"), "it has no place for what they do: {problem}");
+    bench.run(&["DROP TABLE posthouse_staging_suite"]);
+    make(&bench, &of(1));
+    let first = land(&bench, &of(1), changes(&of(1), &[(1, "王", "I"), (2, "李", "I")]));
+    assert_eq!((first.rows, first.inserted, first.deleted), (2, 2, 0));
+    let second = land(&bench, &of(2), changes(&of(2), &[(2, "", "D"), (3, "赵", "U"), (9, "", "D")]));
+    assert_eq!((second.rows, second.inserted, second.deleted), (3, 1, 1));
+    // One whose rows say nothing shares the table.
+    land(&bench, &landing(3, Write::Upsert, &contract), people(&contract, &[(4, "钱", 4)]));
+    let expected = people(&contract, &[(1, "王", 1), (3, "赵", 3), (4, "钱", 4)]);
+    assert_eq!(standing(&bench, &of(2)).digest(&contract), digest(&contract, &[expected]));
 }
 
 #[test]

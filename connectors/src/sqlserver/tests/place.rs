@@ -172,6 +172,16 @@ impl<const REAL: bool> Bench for SqlBench<REAL> {
         self.run(&ddl::create_target(&place).unwrap());
         true
     }
+    const HAS_FRONT_TABLES: bool = true;
+    fn front(&self, spec: &FrontSpec) -> Option<Box<dyn FrontTable>> {
+        Some(self.connection().front(spec).unwrap())
+    }
+    fn make_front(&self, table: &str) {
+        self.run(&format!(
+            "CREATE TABLE [dbo].[{table}] ([id] bigint NOT NULL PRIMARY KEY, [name] nvarchar(max) NULL, \
+             [clzt] nvarchar(10) NULL, [rv] rowversion NOT NULL)"
+        ));
+    }
     fn lose(&self) {
         self.is_lost.store(true, Ordering::Relaxed);
     }

@@ -3,6 +3,8 @@
 
 use super::*;
 use crate::Landing;
+use crate::contract::fronts::changes;
+use posthouse_protocol::operation;
 use posthouse_protocol::problem::Code;
 
 const PREMADE: &str = "[dbo].[posthouse_staging_suite]";
@@ -40,6 +42,32 @@ fn an_account_with_rows_only_lands_in_tables_of_the_script() {
         assert_eq!(back.digest(&contract), crate::contract::digest(&contract, &[expected]), "{write}");
         assert_eq!(premade_rows(&bench), 0, "{write}: nothing is left");
     }
+}
+
+#[test]
+fn rows_that_say_what_they_do_land_there_too() {
+    let bench = TdsBench::with(place::rows_only());
+    let contract = small();
+    let of = |number: u8| Landing {
+        operation: Some(operation::COLUMN.to_owned()),
+        ..landing(number, Write::Upsert, &contract)
+    };
+    run_script(&bench, &landing(1, Write::Upsert, &contract));
+    let problem = bench.destination(&of(1)).unwrap().prepare().unwrap_err();
+    let (_, create) = problem.cause.split_once("make it by: ").unwrap();
+    assert!(create.contains("[posthouse_operation]"), "{problem}");
+    drop(bench.server().batch(&format!("DROP TABLE {PREMADE}")).unwrap());
+    run_script(&bench, &of(1));
+    let first = land(&bench, &of(1), changes(&of(1), &[(1, "王", "I"), (2, "李", "I")]));
+    assert_eq!((first.rows, first.inserted, first.deleted), (2, 2, 0));
+    let second = land(&bench, &of(2), changes(&of(2), &[(2, "", "D"), (3, "赵", "U"), (9, "", "D")]));
+    assert_eq!((second.rows, second.inserted, second.deleted), (3, 1, 1));
+    // One whose rows say nothing shares the table.
+    land(&bench, &landing(3, Write::Upsert, &contract), people(&contract, &[(4, "钱", 4)]));
+    let expected = people(&contract, &[(1, "王", 1), (3, "赵", 3), (4, "钱", 4)]);
+    let back = standing(&bench, &of(2));
+    assert_eq!(back.digest(&contract), crate::contract::digest(&contract, &[expected]));
+    assert_eq!(premade_rows(&bench), 0);
 }
 
 #[test]

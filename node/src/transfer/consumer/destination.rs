@@ -17,6 +17,7 @@ use posthouse_protocol::format::Native;
 use posthouse_protocol::frame::Offer;
 use posthouse_protocol::govern::{Check, Checker, GovernError};
 use posthouse_protocol::job::{Mode, Write};
+use posthouse_protocol::operation;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Contract;
 use std::sync::Arc;
@@ -42,6 +43,12 @@ pub(super) async fn open_stage(
                 })
             }
             (Target::Table { .. } | Target::Parquet { .. }, Some(contract)) => {
+                if let Some(column) = &offer.operation
+                    && operation::landed(contract, column).is_none()
+                {
+                    let cause = format!("`{column}` is to say what its rows do, and is no such column of theirs");
+                    return Err(Problem::new(Code::Mismatch).with("peer", &row.peer).cause(cause));
+                }
                 let rows = OfferedRows::of(&offer, contract);
                 let mut destination = open_destination(&ctx, &row, target, &rows)?;
                 let ready = can_tell_overlap(&row, target, &rows);
@@ -56,7 +63,9 @@ pub(super) async fn open_stage(
                 // What was offered in an engine's own form was asked for before the job had rules.
                 let checks = if shape.is_none() { governed::pinned(&ctx, &row, &job, &offer)? } else { Vec::new() };
                 let checker = checker(&checks, target, contract)?;
-                let form = RowForm { contract: contract.clone(), shape, digest_key: offer.digest_key.into(), checker };
+                let (contract, digest_key) = (contract.clone(), offer.digest_key.into());
+                let has_operations = offer.operation.is_some();
+                let form = RowForm { contract, shape, digest_key, checker, has_operations };
                 Place::Table(TableStage::open(
                     &ctx.staging(),
                     &row.id,
@@ -104,7 +113,8 @@ fn takes_over(
         next = failed.succeeds.clone();
         let Some(before) = before else { continue };
         let alike = (failed.write, failed.mode, &before.contract, &before.native, &before.digest_key)
-            == (row.write, row.mode, &offer.contract, &offer.native, &offer.digest_key);
+            == (row.write, row.mode, &offer.contract, &offer.native, &offer.digest_key)
+            && before.operation == offer.operation;
         // What is staged is what passed the rules of then.
         if alike && !took && !checked && job.check.is_empty() {
             took = destination.take_over(&failed.id)?;
@@ -149,15 +159,20 @@ pub(crate) struct OfferedRows {
     native: Option<Native>,
     /// The watermark column of an incremental transfer, where it is among the contract's.
     mark: Option<String>,
+    /// Of a front-end table: the column behind the contract's that says what a row does.
+    operation: Option<String>,
 }
 
 impl OfferedRows {
     pub(super) fn of(offer: &Offer, contract: &Contract) -> Self {
-        Self::new(contract.clone(), offer.native.clone(), offer.watermark_column.clone())
+        let landed = offer.operation.as_ref().and_then(|column| operation::landed(contract, column));
+        let operation = offer.operation.clone().filter(|_| landed.is_some());
+        let contract = landed.unwrap_or_else(|| contract.clone());
+        Self { operation, ..Self::new(contract, offer.native.clone(), offer.watermark_column.clone()) }
     }
     pub(crate) fn new(contract: Contract, native: Option<Native>, mark: Option<String>) -> Self {
         let mark = mark.filter(|mark| contract.position(mark).is_some());
-        Self { contract, native, mark }
+        Self { contract, native, mark, operation: None }
     }
 }
 
@@ -176,6 +191,7 @@ pub(crate) fn open_destination(
         contract: rows.contract.clone(),
         native: rows.native.clone(),
         watermark_column: rows.mark.clone(),
+        operation: rows.operation.clone(),
         node_epoch: ctx.epoch,
         work_dir: ctx.staging().join(row.id.as_str()),
     };

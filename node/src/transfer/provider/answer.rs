@@ -7,13 +7,14 @@ use super::feed::Feed;
 use super::outgoing::Outgoing;
 use crate::config::{Origin, Resource};
 use crate::context::Context;
+use crate::front;
 use crate::reconcile;
 use crate::relay;
 use crate::send::{Sent, Supply, SupplySource};
 use crate::settle::Subject;
 use crate::spent::What;
 use crate::store::exchange::{self, Offered};
-use crate::store::{Transfer, transfers};
+use crate::store::{Transfer, front as stored_front, transfers};
 use crate::transfer::attachments::Attachments;
 use crate::transfer::spooling::{Begun, Spooling};
 use crate::transfer::{Answering, DataDoor, Registered, blocking};
@@ -24,6 +25,7 @@ use posthouse_protocol::format::Format;
 use posthouse_protocol::frame::{Offer, Relay, Request};
 use posthouse_protocol::job::{Mode, State};
 use posthouse_protocol::limits;
+use posthouse_protocol::operation;
 use posthouse_protocol::policy::Permit;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::watermark::Watermark;
@@ -227,9 +229,15 @@ async fn offer_anew(
     permit: &Permit,
     resource: &Resource,
 ) -> Result<(), Problem> {
+    // Held until what is read is stored: nobody else reads the table or writes its flags back meanwhile.
+    let entered = match &resource.exchange {
+        Some(exchange) => Some(front::enter(ctx, exchange, request, subject, caller.knows_operations).await?),
+        None => None,
+    };
     let begun = match &resource.origin {
-        Origin::Table { connection, spec } => {
-            let from = request.watermark.clone().filter(|_| request.mode == Mode::Incremental);
+        Origin::Table { .. } => {
+            let is_marked = request.mode == Mode::Incremental && entered.is_none();
+            let from = request.watermark.clone().filter(|_| is_marked);
             let since = match from.clone() {
                 Some(from) => landed_position(ctx, subject, from).await?,
                 None => None,
@@ -242,9 +250,9 @@ async fn offer_anew(
                 formats: Format::known(request.formats.as_deref().unwrap_or_default()),
                 ..Default::default()
             };
-            let (govern, wishes) = (&resource.govern, request.rules.as_deref());
+            let (wishes, path) = (request.rules.as_deref(), entered.as_ref().map(|entered| entered.path.clone()));
             let _waits = ctx.meters(&request.transfer).wait(What::Source);
-            Some(Begun::take(ctx, connection, spec, read, govern, permit.masks(), wishes).await?)
+            Some(Begun::take(ctx, resource, read, permit.masks(), wishes, path).await?)
         }
         Origin::Folder { .. } if permit.is_about_rows() => {
             return Err(Problem::new(Code::FilterUnsupported).with("resource", &subject.resource));
@@ -275,11 +283,14 @@ async fn offer_anew(
         data_channels: limits::DATA_CHANNELS,
         digest_key: digest_key.into(),
         watermark_column: match &resource.origin {
-            Origin::Table { spec, .. } if request.mode == Mode::Incremental => resource.watermark_offered(spec),
+            Origin::Table { spec, .. } if request.mode == Mode::Incremental && entered.is_none() => {
+                resource.watermark_offered(spec)
+            }
             _ => None,
         },
         native: begun.as_ref().and_then(|begun| begun.native().cloned()),
         governed,
+        operation: entered.as_ref().map(|_| operation::COLUMN.to_owned()),
         database_line: begun.as_ref().and_then(Begun::database_line).map(str::to_owned),
     };
     let now = ctx.world.clock.now();
@@ -303,9 +314,15 @@ async fn offer_anew(
                 return Err(ended.problem.unwrap_or_else(|| Problem::new(Code::Cancelled)));
             }
             transfers::plan(tx, &planned)?;
+            if offered.offer.operation.is_some() {
+                stored_front::put(tx, &planned.id, &offered.request.resource, now)?;
+            }
             exchange::put_offered(tx, &planned.id, &offered)
         })
         .await?;
+    if let Some(entered) = entered {
+        entered.stored();
+    }
     if let Some(begun) = begun {
         Spooling::start(ctx, &request.transfer, begun, digest_key)?;
     }

@@ -74,6 +74,7 @@ impl Session {
             tracing::warn!(transfer = %row.id, %problem, "A transfer ends without a receipt");
             if offered.is_some_and(|offered| offered.offer.contract.is_some()) {
                 Spooling::remove(&self.ctx, &row.id).await?;
+                self.ctx.front.ring();
             }
         } else {
             tracing::info!(transfer = %row.id, %problem, "A transfer that was handed over is the consumer's to end");

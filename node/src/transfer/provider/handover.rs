@@ -6,7 +6,7 @@ use crate::reconcile;
 use crate::seal::{ManifestFacts, SealedManifest};
 use crate::settle;
 use crate::store::exchange::{self, Standing};
-use crate::store::{Side, Transfer, spent, statements, transfers};
+use crate::store::{Side, Transfer, front, spent, statements, transfers};
 use crate::transfer::blocking;
 use crate::transfer::spooling::Spooling;
 use posthouse_protocol::frame::Handover;
@@ -100,6 +100,8 @@ impl Session {
                 spent::put(tx, &row.id, epoch, &spent)?;
                 statements::take(tx, &landed, now)?;
                 let receipt = statements::settle(tx, &row.id, &handed, &landed, now)?;
+                // With the receipt, and whatever this side had stated before: the rows are processed.
+                front::receipted(tx, &row.id, now)?;
                 match transfers::get(tx, &row.id)?.map(|stored| stored.state) {
                     None | Some(State::Settled) => return Ok(()),
                     // Both statements are the truth about it, also where this side had given it up before.
@@ -121,6 +123,7 @@ impl Session {
             })
             .await?;
         ctx.outbox.notify_one();
+        ctx.front.ring();
         self.machine.settled(sha256)?;
         if let Some(given) = &mut self.given {
             given.row.state = State::Settled;
@@ -137,6 +140,10 @@ impl Session {
     async fn standing(&self, handed: &Statement) -> Result<Option<Standing>, Problem> {
         let (Some(given), Some(manifest)) = (&self.given, handed.manifest()) else { return Ok(None) };
         let Some(contract) = &given.offered.offer.contract else { return Ok(None) };
+        if given.offered.offer.operation.is_some() {
+            // What a front-end table holds is changes, and not what stands.
+            return Ok(None);
+        }
         let (transfer, contract_sha256) = (manifest.transfer.clone(), contract.sha256());
         if manifest.mode == Mode::Full {
             let id = transfer.clone();

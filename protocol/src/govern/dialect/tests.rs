@@ -23,6 +23,16 @@ fn contract() -> Contract {
     Contract { items, key: vec!["id".to_owned()] }
 }
 
+#[test]
+fn what_a_row_of_a_front_end_table_does_is_no_text_of_its_source() {
+    let mut contract = contract();
+    contract.items.push(operation::item());
+    let dialect = Dialect { empty_null: true, trim: true, ..Dialect::default() };
+    let (ruled, _) = dialect.plan(&contract, None, true).unwrap();
+    assert!(ruled.items.iter().any(|item| item.name == "name" && item.nullable));
+    assert!(operation::landed(&ruled, operation::COLUMN).is_some(), "{ruled:?}");
+}
+
 fn row<'a>(id: &'a str, name: &'a str, code: &'a str, born: &'a str, day: Value<'a>) -> Vec<Value<'a>> {
     vec![Value::Text(id), Value::Text(name), Value::Text(code), Value::Text(born), day, Value::Float(f64::NAN)]
 }
