@@ -9,7 +9,7 @@ pub(super) fn mapping() -> Mapping {
     let native = |(declared, holds): &(&str, &'static [Edge])| Native {
         declared: (*declared).to_owned(),
         r#type: columns::contract_type(declared),
-        holds: *holds,
+        holds,
     };
     Mapping { native: NATIVE.iter().map(native).collect(), made }
 }

@@ -255,7 +255,7 @@ impl Destination for SqlDestination {
 
     fn discard(&mut self) -> Result<(), Problem> {
         self.staging = None;
-        self.transact(|client, place| discard(client, place))
+        self.transact(discard)
     }
 
     fn read_standing(&mut self, to: Option<&Watermark>, sink: &mut dyn Sink) -> Result<u64, Problem> {

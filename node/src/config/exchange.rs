@@ -64,7 +64,7 @@ pub(super) fn read(resource: &Table<'_>, spec: &TableSpec) -> Option<Exchange> {
         ));
     }
     let operation = table.table("operation").and_then(|table| operation(&table));
-    let batch: Option<String> = table.get("batch").filter(|name| column(&table, "batch", name));
+    let batch = table.get::<String>("batch").filter(|name| column(&table, "batch", name));
     let keep: Option<Interval> = table.get("keep");
     let flag = table.require_table("processed").and_then(|table| flag(&table))?;
     let exchange = Exchange {
