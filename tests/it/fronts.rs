@@ -99,8 +99,8 @@ fn under_kills(source: &Database, connection: &str, table: &str) {
     while began.elapsed() < end {
         let next = Instant::now() + every;
         round += 1;
-        if round % 3 == 0 {
-            let role = if round % 2 == 0 { Role::Provider } else { Role::Consumer };
+        if round.is_multiple_of(3) {
+            let role = if round.is_multiple_of(2) { Role::Provider } else { Role::Consumer };
             killed_run(&mut site, role, round);
         } else {
             // One that follows a kill may find the table waiting for the run before.

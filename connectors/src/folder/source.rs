@@ -32,6 +32,7 @@ pub struct FolderSource {
 
 /// One thing in scope: handed over, or left out with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of what is found are entries")]
 pub enum Found {
     /// Indexes count from 0 in list order; links carry the root of their text, files none yet.
     Entry {

@@ -23,7 +23,8 @@ struct Found {
 
 impl SqliteFront {
     pub(super) fn new(faults: Faults, spec: &FrontSpec, charset: Charset) -> Result<Self, Problem> {
-        if !charset.is_utf8() && !(spec.from.is_ascii() && spec.to.is_ascii()) {
+        let is_plain = spec.from.is_ascii() && spec.to.is_ascii();
+        if !charset.is_utf8() && !is_plain {
             let cause =
                 "the values of its flag are compared as they are written, and the file's texts are in another charset";
             return Err(front::unfit(&spec.resource, cause));

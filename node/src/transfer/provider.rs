@@ -78,6 +78,7 @@ struct Session {
 }
 
 /// What woke the session.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart as soon as it comes")]
 enum Woken {
     Frame(Option<Result<Frame, Problem>>),
     Stop(Stop),

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
+#[expect(clippy::large_enum_variant, reason = "nearly all that is fed are entries")]
 pub(super) enum Fed {
     /// With how the file looked when it was listed.
     Entry(Entry, Option<FileStat>),

@@ -76,6 +76,7 @@ struct Sending {
 }
 
 /// What came of work elsewhere.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart as soon as it comes")]
 pub(super) enum Came {
     Sent(Result<Sent, Problem>),
     Read(ReadDone),

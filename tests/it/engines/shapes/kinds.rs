@@ -84,7 +84,7 @@ impl Kind {
     }
 
     fn of((declared, means, by, values): &Row) -> Self {
-        let literal = |(sql, bad_at): &(&str, &'static [Engine])| Literal { sql: (*sql).to_owned(), bad_at: *bad_at };
+        let literal = |(sql, bad_at): &(&str, &'static [Engine])| Literal { sql: (*sql).to_owned(), bad_at };
         let by = if by.is_empty() { None } else { Some(*by) };
         Self { by, values: values.iter().map(literal).collect(), ..Self::plain(declared, *means) }
     }
