@@ -5,6 +5,7 @@
 use super::run::Run;
 use crate::config::Job;
 use crate::context::Context;
+use crate::reconcile;
 use crate::seal::storage;
 use crate::store::{Transfer, exchange};
 use posthouse_platform::disk::Disk;
@@ -23,17 +24,15 @@ use std::path::Path;
 
 /// Whether the rows that are offered can be taken as they are governed.
 pub(super) async fn check(run: &Run, job: &Job, offer: &Offer) -> Result<(), Problem> {
-    let (id, name) = (run.row.id.clone(), run.row.job.clone());
-    let (known, landed) = run
-        .ctx
-        .store
-        .read(move |db| Ok((exchange::landing_offer(db, &id)?, exchange::reached_governed(db, &name)?)))
-        .await?;
+    let row = run.row.clone();
+    let (known, landed) =
+        run.ctx.store.read(move |db| Ok((exchange::landing_offer(db, &row.id)?, stands_governed(db, &row)?))).await?;
     // An offer that was taken up before had the rules of then; those of now count from the next transfer on.
     if known.is_none_or(|known| known.salt != offer.salt) {
         check_rules(run, job, offer)?;
     }
-    let goes_on = run.row.mode == Mode::Incremental && run.row.watermark_from.is_some();
+    // A front-end table can never be taken in full, which is the way out.
+    let goes_on = run.row.watermark_from.is_some() || offer.operation.is_none();
     let Some(landed) = landed.filter(|_| goes_on) else { return Ok(()) };
     let now = offer.governed.as_deref().unwrap_or_default();
     match said_otherwise(&landed, now, &Governed::is_mask) {
@@ -42,6 +41,16 @@ pub(super) async fn check(run: &Run, job: &Job, offer: &Offer) -> Result<(), Pro
             .with("resource", &run.row.resource)
             .with("job", &run.row.job)
             .cause(words)),
+    }
+}
+
+/// What was done to the rows beside which those of an incremental run are landed. None: it has none, or they go.
+fn stands_governed(db: &Connection, row: &Transfer) -> Result<Option<Vec<Governed>>, Problem> {
+    match (row.mode, &row.watermark_from) {
+        (Mode::Incremental, Some(_)) => exchange::reached_governed(db, &row.job),
+        // The first one: what a full run has landed stands all the same.
+        (Mode::Incremental, None) => reconcile::last_governed(db, &row.job, &row.peer),
+        _ => Ok(None),
     }
 }
 
