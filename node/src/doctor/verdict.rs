@@ -50,8 +50,9 @@ impl Figures {
         if share(ms) >= HELD_PERCENT {
             return held;
         }
-        // The time that nothing here accounts for is the other side's.
-        let rest = share(self.total_ms.saturating_sub(ms));
+        // The time that nothing here accounts for is the other side's. Waits that overlap make it look less, never more.
+        let counted = known.into_iter().filter_map(|(_, ms)| ms).fold(0, u64::saturating_add);
+        let rest = share(self.total_ms.saturating_sub(counted));
         match self.side {
             Side::Consumer if spent.line_ms.is_none() && rest >= REST_PERCENT => Held::SourceOrLine,
             Side::Provider if spent.destination_ms.is_none() && rest >= REST_PERCENT => Held::Consumer,
@@ -84,6 +85,8 @@ mod tests {
             (Consumer, Some(300), Some(300), Some(300), Held::Nothing),
             (Consumer, None, None, Some(100), Held::SourceOrLine),
             (Provider, Some(100), Some(100), None, Held::Consumer),
+            // Together they are most of it: it is not the other side.
+            (Provider, Some(350), Some(350), None, Held::Nothing),
             (Provider, Some(100), Some(900), None, Held::Line),
             (Provider, None, None, None, Held::Unknown),
         ];
