@@ -51,10 +51,11 @@ fn of_front(connector: &dyn Connector, name: &str, settings: &Settings, spec: &F
             let rights = if spec.purges { "UPDATE, DELETE" } else { "UPDATE" };
             return Ok(Finding::new(Topic::Rights, Grade::Well, object, rights, rights));
         }
-        Err(problem) if problem.code == Code::FrontTableUnfit => problem,
-        Err(problem) => return Err(problem),
+        Err(problem) if problem.code == Code::ConnectionFailed => return Err(problem),
+        // What else was found of the connection is said all the same.
+        Err(problem) => problem,
     };
-    let cause = &problem.cause;
+    let cause = if problem.code == Code::FrontTableUnfit { problem.cause.clone() } else { problem.to_string() };
     let (en, zh) = match problem.facts.iter().find(|(fact, _)| fact == LACKS) {
         Some((_, right)) => {
             let (en, zh) = (format!("the account lacks {right}"), format!("账号缺少 {right} 权限"));

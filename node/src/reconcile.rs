@@ -9,6 +9,7 @@ mod buckets;
 mod standing;
 
 pub(crate) use answer::{answer_digest, answer_keys};
+pub(crate) use ask::last_governed;
 pub(crate) use standing::{consumer_standing, provider_standing_after};
 
 use crate::config::{Job, Kind};

@@ -87,9 +87,6 @@ impl Seen {
             side: self.subject.side,
             total_ms: moved.map_or(0, |moved| moved.total_ms),
             spent: moved.and_then(|moved| moved.spent),
-            source: self.source.as_ref().map(Sample::bytes_per_second),
-            destination: self.destination.as_ref().map(Sample::bytes_per_second),
-            line: self.line_speed(),
         }
     }
 

@@ -255,7 +255,7 @@ const FOOT: [&str; 2] = [
 - Of PostgreSQL an array, a range, a composite or a domain over any of these types moves too: the first three as text, a domain as its base type.
 - In `mysql` and `sqlserver` a `query` gives columns without what a CHECK or an extended property says of them.
 - Of a SQLite column without a declared type the values are looked at.
-- Files of Parquet are landed in and not read as a source.
+- Files of Parquet are landed in and not read as a source. They have no word for `infinity` and `-infinity`: these are the greatest and the least number of days or of microseconds there, which other programs show as days far away.
 ",
     "
 ## 另须知道
@@ -263,6 +263,6 @@ const FOOT: [&str; 2] = [
 - PostgreSQL 中由上述类型构成的数组、范围、复合类型和域也可交换：前三者以文本形式，域按其基础类型。
 - `mysql` 与 `sqlserver` 的 `query` 给出的列，不带 CHECK 或扩展属性所说明的含义。
 - SQLite 中未声明类型的列，按其取值判断。
-- Parquet 文件只作为目标，不作为来源。
+- Parquet 文件只作为目标，不作为来源。其中没有 `infinity` 与 `-infinity` 的写法：它们存为天数或微秒数的最大值与最小值，其他程序会显示为极远的日期。
 ",
 ];

@@ -98,7 +98,11 @@ fn rows(config: &Config, job: &JobId) -> Result<Vec<Transfer>, Problem> {
     });
     let filter = match pushed {
         Some(_) => Filter { side: Some(Side::Provider), limit: Some(PUSHED_LOOKED_AT), ..Filter::default() },
-        None => Filter { job: Some(job.clone()), limit: Some(LOOKED_AT), ..Filter::default() },
+        None => {
+            // Somebody may take from here by a job of the same name.
+            let side = config.jobs.contains_key(job).then_some(Side::Consumer);
+            Filter { job: Some(job.clone()), side, limit: Some(LOOKED_AT), ..Filter::default() }
+        }
     };
     let mut rows = transfers::list(&store, &filter)?;
     if let Some((resource, to)) = pushed {
@@ -125,3 +129,47 @@ fn total_ms(row: &Transfer) -> u64 {
 const LOOKED_AT: u32 = 20;
 const PUSHED_LOOKED_AT: u32 = 200;
 const TELLING_MS: u64 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+    use posthouse_platform::World;
+    use posthouse_protocol::job::{Mode, Write};
+    use posthouse_protocol::time::Timestamp;
+
+    const CONFIG: &str = r#"[node]
+name = "housing.test.example"
+data_dir = "."
+[coordinator]
+address = "centre.test.example:7840"
+[connection.db]
+kind = "sqlite"
+path = "housing.sqlite"
+[[job]]
+name = "residents"
+resource = "police.test.example/residents"
+into = { connection = "db", table = "residents" }
+"#;
+
+    #[tokio::test]
+    async fn a_job_of_the_same_name_by_which_somebody_takes_from_here_is_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::read(&folder.path().join("node.toml"), CONFIG).unwrap();
+        let store = Store::open(&World::real(), folder.path()).await.unwrap();
+        let job: JobId = "residents".parse().unwrap();
+        let plan = |number: u8, side, peer: &str, resource: &str| {
+            let id = TransferId::from_random([number; 16]);
+            let (peer, resource) = (peer.parse().unwrap(), resource.parse().unwrap());
+            let at = Timestamp(i64::from(number));
+            let row = Transfer::planned(id, side, job.clone(), peer, resource, Mode::Full, Write::Replace, at);
+            store.write_now(|tx| transfers::plan(tx, &row)).unwrap();
+            row.id
+        };
+        let own = plan(1, Side::Consumer, "police.test.example", "police.test.example/residents");
+        plan(2, Side::Provider, "tax.test.example", "housing.test.example/registry");
+        let found = Subject::find(&config, &job).unwrap();
+        assert_eq!((found.side, found.peer.as_str()), (Side::Consumer, "police.test.example"));
+        assert_eq!(found.transfer.map(|moved| moved.transfer), Some(own));
+    }
+}

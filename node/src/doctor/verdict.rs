@@ -1,5 +1,6 @@
-//! Is it the line or the database? A judgement over where the time of a transfer went, or, where there is none that
-//! tells, over how fast each place is by itself. Figures in, a verdict out; the words for people are the program's.
+//! Is it the line or the database? A judgement over where the time of a transfer went. Figures in, a verdict out; the
+//! words for people are the program's.
+//! Deliberately absent: how fast each place is by itself. One node measures one place only, and has nothing beside it.
 
 use crate::spent::Spent;
 use crate::store::Side;
@@ -29,18 +30,13 @@ pub struct Figures {
     /// Milliseconds that the transfer was under way; 0 where there is none.
     pub total_ms: u64,
     pub spent: Option<Spent>,
-    /// Bytes a second, as measured now.
-    pub source: Option<f64>,
-    pub destination: Option<f64>,
-    /// Bytes a second that the line is known to have taken.
-    pub line: Option<f64>,
 }
 
 impl Figures {
     pub fn judge(&self) -> Held {
         match self.spent {
             Some(spent) if self.total_ms >= TELLING_MS => self.by_waiting(spent),
-            _ => self.by_speed(),
+            _ => Held::Unknown,
         }
     }
 
@@ -54,23 +50,12 @@ impl Figures {
         if share(ms) >= HELD_PERCENT {
             return held;
         }
-        // The time that nothing here accounts for is the other side's.
-        let rest = share(self.total_ms.saturating_sub(ms));
+        // The time that nothing here accounts for is the other side's. Waits that overlap make it look less, never more.
+        let counted = known.into_iter().filter_map(|(_, ms)| ms).fold(0, u64::saturating_add);
+        let rest = share(self.total_ms.saturating_sub(counted));
         match self.side {
             Side::Consumer if spent.line_ms.is_none() && rest >= REST_PERCENT => Held::SourceOrLine,
             Side::Provider if spent.destination_ms.is_none() && rest >= REST_PERCENT => Held::Consumer,
-            _ => Held::Nothing,
-        }
-    }
-
-    /// The slowest of what was measured, if it is by far.
-    fn by_speed(&self) -> Held {
-        let known = [(Held::Source, self.source), (Held::Line, self.line), (Held::Destination, self.destination)];
-        let mut known: Vec<(Held, f64)> = known.into_iter().filter_map(|(held, speed)| Some((held, speed?))).collect();
-        known.sort_by(|(_, one), (_, other)| one.total_cmp(other));
-        match known.as_slice() {
-            [] | [_] => Held::Unknown,
-            [(held, slowest), (_, next), ..] if *slowest * SLOWER <= *next => *held,
             _ => Held::Nothing,
         }
     }
@@ -80,7 +65,6 @@ impl Figures {
 pub const TELLING_MS: u64 = 1_000;
 const HELD_PERCENT: u64 = 40;
 const REST_PERCENT: u64 = 60;
-const SLOWER: f64 = 1.5;
 
 #[cfg(test)]
 mod tests {
@@ -88,7 +72,7 @@ mod tests {
 
     fn judged(side: Side, total_ms: u64, source: Option<u64>, line: Option<u64>, destination: Option<u64>) -> Held {
         let spent = Some(Spent { source_ms: source, line_ms: line, destination_ms: destination });
-        Figures { side, total_ms, spent, source: None, destination: None, line: None }.judge()
+        Figures { side, total_ms, spent }.judge()
     }
 
     #[test]
@@ -101,6 +85,8 @@ mod tests {
             (Consumer, Some(300), Some(300), Some(300), Held::Nothing),
             (Consumer, None, None, Some(100), Held::SourceOrLine),
             (Provider, Some(100), Some(100), None, Held::Consumer),
+            // Together they are most of it: it is not the other side.
+            (Provider, Some(350), Some(350), None, Held::Nothing),
             (Provider, Some(100), Some(900), None, Held::Line),
             (Provider, None, None, None, Held::Unknown),
         ];
@@ -114,15 +100,8 @@ mod tests {
     }
 
     #[test]
-    fn without_a_transfer_that_tells_the_slowest_place_is_named_if_it_is_by_far() {
-        let by = |source, line, destination| {
-            Figures { side: Side::Consumer, total_ms: 999, spent: Some(Spent::default()), source, destination, line }
-                .judge()
-        };
-        assert_eq!(by(Some(1e6), Some(9e6), None), Held::Source);
-        assert_eq!(by(None, Some(1e6), Some(2e6)), Held::Line);
-        assert_eq!(by(None, Some(1.9e6), Some(2e6)), Held::Nothing);
-        assert_eq!(by(Some(1e6), None, None), Held::Unknown);
-        assert_eq!(by(None, None, None), Held::Unknown);
+    fn a_transfer_that_was_over_at_once_tells_nothing() {
+        assert_eq!(judged(Side::Consumer, TELLING_MS - 1, Some(900), Some(0), Some(0)), Held::Unknown);
+        assert_eq!(Figures { side: Side::Provider, total_ms: 9_000, spent: None }.judge(), Held::Unknown);
     }
 }

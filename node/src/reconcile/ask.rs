@@ -114,7 +114,7 @@ impl Comparison {
 }
 
 /// What was done to the rows that a job has landed last. None where it has landed none that is remembered.
-fn last_governed(db: &Connection, job: &JobId, provider: &NodeId) -> Result<Option<Vec<Governed>>, Problem> {
+pub(crate) fn last_governed(db: &Connection, job: &JobId, provider: &NodeId) -> Result<Option<Vec<Governed>>, Problem> {
     let filter = transfers::Filter {
         job: Some(job.clone()),
         side: Some(Side::Consumer),

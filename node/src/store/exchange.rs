@@ -206,6 +206,12 @@ pub fn put_split_staged(
     run(at, "DELETE FROM landing_chunks WHERE entry = ?1", params![id])
 }
 
+/// Whether anything of what a transfer is offered was recorded here: then its offer was taken up, and not only kept.
+pub fn has_entries(at: &Connection, transfer: &TransferId) -> Result<bool, Problem> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM landing_entry WHERE transfer = ?1)";
+    cached(at, sql)?.query_row([transfer.as_str()], |row| row.get(0)).map_err(failed)
+}
+
 /// Whether rules have looked at rows that a transfer staged: such rows are those that passed the rules of then.
 pub fn has_checked_rows(at: &Connection, transfer: &TransferId) -> Result<bool, Problem> {
     let sql = "SELECT EXISTS (SELECT 1 FROM landing_entry WHERE transfer = ?1 AND quality IS NOT NULL)";

@@ -1,6 +1,7 @@
 //! Masks that change under an incremental job: nothing is landed or compared under two kinds of them.
 
 use super::*;
+use crate::support::Role;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef\n";
 
@@ -67,4 +68,48 @@ schedule = "manual"
     assert_settled(&site.take("persons"));
     assert_eq!(number(&target, "SELECT count(*) FROM persons"), 3);
     assert_eq!(deep(&site).code, 0);
+}
+
+#[test]
+fn the_first_incremental_run_after_a_full_one_under_another_key_is_noticed_too() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let (source, key) = (data.path().join("source.db"), data.path().join("mask.key"));
+    Connection::open(&source)
+        .and_then(|db| {
+            db.execute_batch(
+                "CREATE TABLE t (id TEXT PRIMARY KEY, seen TIMESTAMP NOT NULL);
+                 INSERT INTO t VALUES ('a', '2026-01-01 00:00:00'), ('b', '2026-01-01 00:00:01')",
+            )
+        })
+        .expect("a source");
+    std::fs::write(&key, KEY).expect("a key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("it is kept secret");
+    let provider = format!(
+        "[connection.db]\nkind = \"sqlite\"\npath = \"{}\"\n\n[[resource]]\nid = \"persons\"\nconnection = \"db\"\n\
+         table = \"t\"\nkey = [\"id\"]\nwatermark = \"seen\"\ncolumns = [\"id\", \"seen\"]\nmask_key_file = \"{}\"\n\
+         [resource.mask]\nid = {{ hash = \"hmac-sm3\" }}\n",
+        text(&source),
+        text(&key)
+    );
+    let consumer = format!(
+        "[connection.db]\nkind = \"sqlite\"\npath = \"{{dir}}/target.db\"\n\n[[job]]\nname = \"persons\"\n\
+         resource = \"{PROVIDER}/persons\"\ninto = {{ connection = \"db\", table = \"persons\" }}\nmode = \"full\"\n\
+         write = \"upsert\"\nschedule = \"manual\"\n"
+    );
+    let mut site = Site::start(&Scene { provider, consumer, grants: vec!["persons"], ..Scene::default() });
+    assert_settled(&site.take("persons"));
+    let target = site.dir().join("target.db");
+    let config = site.config(CONSUMER);
+    let written = std::fs::read_to_string(&config).expect("it is there");
+    site.daemon(Role::Consumer).kill();
+    std::fs::write(&config, written.replace("mode = \"full\"", "mode = \"incremental\"")).expect("it is written");
+    std::fs::write(&key, "fedcba9876543210fedcba9876543210\n").expect("another key");
+    site.daemon(Role::Consumer).restart();
+    // Asked too early, it is not there yet.
+    wait_for("the other key is noticed", Duration::from_secs(60), || {
+        let ran = site.job(CONSUMER, "persons");
+        assert_ne!(ran.code, 0, "{ran:#?}");
+        format!("{}{}", ran.stdout, ran.stderr).contains("PH3050")
+    });
+    assert_eq!(number(&target, "SELECT count(*) FROM persons"), 2, "no row came twice");
 }

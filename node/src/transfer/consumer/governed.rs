@@ -5,6 +5,7 @@
 use super::run::Run;
 use crate::config::Job;
 use crate::context::Context;
+use crate::reconcile;
 use crate::seal::storage;
 use crate::store::{Transfer, exchange};
 use posthouse_platform::disk::Disk;
@@ -12,8 +13,10 @@ use posthouse_platform::endpoint::Transport;
 use posthouse_protocol::frame::Offer;
 use posthouse_protocol::govern::check::kept;
 use posthouse_protocol::govern::{Check, Governed, said_otherwise};
+use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Mode;
 use posthouse_protocol::problem::{Code, Problem};
+use rusqlite::Connection;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -21,17 +24,15 @@ use std::path::Path;
 
 /// Whether the rows that are offered can be taken as they are governed.
 pub(super) async fn check(run: &Run, job: &Job, offer: &Offer) -> Result<(), Problem> {
-    let (id, name) = (run.row.id.clone(), run.row.job.clone());
-    let (known, landed) = run
-        .ctx
-        .store
-        .read(move |db| Ok((exchange::landing_offer(db, &id)?, exchange::reached_governed(db, &name)?)))
-        .await?;
+    let row = run.row.clone();
+    let (known, landed) =
+        run.ctx.store.read(move |db| Ok((exchange::landing_offer(db, &row.id)?, stands_governed(db, &row)?))).await?;
     // An offer that was taken up before had the rules of then; those of now count from the next transfer on.
     if known.is_none_or(|known| known.salt != offer.salt) {
         check_rules(run, job, offer)?;
     }
-    let goes_on = run.row.mode == Mode::Incremental && run.row.watermark_from.is_some();
+    // A front-end table can never be taken in full, which is the way out.
+    let goes_on = run.row.watermark_from.is_some() || offer.operation.is_none();
     let Some(landed) = landed.filter(|_| goes_on) else { return Ok(()) };
     let now = offer.governed.as_deref().unwrap_or_default();
     match said_otherwise(&landed, now, &Governed::is_mask) {
@@ -43,17 +44,23 @@ pub(super) async fn check(run: &Run, job: &Job, offer: &Offer) -> Result<(), Pro
     }
 }
 
+/// What was done to the rows beside which those of an incremental run are landed. None: it has none, or they go.
+fn stands_governed(db: &Connection, row: &Transfer) -> Result<Option<Vec<Governed>>, Problem> {
+    match (row.mode, &row.watermark_from) {
+        (Mode::Incremental, Some(_)) => exchange::reached_governed(db, &row.job),
+        // The first one: what a full run has landed stands all the same.
+        (Mode::Incremental, None) => reconcile::last_governed(db, &row.job, &row.peer),
+        _ => Ok(None),
+    }
+}
+
 /// The job's rules as they were when the transfer began: some of its splits may be staged by them. Blocks.
 pub(super) fn pinned(ctx: &Context, row: &Transfer, job: &Job, offer: &Offer) -> Result<Vec<Check>, Problem> {
     let dir = ctx.staging().join(row.id.as_str());
     if let Some(checks) = kept_in(&dir)? {
         return Ok(checks);
     }
-    let (known, checked) = ctx
-        .store
-        .read_now(|db| Ok((exchange::landing_offer(db, &row.id)?, exchange::has_checked_rows(db, &row.id)?)))?;
-    if known.is_some_and(|known| known.salt == offer.salt) && !checked {
-        // It was taken up without any.
+    if ctx.store.read_now(|db| began_without(db, &row.id, offer))? {
         return Ok(Vec::new());
     }
     let checks = job.check.load()?;
@@ -61,6 +68,13 @@ pub(super) fn pinned(ctx: &Context, row: &Transfer, job: &Job, offer: &Offer) ->
         keep_in(&ctx.staging(), &dir, &*ctx.world.disk, &checks)?;
     }
     Ok(checks)
+}
+
+/// Whether a transfer that has no rules in its folder was taken up without any. An offer is kept also where nothing
+/// came of it, such as on a full disk: only what is recorded of its splits says that rows were taken without rules.
+fn began_without(db: &Connection, transfer: &TransferId, offer: &Offer) -> Result<bool, Problem> {
+    let is_known = exchange::landing_offer(db, transfer)?.is_some_and(|known| known.salt == offer.salt);
+    Ok(is_known && exchange::has_entries(db, transfer)? && !exchange::has_checked_rows(db, transfer)?)
 }
 
 /// The rules that a transfer's folder has. None: it has none.
@@ -117,9 +131,67 @@ const CHECKS: &str = "checks";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
+    use crate::store::exchange::StagedSplit;
+    use posthouse_platform::World;
     use posthouse_platform::disk::RealDisk;
-    use posthouse_protocol::govern::{Rule, Severity};
+    use posthouse_protocol::govern::{Quality, Rule, Severity};
+    use posthouse_protocol::id::GrantId;
+    use posthouse_protocol::manifest::{Entry, EntryKind, SplitCounts};
     use std::sync::Arc;
+
+    fn offer(transfer: &TransferId) -> Offer {
+        Offer {
+            transfer: transfer.clone(),
+            grant: GrantId::from_random([0; 16]),
+            policy_epoch: 1,
+            policy_sequence: 1,
+            provider_epoch: 1,
+            contract: None,
+            catalog: None,
+            watermark_to: None,
+            salt: [1; 32].into(),
+            data_channels: 1,
+            digest_key: [2; 32].into(),
+            watermark_column: None,
+            native: None,
+            governed: None,
+            operation: None,
+            database_line: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_offer_of_which_nothing_came_yet_was_not_taken_up_without_rules() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&World::real(), folder.path()).await.unwrap();
+        let id = TransferId::from_random([1; 16]);
+        let offer = offer(&id);
+        let began = || store.read_now(|db| began_without(db, &id, &offer)).unwrap();
+        assert!(!began());
+        // It is kept where the place to land could not be opened, and the transfer goes on later.
+        store.write_now(|tx| exchange::set_landing_offer(tx, &id, &offer)).unwrap();
+        assert!(!began());
+        let entry = Entry {
+            index: 0,
+            name: b"split".into(),
+            kind: EntryKind::Split(SplitCounts::default()),
+            size: 10,
+            mode: 0,
+            mtime_ns: 0,
+            root: None,
+            revision: 0,
+            same_as: None,
+            attributes: None,
+        };
+        let stage = |staged: StagedSplit| {
+            store.write_now(|tx| exchange::put_split_staged(tx, &id, &entry, &staged, 1)).unwrap();
+        };
+        stage(StagedSplit::default());
+        assert!(began());
+        stage(StagedSplit { quality: Some(Quality::default()), ..StagedSplit::default() });
+        assert!(!began());
+    }
 
     #[test]
     fn rules_stay_what_they_were_whatever_becomes_of_a_list_of_codes() {
