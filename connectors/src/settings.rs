@@ -107,6 +107,17 @@ impl TlsMode {
             (Self::Require, _) => Some("encrypted, the server not verified"),
         }
     }
+
+    /// The same of several servers of which any may be the one: the least secure.
+    pub(crate) fn told_of<'a>(lines: impl Iterator<Item = (Self, &'a Address)>) -> Option<&'static str> {
+        let open = |(mode, address): &(Self, &Address)| match mode {
+            Self::Off if !address.is_local() => 2,
+            Self::Require => 1,
+            _ => 0,
+        };
+        let told = lines.filter(|(mode, address)| mode.told(address).is_some());
+        told.max_by_key(open).and_then(|(mode, address)| mode.told(address))
+    }
 }
 
 impl Secret {

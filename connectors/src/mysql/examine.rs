@@ -86,6 +86,13 @@ impl Examination {
                 self.say(Finding::absent(name));
                 return Ok(());
             }
+            // A view, say, whose owner has lost a right.
+            Err(Fail::Server(error)) if !fail::NO_RIGHT.contains(&error.code) => {
+                let why = fail::text(&error);
+                let (en, zh) = (format!("it cannot be read: {why}"), format!("无法读取：{why}"));
+                self.say(Finding::new(Topic::Rights, Grade::Wrong, name, en, zh));
+                return Ok(());
+            }
             Err(Fail::Server(_)) | Ok(_) => {}
             Err(fail) => return Err(fail),
         }

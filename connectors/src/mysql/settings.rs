@@ -62,7 +62,7 @@ impl Settings {
     }
     /// How the line to the server is secured, in the words of a statement: of several servers, the least secure.
     pub(super) fn line(&self) -> Option<&'static str> {
-        self.servers.iter().find_map(|address| self.tls(address).told(address))
+        TlsMode::told_of(self.servers.iter().map(|address| (self.tls(address), address)))
     }
 
     /// The password, if one is configured.
@@ -158,6 +158,8 @@ mod tests {
         assert_eq!(socket.servers, [Address::Unix("/run/mysqld/mysqld.sock".into())]);
         assert_eq!(socket.tls(&socket.servers[0]), TlsMode::Off);
         assert_eq!((one.line(), socket.line()), (None, None), "encrypted, and no network at all");
+        let keys = [("url", "mysql://u@127.0.0.1,10.1.2.3/d"), ("tls", "off")];
+        assert_eq!(parse(&keys).unwrap().line(), Some("not encrypted"), "either may answer");
         assert_eq!(socket.password().unwrap(), None);
     }
 

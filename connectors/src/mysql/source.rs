@@ -335,8 +335,8 @@ impl Condition {
 }
 
 /// Whether the server finds every row for which a part of a filter is true. Texts that are the same are equal in every
-/// collation, and what is equal in more than that is looked at here; a column that holds other characters than the
-/// session's might refuse the comparison. A year is compared as one of two digits, and a date of zeros may be read as NULL.
+/// collation, and what is equal in more than that is looked at here; a column refuses to be compared with characters that
+/// it cannot hold. A year is compared as one of two digits, and a date of zeros may be read as NULL.
 fn is_sure(relation: &Relation, part: &Part<'_>) -> bool {
     let (Part::Compare(name, ..) | Part::Null(name, _)) = part;
     let Some(column) = relation.column(name) else { return false };
@@ -344,16 +344,27 @@ fn is_sure(relation: &Relation, part: &Part<'_>) -> bool {
         Part::Compare(_, _, Literal::Integer(_)) => {
             column.contract_type() == Some(ContractType::Integer) && WHOLE_NUMBERS.contains(&column.r#type.as_str())
         }
-        Part::Compare(_, Comparison::Equal, Literal::Text(_)) => {
+        Part::Compare(_, Comparison::Equal, Literal::Text(literal)) => {
             let is_text = matches!(column.contract_type(), Some(ContractType::Text | ContractType::Char));
             // What a query gives is said to be in the session's own characters, whatever it is.
             is_text
                 && relation.kind != Kind::Query
                 && TEXTS.contains(&column.r#type.as_str())
-                && column.charset.as_deref().is_some_and(|charset| UNICODE.contains(&charset))
+                && column.charset.as_deref().is_some_and(|charset| holds(charset, literal))
         }
         Part::Compare(..) => false,
         Part::Null(..) => column.contract_type().is_some_and(|r#type| !types::is_dated(r#type)),
+    }
+}
+
+/// Whether a column of this character set, one of Unicode's, has all characters of a text. Compared with another one the
+/// statement fails (1267).
+fn holds(charset: &str, text: &str) -> bool {
+    match charset {
+        "utf8mb4" => true,
+        "utf8mb3" | "utf8" => text.chars().all(|letter| letter <= '\u{ffff}'),
+        "ascii" => text.is_ascii(),
+        _ => false,
     }
 }
 
@@ -394,4 +405,3 @@ const QUERY: &str = "posthouse_query";
 /// Types whose values are compared with a number, or a text, as they are.
 const WHOLE_NUMBERS: [&str; 5] = ["tinyint", "smallint", "mediumint", "int", "bigint"];
 const TEXTS: [&str; 6] = ["char", "varchar", "tinytext", "text", "mediumtext", "longtext"];
-const UNICODE: [&str; 4] = ["utf8mb4", "utf8mb3", "utf8", "ascii"];

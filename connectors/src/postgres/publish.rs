@@ -34,6 +34,12 @@ pub(super) fn publish(
     let Some(target) = target else { return become_target(client, place, sieve, staged) };
     let fields = Fields::of(&place.landing.contract, &sieve.staging.columns, &target);
     let mut run = Run { place, target, fields, sieve, staged, deletes: 0, overlap: 0, took_staging: false };
+    let mut gone = 0;
+    if place.landing.write == Write::Mirror {
+        run.lock(client)?;
+        // While all that came is there: of a row that is refused the older one is out of date, and not gone.
+        gone = run.delete_absent(client, Some(MIRROR_SHARE))?;
+    }
     run.take_losses(client)?;
     let (counts, deleted) = match place.landing.write {
         Write::Append => (run.append(client)?, 0),
@@ -42,11 +48,7 @@ pub(super) fn publish(
             (run.upsert(client)?, deleted)
         }
         Write::Replace => run.replace(client)?,
-        Write::Mirror => {
-            run.lock(client)?;
-            let deleted = run.delete_absent(client, Some(MIRROR_SHARE))?;
-            (run.upsert(client)?, deleted)
-        }
+        Write::Mirror => (run.upsert(client)?, gone),
     };
     let refused = run.sieve.refused.len() as u64;
     let result = Published {

@@ -7,7 +7,7 @@ use super::splits::Rows;
 use super::wire::{Client, WireError};
 use crate::pushdown::{Part, Wider};
 use posthouse_protocol::filter::{Comparison, Filter, Literal};
-use posthouse_protocol::pgcopy::native::NativeType;
+use posthouse_protocol::pgcopy::native::{NativeType, Plain};
 use posthouse_protocol::schema::ContractType;
 use posthouse_protocol::watermark::Watermark;
 
@@ -67,6 +67,8 @@ fn bound(relation: &Relation, name: &str, comparison: Comparison, literal: &Lite
     let cast = match native {
         // Blanks at the end do not count there.
         NativeType::Bpchar(_) => "bpchar",
+        // The engine would take the number for one of these, and refuses one that is none.
+        NativeType::Plain(Plain::Oid) => return None,
         native => mark_type(native)?,
     };
     let text = match (native.contract_type(), literal) {

@@ -75,7 +75,7 @@ impl Settings {
     }
     /// How the line to the server is secured, in the words of a statement: of several servers, the least secure.
     pub(crate) fn line(&self) -> Option<&'static str> {
-        self.servers.iter().find_map(|address| self.tls(address).told(address))
+        TlsMode::told_of(self.servers.iter().map(|address| (self.tls(address), address)))
     }
 
     /// The password, if one is configured.

@@ -41,12 +41,13 @@ impl Splits {
             let condition = condition.as_deref().unwrap_or("true");
             format!("SELECT {columns} FROM {} WHERE {condition}", relation.name)
         };
-        let rows_estimate = match rows.condition {
+        // A row filter makes no fewer splits of a table: what it leaves is as wide as the table.
+        let rows_estimate = match rows.by_mark {
             None if relation.rows.is_some() && relation.kind == Kind::Table => relation.rows,
             // The planner has no figures of transactions; rows that committed late are few beside the new ones.
             _ => estimate(client, &select(&rows.by_mark))?,
         };
-        let few = rows.condition.is_some() && rows_estimate.is_some_and(|rows| rows <= ROWS_AT_ONCE);
+        let few = rows.by_mark.is_some() && rows_estimate.is_some_and(|rows| rows <= ROWS_AT_ONCE);
         // Before 14 each range of blocks would be found by reading the whole table.
         let by_blocks = !few && client.version() >= 140_000;
         let ranges = match relation.blocks {

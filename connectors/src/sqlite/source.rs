@@ -284,7 +284,6 @@ fn asked(scope: &Scope, read: &Read, charset: Charset) -> (String, Vec<Stored>) 
     let r#type = |name: &str| scope.names.iter().position(|known| known == name).and_then(|at| scope.types.get(at));
     let is_sure = |part: &Part<'_>| match part {
         Part::Compare(name, _, Literal::Integer(_)) => r#type(name) == Some(&ContractType::Integer),
-        // Whatever a column takes for equal, what is the same is.
         Part::Compare(name, Comparison::Equal, Literal::Text(text)) => {
             charset.is_utf8() && r#type(name) == Some(&ContractType::Text) && !text.contains('\0')
         }
@@ -298,13 +297,14 @@ fn asked(scope: &Scope, read: &Read, charset: Charset) -> (String, Vec<Stored>) 
     };
     let sql = wider.sql(&mut |part| match part {
         Part::Compare(name, comparison, literal) => {
-            let (stored, value) = match literal {
-                Literal::Integer(number) => ("integer", Stored::Integer(*number)),
-                other => ("text", Stored::Text(text_of(other))),
+            // By its bytes: the column may have an order that only the program which made it knows.
+            let (stored, collate, value) = match literal {
+                Literal::Integer(number) => ("integer", "", Stored::Integer(*number)),
+                other => ("text", " COLLATE BINARY", Stored::Text(text_of(other))),
             };
             bound.push(value);
             let (column, at) = (quote(name), bound.len() + 2);
-            format!("typeof({column}) NOT IN ('{stored}', 'null') OR {column} {} ?{at}", comparison.as_str())
+            format!("typeof({column}) NOT IN ('{stored}', 'null') OR {column}{collate} {} ?{at}", comparison.as_str())
         }
         Part::Null(name, true) => format!("{} IS NULL", quote(name)),
         Part::Null(name, false) => format!("{} IS NOT NULL", quote(name)),

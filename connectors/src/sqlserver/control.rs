@@ -27,6 +27,9 @@ impl Refused {
     }
 }
 
+/// A column that an earlier version did not make.
+pub(super) const FIRST_NUMBER: &str = "first_number";
+
 pub(super) fn names(place: &Place) -> [TableName; 2] {
     [place.own("applied"), place.own("quarantine")]
 }
@@ -39,7 +42,7 @@ pub(super) fn create(place: &Place) -> [String; 2] {
         format!(
             "CREATE TABLE {applied} ([transfer] nvarchar(64) COLLATE {BINARY} NOT NULL, [split_id] varbinary(32) NOT NULL, \
              [split] nvarchar(max) COLLATE {BINARY} NOT NULL, [root] varbinary(32) NULL, [landed] bigint NOT NULL, \
-             [first_number] bigint NULL, [last_number] bigint NULL, [quarantined] bigint NOT NULL, \
+             [{FIRST_NUMBER}] bigint NULL, [last_number] bigint NULL, [quarantined] bigint NOT NULL, \
              [node_epoch] bigint NOT NULL, [job] nvarchar(256) COLLATE {BINARY} NOT NULL, \
              [target] nvarchar(600) COLLATE {BINARY} NOT NULL, [published] nvarchar(max) COLLATE {BINARY} NULL, {at}, \
              PRIMARY KEY ([transfer], [split_id]))"
@@ -52,6 +55,12 @@ pub(super) fn create(place: &Place) -> [String; 2] {
              [original] nvarchar(max) COLLATE {BINARY} NOT NULL, {at}, PRIMARY KEY ([transfer], [split_id], [number]))"
         ),
     ]
+}
+
+/// Gives the first the columns that an earlier version made it without: where a split's rows lie.
+pub(super) fn add_numbers(place: &Place) -> String {
+    let [applied, _] = names(place);
+    format!("ALTER TABLE {applied} ADD [{FIRST_NUMBER}] bigint NULL, [last_number] bigint NULL")
 }
 
 /// Whether both stand there.

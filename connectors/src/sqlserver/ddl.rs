@@ -117,6 +117,8 @@ fn landing(place: &Place, account: &str) -> Result<Vec<String>, Problem> {
     lines.push(once(&place.target, &target.join(" ")));
     lines.push(once(&applied, &format!("{create_applied};")));
     lines.push(once(&quarantine, &format!("{create_quarantine};")));
+    let (known, number) = (literal(&applied.to_string()), literal(control::FIRST_NUMBER));
+    lines.push(format!("IF COL_LENGTH({known}, {number}) IS NULL {};", control::add_numbers(place)));
     let staging = Staging::beside_made(place, &kinds(place)?);
     lines.push(once(&staging.name, &format!("{};", staging.create())));
     for table in [&place.target, &applied, &quarantine, &staging.name] {

@@ -379,6 +379,10 @@ fn prepare_control(client: &mut Client, place: &Place) -> Result<(), Fail> {
             client.batch(&create).map_err(|e| no_right(place, e))?;
         }
     }
+    let [applied, _] = control::names(place);
+    if Relation::find(client, &applied)?.is_some_and(|found| found.column(control::FIRST_NUMBER).is_none()) {
+        client.batch(&control::add_numbers(place)).map_err(|e| no_right(place, e))?;
+    }
     Ok(())
 }
 

@@ -90,29 +90,30 @@ impl Examination {
 
     fn landing(&mut self, client: &mut Client, place: &Place) -> Result<(), SqlError> {
         let [applied, quarantine] = control::names(place);
-        let may_make = has_in_database(client, "CREATE TABLE")?;
         for name in [&place.target, &applied, &quarantine] {
-            let may_alter = has(client, &quote(&name.schema), "SCHEMA", "ALTER")?;
-            if !catalog::is_there(client, name)? {
-                match may_make && may_alter {
-                    true => self.say(Finding::to_be_made(name)),
-                    false => self.say(Finding::not_made(name, &self.connection)),
-                }
-                continue;
-            }
-            for right in ROW_RIGHTS {
-                let grant = format!("GRANT {right} ON {name} TO {};", self.account);
-                let is_there = has(client, &name.to_string(), "OBJECT", right)?;
-                self.say(Finding::right(name, right, is_there, grant));
-            }
+            self.table(client, name)?;
         }
-        // Staging tables are made for each transfer.
-        let schema = quote(&place.control);
-        let grant = format!("GRANT CREATE TABLE TO {};", self.account);
-        self.say(Finding::right("database", "CREATE TABLE", may_make, grant));
-        let may_alter = has(client, &schema, "SCHEMA", "ALTER")?;
-        let grant = format!("GRANT ALTER ON SCHEMA::{schema} TO {};", self.account);
-        self.say(Finding::right(format!("schema {schema}"), "ALTER", may_alter, grant));
+        // One for each transfer, made by the account, or the one of the script for all.
+        let staging = place.premade();
+        if catalog::is_there(client, &staging)? || !may_make(client, &staging.schema)? {
+            self.table(client, &staging)?;
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, client: &mut Client, name: &TableName) -> Result<(), SqlError> {
+        if !catalog::is_there(client, name)? {
+            match may_make(client, &name.schema)? {
+                true => self.say(Finding::to_be_made(name)),
+                false => self.say(Finding::not_made(name, &self.connection)),
+            }
+            return Ok(());
+        }
+        for right in ROW_RIGHTS {
+            let grant = format!("GRANT {right} ON {name} TO {};", self.account);
+            let is_there = has(client, &name.to_string(), "OBJECT", right)?;
+            self.say(Finding::right(name, right, is_there, grant));
+        }
         Ok(())
     }
 
@@ -169,6 +170,10 @@ fn has(client: &mut Client, object: &str, class: &str, right: &str) -> Result<bo
 fn has_in_database(client: &mut Client, right: &str) -> Result<bool, SqlError> {
     let sql = format!("SELECT HAS_PERMS_BY_NAME(DB_NAME(), N'DATABASE', {})", literal(right));
     Ok(client.number(&sql, &[])? == Some(1))
+}
+/// Whether it can make tables in a schema: that takes two rights.
+fn may_make(client: &mut Client, schema: &str) -> Result<bool, SqlError> {
+    Ok(has_in_database(client, "CREATE TABLE")? && has(client, &quote(schema), "SCHEMA", "ALTER")?)
 }
 
 const CLOCK: &str = "SELECT DATEDIFF(second, CAST('1970-01-01' AS datetime2(0)), SYSUTCDATETIME())";

@@ -35,6 +35,10 @@ pub(super) fn publish(
         client.count(&format!("SELECT COUNT_BIG(*) FROM {} AS t WITH (TABLOCKX, HOLDLOCK)", target.name), &[])?;
     let sieve = Sieve::new(place, staging, attempts, refused_max, (first, last));
     let mut run = Run { place, target, staging, sieve, before, staged, updated: 0, deleted: 0, overlap: 0 };
+    if place.landing.write == Write::Mirror {
+        // While all that came is there: of a row that is refused the older one is out of date, and not gone.
+        run.delete_absent(client, Some(MIRROR_SHARE))?;
+    }
     run.sieve.take_known(client)?;
     if !place.landing.contract.key.is_empty() {
         run.take_duplicates(client)?;
@@ -46,10 +50,7 @@ pub(super) fn publish(
             run.upsert(client)?;
         }
         Write::Replace => run.replace(client)?,
-        Write::Mirror => {
-            run.delete_absent(client, Some(MIRROR_SHARE))?;
-            run.upsert(client)?;
-        }
+        Write::Mirror => run.upsert(client)?,
     }
     let result = run.result(client)?;
     control::leave(client, place, &result, &run.sieve.refused)?;

@@ -67,6 +67,16 @@ fn settings_that_stand_in_the_way_are_named() {
 }
 
 #[test]
+fn a_view_that_cannot_be_read_is_not_called_well() {
+    let bench = MyBench::new();
+    bench.run(&["CREATE TABLE t (id int PRIMARY KEY)", "CREATE VIEW v AS SELECT id FROM t", "DROP TABLE t"]);
+    let found = examine(&bench.settings(), &[spec("v")], &[]);
+    let object = format!("`{}`.`v`", bench.database);
+    assert_eq!(graded(&found, Grade::Wrong), [(object.as_str(), None)], "{found:#?}");
+    assert!(found.iter().any(|finding| finding.en.contains("cannot be read")), "{found:#?}");
+}
+
+#[test]
 fn chinese_in_a_latin1_column_is_told() {
     let bench = MyBench::new();
     bench.run(&[

@@ -241,6 +241,26 @@ fn columns_and_rows_that_are_not_granted_stay() {
 }
 
 #[test]
+fn a_filter_may_name_characters_that_a_column_does_not_have() {
+    let bench = MyBench::new();
+    bench.run(&[
+        "CREATE TABLE t (id int PRIMARY KEY, code varchar(20) CHARACTER SET ascii, name varchar(20) CHARACTER SET utf8mb3)",
+        "INSERT INTO t VALUES (1, 'a', '张'), (2, 'b', '王')",
+    ]);
+    let read = |filter: &str| {
+        let read = Read { filter: Some(Filter::parse(filter).unwrap()), ..Read::default() };
+        let mut source = bench.connection().source(&spec("t")).unwrap();
+        let plan = source.begin(&read).unwrap();
+        let counts = source.read(&plan.splits[0], &mut Rows::default()).unwrap();
+        (counts.read, counts.sent)
+    };
+    assert_eq!(read("name = '张' AND code = 'a'"), (1, 1), "the server finds it");
+    // It would refuse to compare, and the rows are looked at here.
+    assert_eq!(read("code IN ('a', '张')"), (2, 1));
+    assert_eq!(read("name IN ('张', '\u{20bb7}')"), (2, 1));
+}
+
+#[test]
 fn an_incremental_run_reads_above_the_mark_and_what_is_late() {
     let bench = MyBench::new();
     bench.run(&[

@@ -186,3 +186,24 @@ fn a_text_that_its_column_would_round_is_a_bad_row_and_no_other_goes_with_it() {
     let back = standing(&bench, &landing).json(&contract);
     assert!(back[0].contains(r#""code":"ab""#) && back.len() == 2, "{back:?}");
 }
+
+#[test]
+fn a_mirror_keeps_the_row_whose_successor_the_table_would_change() {
+    let bench = PgBench::new();
+    bench.run(&format!("CREATE TABLE {TARGET} (id bigint PRIMARY KEY, name varchar(4), seen timestamp)"));
+    let contract = small();
+    let all: Vec<(i64, &str, i64)> = (0..30).map(|id| (id, "王", id)).collect();
+    land(&bench, &landing(1, Write::Upsert, &contract), people(&contract, &all));
+    let mut second = landing(2, Write::Mirror, &contract);
+    second.native = Some(Native::new(Format::PgCopy, ["int8", "text", "timestamp"].map(str::to_owned).to_vec()));
+    let mut destination = bench.destination(&second).unwrap();
+    destination.prepare().unwrap();
+    // The last is gone, and of the fourth a blank would be cut off.
+    let query = "SELECT i::int8, CASE i WHEN 3 THEN 'ab   ' ELSE '王' END, 'epoch'::timestamp + i * interval '1 s'
+                 FROM generate_series(0, 28) i";
+    destination.stage_raw("a", [1; 32], &mut Raw::of(&bench, query, 50)).unwrap();
+    let published = destination.publish().unwrap();
+    assert_eq!((published.deleted, published.quarantined), (1, 1), "{}", bench.reasons());
+    assert_eq!(bench.text(&format!("SELECT count(*) || max(id)::text FROM {TARGET}")), "2928");
+    assert_eq!(bench.text(&format!("SELECT name FROM {TARGET} WHERE id = 3")), "王");
+}

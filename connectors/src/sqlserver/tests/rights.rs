@@ -4,6 +4,7 @@
 use super::*;
 use crate::Landing;
 use crate::contract::fronts::changes;
+use crate::examine::Grade;
 use posthouse_protocol::operation;
 use posthouse_protocol::problem::Code;
 
@@ -30,7 +31,14 @@ fn an_account_with_rows_only_lands_in_tables_of_the_script() {
     let first = landing(1, Write::Append, &contract);
     let problem = bench.destination(&first).unwrap().prepare().unwrap_err();
     assert!(problem.code == Code::DestinationFailed && problem.cause.contains("doctor --config"), "{problem}");
+    let doctor = || {
+        let found = SqlServer.examine("db", &bench.settings(), &[], std::slice::from_ref(&first), &|| 0).unwrap();
+        let wrong = found.into_iter().filter(|finding| finding.grade == Grade::Wrong && finding.object != "clock");
+        wrong.map(|finding| finding.object).collect::<Vec<_>>()
+    };
+    assert_eq!(doctor().len(), 4, "target, staging and the two beside them");
     run_script(&bench, &first);
+    assert_eq!(doctor(), Vec::<String>::new(), "what the script gives is enough");
     for (number, write) in [Write::Append, Write::Upsert, Write::Mirror, Write::Replace].into_iter().enumerate() {
         // One of them comes by parameters, and one has a key that is there already.
         let rows = people(&contract, &[(1, "王", 1), (2, long, 2), (2, "twice", 2)]);

@@ -127,3 +127,15 @@ fn rows_for_another_target_or_of_another_shape_are_dropped() {
     }
     assert_eq!(bench.target_rows(), 5);
 }
+
+#[test]
+fn a_table_of_an_earlier_version_gets_the_columns_that_it_lacks() {
+    let bench = TdsBench::new();
+    let contract = small();
+    land(&bench, &landing(1, Write::Upsert, &contract), people(&contract, &[(1, "王", 1)]));
+    for column in ["first_number", "last_number"] {
+        bench.run(&format!("ALTER TABLE [dbo].[posthouse_applied] DROP COLUMN [{column}]"));
+    }
+    let published = land(&bench, &landing(2, Write::Upsert, &contract), people(&contract, &[(2, "李", 2)]));
+    assert_eq!((published.inserted, bench.target_rows()), (1, 2));
+}

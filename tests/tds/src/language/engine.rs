@@ -315,6 +315,11 @@ impl Session {
         sink.put(Event::Done { count, failed: false })
     }
 
+    /// Tests themselves come as `sa`, who may do anything.
+    pub fn has_rows_only(&self) -> bool {
+        self.engine.rows_only && self.user != "sa"
+    }
+
     /// A count as it is told beside a result.
     pub fn told(&self, count: u64) -> u64 {
         if self.engine.false_counts { count + 7 } else { count }
@@ -489,18 +494,13 @@ impl Work<'_> {
             Statement::Delete { target, top, from, filter } => {
                 self.delete(target, top.as_ref(), from.as_ref(), filter.as_ref())
             }
-            Statement::Truncate(_) | Statement::Execute { .. } if self.has_rows_only() => Err(no_right()),
+            Statement::Truncate(_) | Statement::Execute { .. } if self.session.has_rows_only() => Err(no_right()),
             Statement::Truncate(name) => self.truncate(name),
             Statement::Execute { name, arguments } => self.execute(name, arguments),
             Statement::BulkInsert { table, columns, options } => self.announce_bulk(table, columns, options),
-            _ if self.has_rows_only() => Err(no_right()),
+            _ if self.session.has_rows_only() => Err(no_right()),
             other => self.define(other),
         }
-    }
-
-    /// Tests themselves come as `sa`, who may do anything.
-    fn has_rows_only(&self) -> bool {
-        self.session.engine.rows_only && self.session.user != "sa"
     }
 
     fn select(&mut self, query: &super::tree::Query) -> Step<Outcome> {

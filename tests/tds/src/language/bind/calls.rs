@@ -256,7 +256,10 @@ impl Binder<'_> {
                 "collation" => name_of(Some(Collation::usual().name)),
                 other => return Err(SqlError::unknown(format!("DATABASEPROPERTYEX {other}")).into()),
             },
-            ("HAS_PERMS_BY_NAME", 3) => int(Some(1)),
+            ("HAS_PERMS_BY_NAME", 3) => {
+                let makes = matches!(text(2).as_deref(), Some("CREATE TABLE" | "ALTER"));
+                int(Some(if makes && self.session.has_rows_only() { 0 } else { 1 }))
+            }
             ("IS_SRVROLEMEMBER" | "IS_MEMBER" | "IS_ROLEMEMBER", 1) => int(Some(1)),
             ("GETDATE" | "CURRENT_TIMESTAMP", 0) => {
                 let value = crate::store::calendar::round_to_datetime(now).map_or(Value::Null, Value::Moment);
