@@ -52,7 +52,8 @@ impl FrontRows {
 
     /// What an earlier run of this node wrote. None where it is gone.
     pub(crate) fn open(path: &Path) -> Result<Option<Self>, Problem> {
-        if !path.exists() {
+        // One that cannot be looked at is not gone: its flags would never be set.
+        if !path.try_exists().map_err(|e| crate::seal::storage(path, &e))? {
             return Ok(None);
         }
         Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map(Some)
