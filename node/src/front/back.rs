@@ -119,8 +119,11 @@ async fn clear(ctx: &Arc<Context>, run: &FrontRun) -> Result<(), Problem> {
         return Ok(());
     }
     let id = run.transfer.clone();
-    ctx.store.write(move |tx| front::forget(tx, &id)).await?;
-    drop_file(ctx, &run.transfer).await
+    // Its receipt may have come since it was looked at: then the file is needed.
+    match ctx.store.write(move |tx| front::forget_unreceipted(tx, &id)).await? {
+        true => drop_file(ctx, &run.transfer).await,
+        false => Ok(()),
+    }
 }
 
 /// What became of the rows that a transfer handed over.
