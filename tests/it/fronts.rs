@@ -74,7 +74,7 @@ fn a_front_end_table_in_postgres_is_applied_once_under_kills() {
            clzt char(1) NOT NULL DEFAULT '0');
          CREATE TABLE marked (n bigint NOT NULL);
          CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql AS
-           'BEGIN INSERT INTO public.marked VALUES (new.n); RETURN NULL; END';
+           'BEGIN INSERT INTO marked VALUES (new.n); RETURN NULL; END';
          CREATE TRIGGER bg_marked AFTER UPDATE OF clzt ON bg FOR EACH ROW EXECUTE PROCEDURE mark();",
     );
     let url = format!("postgres://postgres@/postgres?host={}", server.socket().display());

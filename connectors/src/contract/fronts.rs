@@ -33,6 +33,16 @@ pub(crate) fn rows_that_say_what_they_do_are_upserted_and_deleted<B: Bench>() {
     let mut again = bench.destination(&two).unwrap();
     again.prepare().unwrap();
     assert_eq!(again.publish().unwrap(), published, "a repeat deletes nothing more");
+
+    // Of a row that goes an application fills in the key, also where the table takes no NULL beside it.
+    let mut strict = contract.clone();
+    strict.items.iter_mut().for_each(|item| item.nullable = false);
+    let operation = Some(operation::COLUMN.to_owned());
+    let made = Landing { operation, table: "strict".to_owned(), ..landing(5, Write::Upsert, &strict) };
+    land(&bench, &made, changes(&made, &[(1, "王", "I"), (2, "李", "I")]));
+    let gone = Landing { table: "strict".to_owned(), ..changes_of(6) };
+    let published = land(&bench, &gone, changes(&gone, &[(1, "", "D")]));
+    assert_eq!((published.rows, published.deleted, published.quarantined), (1, 1, 0));
 }
 
 /// Rows of [`small`], whose time is the key's, with what each of them does.

@@ -3,7 +3,7 @@
 //! literals, which every collation compares with its own column.
 
 use super::Faults;
-use super::catalog::{Kind, Relation};
+use super::catalog::{Column, Kind, Relation};
 use super::client::Client;
 use super::fail::{self, Fail};
 use super::place::{TableName, literal, quote};
@@ -82,8 +82,12 @@ impl MyFront {
     /// What rows `t` are, but for their flag.
     fn version(&self, found: &Found) -> String {
         let beside = found.relation.columns.iter().filter(|column| column.name != self.spec.flag);
-        let part = |name: &str| format!("IFNULL(SHA2(CAST(t.{} AS BINARY), 256), '-')", quote(name));
-        let parts: Vec<String> = beside.map(|column| part(&column.name)).collect();
+        // As text a FLOAT has six of its digits; as a sum it is a double, which has all of them.
+        let part = |column: &Column| {
+            let more = if matches!(column.r#type.as_str(), "float" | "double" | "real") { " + 0E0" } else { "" };
+            format!("IFNULL(SHA2(CAST(t.{}{more} AS BINARY), 256), '-')", quote(&column.name))
+        };
+        let parts: Vec<String> = beside.map(part).collect();
         format!("SHA2(CONCAT_WS(',', {}), 256)", if parts.is_empty() { "''".to_owned() } else { parts.join(", ") })
     }
 

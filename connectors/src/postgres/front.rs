@@ -96,6 +96,8 @@ impl PgFront {
             let same = same.collect::<Vec<_>>().join(" AND ");
             let names = (0..found.row.len()).map(|at| format!("k{at}, ")).collect::<String>();
             let version = front.version(&found);
+            // Triggers of the table run as they do for its other users.
+            client.batch("SET LOCAL search_path TO DEFAULT")?;
             let mut changed = 0;
             for page in rows.chunks(PAGE) {
                 let (mut values, mut params): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());

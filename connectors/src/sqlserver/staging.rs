@@ -13,6 +13,7 @@ use super::writing::Slot;
 use crate::{BadRow, types};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::batch::{Batch, Value};
+use posthouse_protocol::operation::Operation;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Item;
 use tiberius::{ColumnData, TokenRow};
@@ -276,8 +277,15 @@ impl Staging {
             values.push(ColumnData::String(Some(transfer.clone().into())));
         }
         values.push(id(number));
+        // Of a row that is to go the key counts: applications leave the others empty.
+        let operation = self.operation.as_ref().map(|_| batch.value(self.slots.len(), row));
+        let goes = matches!(operation, Some(Value::Text(letter)) if letter == Operation::Delete.letter());
         for (index, slot) in self.all().enumerate() {
-            values.push(slot.write(batch.value(index, row)).map_err(|why| format!("`{}`: {why}", slot.name))?);
+            let value = batch.value(index, row);
+            values.push(match goes && value.is_null() && !slot.is_key {
+                true => slot.null(),
+                false => slot.write(value).map_err(|why| format!("`{}`: {why}", slot.name))?,
+            });
         }
         Ok(values)
     }

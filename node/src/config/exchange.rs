@@ -63,6 +63,16 @@ pub(super) fn read(resource: &Table<'_>, spec: &TableSpec) -> Option<Exchange> {
             "`exchange` 需要资源的 `key`：变更按主键生效",
         ));
     }
+    if resource.has("late") {
+        resource.mistake(
+            "late",
+            say(
+                "`late` has no meaning beside `exchange`: its rows are read by their flag, whenever they come",
+                "`late` 与 `exchange` 同用没有意义：行按处理标志读取，不论何时到达",
+            ),
+            None,
+        );
+    }
     let operation = table.table("operation").and_then(|table| operation(&table));
     let batch = table.get::<String>("batch").filter(|name| column(&table, "batch", name));
     let keep: Option<Interval> = table.get("keep");

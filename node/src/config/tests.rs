@@ -117,6 +117,8 @@ fn a_front_end_table_is_read_and_mistakes_are_told_at_their_place() {
     assert!(only(&of("processed = { column = \"id\", from = \"0\", to = \"1\" }")).contains("cannot be two of"));
     assert!(only(&of(&format!("{}{flag}", words.replace('D', "U")))).contains("differ from each other"));
     assert!(only(&of("batch = \"pch\"")).contains("processed"));
+    let late = with("table = \"t\"\nkey = [\"id\"]\nwatermark = \"seen\"\nlate = \"1m\"", flag);
+    assert!(only(&late).contains("no meaning beside `exchange`"));
     let folder = format!("[[resource]]\nid = \"f\"\nfolder = \"/x\"\n[resource.exchange]\n{flag}");
     assert!(only(&folder).contains("`exchange` belongs to tables"));
 }

@@ -75,18 +75,20 @@ pub(super) async fn write_back(
     let marked = each(ctx, transfer, connection, exchange, mark).await?;
     crash_point!("front-marked");
     let (id, now) = (transfer.clone(), ctx.world.clock.now());
-    let known = marked.unwrap_or_else(|| {
+    let Done { named, changed } = marked.unwrap_or_else(|| {
         tracing::warn!(%transfer, "What was read of a front-end table is gone: its rows keep their flags and come again");
-        0
+        Done::default()
     });
+    // A run that found nothing leaves nothing to be purged: most runs of a job that looks often do.
+    let stays = keeps && named > 0;
     ctx.store
-        .write(move |tx| match keeps && marked.is_some() {
-            true => front::written(tx, &id, known, now),
+        .write(move |tx| match stays {
+            true => front::written(tx, &id, changed, now),
             false => front::forget(tx, &id),
         })
         .await?;
-    tracing::info!(%transfer, %resource, rows = known, "Flags of a front-end table were written back");
-    if !keeps {
+    tracing::info!(%transfer, %resource, rows = changed, "Flags of a front-end table were written back");
+    if !stays {
         drop_file(ctx, transfer).await?;
     }
     Ok(())
@@ -101,7 +103,7 @@ async fn purge(ctx: &Arc<Context>, run: &FrontRun) -> Result<(), Problem> {
     }
     let _turn = ctx.front.turn(&run.resource).await;
     let purge = |table: &mut dyn FrontTable, rows: &mut [FrontRow]| table.purge(rows);
-    let purged = each(ctx, &run.transfer, connection, exchange, purge).await?.unwrap_or(0);
+    let purged = each(ctx, &run.transfer, connection, exchange, purge).await?.unwrap_or_default().changed;
     crash_point!("front-purged");
     let id = run.transfer.clone();
     ctx.store.write(move |tx| front::forget(tx, &id)).await?;
@@ -117,31 +119,44 @@ async fn clear(ctx: &Arc<Context>, run: &FrontRun) -> Result<(), Problem> {
         return Ok(());
     }
     let id = run.transfer.clone();
-    ctx.store.write(move |tx| front::forget(tx, &id)).await?;
-    drop_file(ctx, &run.transfer).await
+    // Its receipt may have come since it was looked at: then the file is needed.
+    match ctx.store.write(move |tx| front::forget_unreceipted(tx, &id)).await? {
+        true => drop_file(ctx, &run.transfer).await,
+        false => Ok(()),
+    }
 }
 
-/// Does `step` to all rows that a transfer handed over, page by page; to how many. None where nobody knows them any more.
+/// What became of the rows that a transfer handed over.
+#[derive(Default)]
+struct Done {
+    /// Those that its file names.
+    named: u64,
+    /// Those that were as they had been.
+    changed: u64,
+}
+
+/// Does `step` to all rows that a transfer handed over, page by page. None where nobody knows them any more.
 async fn each(
     ctx: &Arc<Context>,
     transfer: &TransferId,
     connection: String,
     exchange: Exchange,
     step: impl Fn(&mut dyn FrontTable, &mut [FrontRow]) -> Result<u64, Problem> + Send + 'static,
-) -> Result<Option<u64>, Problem> {
+) -> Result<Option<Done>, Problem> {
     let (context, path) = (ctx.clone(), path(ctx, transfer));
     blocking(&ctx.world, move || {
         let Some(mut rows) = FrontRows::open(&path)? else { return Ok(None) };
         let mut connection = context.connect(&connection)?;
         let mut table = connection.front(&exchange.spec)?;
-        let (mut above, mut done) = (0, 0);
+        let (mut above, mut done) = (0, Done::default());
         loop {
             let page = rows.page(above, PAGE)?;
             let Some(last) = page.last().map(|(number, _)| *number) else { return Ok(Some(done)) };
             above = last;
+            done.named += page.len() as u64;
             let (numbers, mut now): (Vec<i64>, Vec<FrontRow>) = page.into_iter().unzip();
             let before: Vec<String> = now.iter().map(|row| row.version.clone()).collect();
-            done += step(table.as_mut(), &mut now)?;
+            done.changed += step(table.as_mut(), &mut now)?;
             let versions = numbers.iter().zip(&now).zip(&before);
             let changed: Vec<(i64, &str)> = versions
                 .filter(|((_, row), before)| row.version != **before)

@@ -52,7 +52,8 @@ impl FrontRows {
 
     /// What an earlier run of this node wrote. None where it is gone.
     pub(crate) fn open(path: &Path) -> Result<Option<Self>, Problem> {
-        if !path.exists() {
+        // One that cannot be looked at is not gone: its flags would never be set.
+        if !path.try_exists().map_err(|e| crate::seal::storage(path, &e))? {
             return Ok(None);
         }
         Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map(Some)
@@ -144,7 +145,8 @@ impl FrontRows {
         let read = || -> rusqlite::Result<Vec<(i64, String, String)>> {
             let mut select = self.connection.prepare_cached(
                 "SELECT number, row, version FROM front f WHERE number > ?1 AND state IN (1, 2)
-                 AND EXISTS (SELECT 1 FROM front o WHERE o.key = f.key AND o.gone = 1) ORDER BY number LIMIT ?2",
+                 AND (SELECT o.gone FROM front o WHERE o.key = f.key ORDER BY o.sort DESC LIMIT 1) = 1
+                 ORDER BY number LIMIT ?2",
             )?;
             let most = i64::try_from(most).unwrap_or(i64::MAX);
             select.query_map([above, most], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
@@ -227,13 +229,15 @@ CREATE TABLE front (
 CREATE INDEX front_by_key ON front (key, sort);
 ";
 
+/// Only the last of a key can leave, and the index gives it at once: what is asked of each row must not go through all
+/// rows of its key, or many changes of one thing would take hours.
 const DECIDE: &str = "
 BEGIN;
 UPDATE front SET state = 5 WHERE key IS NULL;
 UPDATE front SET state = CASE operation WHEN 0 THEN 4 ELSE 1 END WHERE key IS NOT NULL AND NOT EXISTS
   (SELECT 1 FROM front o WHERE o.key = front.key AND o.sort >= front.sort AND o.number <> front.number);
-UPDATE front SET state = 3 WHERE state = 0 AND NOT EXISTS
-  (SELECT 1 FROM front o WHERE o.key = front.key AND o.state IN (1, 4));
+UPDATE front SET state = 3 WHERE state = 0 AND
+  (SELECT o.state FROM front o WHERE o.key = front.key ORDER BY o.sort DESC LIMIT 1) NOT IN (1, 4);
 UPDATE front SET state = 2 WHERE state = 0;
 COMMIT;
 ";

@@ -49,6 +49,12 @@ pub fn forget(tx: &Transaction<'_>, transfer: &TransferId) -> Result<(), Problem
     tx.execute("DELETE FROM front WHERE transfer = ?1", [transfer.as_str()]).map(|_| ()).map_err(failed)
 }
 
+/// The same of one without a receipt; whether it was one.
+pub fn forget_unreceipted(tx: &Transaction<'_>, transfer: &TransferId) -> Result<bool, Problem> {
+    let sql = "DELETE FROM front WHERE transfer = ?1 AND state = 0";
+    tx.execute(sql, [transfer.as_str()]).map(|changed| changed > 0).map_err(failed)
+}
+
 /// Of one resource, or of all, the oldest first.
 pub fn list(db: &Connection, resource: Option<&ResourceId>) -> Result<Vec<FrontRun>, Problem> {
     let sql = "SELECT transfer, resource, state, at FROM front WHERE ?1 IS NULL OR resource = ?1 ORDER BY at, transfer";

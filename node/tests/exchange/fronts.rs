@@ -51,6 +51,18 @@ async fn until_rows(path: &Path, sql: &str, expected: &[&str]) {
     assert_eq!(rows(path, sql), expected, "{sql}");
 }
 
+/// No file says any more what was read.
+async fn until_forgotten(scene: &Scene) {
+    let front = scene.path(PROVIDER).join("data/front");
+    for _ in 0..100 {
+        if std::fs::read_dir(&front).unwrap().next().is_none() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(std::fs::read_dir(&front).unwrap().next().is_none(), "what was read is forgotten");
+}
+
 const UNREAD: &str = "SELECT n || '' FROM log WHERE clzt = '0' ORDER BY n";
 const PEOPLE: &str = "SELECT id || ' ' || coalesce(name, '-') FROM people ORDER BY id";
 
@@ -93,14 +105,7 @@ async fn the_last_change_of_each_key_is_applied_and_flags_are_set_under_the_rece
     assert_eq!((row.state, row.counts.rows_read, row.counts.rows_sent), (State::Settled, 2, 2));
     assert_eq!(rows(&target, PEOPLE), ["a 王二", "c 赵", "d 钱"]);
     until_rows(&source, UNREAD, &[]).await;
-    let front = scene.path(PROVIDER).join("data/front");
-    for _ in 0..100 {
-        if std::fs::read_dir(&front).unwrap().next().is_none() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert!(std::fs::read_dir(&front).unwrap().next().is_none(), "what was read is forgotten");
+    until_forgotten(&scene).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,6 +150,8 @@ async fn rows_are_purged_once_they_were_kept_and_no_others() {
     // The next receipt makes the provider look after its tables.
     assert_eq!(run(&consumer, "log").await.state, State::Settled);
     until_rows(&source, "SELECT id FROM log ORDER BY id", &["b", "z"]).await;
+    // The second run found nothing, the first one's rows are purged: neither leaves a file.
+    until_forgotten(&scene).await;
     drop(provider);
 }
 

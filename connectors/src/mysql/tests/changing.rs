@@ -2,6 +2,7 @@
 //! referred to out of sight, and what a kill leaves between two steps.
 
 use super::*;
+use crate::front::{FrontRow, Part, VERSION};
 use crate::mysql::swap::Names;
 
 /// A target with one row, and a transfer of which two rows are staged.
@@ -288,4 +289,33 @@ fn a_mirror_keeps_the_older_row_of_a_key_whose_row_is_refused() {
         assert_eq!((left.as_str(), standing(&bench, &landing).count()), ("5old", 19));
         assert_eq!(bench.leftovers(), "");
     }
+}
+
+#[test]
+fn a_row_of_a_front_end_table_whose_number_changes_by_little_keeps_its_flag() {
+    let bench = MyBench::new();
+    bench.run(&[
+        "CREATE TABLE bg (id int PRIMARY KEY, f float, clzt char(1) NOT NULL DEFAULT '0')",
+        "INSERT INTO bg (id, f) VALUES (1, 1.2345678), (2, 1.2345678)",
+    ]);
+    let spec = FrontSpec {
+        table: "bg".to_owned(),
+        key: vec!["id".to_owned()],
+        flag: "clzt".to_owned(),
+        from: "0".to_owned(),
+        to: "1".to_owned(),
+        purges: false,
+        resource: "node.example/bg".to_owned(),
+    };
+    let mut front = bench.front(&spec).unwrap();
+    let query = front.plan().unwrap().query;
+    let read = |id: i64| {
+        let version = bench.text(&format!("SELECT x.{VERSION} FROM ({query}) x WHERE x.id = {id}"));
+        FrontRow { row: vec![Part::Integer(id)], version }
+    };
+    let mut rows = [read(1), read(2)];
+    // As texts both are 1.23457.
+    bench.run(&["UPDATE bg SET f = 1.2345689 WHERE id = 1"]);
+    assert_eq!(front.mark(&mut rows).unwrap(), 1);
+    assert_eq!(bench.text("SELECT id FROM bg WHERE clzt = '0'"), "1");
 }
