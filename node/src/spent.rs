@@ -97,7 +97,11 @@ impl Meters {
         let counts = self.locked();
         Spent {
             source_ms: counts.source.ms(now).or(counts.told.map(|told| told.source_ms)),
-            line_ms: counts.line.ms(now).or(counts.told.map(|told| told.line_ms)),
+            // What either side waited for, one after the other.
+            line_ms: [counts.line.ms(now), counts.told.map(|told| told.line_ms)]
+                .into_iter()
+                .flatten()
+                .reduce(u64::saturating_add),
             destination_ms: counts.destination.ms(now),
         }
     }
@@ -193,11 +197,16 @@ mod tests {
 
     #[test]
     fn what_is_told_stands_in_for_what_is_not_counted_here() {
-        let meters = Arc::new(Meters::new(Arc::new(Hand::default())));
+        let clock = Arc::new(Hand::default());
+        let meters = Arc::new(Meters::new(clock.clone()));
         meters.told(Some(frame::Spent { source_ms: 5, line_ms: 6 }));
         meters.told(None);
         let told = Spent { source_ms: Some(5), line_ms: Some(6), destination_ms: None };
         assert_eq!(meters.spent(), told);
+        let tail = meters.wait(What::Line);
+        clock.0.store(7, Ordering::Relaxed);
+        drop(tail);
+        assert_eq!(meters.spent().line_ms, Some(13), "what came in after it was told is waited for here");
         let before = Spent { source_ms: None, line_ms: Some(4), destination_ms: Some(9) };
         assert_eq!(told.and(Some(before)), Spent { source_ms: Some(5), line_ms: Some(10), destination_ms: Some(9) });
         assert_eq!(told.and(None), told);

@@ -31,6 +31,8 @@ impl MariaDb {
             .output()
             .expect("mariadb-install-db starts");
         assert!(made.status.success(), "{made:?}");
+        // A server that starts clears its folder for temporary tables, of other servers' too.
+        std::fs::create_dir(folder.path().join("tmp")).expect("a folder");
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let mut started = Self { folder, server: None, settings };
         assert!(started.launch(), "mariadbd does not start: {}", started.log());
@@ -64,6 +66,7 @@ impl MariaDb {
         command("mariadbd")
             .arg("--no-defaults")
             .args([format!("--datadir={at}/data"), format!("--socket={at}/s"), format!("--pid-file={at}/pid")])
+            .arg(format!("--tmpdir={at}/tmp"))
             .args(["--skip-networking", "--skip-name-resolve", "--local-infile=1", "--max-connections=200"])
             .args(["--innodb-buffer-pool-size=64M", "--innodb-flush-method=nosync", "--sync-frm=0"])
             .args(as_root())

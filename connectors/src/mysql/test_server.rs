@@ -50,6 +50,8 @@ impl TestServer {
             .unwrap();
         assert!(made.status.success(), "mariadb-install-db: {}", String::from_utf8_lossy(&made.stderr));
         certify(&folder);
+        // A server that starts clears its folder for temporary tables, of other servers' too.
+        std::fs::create_dir(folder.join("tmp")).unwrap();
         // The shell holds the server and reads from this process: when that ends, so do the server and its folder.
         let keeper = Command::new("/bin/sh")
             .current_dir(&folder)
@@ -58,6 +60,7 @@ impl TestServer {
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data.display()))
             .args([format!("--socket={at}/s"), format!("--port={port}"), format!("--pid-file={at}/pid")])
+            .arg(format!("--tmpdir={at}/tmp"))
             .args([format!("--ssl-cert={at}/server.crt"), format!("--ssl-key={at}/server.key")])
             .args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--local-infile=1", "--max-connections=500"])
             .args(["--innodb-buffer-pool-size=64M", "--innodb-flush-method=nosync", "--sync-frm=0"])

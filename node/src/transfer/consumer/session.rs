@@ -20,7 +20,7 @@ use crate::config::Job;
 use crate::context::Context;
 use crate::receive::Received;
 use crate::settle;
-use crate::spent::Meters;
+use crate::spent::{Meters, Waiting, What};
 use crate::stage::{Progress, Stage};
 use crate::store::Transfer;
 use crate::transfer::wire::Wire;
@@ -72,6 +72,7 @@ pub(super) async fn take(run: &mut Run, job: &Job, line: Line) -> Result<Ended, 
     let mut session = Session {
         ctx: run.ctx.clone(),
         meters: run.ctx.meters(&run.row.id),
+        tail: None,
         base,
         run,
         job,
@@ -109,6 +110,8 @@ struct Session<'r> {
     ctx: Arc<Context>,
     /// What the transfer waits for.
     meters: Arc<Meters>,
+    /// The provider has put everything on the line, and not all of it is here.
+    tail: Option<Waiting>,
     run: &'r mut Run,
     /// The row as it was when the session began: the session's counters are added to it.
     base: Transfer,
@@ -208,6 +211,10 @@ impl Session<'_> {
         let now = steady(&self.ctx.world);
         match woken {
             Woken::Frame(Some(Ok(frame))) => {
+                if matches!(frame, Frame::Handover(_)) {
+                    // It overtakes what is on its way on other channels, of which the provider says nothing.
+                    self.tail = Some(self.meters.wait(What::Line));
+                }
                 let handled = self.machine().handle_frame(frame, now);
                 match handled {
                     Ok(_) => {}
@@ -283,6 +290,7 @@ impl Session<'_> {
             ConsumerEvent::LeftOut(Some(index), what) => self.left_out(index, what.name).await?,
             ConsumerEvent::LeftOut(None, _) => {}
             ConsumerEvent::HandedOver(handover) => {
+                self.tail = None;
                 self.meters.told(handover.spent);
                 self.handed = Some(handover);
             }
