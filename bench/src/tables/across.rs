@@ -318,7 +318,7 @@ pub fn note(subject: Subject, route: Route) -> Option<&'static str> {
     }
     Some(match (subject, route) {
         (Subject::Posthouse, _) => {
-            "two nodes over QUIC, row digests at both ends, applied once into a standing table with its key, \
+            "two nodes over the transport that they choose, row digests at both ends, applied once into a standing table with its key, \
              receipted; the peak is the larger node's"
         }
         (Subject::LoadDataPipe, Route::ToMariadb) => {

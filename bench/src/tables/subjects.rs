@@ -82,7 +82,7 @@ impl Subject {
     pub fn note(self) -> &'static str {
         match self {
             Self::Posthouse => {
-                "two nodes over QUIC, row digests at both ends, applied once, receipted; the peak is the larger node's"
+                "two nodes over the transport that they choose, row digests at both ends, applied once, receipted; the peak is the larger node's"
             }
             Self::CopyBinary => {
                 "psql \\copy binary | psql \\copy, into a new heap table, then the key if there is one; verifies nothing"
