@@ -12,6 +12,7 @@ use std::io::Read;
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) const CENTRE: &str = "centre.test.example";
@@ -346,7 +347,12 @@ impl Site {
     }
 
     pub(crate) fn wait_until_up(&self, node: &str) {
-        wait_for(&format!("{node} is up"), Duration::from_secs(30), || {
+        let what = || {
+            let log = std::fs::read_to_string(self.dir().join(format!("{node}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            format!("{node} is up; its log ends:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
+        };
+        wait_for_as(what, Duration::from_secs(60), || {
             let ran = posthouse(&["coordinator", "node", "list", "--config", &self.centre_config(), "--json"]);
             ran.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).any(|item| {
                 let nodes = item["nodes"].as_array().cloned().unwrap_or_else(|| vec![item.clone()]);
@@ -357,10 +363,15 @@ impl Site {
 }
 
 /// Waits until `holds`, or says what did not come true.
-pub(crate) fn wait_for(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, at_most: Duration, holds: impl FnMut() -> bool) {
+    wait_for_as(|| what.to_owned(), at_most, holds);
+}
+
+/// As [`wait_for`], with words that are found when they are wanted.
+fn wait_for_as(what: impl Fn() -> String, at_most: Duration, mut holds: impl FnMut() -> bool) {
     let since = Instant::now();
     while !holds() {
-        assert!(since.elapsed() < at_most, "not within {at_most:?}: {what}");
+        assert!(since.elapsed() < at_most, "not within {at_most:?}: {}", what());
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -394,19 +405,21 @@ fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// Ports free for UDP and TCP alike at this moment.
+/// Ports free for UDP and TCP alike, below those that the system gives to whoever connects without naming one: between
+/// this moment and the daemon's start no other scene's connection takes them. None is given twice by one process, and
+/// each process begins elsewhere.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let mut kept = Vec::new();
-    let mut ports = [0; N];
-    let mut found = 0;
-    while found < N {
-        let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = tcp.local_addr().expect("a port").port();
-        if let Ok(udp) = UdpSocket::bind(("127.0.0.1", port)) {
-            ports[found] = port;
-            found += 1;
-            kept.push((tcp, udp));
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(997);
+    let free = || loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(step < COUNT, "no port is free");
+        let port = u16::try_from(FIRST + start.wrapping_add(step) % COUNT).expect("below 30,000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
         }
-    }
-    ports
+    };
+    std::array::from_fn(|_| free())
 }

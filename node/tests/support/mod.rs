@@ -16,7 +16,7 @@ use posthouse_protocol::statement::{Ed25519Signer, Signer, Statement};
 use posthouse_protocol::time::Timestamp;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) const PROVIDER: &str = "police.test.example";
@@ -234,8 +234,22 @@ pub(crate) fn name(text: &str) -> NodeId {
     text.parse().unwrap()
 }
 
+/// A port below those that the system gives to whoever connects without naming one: no other test's connection takes it
+/// before the node listens. None is given twice by one process, and each process begins elsewhere.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(997);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(step < COUNT, "no port is free");
+        let port = u16::try_from(FIRST + start.wrapping_add(step) % COUNT).unwrap();
+        let udp = std::net::UdpSocket::bind(("127.0.0.1", port));
+        if udp.is_ok() && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Plans a run of a job as the scheduler does.
