@@ -3,9 +3,37 @@
 //! examination: it reads catalogues and a few values.
 //! Deliberately absent: how fast anything is, which is the node's `doctor`, and secrets of any kind.
 
+mod found;
+
+pub(crate) use found::{Found, named};
+
+use crate::TableSpec;
 use crate::charset::{Charset, Edition};
-use posthouse_protocol::problem::{Code, Problem};
 use serde::Serialize;
+
+/// What is read of a place.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    pub spec: TableSpec,
+    pub columns: Columns,
+}
+
+/// Which columns of a table are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Columns {
+    /// Whatever is there.
+    All,
+    /// Those that a grant covers, which is not known here.
+    Granted,
+    /// These at most, by the table's own names.
+    Listed(Vec<String>),
+}
+
+impl From<TableSpec> for Reading {
+    fn from(spec: TableSpec) -> Self {
+        Self { spec, columns: Columns::Granted }
+    }
+}
 
 /// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -212,11 +240,6 @@ fn is_like_gb2312(value: &[u8]) -> bool {
 /// What the destination's account needs on each table there.
 pub(crate) const ROW_RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 
-/// A table's name in a configuration that its engine does not take.
-pub(crate) fn no_name(resource: &str, table: &str) -> Problem {
-    Problem::new(Code::SourceFailed).with("resource", resource).cause(format!("`{table}` is no table's name"))
-}
-
 /// Values of a column that are looked at, of so many rows at most.
 pub(crate) const VALUES_MAX: u32 = 200;
 pub(crate) const ROWS_LOOKED_AT: u32 = 20_000;
@@ -224,6 +247,12 @@ const SESSIONS_LEFT_MIN: u64 = 10;
 const CLOCK_NOTE_MS: u64 = 2_000;
 /// Watermarks of rows that are dated by such a clock lie beside those of others.
 const CLOCK_WRONG_MS: u64 = 300_000;
+
+/// As [`Reading`] of what a grant covers.
+#[cfg(test)]
+pub(crate) fn granted(specs: &[TableSpec]) -> Vec<Reading> {
+    specs.iter().cloned().map(Reading::from).collect()
+}
 
 #[cfg(test)]
 mod tests {

@@ -78,7 +78,7 @@ pub trait Connector: Sync {
         &self,
         name: &str,
         settings: &Settings,
-        reads: &[TableSpec],
+        reads: &[examine::Reading],
         landings: &[Landing],
         now: &dyn Fn() -> i64,
     ) -> Result<Vec<examine::Finding>, Problem> {

@@ -17,6 +17,7 @@ mod examine;
 mod fail;
 mod fields;
 mod front;
+mod grants;
 mod mapping;
 mod place;
 mod publish;
@@ -37,7 +38,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) use test_server::test_url;
 
-use crate::examine::Finding;
+use crate::examine::{Finding, Reading};
 use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::Client;
@@ -85,7 +86,7 @@ impl Connector for Mysql {
         &self,
         name: &str,
         settings: &Settings,
-        reads: &[TableSpec],
+        reads: &[Reading],
         landings: &[Landing],
         now: &dyn Fn() -> i64,
     ) -> Result<Vec<Finding>, Problem> {

@@ -36,7 +36,7 @@ mod wire;
 #[cfg(test)]
 pub(crate) use test_server::{binaries, test_socket};
 
-use crate::examine::Finding;
+use crate::examine::{Finding, Reading};
 use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::format::Format;
@@ -85,7 +85,7 @@ impl Connector for Postgres {
         &self,
         name: &str,
         settings: &Settings,
-        reads: &[TableSpec],
+        reads: &[Reading],
         landings: &[Landing],
         now: &dyn Fn() -> i64,
     ) -> Result<Vec<Finding>, Problem> {

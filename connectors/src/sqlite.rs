@@ -19,7 +19,7 @@ mod tests;
 mod values;
 
 use crate::charset::Charset;
-use crate::examine::Finding;
+use crate::examine::{Finding, Reading};
 use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::problem::{Code, Problem};
@@ -65,7 +65,7 @@ impl Connector for Sqlite {
         &self,
         name: &str,
         settings: &Settings,
-        reads: &[TableSpec],
+        reads: &[Reading],
         landings: &[Landing],
         _now: &dyn Fn() -> i64,
     ) -> Result<Vec<Finding>, Problem> {

@@ -31,7 +31,7 @@ mod staging;
 mod tests;
 mod writing;
 
-use crate::examine::Finding;
+use crate::examine::{Finding, Reading};
 use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::{Client, SqlError};
@@ -76,7 +76,7 @@ impl Connector for SqlServer {
         &self,
         name: &str,
         settings: &Settings,
-        reads: &[TableSpec],
+        reads: &[Reading],
         landings: &[Landing],
         now: &dyn Fn() -> i64,
     ) -> Result<Vec<Finding>, Problem> {

@@ -7,35 +7,27 @@ use super::client::{Client, number, optional, text};
 use super::fail::{self, Fail};
 use super::place::{Place, TableName, literal, quote};
 use super::settings::Settings;
-use super::{Faults, control};
-use crate::TableSpec;
-use crate::examine::{Finding, Grade, ROW_RIGHTS, ROWS_LOOKED_AT, Topic, VALUES_MAX, no_name};
+use super::{Faults, control, grants};
+use crate::examine::{Columns, Finding, Found, Grade, ROW_RIGHTS, ROWS_LOOKED_AT, Reading, Topic, VALUES_MAX, named};
 use posthouse_protocol::problem::Problem;
 
 pub(super) fn examine(
     faults: &Faults,
     settings: &Settings,
-    reads: &[TableSpec],
+    reads: &[Reading],
     places: &[Place],
     now: &dyn Fn() -> i64,
 ) -> Result<Vec<Finding>, Problem> {
-    let names = reads.iter().filter_map(|read| Some((read, read.table.as_deref()?)));
-    let names = names
-        .map(|(read, table)| TableName::parse(table, &settings.database).ok_or_else(|| no_name(&read.resource, table)));
-    let names = names.collect::<Result<Vec<_>, _>>()?;
-    let lost = |fail| faults.connection(fail);
-    let mut client = Client::connect(settings).map_err(lost)?;
-    let account = account(&mut client).map_err(lost)?;
-    let mut examination = Examination { account, connection: faults.name.clone(), found: Vec::new() };
-    examination.clock(&mut client, now).map_err(lost)?;
-    examination.settings(&mut client, !names.is_empty(), !places.is_empty()).map_err(lost)?;
-    for name in &names {
-        examination.read(&mut client, settings, name).map_err(lost)?;
-    }
-    for place in places {
-        examination.landing(&mut client, place).map_err(lost)?;
-    }
-    Ok(examination.found)
+    let tables = named(reads, |table| TableName::parse(table, &settings.database))?;
+    let examined = Client::connect(settings).and_then(|mut client| {
+        let mut examination = Examination { found: Found::new(account(&mut client)?, &faults.name) };
+        examination.clock(&mut client, now)?;
+        examination.settings(&mut client, !tables.is_empty(), !places.is_empty())?;
+        tables.iter().try_for_each(|(name, columns)| examination.read(&mut client, settings, name, columns))?;
+        places.iter().try_for_each(|place| examination.landing(&mut client, place))?;
+        Ok(examination.found.findings())
+    });
+    examined.map_err(|fail| faults.connection(fail))
 }
 
 /// Whom the server has let in, as a GRANT names it: which of the accounts of a name that is, is the server's to say.
@@ -53,59 +45,56 @@ pub(super) fn grantee(settings: &Settings) -> String {
 }
 
 struct Examination {
-    account: String,
-    connection: String,
-    found: Vec<Finding>,
+    found: Found,
 }
 
 impl Examination {
-    /// The same is said once, however many need it.
-    fn say(&mut self, finding: Finding) {
-        if !self.found.contains(&finding) {
-            self.found.push(finding);
-        }
-    }
-
-    fn right(&mut self, client: &mut Client, name: &TableName, right: &str, needs: &str) -> Result<bool, Fail> {
-        let is_there = match client.ask(needs) {
-            Ok(_) => true,
-            // What else is wrong with such a statement is not about rights.
-            Err(Fail::Server(error)) => !fail::NO_RIGHT.contains(&error.code),
-            Err(fail) => return Err(fail),
-        };
-        let grant = format!("GRANT {right} ON {name} TO {};", self.account);
-        self.say(Finding::right(name, right, is_there, grant));
-        Ok(is_there)
-    }
-
-    fn read(&mut self, client: &mut Client, settings: &Settings, name: &TableName) -> Result<(), Fail> {
+    fn read(
+        &mut self,
+        client: &mut Client,
+        settings: &Settings,
+        name: &TableName,
+        columns: &Columns,
+    ) -> Result<(), Fail> {
         // A name of which the account may know nothing is told from one that is not there only by its refusal.
-        let needs = format!("SELECT * FROM {name} LIMIT 0");
-        match client.ask(&needs) {
+        let may_read_all = match client.ask(&format!("SELECT * FROM {name} LIMIT 0")) {
+            Ok(_) => true,
             Err(Fail::Server(error)) if NOT_THERE.contains(&error.code) => {
-                self.say(Finding::absent(name));
+                self.found.say(Finding::absent(name));
                 return Ok(());
             }
+            Err(Fail::Server(error)) if fail::NO_RIGHT.contains(&error.code) => false,
             // A view, say, whose owner has lost a right.
-            Err(Fail::Server(error)) if !fail::NO_RIGHT.contains(&error.code) => {
+            Err(Fail::Server(error)) => {
                 let why = fail::text(&error);
                 let (en, zh) = (format!("it cannot be read: {why}"), format!("无法读取：{why}"));
-                self.say(Finding::new(Topic::Rights, Grade::Wrong, name, en, zh));
+                self.found.say(Finding::new(Topic::Rights, Grade::Wrong, name, en, zh));
                 return Ok(());
             }
-            Err(Fail::Server(_)) | Ok(_) => {}
             Err(fail) => return Err(fail),
+        };
+        let mut relation = Relation::find(client, name)?;
+        if may_read_all {
+            self.found.right(name, "SELECT", true);
+        } else {
+            let mut readable = Vec::new();
+            for column in relation.iter().flat_map(|relation| &relation.columns) {
+                if may(client, &format!("SELECT {} FROM {name} LIMIT 0", quote(&column.name)))? {
+                    readable.push(column.name.clone());
+                }
+            }
+            self.found.columns(name, columns, &readable, quote);
+            relation.iter_mut().for_each(|relation| {
+                relation.columns.retain(|column| readable.contains(&column.name));
+            });
         }
-        if !self.right(client, name, "SELECT", &needs)? {
-            return Ok(());
-        }
-        let Some(relation) = Relation::find(client, name)? else { return Ok(()) };
+        let Some(relation) = relation.filter(|relation| !relation.columns.is_empty()) else { return Ok(()) };
         if !relation.engine.is_empty() && !relation.has_snapshots() {
             let en =
                 format!("{} keeps no snapshot: what others write while it is read is seen in part", relation.engine);
             let zh = format!("{} 引擎没有快照：读取期间他人的写入可能部分可见", relation.engine);
             let fix = format!("ALTER TABLE {name} ENGINE=InnoDB;");
-            self.say(Finding::new(Topic::Settings, Grade::Note, name, en, zh).fix(fix));
+            self.found.say(Finding::new(Topic::Settings, Grade::Note, name, en, zh).fix(fix));
         }
         self.charset(client, settings, &relation)
     }
@@ -119,7 +108,7 @@ impl Examination {
         charsets.dedup();
         if !charsets.is_empty() {
             let list = charsets.join(", ");
-            self.say(Finding::new(Topic::Charset, Grade::Well, name, list.clone(), list));
+            self.found.say(Finding::new(Topic::Charset, Grade::Well, name, list.clone(), list));
         }
         let is_latin1 = |column: &&super::catalog::Column| column.charset.as_deref() == Some("latin1");
         for column in relation.columns.iter().filter(is_latin1).filter(|_| !relation.engine.is_empty()) {
@@ -136,7 +125,7 @@ impl Examination {
                 true => Finding::disguised(&object, &values),
                 false => Finding::texts(&object, &values, settings.charset),
             };
-            finding.into_iter().for_each(|finding| self.say(finding));
+            finding.into_iter().for_each(|finding| self.found.say(finding));
         }
         Ok(())
     }
@@ -148,7 +137,7 @@ impl Examination {
             self.table(client, name, column)?;
         }
         let staging = place.premade();
-        if !self.may_create(client, &staging.schema)? || control::is_there(client, &staging)? {
+        if !grants::may_create(client, &staging.schema)? || control::is_there(client, &staging)? {
             self.table(client, &staging, column)?;
         }
         Ok(())
@@ -156,10 +145,7 @@ impl Examination {
 
     fn table(&mut self, client: &mut Client, name: &TableName, column: &str) -> Result<(), Fail> {
         if !control::is_there(client, name)? {
-            match self.may_create(client, &name.schema)? {
-                true => self.say(Finding::to_be_made(name)),
-                false => self.say(Finding::not_made(name, &self.connection)),
-            }
+            self.found.missing(name, grants::may_create(client, &name.schema)?);
             return Ok(());
         }
         let column = quote(column);
@@ -170,16 +156,9 @@ impl Examination {
                 "UPDATE" => format!("EXPLAIN UPDATE {name} SET {column} = DEFAULT WHERE 1 = 0"),
                 _ => format!("EXPLAIN DELETE FROM {name} WHERE 1 = 0"),
             };
-            self.right(client, name, right, &needs)?;
+            self.found.right(name, right, may(client, &needs)?);
         }
         Ok(())
-    }
-
-    /// As far as the account's own grants say it.
-    fn may_create(&self, client: &mut Client, schema: &str) -> Result<bool, Fail> {
-        let rows = client.ask("SHOW GRANTS")?;
-        let mut lines = rows.iter().filter_map(|row| row.as_ref(0)).map(text);
-        Ok(lines.any(|line| lets_create(&line, schema)))
     }
 
     fn clock(&mut self, client: &mut Client, now: &dyn Fn() -> i64) -> Result<(), Fail> {
@@ -187,7 +166,7 @@ impl Examination {
         let rows = client.rows("SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)", vec![])?;
         let after = now();
         let server = rows.first().and_then(|row| row.first()).map_or(0, number);
-        self.say(Finding::clock(i64::try_from(server).unwrap_or(i64::MAX), before, after, 1));
+        self.found.say(Finding::clock(i64::try_from(server).unwrap_or(i64::MAX), before, after, 1));
         Ok(())
     }
 
@@ -200,16 +179,16 @@ impl Examination {
                 "CHECK 约束不生效，无法创建任意长度数值的列",
             ));
         }
-        self.say(Finding::version(&version, &lacks));
+        self.found.say(Finding::version(&version, &lacks));
         let most = self.variable(client, "SELECT @@global.max_connections")?;
         let used = client.ask("SHOW GLOBAL STATUS LIKE 'Threads_connected'")?;
         let used = used.first().and_then(|row| row.as_ref(1)).map_or(0, number);
         if let Some(most) = most.and_then(|most| most.parse().ok()) {
-            self.say(Finding::sessions(used, most));
+            self.found.say(Finding::sessions(used, most));
         }
         let packet = client.server.packet_max as u64;
         let (en, zh) = (format!("{packet} bytes"), format!("{packet} 字节"));
-        self.say(if packet < PACKET_MIN {
+        self.found.say(if packet < PACKET_MIN {
             let (en, zh) = (format!("{en}: a longer row cannot move"), format!("{zh}：更长的行无法交换"));
             Finding::new(Topic::Settings, Grade::Note, "max_allowed_packet", en, zh)
                 .fix(format!("SET GLOBAL max_allowed_packet = {PACKET_GOOD};"))
@@ -229,11 +208,11 @@ impl Examination {
             // Files may be loaded, or they may not; what else there is limits something where it is set.
             let is_calm = if *name == "local_infile" { !is_off } else { is_off };
             if is_calm {
-                self.say(Finding::new(Topic::Settings, Grade::Well, name, value.clone(), value));
+                self.found.say(Finding::new(Topic::Settings, Grade::Well, name, value.clone(), value));
             } else {
                 let finding =
                     Finding::new(Topic::Settings, *grade, name, format!("{value}: {en}"), format!("{value}：{zh}"));
-                self.say(finding.fix(*fix));
+                self.found.say(finding.fix(*fix));
             }
         }
         for (name, en, zh) in [
@@ -246,18 +225,24 @@ impl Examination {
         ] {
             if let Some(value) = self.variable(client, &format!("SELECT @@global.{name}"))? {
                 let (en, zh) = (format!("{value}: {en}"), format!("{value}：{zh}"));
-                self.say(Finding::new(Topic::Settings, Grade::Well, name, en, zh));
+                self.found.say(Finding::new(Topic::Settings, Grade::Well, name, en, zh));
             }
         }
         let zone = self.variable(client, "SELECT CONCAT(@@global.time_zone, ' ', @@system_time_zone)")?;
         if let Some(zone) = zone {
             let en = format!("{zone}; sessions of the exchange are in UTC");
             let zh = format!("{zone}；交换所用会话为 UTC");
-            self.say(Finding::new(Topic::Settings, Grade::Well, "time_zone", en, zh));
+            self.found.say(Finding::new(Topic::Settings, Grade::Well, "time_zone", en, zh));
         }
         let charset = self.variable(client, "SELECT @@character_set_database")?;
         if let Some(charset) = charset {
-            self.say(Finding::new(Topic::Charset, Grade::Well, "character_set_database", charset.clone(), charset));
+            self.found.say(Finding::new(
+                Topic::Charset,
+                Grade::Well,
+                "character_set_database",
+                charset.clone(),
+                charset,
+            ));
         }
         Ok(())
     }
@@ -272,18 +257,14 @@ impl Examination {
     }
 }
 
-/// Whether a line of SHOW GRANTS lets the account make tables in a database.
-fn lets_create(line: &str, schema: &str) -> bool {
-    let Some((rights, rest)) = line.strip_prefix("GRANT ").and_then(|rest| rest.split_once(" ON ")) else {
-        return false;
-    };
-    let mut rights = rights.split(", ");
-    if !rights.any(|right| matches!(right, "ALL PRIVILEGES" | "CREATE")) {
-        return false;
+/// Whether the account has the right that a statement needs.
+fn may(client: &mut Client, needs: &str) -> Result<bool, Fail> {
+    match client.ask(needs) {
+        Ok(_) => Ok(true),
+        // What else is wrong with such a statement is not about rights.
+        Err(Fail::Server(error)) => Ok(!fail::NO_RIGHT.contains(&error.code)),
+        Err(fail) => Err(fail),
     }
-    let scope = rest.split_once(" TO ").map_or(rest, |(scope, _)| scope);
-    let exactly = format!("{}.*", quote(schema));
-    scope == "*.*" || scope.replace("\\_", "_").replace("\\%", "%") == exactly
 }
 
 #[derive(Clone, Copy)]
@@ -333,24 +314,3 @@ const SETTINGS: &[(&str, Bears, Grade, &str, &str, &str)] = &[
 const NOT_THERE: [u16; 2] = [1146, 1049];
 const PACKET_MIN: u64 = 16 << 20;
 const PACKET_GOOD: u64 = 64 << 20;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_may_make_tables_is_read_from_the_grants() {
-        let lets = |line: &str| lets_create(line, "a_b");
-        assert!(lets("GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"));
-        assert!(lets("GRANT SELECT, CREATE ON `a\\_b`.* TO `u`@`%`"));
-        for not in [
-            "GRANT USAGE ON *.* TO `u`@`%`",
-            "GRANT SELECT, CREATE VIEW ON `a_b`.* TO `u`@`%`",
-            "GRANT CREATE ON `other`.* TO `u`@`%`",
-            "GRANT CREATE ON `a_b`.`t` TO `u`@`%`",
-            "GRANT `role` TO `u`@`%`",
-        ] {
-            assert!(!lets(not), "{not}");
-        }
-    }
-}

@@ -7,9 +7,8 @@ use super::place::Place;
 use super::settings::Settings;
 use super::wire::{Client, WireError};
 use super::{Faults, control};
-use crate::TableSpec;
 use crate::charset::Charset;
-use crate::examine::{Finding, Grade, ROW_RIGHTS, ROWS_LOOKED_AT, Topic, VALUES_MAX, no_name};
+use crate::examine::{Columns, Finding, Found, Grade, ROW_RIGHTS, ROWS_LOOKED_AT, Reading, Topic, VALUES_MAX, named};
 use posthouse_protocol::pgcopy::NativeType;
 use posthouse_protocol::pgcopy::native::Plain;
 use posthouse_protocol::problem::Problem;
@@ -17,36 +16,28 @@ use posthouse_protocol::problem::Problem;
 pub(super) fn examine(
     faults: &Faults,
     settings: &Settings,
-    reads: &[TableSpec],
+    reads: &[Reading],
     places: &[Place],
     now: &dyn Fn() -> i64,
 ) -> Result<Vec<Finding>, Problem> {
-    let names = reads.iter().filter_map(|read| Some((read, read.table.as_deref()?)));
-    let names = names.map(|(read, table)| TableName::parse(table).ok_or_else(|| no_name(&read.resource, table)));
-    let names = names.collect::<Result<Vec<_>, _>>()?;
-    let lost = |error| faults.connection(error);
-    let mut client = Client::connect(settings).map_err(lost)?;
-    let mut examination =
-        Examination { account: quote(&settings.user), connection: faults.name.clone(), found: Vec::new() };
-    examination.clock(&mut client, now).map_err(lost)?;
-    examination.settings(&mut client, reads, places).map_err(lost)?;
-    for name in &names {
-        examination.read(&mut client, name).map_err(lost)?;
-    }
-    if reads.iter().any(|read| read.query.is_some()) {
-        examination.query(&mut client, &settings.database).map_err(lost)?;
-    }
-    for place in places {
-        examination.landing(&mut client, place).map_err(lost)?;
-    }
-    examination.charset(&mut client, settings, &names).map_err(lost)?;
-    Ok(examination.found)
+    let tables = named(reads, TableName::parse)?;
+    let examined = Client::connect(settings).and_then(|mut client| {
+        let mut examination = Examination { found: Found::new(quote(&settings.user), &faults.name) };
+        examination.clock(&mut client, now)?;
+        examination.settings(&mut client, !reads.is_empty(), !places.is_empty())?;
+        tables.iter().try_for_each(|(name, columns)| examination.read(&mut client, name, columns))?;
+        if reads.iter().any(|read| read.spec.query.is_some()) {
+            examination.query(&mut client, &settings.database)?;
+        }
+        places.iter().try_for_each(|place| examination.landing(&mut client, place))?;
+        examination.charset(&mut client, settings, tables.iter().map(|(name, _)| name))?;
+        Ok(examination.found.findings())
+    });
+    examined.map_err(|error| faults.connection(error))
 }
 
 struct Examination {
-    account: String,
-    connection: String,
-    found: Vec<Finding>,
+    found: Found,
 }
 
 /// What the catalogue says of a name.
@@ -78,36 +69,31 @@ impl Seen {
 }
 
 impl Examination {
-    /// The same is said once, however many need it.
-    fn say(&mut self, finding: Finding) {
-        if !self.found.contains(&finding) {
-            self.found.push(finding);
-        }
-    }
-
     fn usage(&mut self, schema: &str, may_use: bool) {
         let object = format!("schema {}", quote(schema));
-        let grant = format!("GRANT USAGE ON SCHEMA {} TO {};", quote(schema), self.account);
-        self.say(Finding::right(object, "USAGE", may_use, grant));
+        let grant = format!("GRANT USAGE ON SCHEMA {} TO {};", quote(schema), self.found.account);
+        self.found.say(Finding::right(object, "USAGE", may_use, grant));
     }
 
-    fn read(&mut self, client: &mut Client, name: &TableName) -> Result<(), WireError> {
+    fn read(&mut self, client: &mut Client, name: &TableName, columns: &Columns) -> Result<(), WireError> {
         let Some(seen) = Seen::find(client, name)? else {
-            self.say(Finding::absent(name));
+            self.found.say(Finding::absent(name));
             return Ok(());
         };
         self.usage(&name.schema, seen.may_use);
         if seen.rights.is_none() {
-            self.say(Finding::absent(name));
+            self.found.say(Finding::absent(name));
             return Ok(());
         }
-        let grant = format!("GRANT SELECT ON {name} TO {};", self.account);
-        self.say(Finding::right(name, "SELECT", seen.has("SELECT"), grant));
+        match seen.has("SELECT") {
+            true => self.found.right(name, "SELECT", true),
+            false => self.found.columns(name, columns, &readable(client, name)?, quote),
+        }
         if seen.is_filtered {
             let en = "a policy on rows hides some of them from the account, and a part is not read for the whole";
             let zh = "行级安全策略对该账号隐藏部分行；不会把一部分当作全部读取";
-            let exempt = format!("ALTER ROLE {} BYPASSRLS;", self.account);
-            self.say(Finding::new(Topic::Rights, Grade::Wrong, name, en, zh).fix(exempt));
+            let exempt = format!("ALTER ROLE {} BYPASSRLS;", self.found.account);
+            self.found.say(Finding::new(Topic::Rights, Grade::Wrong, name, en, zh).fix(exempt));
         }
         Ok(())
     }
@@ -117,8 +103,8 @@ impl Examination {
         let may_make = client.query(MAY_MAKE_VIEWS, &[])?;
         let may_make = may_make.first().map_or(Ok(false), |row| row.flag(0))?;
         let object = format!("database {}", quote(database));
-        let grant = format!("GRANT TEMPORARY ON DATABASE {} TO {};", quote(database), self.account);
-        self.say(Finding::right(object, "TEMPORARY", may_make, grant));
+        let grant = format!("GRANT TEMPORARY ON DATABASE {} TO {};", quote(database), self.found.account);
+        self.found.say(Finding::right(object, "TEMPORARY", may_make, grant));
         Ok(())
     }
 
@@ -131,7 +117,8 @@ impl Examination {
         let staging = place.premade();
         match Seen::find(client, &staging)? {
             Some(seen) if seen.may_create => {
-                self.say(Finding::right(format!("schema {}", quote(&staging.schema)), "CREATE", true, String::new()));
+                let schema = format!("schema {}", quote(&staging.schema));
+                self.found.say(Finding::right(schema, "CREATE", true, String::new()));
             }
             _ => self.table(client, &staging)?,
         }
@@ -141,22 +128,13 @@ impl Examination {
     fn table(&mut self, client: &mut Client, name: &TableName) -> Result<(), WireError> {
         let Some(seen) = Seen::find(client, name)? else {
             let may_make = client.query(MAY_MAKE_SCHEMAS, &[])?;
-            match may_make.first().map_or(Ok(false), |row| row.flag(0))? {
-                true => self.say(Finding::to_be_made(name)),
-                false => self.say(Finding::not_made(name, &self.connection)),
-            }
+            self.found.missing(name, may_make.first().map_or(Ok(false), |row| row.flag(0))?);
             return Ok(());
         };
         self.usage(&name.schema, seen.may_use);
-        match (&seen.rights, seen.may_create) {
-            (Some(_), _) => {
-                for right in ROW_RIGHTS {
-                    let grant = format!("GRANT {right} ON {name} TO {};", self.account);
-                    self.say(Finding::right(name, right, seen.has(right), grant));
-                }
-            }
-            (None, true) => self.say(Finding::to_be_made(name)),
-            (None, false) => self.say(Finding::not_made(name, &self.connection)),
+        match &seen.rights {
+            Some(_) => ROW_RIGHTS.into_iter().for_each(|right| self.found.right(name, right, seen.has(right))),
+            None => self.found.missing(name, seen.may_create),
         }
         Ok(())
     }
@@ -166,11 +144,11 @@ impl Examination {
         let rows = client.query(CLOCK, &[])?;
         let after = now();
         let server: i64 = rows.first().map_or(Ok(before), |row| row.number(0))?;
-        self.say(Finding::clock(server, before, after, 1));
+        self.found.say(Finding::clock(server, before, after, 1));
         Ok(())
     }
 
-    fn settings(&mut self, client: &mut Client, reads: &[TableSpec], places: &[Place]) -> Result<(), WireError> {
+    fn settings(&mut self, client: &mut Client, reads: bool, lands: bool) -> Result<(), WireError> {
         let version = client.version();
         let mut lacks = Vec::new();
         if version < 90_600 {
@@ -184,26 +162,26 @@ impl Examination {
         }
         let name = client.query("SELECT pg_catalog.current_setting('server_version')", &[])?;
         let name = name.first().and_then(|row| row.optional(0)).unwrap_or_default().to_owned();
-        self.say(Finding::version(&name, &lacks));
+        self.found.say(Finding::version(&name, &lacks));
         let rows = client.query(SESSIONS, &[])?;
         if let Some(row) = rows.first() {
-            self.say(Finding::sessions(row.number(0)?, row.number(1)?));
+            self.found.say(Finding::sessions(row.number(0)?, row.number(1)?));
         }
         let is_standby = client.query("SELECT pg_catalog.pg_is_in_recovery()", &[])?;
         let is_standby = is_standby.first().map_or(Ok(false), |row| row.flag(0))?;
-        if is_standby && !places.is_empty() {
+        if is_standby && lands {
             let (en, zh) = ("this server is a standby, and takes no rows", "该服务器为备库，不能写入");
-            self.say(Finding::new(Topic::Settings, Grade::Wrong, "pg_is_in_recovery", en, zh));
+            self.found.say(Finding::new(Topic::Settings, Grade::Wrong, "pg_is_in_recovery", en, zh));
         }
         for row in client.query(SETTINGS, &[])? {
             let (name, value) = (row.text(0)?, row.optional(1).unwrap_or_default());
-            let Some((grade, en, zh)) = judge(name, value, is_standby, !reads.is_empty(), !places.is_empty()) else {
+            let Some((grade, en, zh)) = judge(name, value, is_standby, reads, lands) else {
                 continue;
             };
             let finding =
                 Finding::new(Topic::Settings, grade, name, format!("{value}: {en}"), format!("{value}：{zh}"));
-            let calm = format!("ALTER ROLE {} SET {name} = {};", self.account, calm(name));
-            self.say(if grade == Grade::Well || name == "max_standby_streaming_delay" {
+            let calm = format!("ALTER ROLE {} SET {name} = {};", self.found.account, calm(name));
+            self.found.say(if grade == Grade::Well || name == "max_standby_streaming_delay" {
                 finding
             } else {
                 finding.fix(calm)
@@ -213,7 +191,12 @@ impl Examination {
     }
 
     /// What the database takes for text, and whether its texts are that: a server that knows no encoding checks none.
-    fn charset(&mut self, client: &mut Client, settings: &Settings, reads: &[TableName]) -> Result<(), WireError> {
+    fn charset<'n>(
+        &mut self,
+        client: &mut Client,
+        settings: &Settings,
+        reads: impl Iterator<Item = &'n TableName>,
+    ) -> Result<(), WireError> {
         let rows = client.query("SELECT pg_catalog.current_setting('server_encoding')", &[])?;
         let server = rows.first().and_then(|row| row.optional(0)).unwrap_or_default().to_owned();
         let configured = client.charset();
@@ -224,18 +207,20 @@ impl Examination {
         let is_open = server == "SQL_ASCII" && settings.charset.is_none();
         let grade = if is_open { Grade::Note } else { Grade::Well };
         let finding = Finding::new(Topic::Charset, grade, "server_encoding", en, zh);
-        self.say(if is_open { finding.fix("charset = \"gbk\"") } else { finding });
+        self.found.say(if is_open { finding.fix("charset = \"gbk\"") } else { finding });
         if server != "SQL_ASCII" {
             return Ok(());
         }
         for name in reads {
-            let may_read = Seen::find(client, name)?.is_some_and(|seen| seen.may_use && seen.has("SELECT"));
-            let Some(relation) = Relation::find(client, name)?.filter(|_| may_read) else { continue };
+            let may_use = Seen::find(client, name)?.is_some_and(|seen| seen.may_use);
+            let Some(relation) = Relation::find(client, name)?.filter(|_| may_use) else { continue };
             // What a view computes may take any time.
             if !matches!(relation.kind, Kind::Table | Kind::Partitioned | Kind::Materialised) {
                 continue;
             }
-            for column in relation.columns.iter().filter(|column| is_text(column)) {
+            let readable = readable(client, name)?;
+            let is_readable = |column: &&Column| readable.contains(&column.name);
+            for column in relation.columns.iter().filter(|column| is_text(column)).filter(is_readable) {
                 self.texts(client, name, column, configured)?;
             }
         }
@@ -258,10 +243,16 @@ impl Examination {
         let rows = client.query(&sql, &[])?;
         let values: Vec<Vec<u8>> = rows.iter().filter_map(|row| hex::decode(row.optional(0)?).ok()).collect();
         if let Some(finding) = Finding::texts(&format!("{name}.{part}"), &values, configured) {
-            self.say(finding);
+            self.found.say(finding);
         }
         Ok(())
     }
+}
+
+/// The columns that the account may read, in the table's order.
+fn readable(client: &mut Client, name: &TableName) -> Result<Vec<String>, WireError> {
+    let rows = client.query(READABLE, &[Some(&name.schema), Some(&name.table)])?;
+    rows.iter().map(|row| row.text(0).map(str::to_owned)).collect()
 }
 
 fn is_text(column: &Column) -> bool {
@@ -329,6 +320,11 @@ const SEEN: &str = "SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_c
   FROM pg_catalog.pg_namespace n
   LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
   WHERE n.nspname = $1";
+const READABLE: &str = "SELECT a.attname FROM pg_catalog.pg_namespace n
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  WHERE n.nspname = $1 AND c.relname = $2 AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
+  ORDER BY a.attnum";
 const FILTERED: &str = "CASE WHEN c.relrowsecurity THEN pg_catalog.row_security_active(c.oid) ELSE false END";
 const MAY_MAKE_VIEWS: &str = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')";
 const MAY_MAKE_SCHEMAS: &str = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')";

@@ -3,9 +3,8 @@
 
 use super::columns::{self, Affinity};
 use super::{Faults, open, quote};
-use crate::TableSpec;
 use crate::charset::Charset;
-use crate::examine::{Finding, Grade, ROWS_LOOKED_AT, Topic, VALUES_MAX};
+use crate::examine::{Finding, Grade, ROWS_LOOKED_AT, Reading, Topic, VALUES_MAX};
 use posthouse_protocol::problem::Problem;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{Access, access};
@@ -14,7 +13,7 @@ use rustix::fs::{Access, access};
 pub(super) fn examine(
     faults: &Faults,
     charset: Charset,
-    reads: &[TableSpec],
+    reads: &[Reading],
     lands: bool,
 ) -> Result<Vec<Finding>, Problem> {
     let mut found = Vec::new();
@@ -46,7 +45,7 @@ pub(super) fn examine(
     found.push(if grade == Grade::Note { finding.fix("PRAGMA journal_mode = WAL;") } else { finding });
     let encoding = text("PRAGMA encoding")?;
     found.push(Finding::new(Topic::Charset, Grade::Well, "encoding", encoding.clone(), encoding));
-    for table in reads.iter().filter_map(|read| read.table.as_deref()) {
+    for table in reads.iter().filter_map(|read| read.spec.table.as_deref()) {
         match columns::of_table(&connection, table).map_err(failed)? {
             None => found.push(Finding::absent(table)),
             Some(columns) => {

@@ -6,62 +6,45 @@ use super::name::{TableName, literal, quote};
 use super::place::Place;
 use super::settings::Settings;
 use super::{Faults, catalog, control};
-use crate::TableSpec;
-use crate::examine::{Finding, Grade, ROW_RIGHTS, Topic, VALUES_MAX, no_name};
+use crate::examine::{Finding, Found, Grade, ROW_RIGHTS, ROWS_LOOKED_AT, Reading, Topic, VALUES_MAX, named};
 use posthouse_protocol::problem::Problem;
 
 pub(super) fn examine(
     faults: &Faults,
     settings: &Settings,
-    reads: &[TableSpec],
+    reads: &[Reading],
     places: &[Place],
     now: &dyn Fn() -> i64,
 ) -> Result<Vec<Finding>, Problem> {
-    let names = reads.iter().filter_map(|read| Some((read, read.table.as_deref()?)));
-    let names = names.map(|(read, table)| TableName::parse(table).ok_or_else(|| no_name(&read.resource, table)));
-    let names = names.collect::<Result<Vec<_>, _>>()?;
-    let lost = |error| faults.connection(error);
-    let mut client = Client::connect(settings).map_err(lost)?;
-    let mut examination =
-        Examination { account: quote(&settings.user), connection: faults.name.clone(), found: Vec::new() };
-    examination.clock(&mut client, now).map_err(lost)?;
-    examination.settings(&mut client, !names.is_empty()).map_err(lost)?;
-    for name in &names {
-        examination.read(&mut client, settings, name).map_err(lost)?;
-    }
-    for place in places {
-        examination.landing(&mut client, place).map_err(lost)?;
-    }
-    Ok(examination.found)
+    let tables = named(reads, TableName::parse)?;
+    let examined = Client::connect(settings).and_then(|mut client| {
+        let mut examination = Examination { found: Found::new(quote(&settings.user), &faults.name) };
+        examination.clock(&mut client, now)?;
+        examination.settings(&mut client, !tables.is_empty())?;
+        tables.iter().try_for_each(|(name, _)| examination.read(&mut client, settings, name))?;
+        places.iter().try_for_each(|place| examination.landing(&mut client, place))?;
+        Ok(examination.found.findings())
+    });
+    examined.map_err(|error| faults.connection(error))
 }
 
 struct Examination {
-    account: String,
-    connection: String,
-    found: Vec<Finding>,
+    found: Found,
 }
 
 impl Examination {
-    /// The same is said once, however many need it.
-    fn say(&mut self, finding: Finding) {
-        if !self.found.contains(&finding) {
-            self.found.push(finding);
-        }
-    }
-
     fn read(&mut self, client: &mut Client, settings: &Settings, name: &TableName) -> Result<(), SqlError> {
         let Some(relation) = catalog::Relation::find(client, name)? else {
-            self.say(Finding::absent(name).fix(format!("GRANT SELECT ON {name} TO {};", self.account)));
+            self.found.say(Finding::absent(name).fix(format!("GRANT SELECT ON {name} TO {};", self.found.account)));
             return Ok(());
         };
         let may_read = has(client, &name.to_string(), "OBJECT", "SELECT")?;
-        let grant = format!("GRANT SELECT ON {name} TO {};", self.account);
-        self.say(Finding::right(name, "SELECT", may_read, grant));
+        self.found.right(name, "SELECT", may_read);
         for column in relation.columns.iter().filter(|column| column.kind.is_none()) {
             let object = format!("{name}.{}", quote(&column.name));
             let en = format!("{} does not move: leave the column out or convert it in a view", column.declared);
             let zh = format!("{} 类型无法交换：请排除该列，或用视图转换", column.declared);
-            self.say(Finding::new(Topic::Charset, Grade::Note, object, en, zh));
+            self.found.say(Finding::new(Topic::Charset, Grade::Note, object, en, zh));
         }
         if may_read && relation.is_table { self.texts(client, settings, name, relation.id) } else { Ok(()) }
     }
@@ -73,17 +56,20 @@ impl Examination {
             let is_narrow = matches!(number(row, 1), Some(CHAR | VARCHAR));
             let (Some(column), true, Some(LATIN1)) = (text(row, 0), is_narrow, number(row, 2)) else { continue };
             let part = quote(column);
-            let sql = format!(
-                "SELECT TOP ({VALUES_MAX}) CAST(t.{part} AS varbinary(8000)) FROM {name} AS t WHERE t.{part} IS NOT NULL"
-            );
-            let values: Vec<Vec<u8>> =
-                client.query(&sql, &[])?.iter().filter_map(|row| bytes(row, 0).map(<[u8]>::to_vec)).collect();
+            let sql = format!("SELECT TOP ({ROWS_LOOKED_AT}) CAST(t.{part} AS varbinary(8000)) FROM {name} AS t");
+            let mut values: Vec<Vec<u8>> = Vec::new();
+            // An answer is read to its end; of what comes only values that tell something are held.
+            client.stream(&sql, &[], &mut |row: &tiberius::Row| {
+                let value = bytes(row, 0).filter(|value| !value.is_ascii() && values.len() < VALUES_MAX as usize);
+                values.extend(value.map(<[u8]>::to_vec));
+                Ok::<(), SqlError>(())
+            })?;
             let object = format!("{name}.{part}");
             let finding = match settings.charset {
                 None => Finding::disguised(&object, &values),
                 Some(charset) => Finding::texts(&object, &values, charset),
             };
-            finding.into_iter().for_each(|finding| self.say(finding));
+            finding.into_iter().for_each(|finding| self.found.say(finding));
         }
         Ok(())
     }
@@ -103,16 +89,13 @@ impl Examination {
 
     fn table(&mut self, client: &mut Client, name: &TableName) -> Result<(), SqlError> {
         if !catalog::is_there(client, name)? {
-            match may_make(client, &name.schema)? {
-                true => self.say(Finding::to_be_made(name)),
-                false => self.say(Finding::not_made(name, &self.connection)),
-            }
+            let may_make = may_make(client, &name.schema)?;
+            self.found.missing(name, may_make);
             return Ok(());
         }
         for right in ROW_RIGHTS {
-            let grant = format!("GRANT {right} ON {name} TO {};", self.account);
             let is_there = has(client, &name.to_string(), "OBJECT", right)?;
-            self.say(Finding::right(name, right, is_there, grant));
+            self.found.right(name, right, is_there);
         }
         Ok(())
     }
@@ -122,7 +105,7 @@ impl Examination {
         let seconds = client.number(CLOCK, &[])?;
         let after = now();
         let server = seconds.map_or(before, |seconds| seconds.saturating_mul(1_000));
-        self.say(Finding::clock(server, before, after, 1_000));
+        self.found.say(Finding::clock(server, before, after, 1_000));
         Ok(())
     }
 
@@ -135,7 +118,7 @@ impl Examination {
             ..110 => &[("its compatibility level is below that of SQL Server 2012", "兼容级别低于 SQL Server 2012")],
             _ => &[],
         };
-        self.say(Finding::version(&version, lacks));
+        self.found.say(Finding::version(&version, lacks));
         let (has_snapshots, is_versioned) = (number(row, 1) == Some(1), number(row, 2) == Some(1));
         let finding = match (has_snapshots, reads) {
             (true, _) => Finding::new(Topic::Settings, Grade::Well, "ALLOW_SNAPSHOT_ISOLATION", "ON", "ON"),
@@ -147,16 +130,16 @@ impl Examination {
                     .fix("ALTER DATABASE CURRENT SET ALLOW_SNAPSHOT_ISOLATION ON;")
             }
         };
-        self.say(finding);
+        self.found.say(finding);
         let (en, zh) = match is_versioned {
             true => ("ON: other readers do not wait for what is landed", "ON：其他读者无需等待入库"),
             false => ("OFF: other readers wait while rows are published", "OFF：入库发布期间其他读者须等待"),
         };
-        self.say(Finding::new(Topic::Settings, Grade::Well, "READ_COMMITTED_SNAPSHOT", en, zh));
+        self.found.say(Finding::new(Topic::Settings, Grade::Well, "READ_COMMITTED_SNAPSHOT", en, zh));
         let (en, zh) = ("60 s: a lock that does not come by then is tried again", "60 秒：届时未取得的锁会重试");
-        self.say(Finding::new(Topic::Settings, Grade::Well, "LOCK_TIMEOUT", en, zh));
+        self.found.say(Finding::new(Topic::Settings, Grade::Well, "LOCK_TIMEOUT", en, zh));
         let collation = text(row, 4).unwrap_or_default();
-        self.say(Finding::new(Topic::Charset, Grade::Well, "collation", collation, collation));
+        self.found.say(Finding::new(Topic::Charset, Grade::Well, "collation", collation, collation));
         Ok(())
     }
 }

@@ -1,11 +1,11 @@
 //! What an examination says of an account, of settings and of texts: each thing is provoked, and mended by what it says.
 
 use super::*;
-use crate::examine::{Finding, Grade, ROW_RIGHTS};
+use crate::examine::{Columns, Finding, Grade, ROW_RIGHTS, Reading, granted};
 
 fn examine(settings: &crate::Settings, reads: &[TableSpec], landings: &[Landing]) -> Vec<Finding> {
     let clock = posthouse_platform::World::real().clock;
-    Mysql.examine("db", settings, reads, landings, &|| clock.now().0).unwrap()
+    Mysql.examine("db", settings, &granted(reads), landings, &|| clock.now().0).unwrap()
 }
 
 fn graded(found: &[Finding], grade: Grade) -> Vec<(&str, Option<&str>)> {
@@ -91,4 +91,59 @@ fn chinese_in_a_latin1_column_is_told() {
     let found = examine(&settings, &[spec("people")], &[]);
     assert_eq!(graded(&found, Grade::Wrong), [], "{found:#?}");
     assert!(found.iter().any(|finding| finding.object == object), "{found:#?}");
+}
+
+#[test]
+fn the_right_to_make_tables_counts_where_it_comes_by_a_role_or_a_pattern_of_databases() {
+    let server: &'static TestServer = Box::leak(Box::new(TestServer::start(&[])));
+    let mut bench = MyBench::on(server);
+    bench.user = GUEST.to_owned();
+    // Its databases are all named alike.
+    let (alike, name) = ("bench%", bench.database.replace('_', "\\_"));
+    bench
+        .run(&["CREATE TABLE way_in (id int)", &format!("GRANT SELECT ON {}.way_in TO '{GUEST}'@'%'", bench.database)]);
+    let landings = [landing(1, Write::Append, &small())];
+    let wrong = |bench: &MyBench| graded(&examine(&bench.settings(), &[], &landings), Grade::Wrong).len();
+    assert_eq!(wrong(&bench), 4, "target, staging and the two beside them");
+    bench.run(&[&format!("GRANT CREATE ON `{alike}`.* TO '{GUEST}'@'%'")]);
+    assert_eq!(wrong(&bench), 0, "a pattern that the name fits");
+    // The server heeds the one that says more of the name, and so it is told.
+    bench.run(&[&format!("GRANT SELECT ON `{name}`.* TO '{GUEST}'@'%'")]);
+    assert_eq!(wrong(&bench), 4, "another one that says more, without the right");
+    let refused = connect(&server.url(GUEST, &bench.database), &[]).unwrap().run("CREATE TABLE t (id int)");
+    assert!(matches!(refused, Err(Fail::Server(error)) if error.code == 1142));
+    bench.run(&[
+        "CREATE ROLE maker",
+        &format!("GRANT CREATE ON `{name}`.* TO maker"),
+        &format!("GRANT maker TO '{GUEST}'@'%'"),
+    ]);
+    assert_eq!(wrong(&bench), 4, "a role that is not on");
+    bench.run(&[&format!("SET DEFAULT ROLE maker FOR '{GUEST}'@'%'")]);
+    assert_eq!(wrong(&bench), 0, "a role that is on");
+}
+
+#[test]
+fn an_account_that_may_read_some_columns_is_held_against_those_that_are_offered() {
+    let mut bench = MyBench::new();
+    bench.run(&[
+        "CREATE TABLE people (id int PRIMARY KEY, name text, phone text)",
+        &format!("GRANT SELECT (id, name) ON {}.people TO '{GUEST}'@'%'", bench.database),
+    ]);
+    bench.user = GUEST.to_owned();
+    let found = |columns: &[&str]| {
+        let columns = Columns::Listed(columns.iter().map(|name| (*name).to_owned()).collect());
+        Mysql.examine("db", &bench.settings(), &[Reading { spec: spec("people"), columns }], &[], &|| 0).unwrap()
+    };
+    let of = |found: &[Finding], grade: Grade| {
+        let rights = graded(found, grade).into_iter().filter(|(object, _)| object.ends_with("`people`"));
+        rights.map(|(_, fix)| fix.map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&found(&["id", "name"]), Grade::Wrong), []);
+    let lacks = found(&["id", "phone"]);
+    let fix = format!("GRANT SELECT (`phone`) ON `{}`.`people` TO '{GUEST}'@'%';", bench.database);
+    assert_eq!(of(&lacks, Grade::Wrong), [Some(fix.clone())], "{lacks:#?}");
+    let open = examine(&bench.settings(), &[spec("people")], &[]);
+    assert_eq!((of(&open, Grade::Wrong), of(&open, Grade::Note).len()), (Vec::new(), 1), "{open:#?}");
+    bench.run(&[&fix]);
+    assert_eq!(of(&found(&["id", "phone"]), Grade::Wrong), []);
 }

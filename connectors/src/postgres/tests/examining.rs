@@ -1,11 +1,11 @@
 //! What an examination says of an account, of settings and of texts: each thing is provoked, and mended by what it says.
 
 use super::*;
-use crate::examine::{Finding, Grade, ROW_RIGHTS};
+use crate::examine::{Columns, Finding, Grade, ROW_RIGHTS, Reading, granted};
 
 fn examine(bench: &PgBench, reads: &[TableSpec], landings: &[Landing]) -> Vec<Finding> {
     let clock = posthouse_platform::World::real().clock;
-    Postgres.examine("db", &bench.settings(&bench.user), reads, landings, &|| clock.now().0).unwrap()
+    Postgres.examine("db", &bench.settings(&bench.user), &granted(reads), landings, &|| clock.now().0).unwrap()
 }
 
 fn graded(found: &[Finding], grade: Grade) -> Vec<(&str, Option<&str>)> {
@@ -95,4 +95,32 @@ fn a_place_that_cannot_be_reached_is_a_problem_and_no_finding() {
     bench.lose();
     let problem = Postgres.examine("db", &bench.settings(OWNER), &[], &[], &|| 0).unwrap_err();
     assert_eq!(problem.code, Code::ConnectionFailed);
+}
+
+#[test]
+fn an_account_that_may_read_some_columns_is_held_against_those_that_are_offered() {
+    let mut bench = PgBench::new();
+    bench.run(
+        "CREATE TABLE people (id int PRIMARY KEY, name text, phone text); GRANT SELECT (id, name) ON people TO trust",
+    );
+    bench.user = "trust".to_owned();
+    let wrong = |columns: &[&str]| {
+        let columns = Columns::Listed(columns.iter().map(|name| (*name).to_owned()).collect());
+        let reading = Reading { spec: spec("people"), columns };
+        let clock = posthouse_platform::World::real().clock;
+        let found = Postgres.examine("db", &bench.settings("trust"), &[reading], &[], &|| clock.now().0).unwrap();
+        graded(&found, Grade::Wrong).into_iter().map(|(_, fix)| fix.map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(wrong(&["id", "name"]), []);
+    let fix = r#"GRANT SELECT ("phone") ON "public"."people" TO "trust";"#;
+    assert_eq!(wrong(&["id", "phone"]), [Some(fix.to_owned())]);
+    let open = examine(&bench, &[spec("people")], &[]);
+    assert_eq!(graded(&open, Grade::Wrong), [], "{open:#?}");
+    assert!(graded(&open, Grade::Note).iter().any(|(object, _)| *object == r#""public"."people""#), "{open:#?}");
+    bench.run(fix);
+    assert_eq!(wrong(&["id", "phone"]), []);
+    // And what is said to be enough is.
+    let some = Read { columns: Some(vec!["id".to_owned(), "name".to_owned()]), ..Read::default() };
+    bench.run("REVOKE SELECT (phone) ON people FROM trust");
+    assert!(bench.source(&spec("people")).unwrap().begin(&some).is_ok());
 }

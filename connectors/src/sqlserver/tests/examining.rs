@@ -1,11 +1,11 @@
 //! What an examination says, as far as the test server has rights and settings: it knows no account that lacks one.
 
 use super::*;
-use crate::examine::{Finding, Grade};
+use crate::examine::{Finding, Grade, granted};
 
 fn examine(bench: &TdsBench, reads: &[TableSpec], landings: &[Landing]) -> Vec<Finding> {
     let clock = posthouse_platform::World::real().clock;
-    SqlServer.examine("db", &bench.settings(), reads, landings, &|| clock.now().0).unwrap()
+    SqlServer.examine("db", &bench.settings(), &granted(reads), landings, &|| clock.now().0).unwrap()
 }
 
 fn wrong(found: &[Finding]) -> Vec<&str> {
@@ -39,4 +39,21 @@ fn a_clock_that_is_wrong_is_told() {
     let bench = TdsBench::new();
     let found = SqlServer.examine("db", &bench.settings(), &[], &[], &|| 0).unwrap();
     assert_eq!(wrong(&found), ["clock"], "{found:#?}");
+}
+
+#[test]
+fn chinese_behind_many_plain_values_is_found() {
+    let bench = TdsBench::new();
+    bench.run(
+        "CREATE TABLE dbo.people (id int NOT NULL PRIMARY KEY, name varchar(50) COLLATE Latin1_General_CI_AS NULL)",
+    );
+    for first in (0..600).step_by(100) {
+        let plain: Vec<String> = (first..first + 100).map(|id| format!("({id}, 'Wang')")).collect();
+        bench.run(&format!("INSERT INTO dbo.people VALUES {}", plain.join(", ")));
+    }
+    assert_eq!(wrong(&examine(&bench, &[spec("dbo.people")], &[])), Vec::<&str>::new());
+    // The bytes of three characters in GBK.
+    bench.run("INSERT INTO dbo.people VALUES (600, N'ÍõÐ¡Ã÷')");
+    let found = examine(&bench, &[spec("dbo.people")], &[]);
+    assert_eq!(wrong(&found), ["[dbo].[people].[name]"], "{found:#?}");
 }
