@@ -43,6 +43,10 @@ pub enum Topic {
     Settings,
     Charset,
     Clock,
+    /// What is free on a disk.
+    Room,
+    /// What is carried by a ferry.
+    Parts,
 }
 
 impl Topic {
@@ -53,6 +57,8 @@ impl Topic {
             Self::Settings => ("settings", "设置"),
             Self::Charset => ("charset", "字符编码"),
             Self::Clock => ("clock", "时钟"),
+            Self::Room => ("room", "空间"),
+            Self::Parts => ("parts", "分件"),
         }
     }
 }

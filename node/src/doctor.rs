@@ -1,25 +1,27 @@
 //! 体检: what stands in the way of what is configured, and whether it is the line or the database that holds a job up.
 //! Looks and measures only; works while the node runs and while it does not. What is said of it is the program's.
 //!
-//! - [`connection`], [`folders`]: rights, settings, charsets and clocks of the places that are read and landed in.
+//! - [`connection`]: rights, settings, charsets and clock of a database that is read or landed in.
+//! - [`folders`](mod@folders): those that are read and landed in, and the boxes of ferries.
 //! - [`job`]: what is known of a job: where it reads and lands, and where the time of its latest transfer went.
 //! - [`speed`]: a bounded sample of reading, and of writing where that is asked for.
 //! - [`verdict`]: the judgement over these figures.
 
+mod folders;
 pub mod job;
 pub mod speed;
 pub mod verdict;
 
-use crate::config::{Config, Origin, Target};
+pub use folders::folders;
+
+use crate::config::{Config, Origin};
 use crate::script::{Needs, find, needs};
-use posthouse_connectors::examine::{Finding, Grade, Topic};
+use posthouse_connectors::examine::{Columns, Finding, Grade, Reading, Topic};
 use posthouse_connectors::front::{FrontSpec, LACKS};
 use posthouse_connectors::{Connector, Settings};
 use posthouse_platform::clock::Clock;
 use posthouse_protocol::id::JobId;
 use posthouse_protocol::problem::{Code, Problem};
-use rustix::fs::{Access, access};
-use std::path::Path;
 
 /// What was found of a connection.
 #[derive(Debug)]
@@ -33,13 +35,32 @@ pub struct Examined {
 /// be reached. Blocks.
 pub fn connection(config: &Config, name: &str, clock: &dyn Clock) -> Result<Examined, Problem> {
     let (connector, found) = find(config, name)?;
-    let Needs { reads, landings, fronts, unknown } = needs(config, name)?;
+    let Needs { landings, fronts, unknown, .. } = needs(config, name)?;
     let now = || clock.now().0;
-    let mut findings = connector.examine(name, &found.settings, &reads, &landings, &now)?;
+    let mut findings = connector.examine(name, &found.settings, &readings(config, name), &landings, &now)?;
     for front in &fronts {
         findings.push(of_front(connector, name, &found.settings, front)?);
     }
     Ok(Examined { findings, unknown })
+}
+
+/// What is read of a connection, with the columns that its resources offer.
+fn readings(config: &Config, name: &str) -> Vec<Reading> {
+    let readings = config.resources.values().filter_map(|resource| {
+        let Origin::Table { connection, spec } = &resource.origin else { return None };
+        let columns = match (&resource.govern.governing.columns, &resource.exchange) {
+            // Its rows are read with all that they have.
+            (_, Some(_)) => Columns::All,
+            // The watermark is read, whether or not it is offered.
+            (Some(columns), None) => {
+                let mark = spec.watermark.iter().filter(|mark| !columns.contains(mark));
+                Columns::Listed(columns.iter().chain(mark).cloned().collect())
+            }
+            (None, None) => Columns::Granted,
+        };
+        (connection == name).then(|| Reading { spec: spec.clone(), columns })
+    });
+    readings.collect()
 }
 
 /// Whether the flag of a front-end table can be set, and its rows deleted where they are to go.
@@ -67,38 +88,4 @@ fn of_front(connector: &dyn Connector, name: &str, settings: &Settings, spec: &F
         }
     };
     Ok(Finding::new(Topic::Settings, Grade::Wrong, object, en, zh))
-}
-
-/// Examines folders: that those which are read can be, and that those which are landed in can be written to. Blocks.
-pub fn folders(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for resource in config.resources.values() {
-        if let Origin::Folder { path, .. } = &resource.origin {
-            let may_read = access(path, Access::READ_OK | Access::EXEC_OK).is_ok();
-            findings.push(of_folder(path, "read", "读取", may_read));
-        }
-    }
-    for job in config.jobs.values() {
-        let path = match &job.into {
-            Some(Target::Folder { path, .. } | Target::Parquet { path }) => path,
-            _ => continue,
-        };
-        // It is made when it is missing, in what there is above it.
-        let there = path.ancestors().find(|path| path.exists()).unwrap_or(path);
-        let may_write = access(there, Access::WRITE_OK | Access::EXEC_OK).is_ok();
-        findings.push(of_folder(there, "write", "写入", may_write));
-    }
-    findings
-}
-
-fn of_folder(path: &Path, right: &str, zh: &str, may: bool) -> Finding {
-    let object = path.display();
-    if may {
-        return Finding::new(Topic::Rights, Grade::Well, object, right, zh);
-    }
-    let (en, zh) = match path.exists() {
-        true => (format!("this program's user lacks the right to {right}"), format!("本程序的用户缺少{zh}权限")),
-        false => ("it is not there".to_owned(), "不存在".to_owned()),
-    };
-    Finding::new(Topic::Rights, Grade::Wrong, object, en, zh)
 }

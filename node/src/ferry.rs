@@ -20,6 +20,7 @@ mod shelf;
 
 pub use export::{Exported, export, sweep};
 pub use inbox::{Taken, import, imported, run};
+pub(crate) use part::ASIDE;
 pub use part::Outlet;
 
 use crate::context::Context;

@@ -17,6 +17,11 @@ pub struct Spent {
 }
 
 impl Spent {
+    /// For the handover.
+    pub fn frame(self) -> frame::Spent {
+        frame::Spent { source_ms: self.source_ms.unwrap_or_default(), line_ms: self.line_ms.unwrap_or_default() }
+    }
+
     /// With what was counted of the same transfer before.
     #[must_use]
     pub fn and(self, before: Option<Self>) -> Self {
@@ -104,12 +109,6 @@ impl Meters {
                 .reduce(u64::saturating_add),
             destination_ms: counts.destination.ms(now),
         }
-    }
-
-    /// For the handover.
-    pub fn frame(&self) -> frame::Spent {
-        let spent = self.spent();
-        frame::Spent { source_ms: spent.source_ms.unwrap_or_default(), line_ms: spent.line_ms.unwrap_or_default() }
     }
 
     fn locked(&self) -> MutexGuard<'_, Counts> {

@@ -26,7 +26,7 @@ pub(crate) struct Examination {
 pub(crate) async fn examine(config: &Config) -> Result<Examination, Problem> {
     let config = config.clone();
     let work = tokio::task::spawn_blocking(move || {
-        let clock = World::real().clock;
+        let World { clock, disk, .. } = World::real();
         let (mut places, mut unreached) = (Vec::new(), Vec::new());
         for name in config.connections.keys() {
             match doctor::connection(&config, name, clock.as_ref()) {
@@ -36,7 +36,7 @@ pub(crate) async fn examine(config: &Config) -> Result<Examination, Problem> {
                 Err(problem) => unreached.push(problem),
             }
         }
-        let findings = doctor::folders(&config);
+        let findings = doctor::folders(&config, disk.as_ref(), clock.now());
         if !findings.is_empty() {
             places.push(Place { connection: None, findings, unknown: Vec::new() });
         }

@@ -502,7 +502,7 @@ const TRAILER_BYTES: usize = 4 + HINT_BYTES + MAGIC.len();
 const HINT_BYTES: usize = 8;
 /// Behind the name of a part that is being made, and of one that is damaged.
 const MAKING: &str = ".making";
-pub(super) const ASIDE: &str = ".damaged";
+pub(crate) const ASIDE: &str = ".damaged";
 const LABEL_TYPE: &str = "application/vnd.posthouse.part+cbor";
 const LABEL_BYTES_MAX: usize = 8 << 10;
 /// Plain bytes of a block.

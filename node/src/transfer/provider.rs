@@ -14,7 +14,7 @@ use super::wire::Wire;
 use super::{Stop, steady, until};
 use crate::context::Context;
 use crate::settle::Subject;
-use crate::store::{Transfer, transfers};
+use crate::store::{Transfer, spent, transfers};
 use answer::Given;
 use feed::Fed;
 use outgoing::Came;
@@ -52,7 +52,7 @@ pub(super) async fn serve(ctx: Arc<Context>, caller: Caller, reader: FrameReader
     let (peer, transfer) = (caller.peer.clone(), caller.transfer.clone());
     let (wire, pumps) = Wire::start(reader, writer);
     let machine = Provider::new(peer.clone(), steady(&ctx.world));
-    let mut session = Session { ctx, caller, machine, wire, given: None, ending: None, wished: None };
+    let mut session = Session { ctx, caller, machine, wire, given: None, ending: None, wished: None, kept_ms: 0 };
     match session.run().await {
         Ok(()) => tracing::debug!(%peer, %transfer, "A session ended"),
         Err(problem) => tracing::info!(%peer, %transfer, %problem, "A session was lost"),
@@ -75,6 +75,8 @@ struct Session {
     ending: Option<Timestamp>,
     /// Why it should end; it was handed over, so it does once the consumer has stated that it did not land.
     wished: Option<(Transfer, Problem)>,
+    /// How much waiting the store knew of last.
+    kept_ms: u64,
 }
 
 /// What woke the session.
@@ -172,7 +174,10 @@ impl Session {
             Woken::Stop(Stop::Superseded) => return Err(self.lost("a newer session took its place")),
             Woken::Stop(Stop::Paused) => return Err(self.lost("it was paused here")),
             Woken::Stop(Stop::No) | Woken::Line => {}
-            Woken::Policy => return Ok(self.look_at_policy()),
+            Woken::Policy => {
+                self.keep_spent().await?;
+                return Ok(self.look_at_policy());
+            }
             Woken::Data(writer) => {
                 if let Some(given) = &mut self.given {
                     given.outgoing.open_lane(writer, given.offered.offer.data_channels);
@@ -287,6 +292,19 @@ impl Session {
         }
     }
 
+    /// Keeps what was waited for, now and then: what comes after a kill goes on from there.
+    async fn keep_spent(&mut self) -> Result<(), Problem> {
+        let Some(given) = self.given.as_ref().filter(|given| given.moving) else { return Ok(()) };
+        let spent = self.ctx.meters(&given.subject.transfer).spent();
+        let waited = [spent.source_ms, spent.line_ms].into_iter().flatten().fold(0, u64::saturating_add);
+        if waited.saturating_sub(self.kept_ms) < SPENT_KEPT_MS {
+            return Ok(());
+        }
+        self.kept_ms = waited;
+        let (id, epoch) = (given.subject.transfer.clone(), self.ctx.epoch);
+        self.ctx.store.write(move |tx| spent::put(tx, &id, epoch, &spent)).await
+    }
+
     async fn row_state(&mut self, state: State) -> Result<(), Problem> {
         let Some(given) = &mut self.given else { return Ok(()) };
         given.row.state = state;
@@ -322,5 +340,7 @@ fn lost(peer: &NodeId, cause: &str) -> Problem {
 
 const CLOSING: Duration = Duration::from_secs(5);
 const POLICY_LOOK: Duration = Duration::from_secs(1);
+/// So much more waiting is worth a write.
+const SPENT_KEPT_MS: u64 = 5_000;
 /// Roots of files are stored in groups.
 const HASHES_KEPT: usize = 1024;

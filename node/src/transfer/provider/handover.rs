@@ -62,7 +62,10 @@ impl Session {
         self.ctx.authority.still_permits(&given.permit)?;
         let statement = settle::state_handover(&self.ctx, &sealed).await?;
         let digest = sealed.digest().map(|digest| (digest.sum.into(), digest.count));
-        let spent = Some(self.ctx.meters(&given.subject.transfer).frame());
+        // The consumer holds it against bytes of the whole, whatever process of this node has sent them.
+        let (id, epoch) = (given.subject.transfer.clone(), self.ctx.epoch);
+        let before = self.ctx.store.read(move |db| spent::get(db, &id, Side::Provider, Some(epoch))).await?;
+        let spent = Some(self.ctx.meters(&given.subject.transfer).spent().and(before).frame());
         let handover = Handover { statement: statement.bytes().to_vec().into(), digest, spent };
         given.offered.handover = Some(handover.clone());
         given.row.counts = sealed.manifest().counts;
