@@ -83,12 +83,13 @@ pub(crate) async fn online(config: &NodeConfig) -> Vec<Problem> {
             Err(error) => problems.push(Problem::new(Code::InsideFailed).cause(error)),
         }
     }
-    problems.extend(places(config).await);
+    problems.extend(folders(config));
+    problems.extend(coordinator(config).await);
     problems
 }
 
-/// The same of folders and of the coordinator's port.
-pub(crate) async fn places(config: &NodeConfig) -> Vec<Problem> {
+/// The same of folders.
+fn folders(config: &NodeConfig) -> Vec<Problem> {
     let mut problems = Vec::new();
     for resource in config.resources.values() {
         if let Origin::Folder { path, .. } = &resource.origin
@@ -109,16 +110,18 @@ pub(crate) async fn places(config: &NodeConfig) -> Vec<Problem> {
             problems.push(Problem::new(Code::StorageFailed).with("path", path.display()).cause(error));
         }
     }
+    problems
+}
+
+/// Why the coordinator's port cannot be reached, where that is so.
+pub(crate) async fn coordinator(config: &NodeConfig) -> Option<Problem> {
     let reached = tokio::time::timeout(REACH, tokio::net::TcpStream::connect(&config.coordinator)).await;
     let cause = match reached {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(error.to_string()),
         Err(_) => Some("no answer within 5 s".to_owned()),
     };
-    if let Some(cause) = cause {
-        problems.push(Problem::new(Code::PeerUnreachable).with("peer", &config.coordinator).cause(cause));
-    }
-    problems
+    cause.map(|cause| Problem::new(Code::PeerUnreachable).with("peer", &config.coordinator).cause(cause))
 }
 
 const REACH: Duration = Duration::from_secs(5);

@@ -4,13 +4,13 @@
 mod connections;
 mod job;
 
-use crate::check::{Checked, places, read};
+use crate::check::{Checked, coordinator, read};
 use crate::render::{Screen, size};
 use crate::{Done, Outcome};
 use posthouse_node::config::Config;
 use posthouse_node::script::Script;
 use posthouse_platform::World;
-use posthouse_protocol::id::JobId;
+use posthouse_protocol::id::{JobId, NodeId};
 use posthouse_protocol::problem::{Code, Exit, Problem};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,9 @@ pub(crate) struct Command {
     /// Say what holds this job up: its source, the line or its destination. At a provider, the consumer's name of it
     #[arg(long, value_name = "JOB", conflicts_with = "sql")]
     job: Option<JobId>,
+    /// With --job at a provider: the consumer that is meant, where several have a job of this name
+    #[arg(long, value_name = "NODE", requires = "job")]
+    consumer: Option<NodeId>,
     /// With --job, also measure its destination: rows of the target are staged once more, and discarded
     #[arg(long, requires = "job")]
     write: bool,
@@ -44,7 +47,7 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
         return print_script(&config, &connection, screen);
     }
     if let Some(job) = command.job {
-        return job::run(&config, &job, command.write, screen).await;
+        return job::run(&config, &job, command.consumer.as_ref(), command.write, screen).await;
     }
     let mut found = vec![
         ("configuration", "配置", Ok(command.config.display().to_string())),
@@ -55,8 +58,9 @@ pub(crate) async fn run(command: Command, screen: &Screen) -> Outcome {
         ("port", "端口", port(&config)),
     ];
     let examined = connections::examine(&config).await?;
-    let mut reached = places(&config).await;
-    reached.extend(examined.unreached);
+    // Folders are examined with their rights.
+    let mut reached = examined.unreached;
+    reached.extend(coordinator(&config).await);
     if reached.is_empty() {
         found.push(("connections", "连接", Ok(String::new())));
     }

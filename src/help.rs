@@ -137,6 +137,10 @@ const CHINESE: &[(&str, &str)] = &[
         "判断该任务受限于何处：数据源、线路还是目标；在提供方填写使用方的任务名",
     ),
     (
+        "With --job at a provider: the consumer that is meant, where several have a job of this name",
+        "在提供方与 --job 同用：多个使用方有同名任务时，指明是哪一个",
+    ),
+    (
         "With --job, also measure its destination: rows of the target are staged once more, and discarded",
         "与 --job 同用：同时测量目标的写入速度；将目标表的部分行再次暂存后丢弃",
     ),

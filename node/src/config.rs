@@ -132,5 +132,12 @@ pub const PART_SUFFIX_DEFAULT: &str = ".part";
 pub const BANDWIDTH_MIN: Size = Size(256 << 10);
 pub const TIMEZONE_DEFAULT: &str = "Asia/Shanghai";
 
+/// For tests of other rooms: a node in this folder that has these tables.
+#[cfg(test)]
+pub(crate) fn in_folder(folder: &Path, rest: &str) -> Config {
+    const HEAD: &str = "[node]\nname = \"housing.test.example\"\ndata_dir = \".\"\n[coordinator]\naddress = \"centre.test.example:7840\"\n";
+    Config::read(&folder.join("node.toml"), &format!("{HEAD}{rest}")).unwrap()
+}
+
 #[cfg(test)]
 mod tests;

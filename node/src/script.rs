@@ -142,6 +142,7 @@ const LOOKED_AT: u32 = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::in_folder;
     use crate::store::Store;
     use posthouse_platform::World;
     use posthouse_protocol::id::{GrantId, TransferId};
@@ -149,12 +150,7 @@ mod tests {
     use posthouse_protocol::schema::{Contract, ContractType, Item};
     use posthouse_protocol::time::Timestamp;
 
-    const CONFIG: &str = r#"[node]
-name = "housing.test.example"
-data_dir = "."
-[coordinator]
-address = "centre.test.example:7840"
-[connection.db]
+    const CONFIG: &str = r#"[connection.db]
 kind = "postgres"
 url = "postgres://exchange@127.0.0.1:1/housing"
 [connection.file]
@@ -178,7 +174,7 @@ into = { connection = "db", table = "public.fines" }
     #[tokio::test]
     async fn what_was_offered_is_in_it_and_what_was_not_is_said() {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config::read(&folder.path().join("node.toml"), CONFIG).unwrap();
+        let config = in_folder(folder.path(), CONFIG);
         let before = script(&config, "db").unwrap();
         assert_eq!(
             before.sql,
@@ -218,7 +214,7 @@ into = { connection = "db", table = "public.fines" }
         let table = "[[resource]]\nid = \"changes\"\nconnection = \"db\"\ntable = \"front.bg\"\nkey = [\"id\"]\n\
              [resource.exchange]\nprocessed = { column = \"clzt\", from = \"0\", to = \"1\" }\n";
         for (keep, is_purged) in [("", false), ("keep = \"30d\"\n", true)] {
-            let config = Config::read(&folder.path().join("node.toml"), &format!("{CONFIG}{table}{keep}")).unwrap();
+            let config = in_folder(folder.path(), &format!("{CONFIG}{table}{keep}"));
             let sql = script(&config, "db").unwrap().sql;
             let has = |grant: &str| sql.contains(&format!("GRANT {grant} ON \"front\".\"bg\" TO \"exchange\";\n"));
             assert!(has("SELECT") && has("UPDATE (\"clzt\")"), "{sql}");

@@ -2,6 +2,7 @@
 //! long the line takes for a word; and one sentence of all that.
 
 use crate::render::{Screen, size};
+use crate::service::{Asked, Signals};
 use crate::{Done, Outcome};
 use posthouse_node::admin::{LineSeen, Request, Shown};
 use posthouse_node::config::Config;
@@ -9,7 +10,7 @@ use posthouse_node::doctor::job::{Moved, Subject};
 use posthouse_node::doctor::speed::{self, Sample};
 use posthouse_node::doctor::verdict::{Figures, Held};
 use posthouse_platform::{World, admin_socket};
-use posthouse_protocol::id::JobId;
+use posthouse_protocol::id::{JobId, NodeId};
 use posthouse_protocol::problem::{Code, Exit, Problem};
 use serde::de::DeserializeOwned;
 
@@ -23,14 +24,31 @@ struct Seen {
     problems: Vec<Problem>,
 }
 
-pub(super) async fn run(config: &Config, job: &JobId, write: bool, screen: &Screen) -> Outcome {
+pub(super) async fn run(
+    config: &Config,
+    job: &JobId,
+    consumer: Option<&NodeId>,
+    write: bool,
+    screen: &Screen,
+) -> Outcome {
     let world = World::real();
-    let (read, name) = (config.clone(), job.clone());
-    let found = tokio::task::spawn_blocking(move || Subject::find(&read, &name)).await;
+    let (read, name, consumer) = (config.clone(), job.clone(), consumer.cloned());
+    let found = tokio::task::spawn_blocking(move || Subject::find(&read, &name, consumer.as_ref())).await;
     let mut subject = found.map_err(|error| Problem::new(Code::InsideFailed).cause(error))??;
     if write && subject.destination.is_none() {
         let what = format!("`--write`: no table that {job} has landed in is known here");
         return Err(Problem::new(Code::UsageInvalid).with("what", what));
+    }
+    if !subject.others.is_empty() {
+        let others = subject.others.iter().map(NodeId::as_str).collect::<Vec<_>>();
+        let (consumer, en, zh) = (&subject.consumer, others.join(", "), others.join("、"));
+        let (en, zh) = (
+            format!(
+                "this is about {consumer}; by a job of the same name take from here: {en} (`--consumer` names one)"
+            ),
+            format!("以下针对 {consumer}；另有同名任务的使用方：{zh}（用 `--consumer` 指定）"),
+        );
+        screen.note(screen.say(&en, &zh));
     }
     as_it_runs(config, &mut subject).await;
     let mut seen = Seen { line: None, source: None, destination: None, problems: Vec::new(), subject };
@@ -52,7 +70,9 @@ pub(super) async fn run(config: &Config, job: &JobId, write: bool, screen: &Scre
         }
     }
     if let Some((connection, landing)) = seen.subject.destination.as_ref().filter(|_| write) {
-        match speed::write(config, &world, connection, landing).await {
+        let mut signals = Signals::listen()?;
+        let stopped = async { while signals.next().await != Asked::Stop {} };
+        match speed::write(config, &world, connection, landing, stopped).await {
             Ok(sample) => seen.destination = Some(sample),
             Err(problem) => seen.problems.push(problem),
         }
@@ -181,6 +201,8 @@ fn print(seen: &Seen, screen: &Screen) {
             "job": subject.job,
             "side": subject.side,
             "peer": subject.peer,
+            "consumer": subject.consumer,
+            "others": subject.others,
             "resource": subject.resource,
             "verdict": held,
             "sentence": { "en": en, "zh": zh },

@@ -157,14 +157,10 @@ const STANDS_MS: i64 = 86_400_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::in_folder;
     use posthouse_platform::World;
 
-    const CONFIG: &str = r#"[node]
-name = "housing.test.example"
-data_dir = "."
-[coordinator]
-address = "centre.test.example:7840"
-[peer."bureau.test.example".ferry]
+    const CONFIG: &str = r#"[peer."bureau.test.example".ferry]
 outbox = "out"
 inbox = "in"
 part_size = "1 MiB"
@@ -191,7 +187,7 @@ into = { folder = "plans/new" }
     fn folders_and_boxes_that_are_missing_full_or_stand_still_are_each_told_once() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let config = Config::read(&at("node.toml"), CONFIG).unwrap();
+        let config = in_folder(folder.path(), CONFIG);
         let world = World::real();
         let look =
             |config: &Config, days: i64| folders(config, &*world.disk, world.clock.now().plus_ms(days * STANDS_MS));
@@ -224,7 +220,7 @@ into = { folder = "plans/new" }
 
         // No disk has room for such a part.
         let large = CONFIG.replace("1 MiB", "1048576 TiB");
-        let config = Config::read(&at("node.toml"), &large).unwrap();
+        let config = in_folder(folder.path(), &large);
         let full = look(&config, 0);
         let rooms: Vec<Grade> =
             full.iter().filter(|finding| finding.topic == Topic::Room).map(|finding| finding.grade).collect();
