@@ -114,6 +114,32 @@ fn a_nodes_bandwidth_is_changed_while_it_sends() {
     assert_eq!(set("bandwidth=config").ok().json()["bytes_per_second"], 256 << 10);
 }
 
+#[test]
+fn what_a_provider_waited_for_before_it_was_started_again_counts_at_its_consumer() {
+    let source = tempfile::tempdir().expect("a folder");
+    let mut content = vec![0; 8 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut content);
+    std::fs::write(source.path().join("large"), content).expect("a file");
+    let scene = Scene { provider_node: "bandwidth = \"1 MiB\"".to_owned(), ..folder("keep", source.path(), false) };
+    let mut site = Site::start(&scene);
+    let (config, provider) = (site.config(CONSUMER), site.config(PROVIDER));
+    posthouse(&["job", "run", "--config", &config, "tree"]).ok();
+    let most = || newest(&config)["bytes_sent"].as_u64().unwrap_or(0) > 5 << 20;
+    wait_for("most of it arrives", Duration::from_secs(60), most);
+    site.provider.stop();
+    let waited = |config: &str| {
+        let told = posthouse(&["doctor", "--config", config, "--job", "tree", "--json"]).ok().json();
+        told["transfer"]["spent"]["line_ms"].as_u64().unwrap_or_else(|| panic!("it waited for the line: {told}"))
+    };
+    let before = waited(&provider);
+    assert!(before > 0, "what the process that ended has counted");
+    site.provider.restart();
+    wait_for("it settles", Duration::from_secs(90), || newest(&config)["state"] == "settled");
+    // Most was sent, and waited for, by then: the rest alone would be less.
+    let after = waited(&config);
+    assert!(after > before, "{after} is the last process's alone, {before} was that of the first");
+}
+
 /// How a scene's transfer is to travel.
 struct Way {
     /// As the nodes' configuration says it.

@@ -57,6 +57,9 @@ pub(super) async fn serve(ctx: Arc<Context>, caller: Caller, reader: FrameReader
         Ok(()) => tracing::debug!(%peer, %transfer, "A session ended"),
         Err(problem) => tracing::info!(%peer, %transfer, %problem, "A session was lost"),
     }
+    if let Err(problem) = session.keep_spent(1).await {
+        tracing::debug!(%peer, %transfer, %problem, "What was waited for is not kept");
+    }
     // A line that takes nothing more must not keep the session's place from the next one, which may wait for it.
     if !session.is_superseded() {
         let _ = tokio::time::timeout(CLOSING, session.drain()).await;
@@ -175,7 +178,7 @@ impl Session {
             Woken::Stop(Stop::Paused) => return Err(self.lost("it was paused here")),
             Woken::Stop(Stop::No) | Woken::Line => {}
             Woken::Policy => {
-                self.keep_spent().await?;
+                self.keep_spent(SPENT_KEPT_MS).await?;
                 return Ok(self.look_at_policy());
             }
             Woken::Data(writer) => {
@@ -292,12 +295,12 @@ impl Session {
         }
     }
 
-    /// Keeps what was waited for, now and then: what comes after a kill goes on from there.
-    async fn keep_spent(&mut self) -> Result<(), Problem> {
+    /// Keeps what was waited for, where there is so much more of it: what comes after a restart goes on from there.
+    async fn keep_spent(&mut self, least_ms: u64) -> Result<(), Problem> {
         let Some(given) = self.given.as_ref().filter(|given| given.moving) else { return Ok(()) };
         let spent = self.ctx.meters(&given.subject.transfer).spent();
         let waited = [spent.source_ms, spent.line_ms].into_iter().flatten().fold(0, u64::saturating_add);
-        if waited.saturating_sub(self.kept_ms) < SPENT_KEPT_MS {
+        if waited.saturating_sub(self.kept_ms) < least_ms {
             return Ok(());
         }
         self.kept_ms = waited;
