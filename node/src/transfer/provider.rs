@@ -55,10 +55,12 @@ pub(super) async fn serve(ctx: Arc<Context>, caller: Caller, reader: FrameReader
     let mut session = Session { ctx, caller, machine, wire, given: None, ending: None, wished: None, kept_ms: 0 };
     match session.run().await {
         Ok(()) => tracing::debug!(%peer, %transfer, "A session ended"),
-        Err(problem) => tracing::info!(%peer, %transfer, %problem, "A session was lost"),
-    }
-    if let Err(problem) = session.keep_spent(1).await {
-        tracing::debug!(%peer, %transfer, %problem, "What was waited for is not kept");
+        Err(problem) => {
+            tracing::info!(%peer, %transfer, %problem, "A session was lost");
+            if let Err(problem) = session.keep_spent(1).await {
+                tracing::debug!(%peer, %transfer, %problem, "What was waited for is not kept");
+            }
+        }
     }
     // A line that takes nothing more must not keep the session's place from the next one, which may wait for it.
     if !session.is_superseded() {
