@@ -102,7 +102,7 @@ mod tests {
         assert_eq!((grade, fix.as_deref()), (Grade::Wrong, Some("GRANT SELECT (`holder`) ON t TO u;")));
         let (grade, en, _) = columns(&Columns::Granted, &["id"]);
         assert!(grade == Grade::Note && en.contains("`id`"), "{en}");
-        for (wanted, readable) in [(&Columns::All, &["id"][..]), (&Columns::Granted, &[]), (&listed, &[])] {
+        for (wanted, readable) in [(&Columns::All, &["id"][..]), (&Columns::Granted, &[][..]), (&listed, &[][..])] {
             let (grade, _, fix) = columns(wanted, readable);
             assert_eq!((grade, fix.as_deref()), (Grade::Wrong, Some("GRANT SELECT ON t TO u;")), "{wanted:?}");
         }
