@@ -85,9 +85,10 @@ impl Examination {
             self.found.say(Finding::absent(name));
             return Ok(());
         }
-        match seen.has("SELECT") {
+        let (readable, is_all) = if seen.has("SELECT") { (Vec::new(), true) } else { readable(client, name)? };
+        match is_all {
             true => self.found.right(name, "SELECT", true),
-            false => self.found.columns(name, columns, &readable(client, name)?, quote),
+            false => self.found.columns(name, columns, &readable, quote),
         }
         if seen.is_filtered {
             let en = "a policy on rows hides some of them from the account, and a part is not read for the whole";
@@ -218,7 +219,7 @@ impl Examination {
             if !matches!(relation.kind, Kind::Table | Kind::Partitioned | Kind::Materialised) {
                 continue;
             }
-            let readable = readable(client, name)?;
+            let (readable, _) = readable(client, name)?;
             let is_readable = |column: &&Column| readable.contains(&column.name);
             for column in relation.columns.iter().filter(|column| is_text(column)).filter(is_readable) {
                 self.texts(client, name, column, configured)?;
@@ -249,10 +250,17 @@ impl Examination {
     }
 }
 
-/// The columns that the account may read, in the table's order.
-fn readable(client: &mut Client, name: &TableName) -> Result<Vec<String>, WireError> {
+/// The columns that the account may read, in the table's order, and whether there are no others.
+fn readable(client: &mut Client, name: &TableName) -> Result<(Vec<String>, bool), WireError> {
     let rows = client.query(READABLE, &[Some(&name.schema), Some(&name.table)])?;
-    rows.iter().map(|row| row.text(0).map(str::to_owned)).collect()
+    let mut readable = Vec::new();
+    for row in &rows {
+        if row.flag(1)? {
+            readable.push(row.text(0)?.to_owned());
+        }
+    }
+    let is_all = !rows.is_empty() && readable.len() == rows.len();
+    Ok((readable, is_all))
 }
 
 fn is_text(column: &Column) -> bool {
@@ -320,11 +328,11 @@ const SEEN: &str = "SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_c
   FROM pg_catalog.pg_namespace n
   LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
   WHERE n.nspname = $1";
-const READABLE: &str = "SELECT a.attname FROM pg_catalog.pg_namespace n
+const READABLE: &str = "SELECT a.attname, pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
+  FROM pg_catalog.pg_namespace n
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-  WHERE n.nspname = $1 AND c.relname = $2 AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
-  ORDER BY a.attnum";
+  WHERE n.nspname = $1 AND c.relname = $2 ORDER BY a.attnum";
 const FILTERED: &str = "CASE WHEN c.relrowsecurity THEN pg_catalog.row_security_active(c.oid) ELSE false END";
 const MAY_MAKE_VIEWS: &str = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')";
 const MAY_MAKE_SCHEMAS: &str = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')";

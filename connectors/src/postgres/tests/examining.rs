@@ -119,6 +119,9 @@ fn an_account_that_may_read_some_columns_is_held_against_those_that_are_offered(
     assert!(graded(&open, Grade::Note).iter().any(|(object, _)| *object == r#""public"."people""#), "{open:#?}");
     bench.run(fix);
     assert_eq!(wrong(&["id", "phone"]), []);
+    let each = examine(&bench, &[spec("people")], &[]);
+    let of_people = |finding: &&Finding| finding.object == r#""public"."people""#;
+    assert!(each.iter().filter(of_people).all(|finding| finding.grade == Grade::Well), "each column is all: {each:#?}");
     // And what is said to be enough is.
     let some = Read { columns: Some(vec!["id".to_owned(), "name".to_owned()]), ..Read::default() };
     bench.run("REVOKE SELECT (phone) ON people FROM trust");
