@@ -5,7 +5,7 @@
 
 mod found;
 
-pub(crate) use found::{Found, named};
+pub(crate) use found::{Asked, Found, named};
 
 use crate::TableSpec;
 use crate::charset::{Charset, Edition};

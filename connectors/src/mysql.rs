@@ -38,7 +38,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) use test_server::test_url;
 
-use crate::examine::{Finding, Reading};
+use crate::examine::{Asked, Finding, Reading};
 use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::Client;
@@ -94,7 +94,8 @@ impl Connector for Mysql {
         let control = settings.control_schema.as_deref();
         let places = landings.iter().map(|landing| place::Place::new(landing, &settings.database, control));
         let places = places.collect::<Result<Vec<_>, _>>()?;
-        examine::examine(&Faults { name: name.to_owned() }, &settings, reads, &places, now)
+        let asked = Asked { reads, places: &places, now };
+        examine::examine(&Faults { name: name.to_owned() }, &settings, &asked)
     }
 }
 

@@ -36,7 +36,7 @@ mod wire;
 #[cfg(test)]
 pub(crate) use test_server::{binaries, test_socket};
 
-use crate::examine::{Finding, Reading};
+use crate::examine::{Asked, Finding, Reading};
 use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use posthouse_protocol::format::Format;
@@ -92,7 +92,8 @@ impl Connector for Postgres {
         let settings = parse(name, settings)?;
         let places = landings.iter().map(|landing| place::Place::new(landing, settings.control_schema.as_deref()));
         let places = places.collect::<Result<Vec<_>, _>>()?;
-        examine::examine(&Faults { name: name.to_owned() }, &settings, reads, &places, now)
+        let asked = Asked { reads, places: &places, now };
+        examine::examine(&Faults { name: name.to_owned() }, &settings, &asked)
     }
 }
 

@@ -31,7 +31,7 @@ mod staging;
 mod tests;
 mod writing;
 
-use crate::examine::{Finding, Reading};
+use crate::examine::{Asked, Finding, Reading};
 use crate::front::{FrontSpec, FrontTable};
 use crate::{Connection, Connector, Destination, Landing, SettingError, Settings, Source, TableSpec};
 use client::{Client, SqlError};
@@ -83,7 +83,8 @@ impl Connector for SqlServer {
         let settings = parse(name, settings)?;
         let places = landings.iter().map(|landing| place::Place::new(landing, &settings));
         let places = places.collect::<Result<Vec<_>, _>>()?;
-        examine::examine(&Faults { name: name.to_owned() }, &settings, reads, &places, now)
+        let asked = Asked { reads, places: &places, now };
+        examine::examine(&Faults { name: name.to_owned() }, &settings, &asked)
     }
 }
 

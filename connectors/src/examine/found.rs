@@ -5,6 +5,15 @@ use super::{Columns, Finding, Grade, Reading, Topic};
 use posthouse_protocol::problem::{Code, Problem};
 use std::fmt::Display;
 
+/// What is to be examined.
+pub(crate) struct Asked<'a, P> {
+    pub(crate) reads: &'a [Reading],
+    /// Where rows land, as the engine names it.
+    pub(crate) places: &'a [P],
+    /// This machine's clock, in milliseconds.
+    pub(crate) now: &'a dyn Fn() -> i64,
+}
+
 /// What was found of a connection.
 pub(crate) struct Found {
     /// Whom the server has let in, as its GRANT names it.

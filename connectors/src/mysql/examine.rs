@@ -8,23 +8,17 @@ use super::fail::{self, Fail};
 use super::place::{Place, TableName, literal, quote};
 use super::settings::Settings;
 use super::{Faults, control, grants};
-use crate::examine::{Columns, Finding, Found, Grade, ROW_RIGHTS, ROWS_LOOKED_AT, Reading, Topic, VALUES_MAX, named};
+use crate::examine::{Asked, Columns, Finding, Found, Grade, ROW_RIGHTS, ROWS_LOOKED_AT, Topic, VALUES_MAX, named};
 use posthouse_protocol::problem::Problem;
 
-pub(super) fn examine(
-    faults: &Faults,
-    settings: &Settings,
-    reads: &[Reading],
-    places: &[Place],
-    now: &dyn Fn() -> i64,
-) -> Result<Vec<Finding>, Problem> {
-    let tables = named(reads, |table| TableName::parse(table, &settings.database))?;
+pub(super) fn examine(faults: &Faults, settings: &Settings, asked: &Asked<'_, Place>) -> Result<Vec<Finding>, Problem> {
+    let tables = named(asked.reads, |table| TableName::parse(table, &settings.database))?;
     let examined = Client::connect(settings).and_then(|mut client| {
         let mut examination = Examination { found: Found::new(account(&mut client)?, &faults.name) };
-        examination.clock(&mut client, now)?;
-        examination.settings(&mut client, !tables.is_empty(), !places.is_empty())?;
+        examination.clock(&mut client, asked.now)?;
+        examination.settings(&mut client, !tables.is_empty(), !asked.places.is_empty())?;
         tables.iter().try_for_each(|(name, columns)| examination.read(&mut client, settings, name, columns))?;
-        places.iter().try_for_each(|place| examination.landing(&mut client, place))?;
+        asked.places.iter().try_for_each(|place| examination.landing(&mut client, place))?;
         Ok(examination.found.findings())
     });
     examined.map_err(|fail| faults.connection(fail))

@@ -8,28 +8,22 @@ use super::settings::Settings;
 use super::wire::{Client, WireError};
 use super::{Faults, control};
 use crate::charset::Charset;
-use crate::examine::{Columns, Finding, Found, Grade, ROW_RIGHTS, ROWS_LOOKED_AT, Reading, Topic, VALUES_MAX, named};
+use crate::examine::{Asked, Columns, Finding, Found, Grade, ROW_RIGHTS, ROWS_LOOKED_AT, Topic, VALUES_MAX, named};
 use posthouse_protocol::pgcopy::NativeType;
 use posthouse_protocol::pgcopy::native::Plain;
 use posthouse_protocol::problem::Problem;
 
-pub(super) fn examine(
-    faults: &Faults,
-    settings: &Settings,
-    reads: &[Reading],
-    places: &[Place],
-    now: &dyn Fn() -> i64,
-) -> Result<Vec<Finding>, Problem> {
-    let tables = named(reads, TableName::parse)?;
+pub(super) fn examine(faults: &Faults, settings: &Settings, asked: &Asked<'_, Place>) -> Result<Vec<Finding>, Problem> {
+    let tables = named(asked.reads, TableName::parse)?;
     let examined = Client::connect(settings).and_then(|mut client| {
         let mut examination = Examination { found: Found::new(quote(&settings.user), &faults.name) };
-        examination.clock(&mut client, now)?;
-        examination.settings(&mut client, !reads.is_empty(), !places.is_empty())?;
+        examination.clock(&mut client, asked.now)?;
+        examination.settings(&mut client, !asked.reads.is_empty(), !asked.places.is_empty())?;
         tables.iter().try_for_each(|(name, columns)| examination.read(&mut client, name, columns))?;
-        if reads.iter().any(|read| read.spec.query.is_some()) {
+        if asked.reads.iter().any(|read| read.spec.query.is_some()) {
             examination.query(&mut client, &settings.database)?;
         }
-        places.iter().try_for_each(|place| examination.landing(&mut client, place))?;
+        asked.places.iter().try_for_each(|place| examination.landing(&mut client, place))?;
         examination.charset(&mut client, settings, tables.iter().map(|(name, _)| name))?;
         Ok(examination.found.findings())
     });

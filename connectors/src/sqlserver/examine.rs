@@ -6,23 +6,17 @@ use super::name::{TableName, literal, quote};
 use super::place::Place;
 use super::settings::Settings;
 use super::{Faults, catalog, control};
-use crate::examine::{Finding, Found, Grade, ROW_RIGHTS, ROWS_LOOKED_AT, Reading, Topic, VALUES_MAX, named};
+use crate::examine::{Asked, Finding, Found, Grade, ROW_RIGHTS, ROWS_LOOKED_AT, Topic, VALUES_MAX, named};
 use posthouse_protocol::problem::Problem;
 
-pub(super) fn examine(
-    faults: &Faults,
-    settings: &Settings,
-    reads: &[Reading],
-    places: &[Place],
-    now: &dyn Fn() -> i64,
-) -> Result<Vec<Finding>, Problem> {
-    let tables = named(reads, TableName::parse)?;
+pub(super) fn examine(faults: &Faults, settings: &Settings, asked: &Asked<'_, Place>) -> Result<Vec<Finding>, Problem> {
+    let tables = named(asked.reads, TableName::parse)?;
     let examined = Client::connect(settings).and_then(|mut client| {
         let mut examination = Examination { found: Found::new(quote(&settings.user), &faults.name) };
-        examination.clock(&mut client, now)?;
+        examination.clock(&mut client, asked.now)?;
         examination.settings(&mut client, !tables.is_empty())?;
         tables.iter().try_for_each(|(name, _)| examination.read(&mut client, settings, name))?;
-        places.iter().try_for_each(|place| examination.landing(&mut client, place))?;
+        asked.places.iter().try_for_each(|place| examination.landing(&mut client, place))?;
         Ok(examination.found.findings())
     });
     examined.map_err(|error| faults.connection(error))
