@@ -249,7 +249,10 @@ impl Sink for Through<'_> {
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
         self.quarantined += 1;
-        self.sink.bad_row(row)
+        self.sink.bad_row(match self.tap {
+            Some(tap) => tap.held_back(row),
+            None => row,
+        })
     }
 }
 

@@ -6,6 +6,7 @@
 //! no row is taken twice, and none is overtaken by an older one of its key.
 
 mod back;
+mod key;
 mod rows;
 mod source;
 
@@ -19,6 +20,7 @@ use crate::settle::Subject;
 use crate::store::front::{self, FrontState};
 use arrow::array::{Array, Int64Array, StringArray};
 use arrow::record_batch::RecordBatch;
+use posthouse_connectors::BadRow;
 use posthouse_connectors::front::unfit;
 use posthouse_protocol::batch::BatchError;
 use posthouse_protocol::frame::Request;
@@ -171,6 +173,40 @@ impl Tap {
         let kept: Vec<usize> = (0..self.number).collect();
         record.project(&kept).map_err(|error| Problem::from(BatchError::from(error)))
     }
+
+    /// A row that stays behind, without the number: in the next run it is another one, and the row is the same.
+    pub(crate) fn held_back(&self, row: BadRow) -> BadRow {
+        BadRow { original: unnumbered(row.original), ..row }
+    }
+}
+
+fn unnumbered(original: String) -> String {
+    let behind = format!(",\"{}\":", source::NUMBER);
+    let Some((row, number)) = original.rsplit_once(behind.as_str()) else { return original };
+    let number = number.strip_suffix('}');
+    match number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit())) {
+        true => format!("{row}}}"),
+        false => original,
+    }
 }
 
 const SUFFIX: &str = ".front";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_stays_behind_is_the_same_in_each_run() {
+        for (original, expected) in [
+            (
+                "{\"id\":1,\"posthouse_operation\":\"I\",\"posthouse_row\":17}",
+                "{\"id\":1,\"posthouse_operation\":\"I\"}",
+            ),
+            ("{\"name\":\",\\\"posthouse_row\\\":17}\"}", "{\"name\":\",\\\"posthouse_row\\\":17}\"}"),
+            ("{\"id\":1}", "{\"id\":1}"),
+        ] {
+            assert_eq!(unnumbered(original.to_owned()), expected);
+        }
+    }
+}

@@ -36,6 +36,8 @@ pub(crate) enum Fate {
     /// It is the last, and its word is none of the three.
     Unknown,
     Keyless,
+    /// A row of its key cannot be read: nobody knows which of them is the last.
+    Behind,
 }
 
 impl FrontRows {
@@ -71,7 +73,8 @@ impl FrontRows {
 
     /// Forgets what was noted.
     pub(crate) fn clear(&mut self) -> Result<(), Problem> {
-        self.connection.execute("DELETE FROM front", []).map(|_| ()).map_err(|e| self.failed(&e))
+        let all = "DELETE FROM front; DELETE FROM unreadable";
+        self.connection.execute_batch(all).map_err(|e| self.failed(&e))
     }
 
     pub(crate) fn note(&mut self, noted: &[Noted]) -> Result<(), Problem> {
@@ -85,6 +88,22 @@ impl FrontRows {
                 for (noted, text) in noted.iter().zip(&texts) {
                     let Noted { row, key, order, operation } = noted;
                     insert.execute(params![text, row.version, key, order, number(*operation)])?;
+                }
+            }
+            tx.commit()
+        };
+        write().map_err(|e| problem(path, &e))
+    }
+
+    /// There are rows of these keys that could not be read.
+    pub(crate) fn hold(&mut self, keys: &[Vec<u8>]) -> Result<(), Problem> {
+        let Self { connection, path } = self;
+        let mut write = || -> rusqlite::Result<()> {
+            let tx = connection.transaction()?;
+            {
+                let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO unreadable (key) VALUES (?1)")?;
+                for key in keys {
+                    insert.execute([key])?;
                 }
             }
             tx.commit()
@@ -120,6 +139,7 @@ impl FrontRows {
             (2, _) => Fate::Overtaken,
             (4, _) => Fate::Unknown,
             (5, _) => Fate::Keyless,
+            (6, _) => Fate::Behind,
             _ => Fate::Tied,
         }))
     }
@@ -214,7 +234,7 @@ fn problem(path: &Path, error: &rusqlite::Error) -> Problem {
     Problem::new(code).with("path", path.display()).cause(error)
 }
 
-/// `state`: 1 leaves, 2 overtaken, 3 tied, 4 unknown, 5 keyless; `gone`: it is in what is handed over.
+/// `state`: 1 leaves, 2 overtaken, 3 tied, 4 unknown, 5 keyless, 6 behind one that cannot be read; `gone`: it is in what is handed over.
 const TABLE: &str = "
 CREATE TABLE front (
   number INTEGER PRIMARY KEY,
@@ -227,6 +247,7 @@ CREATE TABLE front (
   gone INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX front_by_key ON front (key, sort);
+CREATE TABLE unreadable (key BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
 ";
 
 /// Only the last of a key can leave, and the index gives it at once: what is asked of each row must not go through all
@@ -239,6 +260,7 @@ UPDATE front SET state = CASE operation WHEN 0 THEN 4 ELSE 1 END WHERE key IS NO
 UPDATE front SET state = 3 WHERE state = 0 AND
   (SELECT o.state FROM front o WHERE o.key = front.key ORDER BY o.sort DESC LIMIT 1) NOT IN (1, 4);
 UPDATE front SET state = 2 WHERE state = 0;
+UPDATE front SET state = 6 WHERE state IN (1, 2) AND key IN (SELECT key FROM unreadable);
 COMMIT;
 ";
 
@@ -275,8 +297,11 @@ mod tests {
             noted(8, Some("odd"), 2, None),
             noted(9, None, 1, insert),
             noted(10, Some("b"), 1, insert),
+            noted(11, Some("stuck"), 1, insert),
+            noted(12, Some("stuck"), 2, delete),
         ])
         .unwrap();
+        rows.hold(&[b"stuck".to_vec(), b"nobody's".to_vec(), b"stuck".to_vec()]).unwrap();
         rows.decide().unwrap();
         assert_eq!(rows.leaving().unwrap(), 2);
         drop(rows);
@@ -292,10 +317,12 @@ mod tests {
             (7, Fate::Overtaken),
             (8, Fate::Unknown),
             (9, Fate::Keyless),
+            (11, Fate::Behind),
+            (12, Fate::Behind),
         ] {
             assert_eq!(fate(&rows, row), Some(expected), "{row}");
         }
-        assert_eq!(fate(&rows, 11), None);
+        assert_eq!(fate(&rows, 13), None);
         assert!(rows.page(0, 10).unwrap().is_empty(), "nothing has left yet");
         rows.left(&[number]).unwrap();
         let page = |rows: &FrontRows, above: i64, most: usize| -> Vec<String> {

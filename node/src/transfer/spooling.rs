@@ -220,7 +220,12 @@ impl Spooling {
         let spool = self.spool.clone();
         blocking(&ctx.world, move || spool.write_down()).await?;
         let id = transfer.clone();
-        ctx.store.write(move |tx| exchange::set_spool_sealed(tx, &id, &all.to_bytes())).await
+        ctx.store
+            .write(move |tx| {
+                quarantine::keep_once(tx, &id)?;
+                exchange::set_spool_sealed(tx, &id, &all.to_bytes())
+            })
+            .await
     }
 
     /// Memory for the next split. While the snapshot is young it is waited for: what the line takes at once need not

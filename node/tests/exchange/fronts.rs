@@ -2,6 +2,7 @@
 //! and only of rows that are as they were read; rows are purged only after that.
 
 use super::*;
+use posthouse_node::store::quarantine;
 use rusqlite::Connection;
 use std::path::Path;
 
@@ -127,6 +128,48 @@ async fn rows_that_no_order_tells_apart_do_not_move() {
     assert_eq!(rows(&target, PEOPLE), ["b 钱"]);
     until_rows(&source, "SELECT id || t FROM log WHERE clzt = '0' ORDER BY 1", &["ax", "ay"]).await;
     drop(provider);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_row_goes_before_an_older_one_of_its_key_that_cannot_be_read() {
+    let scene = Scene::new("tcp", &["log"]);
+    let (source, target) = (scene.path("source/log.db"), scene.path("target/people.db"));
+    change(&source, TABLE);
+    // Bytes in a column of texts cannot be read.
+    change(
+        &source,
+        "INSERT INTO log (id, name, czbs, pch) VALUES ('a', '王', 'I', 1), ('a', x'ff', 'U', 2), ('a', '王三', 'U', 3),
+           ('b', '李', 'I', 3)",
+    );
+    let provider = scene.provider(&offer_log(&scene, "")).await;
+    let consumer = scene.consumer(&take_log(&scene, "incremental", "upsert")).await;
+    let mut last = None;
+    for landed in [1, 0] {
+        let row = run(&consumer, "log").await;
+        assert_eq!((row.state, row.quarantined(), row.counts.rows_landed), (State::Settled, 3, landed), "{row:?}");
+        assert_eq!(rows(&target, PEOPLE), ["b 李"]);
+        until_rows(&source, UNREAD, &["1", "2", "3"]).await;
+        last = Some(row.id);
+    }
+    // They were told of twice, and are kept once.
+    let last = last.unwrap();
+    let store = &provider.context().store;
+    assert_eq!(store.read(|db| quarantine::transfers(db, None, 10)).await.unwrap(), [(last.clone(), 3)]);
+    let kept = store.read(move |db| quarantine::of_transfer(db, &last, 0, 10)).await.unwrap();
+    let behind = kept.iter().filter(|row| row.reason.contains("another unread row")).count();
+    assert!(behind == 2 && kept.iter().any(|row| row.original.contains("\"hex\":\"ff\"")), "{kept:?}");
+
+    // One that is another row now is told beside what it was.
+    change(&source, "UPDATE log SET name = x'fe' WHERE n = 2");
+    assert_eq!(run(&consumer, "log").await.quarantined(), 3);
+    let listed = store.read(|db| quarantine::transfers(db, None, 10)).await.unwrap();
+    assert_eq!(listed.iter().map(|(_, rows)| *rows).collect::<Vec<_>>(), [3, 1]);
+
+    change(&source, "UPDATE log SET name = '王二' WHERE n = 2");
+    let row = run(&consumer, "log").await;
+    assert_eq!((row.state, row.quarantined()), (State::Settled, 0), "{row:?}");
+    assert_eq!(rows(&target, PEOPLE), ["a 王三", "b 李"]);
+    until_rows(&source, UNREAD, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
