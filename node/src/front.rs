@@ -1,12 +1,15 @@
 //! 前置表: a table into which an application leaves changes. Reading it, of each key the last unread row, is [`source`];
-//! what was read stands in a file, see [`rows`]; flags are written back and rows purged in [`back`].
+//! what was read stands in a file, see [`rows`]; flags are written back in [`back`], and rows that were [`kept`] are
+//! deleted in [`purge`].
 //!
 //! What holds: a flag is set only of a row whose receipt is stored, and only where the row still is what was read; rows
-//! are purged only by such a file. A run reads nothing before the flags of the runs before it are written back, so that
+//! are purged only by what such a file named. A run reads nothing before the flags of the runs before it are written back, so that
 //! no row is taken twice, and none is overtaken by an older one of its key.
 
 mod back;
+mod kept;
 mod key;
+mod purge;
 mod rows;
 mod source;
 

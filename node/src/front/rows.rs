@@ -1,6 +1,6 @@
 //! What was read of a front-end table, in a file: each unread row by what tells it apart, with what it was, and whether it
-//! left. A table of any size is remembered so in bounded memory, across restarts, until its flags are written back and,
-//! where rows are purged, until they are. Each call is a transaction of its own, and on the disk when it returns.
+//! left. A table of any size is remembered so in bounded memory, across restarts, until its flags are written back; what is
+//! to be purged later is [`super::kept`] then. Each call is a transaction of its own, and on the disk when it returns.
 
 use posthouse_connectors::front::{FrontRow, Part};
 use posthouse_protocol::operation::Operation;
@@ -47,9 +47,9 @@ impl FrontRows {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|e| crate::seal::storage(folder, &e))?;
         }
-        let rows = Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-        rows.connection.execute_batch(TABLE).map_err(|e| rows.failed(&e))?;
-        Ok(rows)
+        let connection = open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        connection.execute_batch(TABLE).map_err(|e| problem(path, &e))?;
+        Ok(Self { path: path.to_owned(), connection })
     }
 
     /// What an earlier run of this node wrote. None where it is gone.
@@ -58,17 +58,8 @@ impl FrontRows {
         if !path.try_exists().map_err(|e| crate::seal::storage(path, &e))? {
             return Ok(None);
         }
-        Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map(Some)
-    }
-
-    fn open_with(path: &Path, flags: OpenFlags) -> Result<Self, Problem> {
-        let opened = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX);
-        let connection = opened.map_err(|e| problem(path, &e))?;
-        let rows = Self { path: path.to_owned(), connection };
-        rows.connection
-            .execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -4096")
-            .map_err(|e| rows.failed(&e))?;
-        Ok(rows)
+        let connection = open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        Ok(Some(Self { path: path.to_owned(), connection }))
     }
 
     /// Forgets what was noted.
@@ -172,11 +163,9 @@ impl FrontRows {
             select.query_map([above, most], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
         };
         let found = read().map_err(|e| self.failed(&e))?;
-        let parsed = |(number, row, version): (i64, String, String)| -> Result<(i64, FrontRow), Problem> {
-            let row = serde_json::from_str(&row).map_err(|e| Problem::new(Code::StoreDamaged).cause(e))?;
-            Ok((number, FrontRow { row, version }))
-        };
-        found.into_iter().map(parsed).collect()
+        let row =
+            |(number, row, version): (i64, String, String)| Ok((number, FrontRow { row: parsed(&row)?, version }));
+        found.into_iter().map(row).collect()
     }
 
     /// What rows are since their flag was set.
@@ -222,11 +211,24 @@ fn number(operation: Option<Operation>) -> i64 {
     }
 }
 
-fn text(row: &[Part]) -> Result<String, Problem> {
+pub(super) fn open_with(path: &Path, flags: OpenFlags) -> Result<Connection, Problem> {
+    let opened = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+    let connection = opened.map_err(|e| problem(path, &e))?;
+    let set = connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -4096");
+    set.map_err(|e| problem(path, &e))?;
+    Ok(connection)
+}
+
+/// What tells a row apart, as it is kept.
+pub(super) fn text(row: &[Part]) -> Result<String, Problem> {
     serde_json::to_string(row).map_err(|e| Problem::new(Code::InsideFailed).cause(e))
 }
 
-fn problem(path: &Path, error: &rusqlite::Error) -> Problem {
+pub(super) fn parsed(text: &str) -> Result<Vec<Part>, Problem> {
+    serde_json::from_str(text).map_err(|e| Problem::new(Code::StoreDamaged).cause(e))
+}
+
+pub(super) fn problem(path: &Path, error: &rusqlite::Error) -> Problem {
     let code = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Code::DiskFull,
         _ => Code::StorageFailed,

@@ -199,6 +199,38 @@ async fn rows_are_purged_once_they_were_kept_and_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_forgotten_where_nothing_is_purged_any_more() {
+    let scene = Scene::new("tcp", &["log"]);
+    let source = scene.path("source/log.db");
+    change(&source, TABLE);
+    change(&source, "INSERT INTO log (id, name, czbs, pch) VALUES ('a', '王', 'I', 1)");
+    let provider = scene.provider(&offer_log(&scene, "keep = \"1h\"\n")).await;
+    let consumer = scene.consumer(&take_log(&scene, "incremental", "upsert")).await;
+    let front = scene.path(PROVIDER).join("data/front");
+    let files = || {
+        let names = std::fs::read_dir(&front).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    for id in ["b", "c"] {
+        assert_eq!(run(&consumer, "log").await.state, State::Settled);
+        until_rows(&source, UNREAD, &[]).await;
+        change(&source, &format!("INSERT INTO log (id, czbs, pch) VALUES ('{id}', 'I', 2)"));
+    }
+    for _ in 0..100 {
+        if files() == ["log.kept"] {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(files(), ["log.kept"], "one file for all of its runs");
+    provider.stop().await;
+    let provider = scene.provider(&offer_log(&scene, "")).await;
+    until_forgotten(&scene).await;
+    assert_eq!(rows(&source, "SELECT id FROM log ORDER BY id"), ["a", "b", "c"]);
+    drop(provider);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_changes_before_its_flag_is_written_back_is_taken_again() {
     let scene = Scene::new("tcp", &["log"]);
     let (source, target) = (scene.path("source/log.db"), scene.path("target/people.db"));
