@@ -14,7 +14,7 @@ mod rows;
 mod source;
 
 pub(crate) use back::{run, sweep};
-pub(crate) use rows::remove;
+pub(crate) use rows::{bytes_of, remove};
 pub(crate) use source::FrontSource;
 
 use crate::config::Exchange;

@@ -86,6 +86,11 @@ impl FrontRows {
         write().map_err(|e| problem(path, &e))
     }
 
+    /// What it takes on the disk.
+    pub(crate) fn bytes(&self) -> Result<u64, Problem> {
+        bytes_of(&self.path)
+    }
+
     /// There are rows of these keys that could not be read.
     pub(crate) fn hold(&mut self, keys: &[Vec<u8>]) -> Result<(), Problem> {
         let Self { connection, path } = self;
@@ -186,6 +191,15 @@ impl FrontRows {
 
     fn failed(&self, error: &rusqlite::Error) -> Problem {
         problem(&self.path, error)
+    }
+}
+
+/// What the file takes on the disk; nothing where there is none.
+pub(crate) fn bytes_of(path: &Path) -> Result<u64, Problem> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(found.len()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(crate::seal::storage(path, &e)),
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct FrontSource {
     plan: FrontPlan,
     exchange: Exchange,
     rows: SharedRows,
+    /// What is noted may take so much on the disk.
+    bytes_max: u64,
     shape: Option<Shape>,
 }
 
@@ -42,8 +44,13 @@ struct Shape {
 }
 
 impl FrontSource {
-    /// Looks at the table. What is read of it is noted in a new file.
-    pub(crate) fn open(connection: &mut dyn Connection, exchange: &Exchange, path: &Path) -> Result<Self, Problem> {
+    /// Looks at the table. What is read of it is noted in a new file, of so many bytes at most.
+    pub(crate) fn open(
+        connection: &mut dyn Connection,
+        exchange: &Exchange,
+        path: &Path,
+        bytes_max: u64,
+    ) -> Result<Self, Problem> {
         let plan = connection.front(&exchange.spec)?.plan()?;
         let refuse = |cause: String| unfit(&exchange.spec.resource, cause);
         let named = exchange.own_columns().chain(exchange.spec.key.iter().map(String::as_str));
@@ -55,7 +62,7 @@ impl FrontSource {
         }
         let source = connection.source(&plan.source(&exchange.spec))?;
         let rows = Arc::new(Mutex::new(FrontRows::create(path)?));
-        Ok(Self { source, plan, exchange: exchange.clone(), rows, shape: None })
+        Ok(Self { source, plan, exchange: exchange.clone(), rows, bytes_max, shape: None })
     }
 
     pub(crate) fn rows(&self) -> SharedRows {
@@ -155,8 +162,13 @@ impl Source for FrontSource {
         let shape = self.shape(plan.contract, &handed)?;
         locked(&self.rows).clear()?;
         for split in &plan.splits {
-            let mut noting =
-                Noting { shape: &shape, exchange: &self.exchange, rows: &self.rows, unreadable: Vec::new() };
+            let mut noting = Noting {
+                shape: &shape,
+                exchange: &self.exchange,
+                rows: &self.rows,
+                bytes_max: self.bytes_max,
+                unreadable: Vec::new(),
+            };
             self.source.read(split, &mut noting)?;
             noting.hold()?;
         }
@@ -202,6 +214,7 @@ struct Noting<'a> {
     shape: &'a Shape,
     exchange: &'a Exchange,
     rows: &'a SharedRows,
+    bytes_max: u64,
     /// Keys of rows that the source could not read, which are not noted yet.
     unreadable: Vec<Vec<u8>>,
 }
@@ -242,7 +255,14 @@ impl Sink for Noting<'_> {
             Ok(Noted { row: FrontRow { row: row_key, version }, key, order, operation })
         });
         let noted = noted.collect::<Result<Vec<_>, Problem>>()?;
-        locked(self.rows).note(&noted)
+        let mut rows = locked(self.rows);
+        rows.note(&noted)?;
+        let (bytes, most) = (rows.bytes()?, self.bytes_max);
+        if bytes > most {
+            let cause = format!("what is noted of its unread rows takes {bytes} bytes, `spool_max` is {most}");
+            return Err(unfit(&self.exchange.spec.resource, cause));
+        }
+        Ok(())
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
         // It comes again when rows are handed over: here it counts that those of its key must not go before it.

@@ -253,6 +253,28 @@ async fn a_row_that_changes_before_its_flag_is_written_back_is_taken_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_noted_of_unread_rows_is_bounded_as_the_spool_is() {
+    let mut scene = Scene::new("tcp", &["log"]);
+    scene.provider_more = "spool_max = \"64 KiB\"";
+    let source = scene.path("source/log.db");
+    change(&source, TABLE);
+    change(
+        &source,
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 5000)
+         INSERT INTO log (id, name, czbs, pch) SELECT 'k' || n, '王', 'I', 1 FROM numbers",
+    );
+    let provider = scene.provider(&offer_log(&scene, "")).await;
+    let consumer = scene.consumer(&take_log(&scene, "incremental", "upsert")).await;
+    let row = run(&consumer, "log").await;
+    let problem = row.problem.unwrap();
+    assert_eq!((row.state, problem.code), (State::Failed, Code::FrontTableUnfit), "{problem}");
+    assert!(problem.to_string().contains("`spool_max`"), "{problem}");
+    assert_eq!(rows(&source, "SELECT DISTINCT clzt FROM log"), ["0"]);
+    until_forgotten(&scene).await;
+    drop(provider);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_a_front_end_table_is_refused_by_name() {
     for (table, mode, write, why) in [
         (TABLE, "full", "upsert", "mode = \"incremental\""),
