@@ -1,6 +1,7 @@
 //! The key of an unread row as bytes: equal keys, and no others, are equal. Also that of a row which its source could not
 //! read, as far as what a person is shown of it tells: no later row of that key may go before it.
 
+use posthouse_connectors::types::parse_timestamp;
 use posthouse_protocol::batch::{Batch, Value};
 use posthouse_protocol::schema::{Contract, ContractType};
 use serde_json::Value as Shown;
@@ -57,37 +58,50 @@ enum Part {
     Maybe,
 }
 
-/// What is shown is what the database has: a number may be written in another way than where it is read.
+/// What is shown is what the database has: a number or a time may be written in another way than where it is read.
 fn part(r#type: ContractType, value: &Shown) -> Part {
     use ContractType::*;
     let text = match value {
         Shown::Null => return Part::Never,
         Shown::String(text) => text.clone(),
         Shown::Number(number) => number.to_string(),
+        Shown::Bool(value) => value.to_string(),
         Shown::Object(bytes) => match (r#type, bytes.get("hex")) {
             // Its bytes are no characters.
             (Text | Char, _) => return Part::Never,
             (Bytes, Some(Shown::String(hex))) => return Part::Is(hex.clone()),
             _ => return Part::Maybe,
         },
-        Shown::Bool(_) | Shown::Array(_) => return Part::Maybe,
+        Shown::Array(_) => return Part::Maybe,
     };
     match r#type {
         Text | Date => Part::Is(text),
         Char => Part::Is(text.trim_end_matches(' ').to_owned()),
         Integer | Decimal { .. } | Number => digits(&text),
-        _ => Part::Maybe,
+        Timestamp => time(&text),
+        Boolean => match text.as_str() {
+            "true" | "1" => Part::Is("true".to_owned()),
+            "false" | "0" => Part::Is("false".to_owned()),
+            _ => Part::Maybe,
+        },
+        Bytes => match text.strip_prefix("\\x") {
+            Some(hex) if hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => Part::Is(hex.to_owned()),
+            _ => Part::Maybe,
+        },
+        Float | Json => Part::Maybe,
     }
 }
 
 /// A number in its one form.
 fn digits(text: &str) -> Part {
+    let text = text.strip_prefix('+').unwrap_or(text);
     let (sign, number) = text.strip_prefix('-').map_or(("", text), |number| ("-", number));
     if !number.bytes().any(|byte| byte.is_ascii_digit()) {
         return Part::Is(text.to_owned());
     }
-    let is_plain = |byte: u8| byte.is_ascii_digit() || byte == b'.';
-    if !number.bytes().all(is_plain) {
+    if number.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'))
+        && number.contains(['e', 'E'])
+    {
         // In powers of ten it may be any.
         return Part::Maybe;
     }
@@ -101,6 +115,16 @@ fn digits(text: &str) -> Part {
         number if number.starts_with('.') => format!("{sign}0{number}"),
         number => format!("{sign}{number}"),
     })
+}
+
+/// A time in its one form. Midnight may be shown as the day alone, and UTC as `+00`.
+fn time(text: &str) -> Part {
+    let whole = match text.strip_suffix("+00") {
+        Some(time) => format!("{time}Z"),
+        None if text.len() == "2026-11-28".len() => format!("{text} 00:00:00"),
+        None => text.to_owned(),
+    };
+    parse_timestamp(&whole).map_or(Part::Maybe, |us| Part::Is(Value::Timestamp(us).to_string()))
 }
 
 fn append(text: &str, key: &mut Vec<u8>) {
@@ -127,14 +151,26 @@ mod tests {
     #[test]
     fn a_bad_row_has_the_key_of_the_good_ones_however_its_database_writes_it() {
         let decimal = ContractType::Decimal { precision: 10, scale: 2 };
-        let cases: [(ContractType, Value<'_>, &[&str]); 7] = [
+        let cases: [(ContractType, Value<'_>, &[&str]); 9] = [
             (ContractType::Integer, Value::Integer(-120), &["-120", "\"-120\"", "-120.0"]),
             (ContractType::Integer, Value::Integer(0), &["0", "\"0\"", "0.0", "\"-0\""]),
             (decimal, Value::Decimal(1_250, 2), &["12.50", "\"12.50\"", "12.5", "\"012.5\""]),
             (decimal, Value::Decimal(-50, 2), &["-0.5", "\"-.50\""]),
             (ContractType::Text, Value::Text("a 1"), &["\"a 1\"", "\"a\\u0020\\u0031\""]),
             (ContractType::Char, Value::Text("a "), &["\"a\"", "\"a   \""]),
-            (ContractType::Bytes, Value::Bytes(&[0xff, 1]), &["{\"hex\":\"ff01\"}"]),
+            (ContractType::Bytes, Value::Bytes(&[0xff, 1]), &["{\"hex\":\"ff01\"}", "\"\\\\xff01\""]),
+            (ContractType::Boolean, Value::Boolean(true), &["true", "\"true\"", "1"]),
+            (
+                ContractType::Timestamp,
+                Value::Timestamp(0),
+                &[
+                    "\"1970-01-01\"",
+                    "\"1970-01-01 00:00:00\"",
+                    "\"1970-01-01 00:00:00.000000\"",
+                    "\"1970-01-01 00:00:00+00\"",
+                    "\"1970-01-01T00:00:00Z\"",
+                ],
+            ),
         ];
         for (r#type, value, shown) in cases {
             let contract = contract(&[r#type]);
@@ -151,10 +187,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_may_be_any_key_and_what_cannot_be_read_is_none() {
-        let two = contract(&[ContractType::Text, ContractType::Timestamp]);
+        let two = contract(&[ContractType::Text, ContractType::Float]);
         let told = |original: &str| of_bad_row(&two, &[0, 1], original);
-        assert_eq!(told("{\"k0\":\"a\",\"k1\":\"2026-11-28 08:00:00\"}"), Told::Unknown, "it is written in many ways");
-        assert_eq!(told("{\"k0\":{\"hex\":\"ff\"},\"k1\":\"2026-11-28 08:00:00\"}"), Told::NoOther);
+        assert_eq!(told("{\"k0\":\"a\",\"k1\":0.1}"), Told::Unknown, "it is written in many ways");
+        assert_eq!(told("{\"k0\":{\"hex\":\"ff\"},\"k1\":0.1}"), Told::NoOther);
         assert_eq!(told("{\"k0\":\"a\",\"k1\":null}"), Told::NoOther);
         assert_eq!(told("{\"k0\":\"a\"}"), Told::Unknown);
         assert_eq!(told("no object"), Told::Unknown);
