@@ -4,7 +4,7 @@
 //! Folders have no such room: their files are read where they lie, by `send`.
 
 use crate::config::Exchange;
-use crate::front::{FrontSource, Tap};
+use crate::front::{self, FrontSource, Tap};
 use crate::govern::{Governor, Orders};
 use crate::spent::{Meters, Waiting, What};
 use arrow::record_batch::RecordBatch;
@@ -251,7 +251,7 @@ impl Sink for Through<'_> {
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
         self.quarantined += 1;
         self.sink.bad_row(match self.tap {
-            Some(tap) => tap.held_back(row),
+            Some(_) => front::held_back(row),
             None => row,
         })
     }

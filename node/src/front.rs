@@ -3,8 +3,8 @@
 //! deleted in [`purge`].
 //!
 //! What holds: a flag is set only of a row whose receipt is stored, and only where the row still is what was read; rows
-//! are purged only by what such a file named. A run reads nothing before the flags of the runs before it are written back, so that
-//! no row is taken twice, and none is overtaken by an older one of its key.
+//! are purged only by what such a file named. A run reads nothing before the flags of the runs before it are written back,
+//! so that no row is taken twice, and none is overtaken by an older one of its key.
 
 mod back;
 mod kept;
@@ -176,11 +176,11 @@ impl Tap {
         let kept: Vec<usize> = (0..self.number).collect();
         record.project(&kept).map_err(|error| Problem::from(BatchError::from(error)))
     }
+}
 
-    /// A row that stays behind, without the number: in the next run it is another one, and the row is the same.
-    pub(crate) fn held_back(&self, row: BadRow) -> BadRow {
-        BadRow { original: unnumbered(row.original), ..row }
-    }
+/// A row that stays behind, without its number: that is another one in the next run, and the row is the same.
+pub(crate) fn held_back(row: BadRow) -> BadRow {
+    BadRow { original: unnumbered(row.original), ..row }
 }
 
 fn unnumbered(original: String) -> String {

@@ -61,7 +61,10 @@ impl Kept {
             select.query_map(params![until.0, most], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         };
         let found = read().map_err(|e| problem(&self.path, &e))?;
-        found.into_iter().map(|(row, version)| Ok(FrontRow { row: parsed(&row)?, version })).collect()
+        let row = |(row, version): (String, String)| -> Result<FrontRow, Problem> {
+            Ok(FrontRow { row: parsed(&row)?, version })
+        };
+        found.into_iter().map(row).collect()
     }
 
     /// They are purged, or were changed since and are nobody's to purge.

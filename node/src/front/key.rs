@@ -27,7 +27,7 @@ pub(super) fn of_row(contract: &Contract, key: &[usize], batch: &Batch, row: usi
             value => value.normal().to_string(),
         };
         let is_padded = contract.items.get(*at).is_some_and(|item| item.r#type == ContractType::Char);
-        append(if is_padded { text.trim_end_matches(' ') } else { &text }, &mut bytes);
+        append(if is_padded { text.trim_end_matches(' ') } else { text.as_str() }, &mut bytes);
     }
     Some(bytes)
 }

@@ -168,8 +168,9 @@ impl FrontRows {
             select.query_map([above, most], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
         };
         let found = read().map_err(|e| self.failed(&e))?;
-        let row =
-            |(number, row, version): (i64, String, String)| Ok((number, FrontRow { row: parsed(&row)?, version }));
+        let row = |(number, row, version): (i64, String, String)| -> Result<(i64, FrontRow), Problem> {
+            Ok((number, FrontRow { row: parsed(&row)?, version }))
+        };
         found.into_iter().map(row).collect()
     }
 
