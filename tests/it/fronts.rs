@@ -140,7 +140,7 @@ fn a_front_end_table_in_sql_server_is_applied_once_under_kills() {
     let source = Database::Tds(server.clone());
     source.change(
         "CREATE TABLE [dbo].[bg] ([n] bigint IDENTITY(1,1) NOT NULL PRIMARY KEY, [id] nvarchar(20) NOT NULL, \
-           [name] nvarchar(50) NULL, [czbs] char(2) NOT NULL, [pch] int NULL, [clzt] nchar(1) NOT NULL DEFAULT N'0', \
+           [name] nvarchar(50) NULL, [czbs] char(2) NOT NULL, [pch] int NULL, [clzt] nvarchar(1) NOT NULL DEFAULT N'0', \
            [rv] rowversion NOT NULL); \
          CREATE TABLE [dbo].[marked] ([n] bigint NOT NULL)",
     );
@@ -247,7 +247,7 @@ fn write(source: &Database, stop: &AtomicBool) -> Written {
                 "D" => drop(written.standing.remove(&id)),
                 _ => drop(written.standing.insert(id.clone(), name.clone())),
             }
-            values.push(format!("('{id}', {}, '{word}', {batch})", source.quoted(&name)));
+            values.push(format!("({}, {}, '{word}', {batch})", source.quoted(&id), source.quoted(&name)));
             written.changes += 1;
         }
         source.change(&format!("INSERT INTO bg (id, name, czbs, pch) VALUES {}", values.join(", ")));

@@ -251,7 +251,8 @@ pub(super) fn problem(path: &Path, error: &rusqlite::Error) -> Problem {
     Problem::new(code).with("path", path.display()).cause(error)
 }
 
-/// `state`: 1 leaves, 2 overtaken, 3 tied, 4 unknown, 5 keyless, 6 behind one that cannot be read; `gone`: it is in what is handed over.
+/// `state`: 1 leaves, 2 overtaken, 3 tied, 4 unknown, 5 keyless, 6 behind one that cannot be read; `gone`: it is in what is
+/// handed over. `unreadable`: the keys of those that cannot be read.
 const TABLE: &str = "
 CREATE TABLE front (
   number INTEGER PRIMARY KEY,
