@@ -8,6 +8,7 @@
 use crate::TableSpec;
 use posthouse_protocol::problem::{Code, Problem};
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 
 /// What a resource says of its front-end table, as far as the database has to do with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,22 @@ pub struct FrontPlan {
 }
 
 impl FrontPlan {
+    /// By the query of a table whose rows are called `t`. `words` are the engine's: what is a row's version, and the flag of
+    /// an unread one.
+    pub(crate) fn unread(
+        spec: &FrontSpec,
+        table: &impl Display,
+        quote: fn(&str) -> String,
+        words: [String; 2],
+        columns: Vec<String>,
+        row: Vec<String>,
+    ) -> Self {
+        let list = columns.iter().map(|name| format!("t.{}", quote(name))).collect::<Vec<_>>().join(", ");
+        let ([version, from], flag) = (words, quote(&spec.flag));
+        let query = format!("SELECT {list}, {version} AS {} FROM {table} AS t WHERE t.{flag} = {from}", quote(VERSION));
+        Self { query, row, version: VERSION.to_owned(), columns, names_table: false }
+    }
+
     /// What a source reads.
     pub fn source(&self, spec: &FrontSpec) -> TableSpec {
         TableSpec {
@@ -104,29 +121,52 @@ pub fn version_of(text: &str) -> String {
 }
 
 /// A table that cannot be exchanged so, and why.
-pub fn unfit(resource: &str, cause: impl std::fmt::Display) -> Problem {
+pub fn unfit(resource: &str, cause: impl Display) -> Problem {
     Problem::new(Code::FrontTableUnfit).with("resource", resource).cause(cause)
 }
 
 /// The same where it is a right that the account lacks, which is told as the fact [`LACKS`].
-pub(crate) fn lacks(resource: &str, right: &str, cause: impl std::fmt::Display) -> Problem {
+pub(crate) fn lacks(resource: &str, right: &str, cause: impl Display) -> Problem {
     unfit(resource, cause).with(LACKS, right)
 }
 
+/// There is no such table.
+pub(crate) fn absent(spec: &FrontSpec, table: &impl Display) -> Problem {
+    unfit(&spec.resource, format!("there is no table {table}, or the account may not see it"))
+}
+
+/// The table's name as its engine takes it, which is written in this `form`.
+pub(crate) fn named<T>(spec: &FrontSpec, parse: impl FnOnce(&str) -> Option<T>, form: &str) -> Result<T, Problem> {
+    let table = &spec.table;
+    parse(table).ok_or_else(|| unfit(&spec.resource, format!("`{table}` is no table's name: write `{form}`")))
+}
+
+/// What gives an account the rights beyond reading: that to set the flag, as its engine says it, and that to delete where
+/// rows are purged.
+pub(crate) fn grants(spec: &FrontSpec, update: String, table: &impl Display, account: &str) -> Vec<String> {
+    let delete = spec.purges.then(|| format!("GRANT DELETE ON {table} TO {account};"));
+    std::iter::once(update).chain(delete).collect()
+}
+
 /// What tells the rows of a table apart: its primary key, else its `key`, else any other unique key, in the order in
-/// which the engine lists them; of columns that take no NULL.
+/// which the engine lists them; of columns that take no NULL. `takes_null` says so of a column, and None where there is
+/// none of that name: the flag's must be one.
 pub(crate) fn row_key(
     spec: &FrontSpec,
     primary: &[String],
     unique: &[Vec<String>],
-    takes_null: impl Fn(&str) -> bool,
+    takes_null: impl Fn(&str) -> Option<bool>,
 ) -> Result<Vec<String>, Problem> {
+    if takes_null(&spec.flag).is_none() {
+        return Err(unfit(&spec.resource, format!("there is no column `{}`", spec.flag)));
+    }
     let same = |index: &[String]| index.len() == spec.key.len() && index.iter().all(|name| spec.key.contains(name));
     let by_key = unique.iter().filter(|index| same(index));
     let all = std::iter::once(primary).chain(by_key.chain(unique).map(Vec::as_slice));
     // The flag changes: what holds it tells no row again.
     let tells = |index: &&[String]| {
-        !index.is_empty() && !index.iter().any(|name| *name == spec.flag || (*index != primary && takes_null(name)))
+        let may_be_null = |name: &str| *index != primary && takes_null(name) != Some(false);
+        !index.is_empty() && !index.iter().any(|name| *name == spec.flag || may_be_null(name))
     };
     let found = all.filter(|index| tells(index)).map(<[String]>::to_vec).next();
     found.ok_or_else(|| {
@@ -163,7 +203,7 @@ mod tests {
     fn rows_are_told_apart_by_what_never_changes_and_is_never_null() {
         let key = |primary: &[&str], unique: &[&[&str]]| {
             let unique: Vec<Vec<String>> = unique.iter().map(|index| names(index)).collect();
-            row_key(&spec(&["id"]), &names(primary), &unique, |name| name == "maybe").ok()
+            row_key(&spec(&["id"]), &names(primary), &unique, |name| Some(name == "maybe")).ok()
         };
         assert_eq!(key(&["n"], &[&["n"], &["id"]]), Some(names(&["n"])), "the primary key goes before");
         assert_eq!(key(&[], &[&["a", "b"], &["id"]]), Some(names(&["id"])), "then `key`");
@@ -171,6 +211,8 @@ mod tests {
         assert_eq!(key(&["id", "clzt"], &[&["id", "clzt"]]), None, "the flag is part of it");
         assert_eq!(key(&[], &[&["maybe"]]), None);
         assert_eq!(key(&[], &[]), None);
+        let no_flag = row_key(&spec(&["id"]), &names(&["n"]), &[], |name| (name != "clzt").then_some(false));
+        assert!(no_flag.unwrap_err().cause.contains("no column `clzt`"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Folders have no such room: their files are read where they lie, by `send`.
 
 use crate::config::Exchange;
-use crate::front::{FrontSource, Tap};
+use crate::front::{self, FrontSource, Tap};
 use crate::govern::{Governor, Orders};
 use crate::spent::{Meters, Waiting, What};
 use arrow::record_batch::RecordBatch;
@@ -77,16 +77,17 @@ impl Extraction {
         Self::begin_with(connection, source, table, read, orders, now)
     }
 
-    /// The same of a front-end table: its unread rows. What is read of them is noted in the file at `path`.
+    /// The same of a front-end table: its unread rows. What is read of them is noted in the file at `path`, which may take
+    /// so many bytes.
     pub(crate) fn begin_front(
         mut connection: Box<dyn Connection>,
-        (exchange, path): (&Exchange, &Path),
+        (exchange, path, bytes_max): (&Exchange, &Path, u64),
         table: &TableSpec,
         read: &Read,
         orders: &Orders,
         now: Timestamp,
     ) -> Result<Self, Problem> {
-        let source = FrontSource::open(connection.as_mut(), exchange, path)?;
+        let source = FrontSource::open(connection.as_mut(), exchange, path, bytes_max)?;
         let rows = source.rows();
         let mut begun = Self::begin_with(connection, Box::new(source), table, read, orders, now)?;
         begun.tap = Some(Tap::new(rows, &mut begun.plan.contract)?);
@@ -249,7 +250,10 @@ impl Sink for Through<'_> {
     }
     fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
         self.quarantined += 1;
-        self.sink.bad_row(row)
+        self.sink.bad_row(match self.tap {
+            Some(_) => front::held_back(row),
+            None => row,
+        })
     }
 }
 

@@ -1,16 +1,20 @@
 //! 前置表: a table into which an application leaves changes. Reading it, of each key the last unread row, is [`source`];
-//! what was read stands in a file, see [`rows`]; flags are written back and rows purged in [`back`].
+//! what was read stands in a file, see [`rows`]; flags are written back in [`back`], and rows that were [`kept`] are
+//! deleted in [`purge`].
 //!
 //! What holds: a flag is set only of a row whose receipt is stored, and only where the row still is what was read; rows
-//! are purged only by such a file. A run reads nothing before the flags of the runs before it are written back, so that
-//! no row is taken twice, and none is overtaken by an older one of its key.
+//! are purged only by what such a file named. A run reads nothing before the flags of the runs before it are written back,
+//! so that no row is taken twice, and none is overtaken by an older one of its key.
 
 mod back;
+mod kept;
+mod key;
+mod purge;
 mod rows;
 mod source;
 
 pub(crate) use back::{run, sweep};
-pub(crate) use rows::remove;
+pub(crate) use rows::{bytes_of, remove};
 pub(crate) use source::FrontSource;
 
 use crate::config::Exchange;
@@ -19,6 +23,7 @@ use crate::settle::Subject;
 use crate::store::front::{self, FrontState};
 use arrow::array::{Array, Int64Array, StringArray};
 use arrow::record_batch::RecordBatch;
+use posthouse_connectors::BadRow;
 use posthouse_connectors::front::unfit;
 use posthouse_protocol::batch::BatchError;
 use posthouse_protocol::frame::Request;
@@ -173,4 +178,38 @@ impl Tap {
     }
 }
 
+/// A row that stays behind, without its number: that is another one in the next run, and the row is the same.
+pub(crate) fn held_back(row: BadRow) -> BadRow {
+    BadRow { original: unnumbered(row.original), ..row }
+}
+
+fn unnumbered(original: String) -> String {
+    let behind = format!(",\"{}\":", source::NUMBER);
+    let Some((row, number)) = original.rsplit_once(behind.as_str()) else { return original };
+    let number = number.strip_suffix('}');
+    match number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit())) {
+        true => format!("{row}}}"),
+        false => original,
+    }
+}
+
 const SUFFIX: &str = ".front";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_stays_behind_is_the_same_in_each_run() {
+        for (original, expected) in [
+            (
+                "{\"id\":1,\"posthouse_operation\":\"I\",\"posthouse_row\":17}",
+                "{\"id\":1,\"posthouse_operation\":\"I\"}",
+            ),
+            ("{\"name\":\",\\\"posthouse_row\\\":17}\"}", "{\"name\":\",\\\"posthouse_row\\\":17}\"}"),
+            ("{\"id\":1}", "{\"id\":1}"),
+        ] {
+            assert_eq!(unnumbered(original.to_owned()), expected);
+        }
+    }
+}

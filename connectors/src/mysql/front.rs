@@ -8,7 +8,7 @@ use super::client::Client;
 use super::fail::{self, Fail};
 use super::place::{TableName, literal, quote};
 use super::settings::Settings;
-use crate::front::{self, FrontPlan, FrontRow, FrontSpec, FrontTable, Part, VERSION};
+use crate::front::{self, FrontPlan, FrontRow, FrontSpec, FrontTable, Part};
 use posthouse_protocol::problem::Problem;
 
 pub(super) struct MyFront {
@@ -52,20 +52,16 @@ impl MyFront {
     }
 
     fn find(&self, client: &mut Client) -> Result<Found, Fail> {
-        let spec = &self.spec;
+        let (spec, table) = (&self.spec, &self.table);
         let unfit = |cause: String| Fail::Problem(front::unfit(&spec.resource, cause));
-        let relation = Relation::find(client, &self.table)?
-            .ok_or_else(|| unfit(format!("there is no table {}, or the account may not see it", self.table)))?;
+        let relation = Relation::find(client, table)?.ok_or_else(|| front::absent(spec, table))?;
         if matches!(relation.kind, Kind::View | Kind::Query) {
-            return Err(unfit(format!("{} is a view", self.table)));
+            return Err(unfit(format!("{table} is a view")));
         }
         if !relation.has_snapshots() {
             return Err(unfit(format!("its engine is {}, which has no transactions", relation.engine)));
         }
-        if relation.column(&spec.flag).is_none() {
-            return Err(unfit(format!("there is no column `{}`", spec.flag)));
-        }
-        let takes_null = |name: &str| relation.column(name).is_none_or(|column| !column.not_null);
+        let takes_null = |name: &str| relation.column(name).map(|column| !column.not_null);
         let row = front::row_key(spec, &relation.primary, &relation.unique, takes_null)?;
         let is_coded = |name: &String| {
             let charset = relation.column(name).and_then(|column| column.charset.as_deref());
@@ -144,15 +140,10 @@ impl FrontTable for MyFront {
             if *purges {
                 needs(client, "DELETE", &format!("DELETE t FROM {table} AS t WHERE 1 = 0"))?;
             }
-            let columns: Vec<String> = found.relation.columns.iter().map(|column| column.name.clone()).collect();
-            let list = columns.iter().map(|name| format!("t.{}", quote(name))).collect::<Vec<_>>().join(", ");
-            let query = format!(
-                "SELECT {list}, {} AS {} FROM {table} AS t WHERE t.{flag} = {}",
-                front.version(&found),
-                quote(VERSION),
-                literal(from)
-            );
-            Ok(FrontPlan { query, row: found.row, version: VERSION.to_owned(), columns, names_table: true })
+            let columns = found.relation.columns.iter().map(|column| column.name.clone()).collect();
+            let words = [front.version(&found), literal(from)];
+            let plan = FrontPlan::unread(&front.spec, table, quote, words, columns, found.row);
+            Ok(FrontPlan { names_table: true, ..plan })
         })
     }
 
@@ -170,15 +161,12 @@ impl FrontTable for MyFront {
 }
 
 fn named(spec: &FrontSpec, database: &str) -> Result<TableName, Problem> {
-    TableName::parse(&spec.table, database).ok_or_else(|| {
-        front::unfit(&spec.resource, format!("`{}` is no table's name: write `database.table`", spec.table))
-    })
+    front::named(spec, |name| TableName::parse(name, database), "database.table")
 }
 
 /// What gives an account the rights beyond reading. The account as a GRANT names it.
 pub(super) fn grants(account: &str, database: &str, spec: &FrontSpec) -> Result<Vec<String>, Problem> {
     let table = named(spec, database)?;
     let update = format!("GRANT UPDATE ({}) ON {table} TO {account};", quote(&spec.flag));
-    let delete = spec.purges.then(|| format!("GRANT DELETE ON {table} TO {account};"));
-    Ok(std::iter::once(update).chain(delete).collect())
+    Ok(front::grants(spec, update, &table, account))
 }

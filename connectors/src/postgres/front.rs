@@ -6,7 +6,7 @@ use super::catalog::{Kind, Relation, TableName, literal, quote};
 use super::place::Fail;
 use super::settings::Settings;
 use super::wire::Client;
-use crate::front::{self, FrontPlan, FrontRow, FrontSpec, FrontTable, Part, VERSION};
+use crate::front::{self, FrontPlan, FrontRow, FrontSpec, FrontTable, Part};
 use posthouse_protocol::problem::Problem;
 
 pub(super) struct PgFront {
@@ -25,7 +25,7 @@ struct Found {
 
 impl PgFront {
     pub(super) fn new(faults: Faults, settings: Settings, spec: &FrontSpec) -> Result<Self, Problem> {
-        let table = named(spec)?;
+        let table = front::named(spec, TableName::parse, FORM)?;
         Ok(Self { faults, settings, spec: spec.clone(), table, client: None })
     }
 
@@ -50,17 +50,12 @@ impl PgFront {
     }
 
     fn find(&self, client: &mut Client) -> Result<Found, Fail> {
-        let spec = &self.spec;
-        let unfit = |cause: String| Fail::Problem(front::unfit(&spec.resource, cause));
-        let relation = Relation::find(client, &self.table)?
-            .ok_or_else(|| unfit(format!("there is no table {}, or the account may not see it", self.table)))?;
+        let (spec, table) = (&self.spec, &self.table);
+        let relation = Relation::find(client, table)?.ok_or_else(|| front::absent(spec, table))?;
         if !matches!(relation.kind, Kind::Table | Kind::Partitioned) {
-            return Err(unfit(format!("{} is no table of this database", self.table)));
+            return Err(front::unfit(&spec.resource, format!("{table} is no table of this database")).into());
         }
-        if relation.column(&spec.flag).is_none() {
-            return Err(unfit(format!("there is no column `{}`", spec.flag)));
-        }
-        let takes_null = |name: &str| relation.column(name).is_none_or(|column| !column.not_null);
+        let takes_null = |name: &str| relation.column(name).map(|column| !column.not_null);
         let row = front::row_key(spec, &relation.primary, &relation.unique, takes_null)?;
         Ok(Found { relation, row })
     }
@@ -151,15 +146,9 @@ impl FrontTable for PgFront {
             if *purges {
                 needs(client, "DELETE", &format!("DELETE FROM {table} WHERE false"))?;
             }
-            let columns: Vec<String> = found.relation.columns.iter().map(|column| column.name.clone()).collect();
-            let list = columns.iter().map(|name| format!("t.{}", quote(name))).collect::<Vec<_>>().join(", ");
-            let query = format!(
-                "SELECT {list}, {} AS {} FROM {table} AS t WHERE t.{flag} = {}",
-                front.version(&found),
-                quote(VERSION),
-                literal(from)
-            );
-            Ok(FrontPlan { query, row: found.row, version: VERSION.to_owned(), columns, names_table: false })
+            let columns = found.relation.columns.iter().map(|column| column.name.clone()).collect();
+            let words = [front.version(&found), literal(from)];
+            Ok(FrontPlan::unread(&front.spec, table, quote, words, columns, found.row))
         })
     }
 
@@ -181,20 +170,15 @@ fn text(part: &Part) -> String {
     }
 }
 
-fn named(spec: &FrontSpec) -> Result<TableName, Problem> {
-    TableName::parse(&spec.table).ok_or_else(|| {
-        front::unfit(&spec.resource, format!("`{}` is no table's name: write `schema.table`", spec.table))
-    })
-}
-
 /// What gives an account the rights beyond reading.
 pub(super) fn grants(account: &str, spec: &FrontSpec) -> Result<Vec<String>, Problem> {
-    let (table, account) = (named(spec)?, quote(account));
+    let (table, account) = (front::named(spec, TableName::parse, FORM)?, quote(account));
     let update = format!("GRANT UPDATE ({}) ON {table} TO {account};", quote(&spec.flag));
-    let delete = spec.purges.then(|| format!("GRANT DELETE ON {table} TO {account};"));
-    Ok(std::iter::once(update).chain(delete).collect())
+    Ok(front::grants(spec, update, &table, &account))
 }
 
+/// How a table's name is written.
+const FORM: &str = "schema.table";
 const NO_RIGHT: &str = "42501";
 /// Rows of one statement.
 const PAGE: usize = 500;

@@ -4,7 +4,7 @@
 use super::columns::{self, Column};
 use super::{Faults, open, quote};
 use crate::charset::Charset;
-use crate::front::{self, FrontPlan, FrontRow, FrontSpec, FrontTable, Part, VERSION};
+use crate::front::{self, FrontPlan, FrontRow, FrontSpec, FrontTable, Part};
 use posthouse_protocol::problem::Problem;
 use rusqlite::types::Value as Bound;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params_from_iter};
@@ -59,11 +59,8 @@ impl SqliteFront {
         primary.sort_by_key(|column| column.key_place);
         let primary: Vec<String> = primary.into_iter().map(|column| column.name.clone()).collect();
         let unique = unique(connection, &spec.table).map_err(sql)?;
-        let takes_null = |name: &str| columns.iter().any(|column| column.name == name && !column.not_null);
+        let takes_null = |name: &str| columns.iter().find(|column| column.name == name).map(|column| !column.not_null);
         let row = front::row_key(spec, &primary, &unique, takes_null)?;
-        if !columns.iter().any(|column| column.name == spec.flag) {
-            return Err(unfit(format!("there is no column `{}`", spec.flag)));
-        }
         Ok(Found { columns, row })
     }
 
@@ -132,20 +129,12 @@ impl FrontTable for SqliteFront {
     fn plan(&mut self) -> Result<FrontPlan, Problem> {
         let connection = self.open()?;
         let found = self.find(&connection)?;
-        let FrontSpec { flag, from, .. } = &self.spec;
         if connection.is_readonly("main").map_err(|e| self.sql(&e))? {
             return Err(front::unfit(&self.spec.resource, "the file may not be written, and its flags are set there"));
         }
-        let names: Vec<String> = found.columns.iter().map(|column| column.name.clone()).collect();
-        let list = names.iter().map(|name| format!("t.{}", quote(name))).collect::<Vec<_>>().join(", ");
-        let query = format!(
-            "SELECT {list}, {} AS {} FROM {} AS t WHERE t.{} = '{from}'",
-            self.version(&found),
-            quote(VERSION),
-            self.table(),
-            quote(flag)
-        );
-        Ok(FrontPlan { query, row: found.row, version: VERSION.to_owned(), columns: names, names_table: false })
+        let columns = found.columns.iter().map(|column| column.name.clone()).collect();
+        let words = [self.version(&found), format!("'{}'", self.spec.from)];
+        Ok(FrontPlan::unread(&self.spec, &self.table(), quote, words, columns, found.row))
     }
 
     fn mark(&mut self, rows: &mut [FrontRow]) -> Result<u64, Problem> {

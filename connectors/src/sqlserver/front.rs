@@ -9,7 +9,7 @@ use super::kind::Kind;
 use super::name::{TableName, quote};
 use super::place::Fail;
 use super::settings::Settings;
-use crate::front::{self, FrontPlan, FrontRow, FrontSpec, FrontTable, Part, VERSION};
+use crate::front::{self, FrontPlan, FrontRow, FrontSpec, FrontTable, Part};
 use posthouse_protocol::problem::Problem;
 use tiberius::ColumnData;
 
@@ -39,7 +39,7 @@ struct Is<'r> {
 
 impl SqlFront {
     pub(super) fn new(faults: Faults, settings: Settings, spec: &FrontSpec) -> Result<Self, Problem> {
-        let table = named(spec)?;
+        let table = front::named(spec, TableName::parse, FORM)?;
         Ok(Self { faults, settings, spec: spec.clone(), table, client: None })
     }
 
@@ -65,22 +65,18 @@ impl SqlFront {
     }
 
     fn find(&self, client: &mut Client) -> Result<Found, Fail> {
-        let spec = &self.spec;
+        let (spec, table) = (&self.spec, &self.table);
         let unfit = |cause: String| Fail::Problem(front::unfit(&spec.resource, cause));
-        let relation = Relation::find(client, &self.table)?
-            .ok_or_else(|| unfit(format!("there is no table {}, or the account may not see it", self.table)))?;
+        let relation = Relation::find(client, table)?.ok_or_else(|| front::absent(spec, table))?;
         if !relation.is_table {
-            return Err(unfit(format!("{} is a view", self.table)));
+            return Err(unfit(format!("{table} is a view")));
         }
-        if relation.column(&spec.flag).is_none() {
-            return Err(unfit(format!("there is no column `{}`", spec.flag)));
-        }
+        let takes_null = |name: &str| relation.column(name).map(|column| !column.not_null);
+        let row = front::row_key(spec, relation.primary(), &relation.unique, takes_null)?;
         let version = relation.columns.iter().find(|column| column.kind == Some(Kind::RowVersion));
         let version = version.map(|column| column.name.clone()).ok_or_else(|| {
             unfit("it has no column of the type `rowversion`, by which a row that was changed is known".to_owned())
         })?;
-        let takes_null = |name: &str| relation.column(name).is_none_or(|column| !column.not_null);
-        let row = front::row_key(spec, relation.primary(), &relation.unique, takes_null)?;
         Ok(Found { relation, row, version })
     }
 
@@ -140,15 +136,9 @@ impl FrontTable for SqlFront {
             if *purges {
                 needs(client, "DELETE", &format!("DELETE t FROM {table} AS t WHERE 1 = 0"))?;
             }
-            let columns: Vec<String> = found.relation.columns.iter().map(|column| column.name.clone()).collect();
-            let list = columns.iter().map(|name| format!("t.{}", quote(name))).collect::<Vec<_>>().join(", ");
-            let query = format!(
-                "SELECT {list}, CAST(t.{} AS bigint) AS {} FROM {table} AS t WHERE t.{flag} = {}",
-                quote(&found.version),
-                quote(VERSION),
-                literal(from)
-            );
-            Ok(FrontPlan { query, row: found.row, version: VERSION.to_owned(), columns, names_table: false })
+            let columns = found.relation.columns.iter().map(|column| column.name.clone()).collect();
+            let words = [format!("CAST(t.{} AS bigint)", quote(&found.version)), literal(from)];
+            Ok(FrontPlan::unread(&front.spec, table, quote, words, columns, found.row))
         })
     }
 
@@ -202,18 +192,11 @@ impl FrontTable for SqlFront {
     }
 }
 
-fn named(spec: &FrontSpec) -> Result<TableName, Problem> {
-    TableName::parse(&spec.table).ok_or_else(|| {
-        front::unfit(&spec.resource, format!("`{}` is no table's name: write `schema.table`", spec.table))
-    })
-}
-
 /// What gives an account the rights beyond reading.
 pub(super) fn grants(account: &str, spec: &FrontSpec) -> Result<Vec<String>, Problem> {
-    let (table, account) = (named(spec)?, quote(account));
+    let (table, account) = (front::named(spec, TableName::parse, FORM)?, quote(account));
     let update = format!("GRANT UPDATE ON {table} ({}) TO {account};", quote(&spec.flag));
-    let delete = spec.purges.then(|| format!("GRANT DELETE ON {table} TO {account};"));
-    Ok(std::iter::once(update).chain(delete).collect())
+    Ok(front::grants(spec, update, &table, &account))
 }
 
 /// A flag as SQL has it: a plain one, which a column of bytes of text is compared by as it is.
@@ -222,6 +205,8 @@ fn literal(value: &str) -> String {
     format!("{national}'{value}'")
 }
 
+/// How a table's name is written.
+const FORM: &str = "schema.table";
 /// On a table, on a column of it.
 const NO_RIGHT: [u32; 2] = [229, 230];
 const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; BEGIN TRANSACTION";

@@ -19,6 +19,7 @@
 //! | TLS without an authority | `a_server_is_verified_by_its_authority`, `a_line_is_verified_unless_it_stays_here_or_is_named` |
 
 mod examining;
+mod fronts;
 mod landing;
 mod lines;
 mod marks;

@@ -1,7 +1,8 @@
-//! What is done for a front-end table after a receipt: flags are written back, and rows that were kept long enough are
-//! purged. Each step may be repeated after any interruption; one that fails is tried again from time to time, and by the
-//! next run, which does not read before.
+//! What is done for a front-end table after a receipt: flags are written back, and where rows are purged some time, which
+//! these were is kept. Each step may be repeated after any interruption; one that fails is tried again from time to time,
+//! and by the next run, which does not read before.
 
+use super::purge::{self, keep};
 use super::rows::{self, FrontRows};
 use super::{SUFFIX, path};
 use crate::config::{Exchange, Origin};
@@ -42,18 +43,32 @@ async fn look(ctx: &Arc<Context>) -> Result<(), Problem> {
                 let _turn = ctx.front.turn(&run.resource).await;
                 write_back(ctx, &run.transfer, &run.resource).await
             }
-            FrontState::Written => purge(ctx, &run).await,
-        };
-        match done {
-            Ok(()) => {}
-            Err(problem) if problem.code == Code::OutsideWindow => {}
-            Err(problem) => {
-                tracing::warn!(transfer = %run.transfer, resource = %run.resource, %problem, "A front-end table waits");
-                ctx.note_error(&problem);
+            FrontState::Written => {
+                let _turn = ctx.front.turn(&run.resource).await;
+                keep(ctx, &run.transfer, &run.resource, run.at).await
             }
+        };
+        note(ctx, &run.resource, done);
+    }
+    for resource in purge::kept(ctx).await? {
+        if ctx.drain.is_cancelled() {
+            return Ok(());
         }
+        let done = purge::purge(ctx, &resource).await;
+        note(ctx, &resource, done);
     }
     Ok(())
+}
+
+fn note(ctx: &Context, resource: &ResourceId, done: Result<(), Problem>) {
+    match done {
+        Ok(()) => {}
+        Err(problem) if problem.code == Code::OutsideWindow => {}
+        Err(problem) => {
+            tracing::warn!(%resource, %problem, "A front-end table waits");
+            ctx.note_error(&problem);
+        }
+    }
 }
 
 /// Sets the flags of what a transfer handed over, under its receipt. Whoever calls has the table's turn.
@@ -88,27 +103,10 @@ pub(super) async fn write_back(
         })
         .await?;
     tracing::info!(%transfer, %resource, rows = changed, "Flags of a front-end table were written back");
-    if !stays {
-        drop_file(ctx, transfer).await?;
+    match stays {
+        true => keep(ctx, transfer, resource, now).await,
+        false => drop_file(ctx, transfer).await,
     }
-    Ok(())
-}
-
-/// Deletes what was kept long enough since it was written back.
-async fn purge(ctx: &Arc<Context>, run: &FrontRun) -> Result<(), Problem> {
-    let (connection, exchange) = found(ctx, &run.resource)?;
-    let Some(keep_ms) = exchange.keep_ms else { return Ok(()) };
-    if ctx.world.clock.now().since_ms(run.at) < keep_ms {
-        return Ok(());
-    }
-    let _turn = ctx.front.turn(&run.resource).await;
-    let purge = |table: &mut dyn FrontTable, rows: &mut [FrontRow]| table.purge(rows);
-    let purged = each(ctx, &run.transfer, connection, exchange, purge).await?.unwrap_or_default().changed;
-    crash_point!("front-purged");
-    let id = run.transfer.clone();
-    ctx.store.write(move |tx| front::forget(tx, &id)).await?;
-    tracing::info!(transfer = %run.transfer, resource = %run.resource, rows = purged, "Rows of a front-end table were purged");
-    drop_file(ctx, &run.transfer).await
 }
 
 /// Takes away what was read by a transfer that has ended without a receipt.
@@ -171,20 +169,23 @@ async fn each(
 }
 
 /// The table of a resource as the configuration has it now.
-fn found(ctx: &Context, resource: &ResourceId) -> Result<(String, Exchange), Problem> {
+pub(super) fn known(ctx: &Context, resource: &ResourceId) -> Option<(String, Exchange)> {
     let config = ctx.config();
-    let found = config.resources.get(resource).and_then(|found| match &found.origin {
+    config.resources.get(resource).and_then(|found| match &found.origin {
         Origin::Table { connection, .. } => Some((connection.clone(), found.exchange.clone()?)),
         Origin::Folder { .. } => None,
-    });
-    found.ok_or_else(|| {
+    })
+}
+
+fn found(ctx: &Context, resource: &ResourceId) -> Result<(String, Exchange), Problem> {
+    known(ctx, resource).ok_or_else(|| {
         let cause =
             "rows of it are receipted and their flags are to be written back, and the configuration has it no more";
         unfit(&format!("{}/{resource}", ctx.name), cause)
     })
 }
 
-async fn drop_file(ctx: &Arc<Context>, transfer: &TransferId) -> Result<(), Problem> {
+pub(super) async fn drop_file(ctx: &Arc<Context>, transfer: &TransferId) -> Result<(), Problem> {
     let path = path(ctx, transfer);
     blocking(&ctx.world, move || rows::remove(&path)).await
 }
@@ -217,6 +218,6 @@ async fn sweep_files(ctx: &Arc<Context>) -> Result<(), Problem> {
 }
 
 /// Rows of one transaction in the database.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 /// What could not be done is tried again.
 const AGAIN: Duration = Duration::from_secs(30);

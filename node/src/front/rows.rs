@@ -1,6 +1,6 @@
 //! What was read of a front-end table, in a file: each unread row by what tells it apart, with what it was, and whether it
-//! left. A table of any size is remembered so in bounded memory, across restarts, until its flags are written back and,
-//! where rows are purged, until they are. Each call is a transaction of its own, and on the disk when it returns.
+//! left. A table of any size is remembered so in bounded memory, across restarts, until its flags are written back; what is
+//! to be purged later is [`super::kept`] then. Each call is a transaction of its own, and on the disk when it returns.
 
 use posthouse_connectors::front::{FrontRow, Part};
 use posthouse_protocol::operation::Operation;
@@ -36,6 +36,8 @@ pub(crate) enum Fate {
     /// It is the last, and its word is none of the three.
     Unknown,
     Keyless,
+    /// A row of its key cannot be read: nobody knows which of them is the last.
+    Behind,
 }
 
 impl FrontRows {
@@ -45,9 +47,9 @@ impl FrontRows {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|e| crate::seal::storage(folder, &e))?;
         }
-        let rows = Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-        rows.connection.execute_batch(TABLE).map_err(|e| rows.failed(&e))?;
-        Ok(rows)
+        let connection = open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        connection.execute_batch(TABLE).map_err(|e| problem(path, &e))?;
+        Ok(Self { path: path.to_owned(), connection })
     }
 
     /// What an earlier run of this node wrote. None where it is gone.
@@ -56,22 +58,14 @@ impl FrontRows {
         if !path.try_exists().map_err(|e| crate::seal::storage(path, &e))? {
             return Ok(None);
         }
-        Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map(Some)
-    }
-
-    fn open_with(path: &Path, flags: OpenFlags) -> Result<Self, Problem> {
-        let opened = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX);
-        let connection = opened.map_err(|e| problem(path, &e))?;
-        let rows = Self { path: path.to_owned(), connection };
-        rows.connection
-            .execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -4096")
-            .map_err(|e| rows.failed(&e))?;
-        Ok(rows)
+        let connection = open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        Ok(Some(Self { path: path.to_owned(), connection }))
     }
 
     /// Forgets what was noted.
     pub(crate) fn clear(&mut self) -> Result<(), Problem> {
-        self.connection.execute("DELETE FROM front", []).map(|_| ()).map_err(|e| self.failed(&e))
+        let all = "DELETE FROM front; DELETE FROM unreadable";
+        self.connection.execute_batch(all).map_err(|e| self.failed(&e))
     }
 
     pub(crate) fn note(&mut self, noted: &[Noted]) -> Result<(), Problem> {
@@ -85,6 +79,27 @@ impl FrontRows {
                 for (noted, text) in noted.iter().zip(&texts) {
                     let Noted { row, key, order, operation } = noted;
                     insert.execute(params![text, row.version, key, order, number(*operation)])?;
+                }
+            }
+            tx.commit()
+        };
+        write().map_err(|e| problem(path, &e))
+    }
+
+    /// What it takes on the disk.
+    pub(crate) fn bytes(&self) -> Result<u64, Problem> {
+        bytes_of(&self.path)
+    }
+
+    /// There are rows of these keys that could not be read.
+    pub(crate) fn hold(&mut self, keys: &[Vec<u8>]) -> Result<(), Problem> {
+        let Self { connection, path } = self;
+        let mut write = || -> rusqlite::Result<()> {
+            let tx = connection.transaction()?;
+            {
+                let mut insert = tx.prepare_cached("INSERT OR IGNORE INTO unreadable (key) VALUES (?1)")?;
+                for key in keys {
+                    insert.execute([key])?;
                 }
             }
             tx.commit()
@@ -120,6 +135,7 @@ impl FrontRows {
             (2, _) => Fate::Overtaken,
             (4, _) => Fate::Unknown,
             (5, _) => Fate::Keyless,
+            (6, _) => Fate::Behind,
             _ => Fate::Tied,
         }))
     }
@@ -152,11 +168,10 @@ impl FrontRows {
             select.query_map([above, most], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
         };
         let found = read().map_err(|e| self.failed(&e))?;
-        let parsed = |(number, row, version): (i64, String, String)| -> Result<(i64, FrontRow), Problem> {
-            let row = serde_json::from_str(&row).map_err(|e| Problem::new(Code::StoreDamaged).cause(e))?;
-            Ok((number, FrontRow { row, version }))
+        let row = |(number, row, version): (i64, String, String)| -> Result<(i64, FrontRow), Problem> {
+            Ok((number, FrontRow { row: parsed(&row)?, version }))
         };
-        found.into_iter().map(parsed).collect()
+        found.into_iter().map(row).collect()
     }
 
     /// What rows are since their flag was set.
@@ -177,6 +192,15 @@ impl FrontRows {
 
     fn failed(&self, error: &rusqlite::Error) -> Problem {
         problem(&self.path, error)
+    }
+}
+
+/// What the file takes on the disk; nothing where there is none.
+pub(crate) fn bytes_of(path: &Path) -> Result<u64, Problem> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(found.len()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(crate::seal::storage(path, &e)),
     }
 }
 
@@ -202,11 +226,24 @@ fn number(operation: Option<Operation>) -> i64 {
     }
 }
 
-fn text(row: &[Part]) -> Result<String, Problem> {
+pub(super) fn open_with(path: &Path, flags: OpenFlags) -> Result<Connection, Problem> {
+    let opened = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+    let connection = opened.map_err(|e| problem(path, &e))?;
+    let set = connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -4096");
+    set.map_err(|e| problem(path, &e))?;
+    Ok(connection)
+}
+
+/// What tells a row apart, as it is kept.
+pub(super) fn text(row: &[Part]) -> Result<String, Problem> {
     serde_json::to_string(row).map_err(|e| Problem::new(Code::InsideFailed).cause(e))
 }
 
-fn problem(path: &Path, error: &rusqlite::Error) -> Problem {
+pub(super) fn parsed(text: &str) -> Result<Vec<Part>, Problem> {
+    serde_json::from_str(text).map_err(|e| Problem::new(Code::StoreDamaged).cause(e))
+}
+
+pub(super) fn problem(path: &Path, error: &rusqlite::Error) -> Problem {
     let code = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Code::DiskFull,
         _ => Code::StorageFailed,
@@ -214,7 +251,8 @@ fn problem(path: &Path, error: &rusqlite::Error) -> Problem {
     Problem::new(code).with("path", path.display()).cause(error)
 }
 
-/// `state`: 1 leaves, 2 overtaken, 3 tied, 4 unknown, 5 keyless; `gone`: it is in what is handed over.
+/// `state`: 1 leaves, 2 overtaken, 3 tied, 4 unknown, 5 keyless, 6 behind one that cannot be read; `gone`: it is in what is
+/// handed over. `unreadable`: the keys of those that cannot be read.
 const TABLE: &str = "
 CREATE TABLE front (
   number INTEGER PRIMARY KEY,
@@ -227,6 +265,7 @@ CREATE TABLE front (
   gone INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX front_by_key ON front (key, sort);
+CREATE TABLE unreadable (key BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
 ";
 
 /// Only the last of a key can leave, and the index gives it at once: what is asked of each row must not go through all
@@ -239,6 +278,7 @@ UPDATE front SET state = CASE operation WHEN 0 THEN 4 ELSE 1 END WHERE key IS NO
 UPDATE front SET state = 3 WHERE state = 0 AND
   (SELECT o.state FROM front o WHERE o.key = front.key ORDER BY o.sort DESC LIMIT 1) NOT IN (1, 4);
 UPDATE front SET state = 2 WHERE state = 0;
+UPDATE front SET state = 6 WHERE state IN (1, 2) AND key IN (SELECT key FROM unreadable);
 COMMIT;
 ";
 
@@ -275,8 +315,11 @@ mod tests {
             noted(8, Some("odd"), 2, None),
             noted(9, None, 1, insert),
             noted(10, Some("b"), 1, insert),
+            noted(11, Some("stuck"), 1, insert),
+            noted(12, Some("stuck"), 2, delete),
         ])
         .unwrap();
+        rows.hold(&[b"stuck".to_vec(), b"nobody's".to_vec(), b"stuck".to_vec()]).unwrap();
         rows.decide().unwrap();
         assert_eq!(rows.leaving().unwrap(), 2);
         drop(rows);
@@ -292,10 +335,12 @@ mod tests {
             (7, Fate::Overtaken),
             (8, Fate::Unknown),
             (9, Fate::Keyless),
+            (11, Fate::Behind),
+            (12, Fate::Behind),
         ] {
             assert_eq!(fate(&rows, row), Some(expected), "{row}");
         }
-        assert_eq!(fate(&rows, 11), None);
+        assert_eq!(fate(&rows, 13), None);
         assert!(rows.page(0, 10).unwrap().is_empty(), "nothing has left yet");
         rows.left(&[number]).unwrap();
         let page = |rows: &FrontRows, above: i64, most: usize| -> Vec<String> {

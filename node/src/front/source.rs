@@ -2,6 +2,7 @@
 //! within one snapshot: once to note what there is and to find the last of each key, and once to hand those over.
 
 use super::SharedRows;
+use super::key::{self, Told};
 use super::rows::{Fate, FrontRows, Noted};
 use crate::config::Exchange;
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray};
@@ -23,6 +24,8 @@ pub(crate) struct FrontSource {
     plan: FrontPlan,
     exchange: Exchange,
     rows: SharedRows,
+    /// What is noted may take so much on the disk.
+    bytes_max: u64,
     shape: Option<Shape>,
 }
 
@@ -41,8 +44,13 @@ struct Shape {
 }
 
 impl FrontSource {
-    /// Looks at the table. What is read of it is noted in a new file.
-    pub(crate) fn open(connection: &mut dyn Connection, exchange: &Exchange, path: &Path) -> Result<Self, Problem> {
+    /// Looks at the table. What is read of it is noted in a new file, of so many bytes at most.
+    pub(crate) fn open(
+        connection: &mut dyn Connection,
+        exchange: &Exchange,
+        path: &Path,
+        bytes_max: u64,
+    ) -> Result<Self, Problem> {
         let plan = connection.front(&exchange.spec)?.plan()?;
         let refuse = |cause: String| unfit(&exchange.spec.resource, cause);
         let named = exchange.own_columns().chain(exchange.spec.key.iter().map(String::as_str));
@@ -54,7 +62,7 @@ impl FrontSource {
         }
         let source = connection.source(&plan.source(&exchange.spec))?;
         let rows = Arc::new(Mutex::new(FrontRows::create(path)?));
-        Ok(Self { source, plan, exchange: exchange.clone(), rows, shape: None })
+        Ok(Self { source, plan, exchange: exchange.clone(), rows, bytes_max, shape: None })
     }
 
     pub(crate) fn rows(&self) -> SharedRows {
@@ -154,8 +162,15 @@ impl Source for FrontSource {
         let shape = self.shape(plan.contract, &handed)?;
         locked(&self.rows).clear()?;
         for split in &plan.splits {
-            let mut noting = Noting { shape: &shape, exchange: &self.exchange, rows: &self.rows };
+            let mut noting = Noting {
+                shape: &shape,
+                exchange: &self.exchange,
+                rows: &self.rows,
+                bytes_max: self.bytes_max,
+                unreadable: Vec::new(),
+            };
             self.source.read(split, &mut noting)?;
+            noting.hold()?;
         }
         let leaving = {
             let mut rows = locked(&self.rows);
@@ -199,6 +214,19 @@ struct Noting<'a> {
     shape: &'a Shape,
     exchange: &'a Exchange,
     rows: &'a SharedRows,
+    bytes_max: u64,
+    /// Keys of rows that the source could not read, which are not noted yet.
+    unreadable: Vec<Vec<u8>>,
+}
+
+impl Noting<'_> {
+    /// Rows of these keys wait.
+    fn hold(&mut self) -> Result<(), Problem> {
+        match self.unreadable.is_empty() {
+            true => Ok(()),
+            false => locked(self.rows).hold(&std::mem::take(&mut self.unreadable)),
+        }
+    }
 }
 
 impl Sink for Noting<'_> {
@@ -223,15 +251,30 @@ impl Sink for Noting<'_> {
             let mut order = Vec::new();
             shape.order.iter().for_each(|at| sortable(batch.value(*at, row), &mut order));
             let row_key = row_of(shape, &batch, row)?;
-            let key = key(shape, &batch, row);
+            let key = key::of_row(&shape.inner, &shape.key, &batch, row);
             Ok(Noted { row: FrontRow { row: row_key, version }, key, order, operation })
         });
         let noted = noted.collect::<Result<Vec<_>, Problem>>()?;
-        locked(self.rows).note(&noted)
-    }
-    fn bad_row(&mut self, _: BadRow) -> Result<(), Problem> {
-        // It comes again when rows are handed over.
+        let mut rows = locked(self.rows);
+        rows.note(&noted)?;
+        let (bytes, most) = (rows.bytes()?, self.bytes_max);
+        if bytes > most {
+            let cause = format!("what is noted of its unread rows takes {bytes} bytes, `spool_max` is {most}");
+            return Err(unfit(&self.exchange.spec.resource, cause));
+        }
         Ok(())
+    }
+    fn bad_row(&mut self, row: BadRow) -> Result<(), Problem> {
+        // It comes again when rows are handed over: here it counts that those of its key must not go before it.
+        match key::of_bad_row(&self.shape.inner, &self.shape.key, &row.original) {
+            Told::Key(key) => self.unreadable.push(key),
+            Told::NoOther => {}
+            Told::Unknown => {
+                let cause = format!("a row of it cannot be read, and its key cannot be told: {}", row.reason);
+                return Err(unfit(&self.exchange.spec.resource, cause));
+            }
+        }
+        if self.unreadable.len() < KEYS_MAX { Ok(()) } else { self.hold() }
     }
 }
 
@@ -271,6 +314,7 @@ impl Sink for Picking<'_> {
                     Some(Fate::Tied) => "nothing says which of the unread rows with its key is the last",
                     Some(Fate::Unknown) => "what it does is none of insert, update and delete",
                     Some(Fate::Keyless) => "a part of its key is NULL",
+                    Some(Fate::Behind) => "another unread row with its key cannot be read",
                     None => {
                         let cause = "a row came that was not there when the snapshot was looked at";
                         return Err(Problem::new(Code::InsideFailed).cause(cause));
@@ -317,23 +361,6 @@ fn row_of(shape: &Shape, batch: &Batch, row: usize) -> Result<Vec<Part>, Problem
     shape.row.iter().map(part).collect()
 }
 
-/// The key of a row as bytes: equal keys, and no others, are equal. None where a part of it is NULL.
-fn key(shape: &Shape, batch: &Batch, row: usize) -> Option<Vec<u8>> {
-    let mut key = Vec::new();
-    for at in &shape.key {
-        let value = batch.value(*at, row);
-        let is_padded = shape.inner.items.get(*at).is_some_and(|item| item.r#type == ContractType::Char);
-        let text = match value {
-            Value::Null => return None,
-            value => value.normal().to_string(),
-        };
-        let text = if is_padded { text.trim_end_matches(' ') } else { text.as_str() };
-        key.extend_from_slice(&(text.len() as u64).to_be_bytes());
-        key.extend_from_slice(text.as_bytes());
-    }
-    Some(key)
-}
-
 /// Appends a value so that bytes have the order of values, and of what follows them; NULL is before all.
 fn sortable(value: Value<'_>, out: &mut Vec<u8>) {
     out.push(u8::from(!value.is_null()));
@@ -378,6 +405,8 @@ pub(super) fn locked(rows: &SharedRows) -> MutexGuard<'_, FrontRows> {
 }
 
 pub(super) const NUMBER: &str = "posthouse_row";
+/// Keys that are noted at once.
+const KEYS_MAX: usize = 500;
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,7 @@ pub enum FrontState {
     Read,
     /// Flags are to be written back.
     Receipted,
-    /// They are; what remains is to be purged some time.
+    /// They are; which rows these were is to be kept until they are purged.
     Written,
 }
 

@@ -60,6 +60,22 @@ fn instead(
     })
 }
 
+/// Every run over a front-end table tells again of the rows that do not move: what an earlier one kept of the same row, for
+/// the same reason, goes, and this one's stays. Of any other transfer nothing changes. When all of its rows are sealed.
+pub fn keep_once(tx: &Connection, transfer: &TransferId) -> Result<(), Problem> {
+    let own = params![transfer.as_str(), side_text(Side::Provider)];
+    let sql = "SELECT EXISTS (SELECT 1 FROM front WHERE transfer = ?1)
+        AND EXISTS (SELECT 1 FROM quarantine WHERE transfer = ?1 AND side = ?2)";
+    if !tx.query_row(sql, own, |row| row.get::<_, bool>(0)).map_err(failed)? {
+        return Ok(());
+    }
+    let sql = "DELETE FROM quarantine WHERE transfer <> ?1 AND side = ?2
+        AND EXISTS (SELECT 1 FROM transfers o JOIN transfers t ON t.provider = o.provider AND t.resource = o.resource
+            WHERE o.id = quarantine.transfer AND t.id = ?1 AND o.side = ?2 AND t.side = ?2)
+        AND (reason, original) IN (SELECT reason, original FROM quarantine WHERE transfer = ?1 AND side = ?2)";
+    tx.execute(sql, own).map(|_| ()).map_err(failed)
+}
+
 /// A quarantined row in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantinedRow {

@@ -95,7 +95,8 @@ async fn planned(ctx: &Arc<Context>, peer: &NodeId, request: PlanRequest) -> Res
                     Some(exchange) => {
                         // What is noted of the rows is nobody's when the question is answered.
                         let noted = Noted(context.front_rows().join(format!("plan-{}.front", hex_of(&context))));
-                        Extraction::begin_front(connection, (exchange, &noted.0), &spec, &read, &orders, now)?
+                        let front = (exchange, noted.0.as_path(), context.config().node.spool_max.0);
+                        Extraction::begin_front(connection, front, &spec, &read, &orders, now)?
                     }
                 };
                 let plan = extraction.plan();

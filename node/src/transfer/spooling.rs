@@ -7,6 +7,7 @@ use super::blocking;
 use crate::config::{Origin, Resource};
 use crate::context::Context;
 use crate::extract::{Extraction, Proposed};
+use crate::front;
 use crate::govern::Orders;
 use crate::seal::{Lease, Sealed, SealedSplit, Spool, Written};
 use crate::store::{Side, exchange, quarantine, spent};
@@ -65,7 +66,8 @@ impl Begun {
             let connection = context.connect(connection)?;
             match (&resource.exchange, &front) {
                 (Some(exchange), Some(path)) => {
-                    Extraction::begin_front(connection, (exchange, path), spec, &read, &orders, now)
+                    let front = (exchange, path.as_path(), context.config().node.spool_max.0);
+                    Extraction::begin_front(connection, front, spec, &read, &orders, now)
                 }
                 _ => Extraction::begin(connection, spec, &read, &orders, now),
             }
@@ -174,7 +176,9 @@ impl Spooling {
         digest_key: [u8; 32],
     ) -> Result<(), Problem> {
         let mut pace = Pace::new(ctx.world.clock.monotonic());
-        let mut bytes = 0;
+        // What was noted of a front-end table is on the same disk, for as long.
+        let noted = front::path(ctx, transfer);
+        let mut bytes = blocking(&ctx.world, move || front::bytes_of(&noted)).await?;
         let mut all = BucketDigest::new();
         let mut written = None;
         for position in 0.. {
@@ -220,7 +224,12 @@ impl Spooling {
         let spool = self.spool.clone();
         blocking(&ctx.world, move || spool.write_down()).await?;
         let id = transfer.clone();
-        ctx.store.write(move |tx| exchange::set_spool_sealed(tx, &id, &all.to_bytes())).await
+        ctx.store
+            .write(move |tx| {
+                quarantine::keep_once(tx, &id)?;
+                exchange::set_spool_sealed(tx, &id, &all.to_bytes())
+            })
+            .await
     }
 
     /// Memory for the next split. While the snapshot is young it is waited for: what the line takes at once need not

@@ -2,6 +2,7 @@
 //! and only of rows that are as they were read; rows are purged only after that.
 
 use super::*;
+use posthouse_node::store::quarantine;
 use rusqlite::Connection;
 use std::path::Path;
 
@@ -130,6 +131,48 @@ async fn rows_that_no_order_tells_apart_do_not_move() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_row_goes_before_an_older_one_of_its_key_that_cannot_be_read() {
+    let scene = Scene::new("tcp", &["log"]);
+    let (source, target) = (scene.path("source/log.db"), scene.path("target/people.db"));
+    change(&source, TABLE);
+    // Bytes in a column of texts cannot be read.
+    change(
+        &source,
+        "INSERT INTO log (id, name, czbs, pch) VALUES ('a', '王', 'I', 1), ('a', x'ff', 'U', 2), ('a', '王三', 'U', 3),
+           ('b', '李', 'I', 3)",
+    );
+    let provider = scene.provider(&offer_log(&scene, "")).await;
+    let consumer = scene.consumer(&take_log(&scene, "incremental", "upsert")).await;
+    let mut last = None;
+    for landed in [1, 0] {
+        let row = run(&consumer, "log").await;
+        assert_eq!((row.state, row.quarantined(), row.counts.rows_landed), (State::Settled, 3, landed), "{row:?}");
+        assert_eq!(rows(&target, PEOPLE), ["b 李"]);
+        until_rows(&source, UNREAD, &["1", "2", "3"]).await;
+        last = Some(row.id);
+    }
+    // They were told of twice, and are kept once.
+    let last = last.unwrap();
+    let store = &provider.context().store;
+    assert_eq!(store.read(|db| quarantine::transfers(db, None, 10)).await.unwrap(), [(last.clone(), 3)]);
+    let kept = store.read(move |db| quarantine::of_transfer(db, &last, 0, 10)).await.unwrap();
+    let behind = kept.iter().filter(|row| row.reason.contains("another unread row")).count();
+    assert!(behind == 2 && kept.iter().any(|row| row.original.contains("\"hex\":\"ff\"")), "{kept:?}");
+
+    // One that is another row now is told beside what it was.
+    change(&source, "UPDATE log SET name = x'fe' WHERE n = 2");
+    assert_eq!(run(&consumer, "log").await.quarantined(), 3);
+    let listed = store.read(|db| quarantine::transfers(db, None, 10)).await.unwrap();
+    assert_eq!(listed.iter().map(|(_, rows)| *rows).collect::<Vec<_>>(), [3, 1]);
+
+    change(&source, "UPDATE log SET name = '王二' WHERE n = 2");
+    let row = run(&consumer, "log").await;
+    assert_eq!((row.state, row.quarantined()), (State::Settled, 0), "{row:?}");
+    assert_eq!(rows(&target, PEOPLE), ["a 王三", "b 李"]);
+    until_rows(&source, UNREAD, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_are_purged_once_they_were_kept_and_no_others() {
     let scene = Scene::new("tcp", &["log"]);
     let source = scene.path("source/log.db");
@@ -156,6 +199,38 @@ async fn rows_are_purged_once_they_were_kept_and_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_forgotten_where_nothing_is_purged_any_more() {
+    let scene = Scene::new("tcp", &["log"]);
+    let source = scene.path("source/log.db");
+    change(&source, TABLE);
+    change(&source, "INSERT INTO log (id, name, czbs, pch) VALUES ('a', '王', 'I', 1)");
+    let provider = scene.provider(&offer_log(&scene, "keep = \"1h\"\n")).await;
+    let consumer = scene.consumer(&take_log(&scene, "incremental", "upsert")).await;
+    let front = scene.path(PROVIDER).join("data/front");
+    let files = || {
+        let names = std::fs::read_dir(&front).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    for id in ["b", "c"] {
+        assert_eq!(run(&consumer, "log").await.state, State::Settled);
+        until_rows(&source, UNREAD, &[]).await;
+        change(&source, &format!("INSERT INTO log (id, czbs, pch) VALUES ('{id}', 'I', 2)"));
+    }
+    for _ in 0..100 {
+        if files() == ["log.kept"] {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(files(), ["log.kept"], "one file for all of its runs");
+    provider.stop().await;
+    let provider = scene.provider(&offer_log(&scene, "")).await;
+    until_forgotten(&scene).await;
+    assert_eq!(rows(&source, "SELECT id FROM log ORDER BY id"), ["a", "b", "c"]);
+    drop(provider);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_changes_before_its_flag_is_written_back_is_taken_again() {
     let scene = Scene::new("tcp", &["log"]);
     let (source, target) = (scene.path("source/log.db"), scene.path("target/people.db"));
@@ -174,6 +249,28 @@ async fn a_row_that_changes_before_its_flag_is_written_back_is_taken_again() {
     let row = run(&consumer, "log").await;
     assert_eq!((row.state, row.counts.rows_sent), (State::Settled, 1));
     assert_eq!(rows(&target, PEOPLE), ["a 王二", "b 李"]);
+    drop(provider);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_noted_of_unread_rows_is_bounded_as_the_spool_is() {
+    let mut scene = Scene::new("tcp", &["log"]);
+    scene.provider_more = "spool_max = \"64 KiB\"";
+    let source = scene.path("source/log.db");
+    change(&source, TABLE);
+    change(
+        &source,
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 5000)
+         INSERT INTO log (id, name, czbs, pch) SELECT 'k' || n, '王', 'I', 1 FROM numbers",
+    );
+    let provider = scene.provider(&offer_log(&scene, "")).await;
+    let consumer = scene.consumer(&take_log(&scene, "incremental", "upsert")).await;
+    let row = run(&consumer, "log").await;
+    let problem = row.problem.unwrap();
+    assert_eq!((row.state, problem.code), (State::Failed, Code::FrontTableUnfit), "{problem}");
+    assert!(problem.to_string().contains("`spool_max`"), "{problem}");
+    assert_eq!(rows(&source, "SELECT DISTINCT clzt FROM log"), ["0"]);
+    until_forgotten(&scene).await;
     drop(provider);
 }
 
