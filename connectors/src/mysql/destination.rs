@@ -13,7 +13,7 @@ use super::settings::Settings;
 use super::staging::{self, Staging};
 use super::swap::NotSwapped;
 use super::{Faults, alike, ddl, fields, swap, sweep};
-use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
+use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
@@ -146,7 +146,7 @@ impl Destination for MyDestination {
         })
     }
 
-    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
+    fn publish_with(&mut self, how: &Publishing) -> Result<Published, Problem> {
         let outcome = self.with(|client, place, _| {
             // Transfers into one table come one after the other, and what became of this one is looked at by nobody
             // while it is under way: not by the next run either, while the server is still at work for the last.
@@ -154,7 +154,7 @@ impl Destination for MyDestination {
                 let mut tries = TRIES;
                 loop {
                     tries -= 1;
-                    match publish(client, place, refused_max) {
+                    match publish(client, place, how) {
                         // Others change the table too, and the server took all of it back.
                         Err(fail) if fail.code().is_some_and(|code| AGAIN.contains(&code)) && tries > 0 => {}
                         done => return done,
@@ -269,7 +269,7 @@ fn transaction<T>(client: &mut Client, work: impl FnOnce(&mut Client) -> Result<
     }
 }
 
-fn publish(client: &mut Client, place: &Place, refused_max: Option<u64>) -> Result<Published, Fail> {
+fn publish(client: &mut Client, place: &Place, how: &Publishing) -> Result<Published, Fail> {
     if let Some(published) = swap::recover(client, place)? {
         return Ok(published);
     }
@@ -313,7 +313,7 @@ fn publish(client: &mut Client, place: &Place, refused_max: Option<u64>) -> Resu
         return Err(alike::changed(place, "it was not there, and rows were refused since").into());
     }
     staging.number(client, is_referred)?;
-    let published = transaction(client, |client| publish::merge(client, place, &target, staging.clone(), refused_max))?;
+    let published = transaction(client, |client| publish::merge(client, place, &target, staging.clone(), how))?;
     if !staging.premade {
         staging.drop(client)?;
     }

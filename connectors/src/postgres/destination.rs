@@ -10,7 +10,7 @@ use super::settings::Settings;
 use super::staging::Staging;
 use super::wire::{Client, WireError};
 use super::{Faults, control, ddl, fields, publish, replace, staging, standing};
-use crate::{Applied, BadRow, Destination, Landing, Published, RawRows, Sink, SplitLanded};
+use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, RawRows, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Write;
@@ -239,8 +239,11 @@ impl Destination for PgDestination {
                 control::discard(client, &before)?;
                 return Ok(false);
             }
-            let name = super::catalog::quote(&place.staging().table);
-            client.batch(&format!("ALTER TABLE {} RENAME TO {name}", staging.name))?;
+            let renamed = [(Some(&staging.name), place.staging()), (staging.keys.as_ref(), place.refused())];
+            for (old, new) in renamed {
+                let Some(old) = old else { continue };
+                client.batch(&format!("ALTER TABLE {old} RENAME TO {}", super::catalog::quote(&new.table)))?;
+            }
             Ok(true)
         })
     }
@@ -259,7 +262,7 @@ impl Destination for PgDestination {
         Some(Box::new(Self { faults, settings, place, client: None, staging: None }))
     }
 
-    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
+    fn publish_with(&mut self, how: &Publishing) -> Result<Published, Problem> {
         let outcome = self.transact(|client, place| {
             // Transfers into one table come one after the other.
             control::lock(client, &place.target.to_string())?;
@@ -268,7 +271,7 @@ impl Destination for PgDestination {
                 return Ok(before);
             }
             let target = examine(client, place)?;
-            publish::publish(client, place, target, refused_max)
+            publish::publish(client, place, target, how)
         });
         match outcome {
             // It may be the answer that was lost, and not the commit.

@@ -84,7 +84,8 @@ impl Rows {
     }
 }
 
-fn each(places: &[String]) -> String {
+/// What holds for rows `s` that lie there.
+pub(super) fn each(places: &[String]) -> String {
     let list: Vec<String> = places.iter().map(|place| format!("\"{place}\"")).collect();
     format!("s.ctid = ANY ('{{{}}}'::pg_catalog.tid[])", list.join(","))
 }

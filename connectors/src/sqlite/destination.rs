@@ -6,7 +6,7 @@ use super::source::RowReader;
 use super::staging::{self, Staging};
 use super::{Faults, columns, open, publish, quote};
 use crate::charset::Charset;
-use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
+use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
@@ -163,7 +163,7 @@ impl Destination for SqliteDestination {
         Ok(result)
     }
 
-    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
+    fn publish_with(&mut self, how: &Publishing) -> Result<Published, Problem> {
         let (landing, faults) = (self.landing.clone(), self.faults.clone());
         let sql = |e: rusqlite::Error| faults.write(&landing.table, &e);
         self.connection()?;
@@ -173,7 +173,7 @@ impl Destination for SqliteDestination {
         if let Some(before) = staging::published(&tx, &landing).map_err(sql)? {
             return Ok(before);
         }
-        let published = publish::publish(&tx, &landing, &self.staging, refused_max, &faults)?;
+        let published = publish::publish(&tx, &landing, &self.staging, how, &faults)?;
         tx.commit().map_err(sql)?;
         Ok(published)
     }
@@ -185,11 +185,11 @@ impl Destination for SqliteDestination {
     }
 
     fn discard(&mut self) -> Result<(), Problem> {
-        let (landing, faults, staging) = (self.landing.clone(), self.faults.clone(), self.staging.name.clone());
+        let (landing, faults, drop_staging) = (self.landing.clone(), self.faults.clone(), self.staging.drop());
         let sql = |e: rusqlite::Error| faults.write(&landing.table, &e);
         let connection = self.connection()?;
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
-        tx.execute_batch(&format!("DROP TABLE IF EXISTS {staging}")).map_err(sql)?;
+        tx.execute_batch(&drop_staging).map_err(sql)?;
         if staging::has_control(&tx).map_err(sql)? && staging::published(&tx, &landing).map_err(sql)?.is_none() {
             for table in ["posthouse_applied", "posthouse_quarantine"] {
                 let delete = format!("DELETE FROM {table} WHERE transfer = ?1");
