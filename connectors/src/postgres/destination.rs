@@ -3,7 +3,7 @@
 //! from which the same transfer goes on; a connection that was lost is opened again with the next call, which
 //! reads what became of the last one.
 
-use super::catalog::{Kind, Relation};
+use super::catalog::{Kind, Relation, TableName, quote};
 use super::place::{Fail, Place};
 use super::position::RAW_XMIN_KEPT;
 use super::settings::Settings;
@@ -239,10 +239,12 @@ impl Destination for PgDestination {
                 control::discard(client, &before)?;
                 return Ok(false);
             }
-            let renamed = [(Some(&staging.name), place.staging()), (staging.keys.as_ref(), place.refused())];
-            for (old, new) in renamed {
-                let Some(old) = old else { continue };
-                client.batch(&format!("ALTER TABLE {old} RENAME TO {}", super::catalog::quote(&new.table)))?;
+            let rename = |old: &TableName, new: TableName| format!("ALTER TABLE {old} RENAME TO {}", quote(&new.table));
+            client.batch(&rename(&staging.name, place.staging()))?;
+            match &staging.keys {
+                Some(keys) if place.landing.write == Write::Mirror => client.batch(&rename(keys, place.refused()))?,
+                Some(keys) => client.batch(&format!("DROP TABLE {keys}"))?,
+                None => {}
             }
             Ok(true)
         })
@@ -388,7 +390,7 @@ fn prepare_control(client: &mut Client, place: &Place) -> Result<(), Fail> {
         };
     }
     if place.control != place.target.schema {
-        let make = format!("CREATE SCHEMA IF NOT EXISTS {}", super::catalog::quote(&place.control));
+        let make = format!("CREATE SCHEMA IF NOT EXISTS {}", quote(&place.control));
         let known = "SELECT count(*) FROM pg_catalog.pg_namespace n WHERE n.nspname = $1";
         if control::count(client, known, &[Some(&place.control)])? == 0 {
             client.batch(&make).map_err(right)?;

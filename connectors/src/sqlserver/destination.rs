@@ -10,10 +10,10 @@ use super::place::{Fail, Place};
 use super::reading::{RowReader, Wanted};
 use super::settings::Settings;
 use super::sieve::Attempts;
-use super::staging::{Staging, TRANSFER};
+use super::staging::{NUMBER, Staging, TRANSFER};
 use super::{Faults, control, ddl, publish};
 use crate::types::Window;
-use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
+use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Write;
@@ -199,12 +199,19 @@ impl Destination for SqlDestination {
                 }
                 _ => false,
             };
-            if !is_like || !control::take_over(client, place, &before)? {
+            let is_mirror = place.landing.write == Write::Mirror;
+            // Whether the keys of refused rows were kept is not known: the job may have been another kind of write.
+            let lacks_keys = is_mirror && control::refused_before(client, &before)? > 0;
+            if !is_like || lacks_keys || !control::take_over(client, place, &before)? {
                 discard(client, &before)?;
                 return Ok(false);
             }
             let (old, new) = (before.staging().to_string(), place.staging().table);
             client.execute("EXEC sys.sp_rename @objname = @P1, @newname = @P2", &[param(&old), param(&new)])?;
+            if !is_mirror {
+                // Keys that were kept are no rows to land.
+                client.execute(&format!("DELETE FROM {} WHERE {} <= 0", place.staging(), quote(NUMBER)), &[])?;
+            }
             Ok(true)
         })
     }
@@ -222,7 +229,7 @@ impl Destination for SqlDestination {
         })
     }
 
-    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
+    fn publish_with(&mut self, how: &Publishing) -> Result<Published, Problem> {
         let has_charset = self.has_charset();
         let mut attempts = Attempts::default();
         let outcome = loop {
@@ -232,7 +239,7 @@ impl Destination for SqlDestination {
                     return Ok(before);
                 }
                 let (target, staging) = find_staging(client, place, has_charset)?;
-                publish::publish(client, place, &target, &staging, refused_max, &mut attempts)
+                publish::publish(client, place, &target, &staging, how, &mut attempts)
             });
             match outcome {
                 Err(Fail::Sql(error)) if error.is_refusal() && attempts.go_on() => {}
