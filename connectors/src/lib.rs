@@ -16,6 +16,7 @@ pub mod memory;
 pub mod mysql;
 pub mod parquet;
 pub mod postgres;
+mod publishing;
 mod pushdown;
 pub mod registry;
 mod settings;

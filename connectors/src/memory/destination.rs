@@ -3,6 +3,7 @@
 
 use super::table::{self, Staging, Table, key_of};
 use super::{MemoryDatabase, OwnedValue, Row};
+use crate::publishing::check_mirror;
 use crate::types::{self, Window};
 use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, Sink, SplitLanded, too_many_refused};
 use arrow::record_batch::RecordBatch;
@@ -231,9 +232,8 @@ fn land(
             // What is refused while it is staged has no key, or one that is staged.
             if held_back > 0 {
                 result.kept = count;
-            } else if count.saturating_mul(MIRROR_SHARE) > table.len() {
-                return Err(Problem::new(Code::MirrorUnsafe).with("count", count).with("total", table.len()));
             } else {
+                check_mirror(count, table.len())?;
                 result.deleted = table.delete(absent) as u64;
             }
         }
@@ -281,6 +281,3 @@ fn bad_row(contract: &Contract, row: &table::Row, reason: String) -> BadRow {
 fn whole(row: &Row) -> String {
     row.iter().map(|value| format!("{:?}", value.as_value().normal())).collect::<Vec<_>>().join(",")
 }
-
-/// One in this many may go.
-const MIRROR_SHARE: u64 = 10;

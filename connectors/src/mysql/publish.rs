@@ -9,8 +9,9 @@ use super::control;
 use super::ddl::NUMBER_COLUMN;
 use super::fail::Fail;
 use super::place::{Place, TableName, literal, quote, quoted};
-use super::sieve::{BAD_ROWS_MAX, Counts, Sieve};
+use super::sieve::Sieve;
 use super::staging::Staging;
+use crate::publishing::{BAD_ROWS_MAX, Counts, check_mirror};
 use crate::{Published, Publishing};
 use posthouse_protocol::job::Write;
 use posthouse_protocol::operation::Operation;
@@ -41,7 +42,7 @@ pub(super) fn merge(
         Write::Mirror => {
             let knows_all = run.sieve.staging.knows_refused() || control::refused_before(client, place)? == 0;
             let deleted = match how.held_back == 0 && knows_all {
-                true => run.delete_absent(client, Some(MIRROR_SHARE))?,
+                true => run.delete_absent(client, true)?,
                 false => {
                     kept = run.count_absent(client)?;
                     0
@@ -301,18 +302,16 @@ impl Run<'_> {
                 return Err(self.refuse(&cause).into());
             }
         }
-        self.delete_absent(client, None)
+        self.delete_absent(client, false)
     }
 
-    /// Deletes rows whose key was not handed over, unless that would be more than one in `share`.
-    fn delete_absent(&self, client: &mut Client, share: Option<u64>) -> Result<u64, Fail> {
+    /// Deletes rows whose key was not handed over, unless a mirror would delete too many of them.
+    fn delete_absent(&self, client: &mut Client, is_mirror: bool) -> Result<u64, Fail> {
         let (target, gone) = (&self.target.name, self.gone());
-        if let Some(share) = share {
+        if is_mirror {
             let total = client.count(&format!("SELECT COUNT(*) FROM {target} LOCK IN SHARE MODE"), vec![])?;
             let count = self.count_absent(client)?;
-            if count.saturating_mul(share) > total {
-                return Err(Problem::new(Code::MirrorUnsafe).with("count", count).with("total", total).into());
-            }
+            check_mirror(count, total)?;
         }
         client.run(&format!("DELETE t FROM {target} t WHERE {gone}"))
     }
@@ -363,5 +362,3 @@ const REFERRERS: &str = "SELECT CONSTRAINT_NAME, TABLE_SCHEMA, TABLE_NAME, COLUM
   ORDER BY TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION";
 const SEES_ALL: &str = "SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SELECT'
   AND GRANTEE = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')";
-/// One in this many may go.
-const MIRROR_SHARE: u64 = 10;

@@ -10,6 +10,7 @@ use super::settings::Settings;
 use super::staging::Staging;
 use super::wire::{Client, WireError};
 use super::{Faults, control, ddl, fields, publish, replace, staging, standing};
+use crate::publishing;
 use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, RawRows, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::id::TransferId;
@@ -362,17 +363,9 @@ fn make_target(client: &mut Client, place: &Place) -> Result<Option<Relation>, F
 
 /// Rows without a key are told apart by their contents only: those of another job could not be.
 fn check_alone(client: &mut Client, place: &Place) -> Result<(), Fail> {
-    let landing = &place.landing;
-    if landing.write != Write::Append || !landing.contract.key.is_empty() || landing.watermark_column.is_none() {
-        return Ok(());
-    }
-    match control::other_job(client, place)? {
-        None => Ok(()),
-        Some(job) => {
-            let cause = format!("the job `{job}` lands there too, and without a key equal rows of both are one");
-            let problem = Problem::new(Code::KeyMissing).with("table", &landing.table).with("write", landing.write);
-            Err(problem.cause(cause).into())
-        }
+    match publishing::is_by_content(&place.landing) {
+        true => Ok(publishing::check_alone(&place.landing, control::other_job(client, place)?)?),
+        false => Ok(()),
     }
 }
 
@@ -422,18 +415,9 @@ fn dry_run(client: &mut Client, place: &Place) -> Result<Vec<String>, Fail> {
             lines.push(format!("table {} stands with {rows} rows, its columns are the resource's", target.name));
         }
     }
-    let key = landing.contract.key.join(", ");
-    lines.push(match (landing.write, landing.contract.key.is_empty()) {
-        (Write::Append, false) => format!("append: rows whose key ({key}) is there already change nothing"),
-        (Write::Append, true) if landing.watermark_column.is_some() => {
-            "append: a row that is there already, equal in all columns, is not added again".to_owned()
-        }
-        (Write::Append, true) => "append: every row is added".to_owned(),
-        (Write::Upsert, _) => format!("upsert: rows are added or changed by their key ({key}), none is deleted"),
-        (Write::Mirror, _) => {
-            format!("mirror: rows are added, changed or deleted by their key ({key}); over 10 % is never deleted by itself")
-        }
-        (Write::Replace, _) => match &target {
+    lines.push(match publishing::told(landing) {
+        Some(line) => line,
+        None => match &target {
             None => "replace: the table is filled beside its place, and takes its name in one transaction".to_owned(),
             Some(target) => {
                 let obstacles = replace::obstacles(client, target)?;

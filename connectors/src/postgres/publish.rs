@@ -9,9 +9,10 @@ use super::fields::Fields;
 use super::keys;
 use super::place::{Fail, Place};
 use super::replace::{self, Referrer};
-use super::sieve::{Counts, Sieve, UNIQUE_VIOLATION, attempt};
+use super::sieve::{Sieve, UNIQUE_VIOLATION, attempt};
 use super::staging::{self, Staging};
 use super::wire::{Client, WireError};
+use crate::publishing::{Counts, check_mirror};
 use crate::{Published, Publishing};
 use posthouse_protocol::job::Write;
 use posthouse_protocol::operation::Operation;
@@ -203,7 +204,7 @@ impl Run<'_> {
                 return Err(self.refuse(&cause).into());
             }
         }
-        self.delete_absent(client, None)
+        self.delete_absent(client, false)
     }
 
     fn refuse(&self, cause: &str) -> Problem {
@@ -216,7 +217,7 @@ impl Run<'_> {
         self.lock(client)?;
         self.take_misplaced(client)?;
         if held_back == 0 && keys::are_known(client, self.place, &self.sieve.staging)? {
-            return Ok((self.delete_absent(client, Some(MIRROR_SHARE))?, 0));
+            return Ok((self.delete_absent(client, true)?, 0));
         }
         let absent = format!("SELECT count(*) FROM {} t WHERE {}", self.target.name, self.gone());
         Ok((0, control::count(client, &absent, &[])?))
@@ -241,15 +242,13 @@ impl Run<'_> {
         }
     }
 
-    /// Deletes rows whose key was not handed over, unless that would be more than one in `share`.
-    fn delete_absent(&self, client: &mut Client, share: Option<u64>) -> Result<u64, Fail> {
+    /// Deletes rows whose key was not handed over, unless a mirror would delete too many of them.
+    fn delete_absent(&self, client: &mut Client, is_mirror: bool) -> Result<u64, Fail> {
         let (target, gone) = (&self.target.name, self.gone());
-        if let Some(share) = share {
+        if is_mirror {
             let total = control::count(client, &format!("SELECT count(*) FROM {target}"), &[])?;
             let count = control::count(client, &format!("SELECT count(*) FROM {target} t WHERE {gone}"), &[])?;
-            if count.saturating_mul(share) > total {
-                return Err(Problem::new(Code::MirrorUnsafe).with("count", count).with("total", total).into());
-            }
+            check_mirror(count, total)?;
         }
         Ok(client.execute(&format!("DELETE FROM {target} t WHERE {gone}"), &[])?)
     }
@@ -265,6 +264,3 @@ impl Run<'_> {
         }
     }
 }
-
-/// One in this many may go.
-const MIRROR_SHARE: u64 = 10;

@@ -6,6 +6,7 @@ use super::source::RowReader;
 use super::staging::{self, Staging};
 use super::{Faults, columns, open, publish, quote};
 use crate::charset::Charset;
+use crate::publishing;
 use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::job::Write;
@@ -81,7 +82,7 @@ impl SqliteDestination {
             let key = landing.contract.key.join(", ");
             return Err(no_key().cause(format!("it has neither a primary key nor a unique index on ({key})")));
         }
-        if landing.write == Write::Append && landing.contract.key.is_empty() && landing.watermark_column.is_some() {
+        if publishing::is_by_content(landing) {
             Self::check_alone(connection, landing).map_err(sql)??;
         }
         Ok(None)
@@ -95,16 +96,7 @@ impl SqliteDestination {
         let others = "SELECT min(job) FROM posthouse_applied WHERE target = ?1 AND job <> ?2";
         let other: Option<String> =
             connection.query_row(others, (&landing.table, landing.job.as_str()), |row| row.get(0))?;
-        Ok(match other {
-            None => Ok(()),
-            Some(job) => {
-                let cause = format!("the job `{job}` lands there too, and without a key equal rows of both are one");
-                Err(Problem::new(Code::KeyMissing)
-                    .with("table", &landing.table)
-                    .with("write", landing.write)
-                    .cause(cause))
-            }
-        })
+        Ok(publishing::check_alone(landing, other))
     }
 }
 
@@ -232,19 +224,10 @@ impl Destination for SqliteDestination {
                 lines.push(format!("table {} stands with {rows} rows, its columns are the resource's", landing.table));
             }
         }
-        let key = landing.contract.key.join(", ");
-        lines.push(match (landing.write, landing.contract.key.is_empty()) {
-            (Write::Append, false) => format!("append: rows whose key ({key}) is there already change nothing"),
-            (Write::Append, true) if landing.watermark_column.is_some() => {
-                "append: a row that is there already, equal in all columns, is not added again".to_owned()
-            }
-            (Write::Append, true) => "append: every row is added".to_owned(),
-            (Write::Upsert, _) => format!("upsert: rows are added or changed by their key ({key}), none is deleted"),
-            (Write::Replace, _) => {
+        lines.push(match publishing::told(&landing) {
+            Some(line) => line,
+            None => {
                 "replace: all rows give way to the new ones in one transaction; the table itself, its indexes, triggers and views stay".to_owned()
-            }
-            (Write::Mirror, _) => {
-                format!("mirror: rows are added, changed or deleted by their key ({key}); over 10 % is never deleted by itself")
             }
         });
         Ok(lines)

@@ -4,7 +4,8 @@
 
 use super::staging::{self, Staging};
 use super::{Faults, quote, quoted};
-use crate::{BadRow, Landing, Published, Publishing, too_many_refused};
+use crate::publishing::{BAD_ROWS_MAX, RefusedMax, check_mirror};
+use crate::{BadRow, Landing, Published, Publishing};
 use posthouse_protocol::job::Write;
 use posthouse_protocol::operation::Operation;
 use posthouse_protocol::problem::{Code, Problem};
@@ -56,10 +57,7 @@ pub(super) fn publish(
             changed += run.insert(&run.update(), &mut bad).map_err(sql)?;
         }
     }
-    let limit = how.refused_max.filter(|max| *max < BAD_ROWS_MAX as u64);
-    if bad.len() as u64 > limit.unwrap_or(BAD_ROWS_MAX as u64) {
-        return Err(too_many_refused(&landing.table, bad.len(), bad.first(), limit));
-    }
+    RefusedMax::new(how.refused_max).check(&landing.table, bad.len(), bad.first())?;
     let after = run.count(&run.target).map_err(sql)?;
     staging::keep_bad_rows(tx, landing, "", &bad).map_err(sql)?;
     result.quarantined = bad.len() as u64;
@@ -233,9 +231,7 @@ impl Run<'_> {
             Ok(count) => count,
             Err(e) => return Ok(Err(e)),
         };
-        if count.saturating_mul(MIRROR_SHARE) > total {
-            return Err(Problem::new(Code::MirrorUnsafe).with("count", count).with("total", total));
-        }
+        check_mirror(count, total)?;
         let delete = format!("DELETE FROM {} AS t WHERE {}", self.target, self.absent());
         Ok(self.tx.execute(&delete, []).map(|rows| rows as u64))
     }
@@ -286,8 +282,3 @@ impl Run<'_> {
 fn vector(table: &str, names: &[String]) -> String {
     format!("({})", names.iter().map(|name| format!("{table}.{name}")).collect::<Vec<_>>().join(", "))
 }
-
-/// One in this many may go.
-const MIRROR_SHARE: u64 = 10;
-/// Refused rows are held in memory until they are kept.
-const BAD_ROWS_MAX: usize = 100_000;

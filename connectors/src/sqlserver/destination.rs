@@ -12,6 +12,7 @@ use super::settings::Settings;
 use super::sieve::Attempts;
 use super::staging::{NUMBER, Staging, TRANSFER};
 use super::{Faults, control, ddl, publish};
+use crate::publishing;
 use crate::types::Window;
 use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
@@ -363,17 +364,9 @@ fn no_right(place: &Place, error: SqlError) -> Fail {
 
 /// Rows without a key are told apart by their contents only: those of another job could not be.
 fn check_alone(client: &mut Client, place: &Place) -> Result<(), Fail> {
-    let landing = &place.landing;
-    if landing.write != Write::Append || !landing.contract.key.is_empty() || landing.watermark_column.is_none() {
-        return Ok(());
-    }
-    match control::other_job(client, place)? {
-        None => Ok(()),
-        Some(job) => {
-            let cause = format!("the job `{job}` lands there too, and without a key equal rows of both are one");
-            let problem = Problem::new(Code::KeyMissing).with("table", &landing.table).with("write", landing.write);
-            Err(problem.cause(cause).into())
-        }
+    match publishing::is_by_content(&place.landing) {
+        true => Ok(publishing::check_alone(&place.landing, control::other_job(client, place)?)?),
+        false => Ok(()),
     }
 }
 
@@ -408,17 +401,9 @@ fn dry_run(client: &mut Client, place: &Place, has_charset: bool) -> Result<Vec<
         }
     }
     let key = landing.contract.key.join(", ");
-    lines.push(match (landing.write, landing.contract.key.is_empty()) {
-        (Write::Append, false) => format!("append: rows whose key ({key}) is there already change nothing"),
-        (Write::Append, true) if landing.watermark_column.is_some() => {
-            "append: a row that is there already, equal in all columns, is not added again".to_owned()
-        }
-        (Write::Append, true) => "append: every row is added".to_owned(),
-        (Write::Upsert, _) => format!("upsert: rows are added or changed by their key ({key}), none is deleted"),
-        (Write::Mirror, _) => {
-            format!("mirror: rows are added, changed or deleted by their key ({key}); over 10 % is never deleted by itself")
-        }
-        (Write::Replace, _) => {
+    lines.push(match publishing::told(landing) {
+        Some(line) => line,
+        None => {
             let referrers = match &target {
                 Some(target) => catalog::referrers(client, target.id)?,
                 None => Vec::new(),

@@ -10,6 +10,7 @@ use super::place::{Fail, Place};
 use super::sieve::{Attempts, Sieve};
 use super::staging::{NUMBER, Staging};
 use super::writing::Slot;
+use crate::publishing::check_mirror;
 use crate::{Published, Publishing};
 use posthouse_protocol::job::Write;
 use posthouse_protocol::operation::Operation;
@@ -38,7 +39,7 @@ pub(super) fn publish(
     if place.landing.write == Write::Mirror {
         // While all that came is there: of a row that is refused the older one is out of date, and not gone.
         match how.held_back {
-            0 => run.delete_absent(client, Some(MIRROR_SHARE))?,
+            0 => run.delete_absent(client, true)?,
             _ => run.kept = run.gone(client)?,
         }
     }
@@ -147,7 +148,7 @@ impl Run<'_> {
                 format!("rows would be gone, and by `{name}` rows of other tables with them: use upsert or mirror");
             return Err(refuse(self.place, &cause).into());
         }
-        match self.delete_absent(client, None) {
+        match self.delete_absent(client, false) {
             Err(Fail::Sql(error)) if error.code() == Some(REFERENCE) => {
                 let cause = format!(
                     "rows that other tables refer to would be gone; use upsert or mirror, or land what refers to them \
@@ -248,13 +249,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Deletes rows whose key was not handed over, unless that would be more than one in `share`.
-    fn delete_absent(&mut self, client: &mut Client, share: Option<u64>) -> Result<(), Fail> {
+    /// Deletes rows whose key was not handed over, unless a mirror would delete too many of them.
+    fn delete_absent(&mut self, client: &mut Client, is_mirror: bool) -> Result<(), Fail> {
         let gone = self.gone(client)?;
-        if let Some(share) = share
-            && gone.saturating_mul(share) > self.before
-        {
-            return Err(Problem::new(Code::MirrorUnsafe).with("count", gone).with("total", self.before).into());
+        if is_mirror {
+            check_mirror(gone, self.before)?;
         }
         if gone > 0 {
             let (table, absent) = (&self.target.name, self.absent());
@@ -339,8 +338,6 @@ fn value(alias: &str, slot: &Slot) -> String {
     }
 }
 
-/// One in this many may go.
-const MIRROR_SHARE: u64 = 10;
 /// A foreign key.
 const REFERENCE: u32 = 547;
 
