@@ -123,7 +123,7 @@ impl Commit<'_> {
             .await?;
         if published.kept > 0 {
             let (transfer, job, kept) = (self.transfer, self.job, published.kept);
-            tracing::warn!(%transfer, %job, kept, "The mirror deleted nothing: rows were held back whose keys are not known here");
+            tracing::warn!(%transfer, %job, kept, "The mirror deleted nothing: nobody here knows the keys of rows held back");
         }
         if !refused.is_empty() {
             let (transfer, now) = (self.transfer.clone(), self.world.clock.now());

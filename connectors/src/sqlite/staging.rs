@@ -60,7 +60,7 @@ impl Staging {
         let mut create = self.create_rows(landing);
         if let Some(refused) = &self.refused {
             let key = quoted(landing.contract.key.iter().map(String::as_str));
-            create.push_str(&format!("; CREATE TABLE IF NOT EXISTS {refused} ({key})"));
+            create.push_str(&format!("; CREATE TABLE IF NOT EXISTS {refused} ({key}, UNIQUE ({key}))"));
         }
         create
     }
@@ -153,7 +153,7 @@ impl Staging {
     ) -> rusqlite::Result<Option<rusqlite::Statement<'t>>> {
         let Some(refused) = &self.refused else { return Ok(None) };
         let places = vec!["?"; landing.contract.key.len()].join(", ");
-        tx.prepare(&format!("INSERT INTO {refused} VALUES ({places})")).map(Some)
+        tx.prepare(&format!("INSERT OR IGNORE INTO {refused} VALUES ({places})")).map(Some)
     }
 }
 
