@@ -16,6 +16,7 @@ pub mod memory;
 pub mod mysql;
 pub mod parquet;
 pub mod postgres;
+mod publishing;
 mod pushdown;
 pub mod registry;
 mod settings;
@@ -278,6 +279,20 @@ pub struct Published {
     pub deleted: u64,
     /// Rows refused on publishing (constraints of the target), with their reasons kept in the quarantine table.
     pub quarantined: u64,
+    /// Rows of the target that a mirror would have deleted, and left: rows stayed behind whose keys nobody knows here.
+    #[serde(default)]
+    pub kept: u64,
+}
+
+/// What publishing is told of a transfer beside what is staged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Publishing {
+    /// More rows than these that the table refuses, and nothing is published.
+    pub refused_max: Option<u64>,
+    /// Rows of the resource that never came to the destination: the provider held them back, or the job's rules did. Nobody
+    /// knows their keys there. Where there are any, a mirror deletes nothing: what it would take for gone may be what one
+    /// of them was to change.
+    pub held_back: u64,
 }
 
 /// A table that is landed in, exactly once per transfer id.
@@ -321,11 +336,12 @@ pub trait Destination: Send {
         None
     }
     /// Makes all staged rows visible in one transaction, and leaves the transfer's id there. Where the table refuses
-    /// more than `refused_max` of them, nothing is published, and the problem is `RowsRefused`.
-    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem>;
-    /// The same, however many rows are refused.
+    /// more than `refused_max` of them, nothing is published, and the problem is `RowsRefused`. A mirror never deletes the
+    /// row of a key that came, whether its new row could be staged or not: it is out of date, and not gone.
+    fn publish_with(&mut self, how: &Publishing) -> Result<Published, Problem>;
+    /// The same, however many rows are refused, where none was held back elsewhere.
     fn publish(&mut self) -> Result<Published, Problem> {
-        self.publish_unless(None)
+        self.publish_with(&Publishing::default())
     }
     /// The rows that publishing refused.
     fn refused(&mut self) -> Result<Vec<BadRow>, Problem>;

@@ -15,7 +15,7 @@ mod tests;
 pub(crate) use self::mapping::mapping;
 
 use crate::types::{self, Window};
-use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
+use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use files::{Fault, Part};
 use posthouse_protocol::batch::Batch;
@@ -214,7 +214,7 @@ impl Destination for ParquetDestination {
     }
 
     /// Files refuse no rows.
-    fn publish_unless(&mut self, _refused_max: Option<u64>) -> Result<Published, Problem> {
+    fn publish_with(&mut self, _: &Publishing) -> Result<Published, Problem> {
         let fault = |e| self.problem(e);
         if let Some(before) = self.note(&self.job)? {
             self.finish()?;

@@ -12,6 +12,7 @@ mod destination;
 mod examine;
 mod fields;
 mod front;
+mod keys;
 mod mapping;
 mod merge;
 mod parts;

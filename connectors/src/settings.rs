@@ -190,7 +190,7 @@ pub(crate) fn decode(text: &str) -> Result<String, String> {
 }
 
 /// A duration that fits into the 31 bits of milliseconds that servers count in.
-pub(crate) fn interval(text: &str) -> Result<Interval, String> {
+fn interval(text: &str) -> Result<Interval, String> {
     let interval = text.parse::<Interval>().map_err(|_| "it is a duration, such as \"30m\"")?;
     let fits = (1..=i32::MAX as u64).contains(&interval.0);
     if fits { Ok(interval) } else { Err("it lies between 1ms and 24d".to_owned()) }
@@ -235,7 +235,7 @@ impl<'a> Reader<'a> {
         self.read(key, parse)
     }
     /// A CA's file means nothing to a line on which nobody is verified.
-    pub(crate) fn check_ca_file(&mut self, ca_file: Option<&PathBuf>, tls: Option<TlsMode>) {
+    fn check_ca_file(&mut self, ca_file: Option<&PathBuf>, tls: Option<TlsMode>) {
         if ca_file.is_some() && tls.is_some_and(|mode| mode != TlsMode::VerifyFull) {
             self.wrong("ca_file", "it counts with tls = \"verify-full\" only");
         }
@@ -245,6 +245,35 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What every kind of server is told in the same way.
+pub(crate) struct Common {
+    pub(crate) password: Option<Secret>,
+    pub(crate) tls: Option<TlsMode>,
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Schema of `posthouse_applied` and its kin; the target's where absent.
+    pub(crate) control_schema: Option<String>,
+    /// How long one snapshot may be held.
+    pub(crate) snapshot_max: Interval,
+    /// Absent: what the server says.
+    pub(crate) statement_timeout: Option<Interval>,
+}
+
+impl Common {
+    /// `schema`: what a schema's name is to this kind of server.
+    pub(crate) fn read(reader: &mut Reader<'_>, schema: impl FnOnce(&str) -> Result<String, String>) -> Self {
+        let common = Self {
+            password: reader.read("password_file", Secret::parse),
+            tls: reader.read("tls", TlsMode::parse),
+            ca_file: reader.read("ca_file", |text| Ok(PathBuf::from(text))),
+            control_schema: reader.read("control_schema", schema),
+            snapshot_max: reader.read("snapshot_max", interval).unwrap_or(SNAPSHOT_MAX),
+            statement_timeout: reader.read("statement_timeout", interval),
+        };
+        reader.check_ca_file(common.ca_file.as_ref(), common.tls);
+        common
+    }
+}
+
 /// How long one snapshot may be held where nothing is said.
-pub(crate) const SNAPSHOT_MAX: Interval = Interval::seconds(30 * 60);
+const SNAPSHOT_MAX: Interval = Interval::seconds(30 * 60);
 const PASSWORD_MAX: usize = 4 << 10;

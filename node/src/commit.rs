@@ -7,8 +7,8 @@ use crate::config::RowLimit;
 use crate::stage::{Place, Stage, Staged};
 use crate::store::exchange::{self, LandedFile, LandingEntry, Whole};
 use crate::store::{Side, Store, quarantine};
-use posthouse_connectors::Published;
 use posthouse_connectors::folder::{FileStat, FolderDestination, Kind, LandedBefore, Present};
+use posthouse_connectors::{Published, Publishing};
 use posthouse_platform::World;
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::job::Write;
@@ -73,7 +73,8 @@ impl Staged {
                 let quarantined = before + counts.rows_quarantined;
                 let max = commit.quarantine_max.map(|limit| limit.of(counts.rows_read));
                 let refused_max = max.map(|max| max.saturating_sub(quarantined));
-                let published = commit.publish_table(stage, counts.rows_landed, refused_max).await?;
+                let publishing = Publishing { refused_max, held_back: quarantined };
+                let published = commit.publish_table(stage, counts.rows_landed, publishing).await?;
                 counts.rows_landed = published.rows;
                 counts.rows_quarantined += published.quarantined;
                 counts.rows_deleted = published.deleted;
@@ -93,13 +94,9 @@ impl Staged {
 
 impl Commit<'_> {
     /// Rows that the table refuses are kept here too, as those are that were refused before.
-    /// What is `staged` was recorded split by split: a destination that was restored since then has less.
-    async fn publish_table(
-        &self,
-        stage: &Arc<Stage>,
-        staged: u64,
-        refused_max: Option<u64>,
-    ) -> Result<Published, Problem> {
+    /// What is `staged` was recorded split by split: a destination that was restored since then has less. In `how` all
+    /// rows are held back that were quarantined before; the destination itself knows the keys of those that it refused.
+    async fn publish_table(&self, stage: &Arc<Stage>, staged: u64, mut how: Publishing) -> Result<Published, Problem> {
         let stage = stage.clone();
         let (published, refused) = self
             .blocking(move || {
@@ -108,19 +105,26 @@ impl Commit<'_> {
                 let published = match destination.published()? {
                     Some(published) => published,
                     None => {
-                        let there: u64 = destination.applied()?.iter().map(|applied| applied.landed).sum();
+                        let applied = destination.applied()?;
+                        let there: u64 = applied.iter().map(|applied| applied.landed).sum();
+                        let refused: u64 = applied.iter().map(|applied| applied.quarantined).sum();
+                        how.held_back = how.held_back.saturating_sub(refused);
                         if there != staged {
                             return Err(Problem::new(Code::Mismatch).with("peer", "the destination").cause(format!(
                                 "{staged} rows were staged there, and it has {there}: it was restored or changed since"
                             )));
                         }
-                        destination.publish_unless(refused_max)?
+                        destination.publish_with(&how)?
                     }
                 };
                 let refused = if published.quarantined > 0 { destination.refused()? } else { Vec::new() };
                 Ok((published, refused))
             })
             .await?;
+        if published.kept > 0 {
+            let (transfer, job, kept) = (self.transfer, self.job, published.kept);
+            tracing::warn!(%transfer, %job, kept, "The mirror deleted nothing: nobody here knows the keys of rows held back");
+        }
         if !refused.is_empty() {
             let (transfer, now) = (self.transfer.clone(), self.world.clock.now());
             let keep = move |at: &rusqlite::Transaction<'_>| {

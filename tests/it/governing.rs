@@ -2,6 +2,7 @@
 //! sign, what a deep reconciliation finds, and what a grant hides beyond that.
 
 mod changing;
+mod keeping;
 
 use crate::exchange::{assert_settled, transfer_shown};
 use crate::receipts::{exported, verify, wait_for_proof};

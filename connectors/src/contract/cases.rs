@@ -5,7 +5,7 @@ pub(crate) use super::fronts::{
 };
 
 use super::{Bench, digest, item, land, landing, people, read_all, small, spec, standing};
-use crate::{Destination, Landing, Read, types};
+use crate::{Destination, Landing, Publishing, Read, types};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::batch::{BatchBuilder, Value};
 use posthouse_protocol::job::Write;
@@ -294,6 +294,73 @@ pub(crate) fn mirroring_deletes_what_is_gone_but_never_over_a_tenth<B: Bench>() 
     assert_eq!(standing(&bench, &landing(3, Write::Mirror, &contract)).count(), 18);
 }
 
+pub(crate) fn a_mirror_keeps_the_older_row_of_one_that_is_refused<B: Bench>() {
+    let (bench, contract) = (B::new(), small());
+    if !B::KEYED {
+        return;
+    }
+    let first = landing(1, Write::Mirror, &contract);
+    let is_strict = bench.make_strict(&first.table, &contract, "name");
+    let all: Vec<(i64, &str, i64)> = (0..30).map(|id| (id, "王", id)).collect();
+    land(&bench, &first, people(&contract, &all));
+    // The last is gone. Of three others some kind of place has no room for what they became, be it when they are staged
+    // or when they are published.
+    let mut builder = BatchBuilder::new(&contract);
+    for (id, name, seen) in &all[..29] {
+        let (name, seen) = match id {
+            3 => (Value::Null, seen * 1_000_000),
+            5 => (Value::Text("a\0b"), seen * 1_000_000),
+            7 => (Value::Text("李"), i64::MAX),
+            _ => (Value::Text(name), seen * 1_000_000),
+        };
+        builder.push(&[Value::Integer(*id), name, Value::Timestamp(seen)]).unwrap();
+    }
+    let second = landing(2, Write::Mirror, &contract);
+    let mut destination = bench.destination(&second).unwrap();
+    destination.prepare().unwrap();
+    let staged = destination.stage("a", [1; 32], &mut [Ok(builder.finish().unwrap())].into_iter()).unwrap();
+    drop(destination);
+    // Whoever goes on after a kill knows of them, too.
+    let mut destination = bench.destination(&second).unwrap();
+    destination.prepare().unwrap();
+    let published = destination.publish().unwrap();
+    drop(destination);
+    let kinds = [(3, is_strict), (5, !B::HOLDS_NUL), (7, !B::HOLDS_INFINITIES)];
+    let refused: Vec<i64> = kinds.into_iter().filter(|(_, is_refused)| *is_refused).map(|(id, _)| id).collect();
+    assert_eq!(staged.bad.len() as u64 + published.quarantined, refused.len() as u64, "{:?}", staged.bad);
+    assert_eq!((published.deleted, published.kept), (1, 0), "{refused:?}");
+    let left = standing(&bench, &second).json(&contract);
+    assert_eq!(left.len(), 29, "{left:?}");
+    for id in refused {
+        let older = format!(r#"{{"id":{id},"name":"王","seen":"1970-01-01T00:00:0{id}Z"}}"#);
+        assert!(left.contains(&older), "{left:?}");
+    }
+}
+
+pub(crate) fn a_mirror_deletes_nothing_where_rows_were_held_back<B: Bench>() {
+    let (bench, contract) = (B::new(), small());
+    if !B::KEYED {
+        return;
+    }
+    let all: Vec<(i64, &str, i64)> = (0..20).map(|id| (id, "王", id)).collect();
+    land(&bench, &landing(1, Write::Mirror, &contract), people(&contract, &all));
+    // Also where that is no tenth any more: nothing is deleted, so that nothing is refused either.
+    for (number, gone) in [(2, 1), (3, 15)] {
+        let landing = landing(number, Write::Mirror, &contract);
+        let mut destination = bench.destination(&landing).unwrap();
+        destination.prepare().unwrap();
+        destination.stage("a", [1; 32], &mut [Ok(people(&contract, &all[gone..]))].into_iter()).unwrap();
+        let published = destination.publish_with(&Publishing { refused_max: None, held_back: 1 }).unwrap();
+        assert_eq!((published.rows, published.deleted, published.kept), (20 - gone as u64, 0, gone as u64));
+        assert_eq!(destination.published().unwrap(), Some(published), "a repeat tells the same");
+        drop(destination);
+        assert_eq!(standing(&bench, &landing).count(), 20);
+    }
+    let last = landing(4, Write::Mirror, &contract);
+    let published = land(&bench, &last, people(&contract, &all[1..]));
+    assert_eq!((published.deleted, published.kept, standing(&bench, &last).count()), (1, 0, 19));
+}
+
 pub(crate) fn a_key_that_comes_twice_is_a_bad_row<B: Bench>() {
     let bench = B::new();
     if !B::KEYED {
@@ -333,11 +400,11 @@ pub(crate) fn more_refused_rows_than_may_be_publish_nothing<B: Bench>() {
     destination.prepare().unwrap();
     let others = people(&contract, &[(1, "赵", 1), (2, "钱", 2), (3, "孙", 3)]);
     destination.stage("a", [1; 32], &mut [Ok(others)].into_iter()).unwrap();
-    let problem = destination.publish_unless(Some(1)).unwrap_err();
+    let problem = destination.publish_with(&Publishing { refused_max: Some(1), held_back: 0 }).unwrap_err();
     assert_eq!(problem.code, Code::RowsRefused, "{problem}");
     assert!(problem.cause.contains("append changes nothing"), "{problem}");
     assert_eq!(standing(&bench, &landing).count(), 2);
-    let published = destination.publish_unless(Some(2)).unwrap();
+    let published = destination.publish_with(&Publishing { refused_max: Some(2), held_back: 0 }).unwrap();
     assert_eq!((published.rows, published.quarantined), (1, 2));
     let mut refused: Vec<_> = destination.refused().unwrap().into_iter().map(|row| row.key).collect();
     refused.sort();

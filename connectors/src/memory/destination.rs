@@ -3,8 +3,9 @@
 
 use super::table::{self, Staging, Table, key_of};
 use super::{MemoryDatabase, OwnedValue, Row};
+use crate::publishing::check_mirror;
 use crate::types::{self, Window};
-use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded, too_many_refused};
+use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, Sink, SplitLanded, too_many_refused};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::batch::{Batch, BatchBuilder, Value, json_row};
 use posthouse_protocol::job::Write;
@@ -130,7 +131,7 @@ impl Destination for MemoryDestination {
         Ok(result)
     }
 
-    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
+    fn publish_with(&mut self, how: &Publishing) -> Result<Published, Problem> {
         let mut inner = self.database.here()?;
         if let Some(before) = inner.published.get(self.id()) {
             return Ok(before.clone());
@@ -139,9 +140,9 @@ impl Destination for MemoryDestination {
         let staging = inner.staging.get(self.id()).cloned().unwrap_or_default();
         let target = inner.tables.get(&self.landing.table).cloned();
         let mut table = target.unwrap_or_else(|| Table::new(self.landing.contract.clone()));
-        let (published, bad) = land(&self.landing, &mut table, staging)?;
-        if refused_max.is_some_and(|max| published.quarantined > max) {
-            return Err(too_many_refused(&self.landing.table, bad.len(), bad.first(), refused_max));
+        let (published, bad) = land(&self.landing, &mut table, staging, how.held_back)?;
+        if how.refused_max.is_some_and(|max| published.quarantined > max) {
+            return Err(too_many_refused(&self.landing.table, bad.len(), bad.first(), how.refused_max));
         }
         inner.tables.insert(self.landing.table.clone(), table);
         inner.quarantine.extend(bad.iter().cloned());
@@ -204,7 +205,12 @@ impl Destination for MemoryDestination {
 }
 
 /// What publishing makes of a copy of the table; the rows it refuses come back.
-fn land(landing: &Landing, table: &mut Table, staging: Staging) -> Result<(Published, Vec<BadRow>), Problem> {
+fn land(
+    landing: &Landing,
+    table: &mut Table,
+    staging: Staging,
+    held_back: u64,
+) -> Result<(Published, Vec<BadRow>), Problem> {
     let mut result = Published::default();
     let mut bad = Vec::new();
     let mut rows = staging.rows;
@@ -223,10 +229,13 @@ fn land(landing: &Landing, table: &mut Table, staging: Staging) -> Result<(Publi
             let handed: BTreeSet<_> = rows.iter().filter_map(|row| key_of(&contract, row)).collect();
             let absent = |row: &Row| key_of(&contract, row).is_some_and(|key| !handed.contains(&key));
             let count = table.rows().filter(|row| absent(row)).count() as u64;
-            if count.saturating_mul(MIRROR_SHARE) > table.len() {
-                return Err(Problem::new(Code::MirrorUnsafe).with("count", count).with("total", table.len()));
+            // What is refused while it is staged has no key, or one that is staged.
+            if held_back > 0 {
+                result.kept = count;
+            } else {
+                check_mirror(count, table.len())?;
+                result.deleted = table.delete(absent) as u64;
             }
-            result.deleted = table.delete(absent) as u64;
         }
         Write::Append if !keyed && landing.watermark_column.is_some() => {
             let mut standing: BTreeMap<String, u64> = BTreeMap::new();
@@ -272,6 +281,3 @@ fn bad_row(contract: &Contract, row: &table::Row, reason: String) -> BadRow {
 fn whole(row: &Row) -> String {
     row.iter().map(|value| format!("{:?}", value.as_value().normal())).collect::<Vec<_>>().join(",")
 }
-
-/// One in this many may go.
-const MIRROR_SHARE: u64 = 10;

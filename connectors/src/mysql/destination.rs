@@ -13,7 +13,8 @@ use super::settings::Settings;
 use super::staging::{self, Staging};
 use super::swap::NotSwapped;
 use super::{Faults, alike, ddl, fields, swap, sweep};
-use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
+use crate::publishing;
+use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
@@ -146,7 +147,7 @@ impl Destination for MyDestination {
         })
     }
 
-    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
+    fn publish_with(&mut self, how: &Publishing) -> Result<Published, Problem> {
         let outcome = self.with(|client, place, _| {
             // Transfers into one table come one after the other, and what became of this one is looked at by nobody
             // while it is under way: not by the next run either, while the server is still at work for the last.
@@ -154,7 +155,7 @@ impl Destination for MyDestination {
                 let mut tries = TRIES;
                 loop {
                     tries -= 1;
-                    match publish(client, place, refused_max) {
+                    match publish(client, place, how) {
                         // Others change the table too, and the server took all of it back.
                         Err(fail) if fail.code().is_some_and(|code| AGAIN.contains(&code)) && tries > 0 => {}
                         done => return done,
@@ -269,7 +270,7 @@ fn transaction<T>(client: &mut Client, work: impl FnOnce(&mut Client) -> Result<
     }
 }
 
-fn publish(client: &mut Client, place: &Place, refused_max: Option<u64>) -> Result<Published, Fail> {
+fn publish(client: &mut Client, place: &Place, how: &Publishing) -> Result<Published, Fail> {
     if let Some(published) = swap::recover(client, place)? {
         return Ok(published);
     }
@@ -313,7 +314,7 @@ fn publish(client: &mut Client, place: &Place, refused_max: Option<u64>) -> Resu
         return Err(alike::changed(place, "it was not there, and rows were refused since").into());
     }
     staging.number(client, is_referred)?;
-    let published = transaction(client, |client| publish::merge(client, place, &target, staging.clone(), refused_max))?;
+    let published = transaction(client, |client| publish::merge(client, place, &target, staging.clone(), how))?;
     if !staging.premade {
         staging.drop(client)?;
     }
@@ -362,17 +363,9 @@ fn make_target(client: &mut Client, place: &Place) -> Result<Option<Relation>, F
 
 /// Rows without a key are told apart by their contents only: those of another job could not be.
 fn check_alone(client: &mut Client, place: &Place) -> Result<(), Fail> {
-    let landing = &place.landing;
-    if landing.write != Write::Append || !landing.contract.key.is_empty() || landing.watermark_column.is_none() {
-        return Ok(());
-    }
-    match control::other_job(client, place)? {
-        None => Ok(()),
-        Some(job) => {
-            let cause = format!("the job `{job}` lands there too, and without a key equal rows of both are one");
-            let problem = Problem::new(Code::KeyMissing).with("table", &landing.table).with("write", landing.write);
-            Err(problem.cause(cause).into())
-        }
+    match publishing::is_by_content(&place.landing) {
+        true => Ok(publishing::check_alone(&place.landing, control::other_job(client, place)?)?),
+        false => Ok(()),
     }
 }
 
@@ -391,18 +384,9 @@ fn dry_run(client: &mut Client, place: &Place) -> Result<Vec<String>, Fail> {
             lines.push(format!("table {} stands with {rows} rows, its columns are the resource's", target.name));
         }
     }
-    let key = landing.contract.key.join(", ");
-    lines.push(match (landing.write, landing.contract.key.is_empty()) {
-        (Write::Append, false) => format!("append: rows whose key ({key}) is there already change nothing"),
-        (Write::Append, true) if landing.watermark_column.is_some() => {
-            "append: a row that is there already, equal in all columns, is not added again".to_owned()
-        }
-        (Write::Append, true) => "append: every row is added".to_owned(),
-        (Write::Upsert, _) => format!("upsert: rows are added or changed by their key ({key}), none is deleted"),
-        (Write::Mirror, _) => {
-            format!("mirror: rows are added, changed or deleted by their key ({key}); over 10 % is never deleted by itself")
-        }
-        (Write::Replace, _) => match &target {
+    lines.push(match publishing::told(landing) {
+        Some(line) => line,
+        None => match &target {
             None => "replace: the table is filled beside its place, and takes its name by one RENAME TABLE".to_owned(),
             Some(target) => match swap::obstacles(client, target, &landing.contract.key)? {
                 obstacles if obstacles.is_empty() => {

@@ -9,9 +9,10 @@ use super::control;
 use super::ddl::NUMBER_COLUMN;
 use super::fail::Fail;
 use super::place::{Place, TableName, literal, quote, quoted};
-use super::sieve::{BAD_ROWS_MAX, Counts, Sieve};
+use super::sieve::Sieve;
 use super::staging::Staging;
-use crate::Published;
+use crate::publishing::{BAD_ROWS_MAX, Counts, check_mirror};
+use crate::{Published, Publishing};
 use posthouse_protocol::job::Write;
 use posthouse_protocol::operation::Operation;
 use posthouse_protocol::problem::{Code, Problem};
@@ -23,28 +24,37 @@ pub(super) fn merge(
     place: &Place,
     target: &Relation,
     staging: Staging,
-    refused_max: Option<u64>,
+    how: &Publishing,
 ) -> Result<Published, Fail> {
     staging.check_count(client, place, true)?;
     let staged = control::staged(client, place)?;
-    let mut run = Run { place, target, sieve: Sieve::new(place, staging, refused_max) };
+    let mut run = Run { place, target, sieve: Sieve::new(place, staging, how.refused_max) };
     if !run.key().is_empty() && !run.sieve.staging.is_keyed {
         run.take_duplicates(client)?;
     }
     // Of two rows with one key the first counts here too, whatever they do.
     let gone = run.take_deletes(client)?;
+    let mut kept = 0;
     let (counts, deleted) = match place.landing.write {
         Write::Append => (run.append(client)?, 0),
         Write::Upsert => (run.upsert(client)?, gone),
         Write::Replace => run.replace(client)?,
         Write::Mirror => {
-            let deleted = run.delete_absent(client, Some(MIRROR_SHARE))?;
+            let knows_all = run.sieve.staging.knows_refused() || control::refused_before(client, place)? == 0;
+            let deleted = match how.held_back == 0 && knows_all {
+                true => run.delete_absent(client, true)?,
+                false => {
+                    kept = run.count_absent(client)?;
+                    0
+                }
+            };
             (run.upsert(client)?, deleted)
         }
     };
     let quarantined = run.sieve.refused.len() as u64;
     let rows = staged.saturating_sub(quarantined);
-    let result = Published { rows, inserted: counts.inserted, updated: counts.updated, deleted, quarantined };
+    let Counts { inserted, updated } = counts;
+    let result = Published { rows, inserted, updated, deleted, quarantined, kept };
     control::leave(client, place, &result, &run.sieve.refused)?;
     if run.sieve.staging.premade {
         run.sieve.staging.drop(client)?;
@@ -262,8 +272,7 @@ impl Run<'_> {
             return Err(self.refuse(cause).into());
         }
         if is_referred {
-            let sql = format!("SELECT COUNT(*) FROM {} t WHERE {} LOCK IN SHARE MODE", self.target.name, self.gone());
-            let gone = client.count(&sql, vec![])?;
+            let gone = self.count_absent(client)?;
             if gone > 0 {
                 let cause = format!(
                     "{gone} of its rows would be gone, and a table that this account may not see refers to it: give the \
@@ -293,21 +302,23 @@ impl Run<'_> {
                 return Err(self.refuse(&cause).into());
             }
         }
-        self.delete_absent(client, None)
+        self.delete_absent(client, false)
     }
 
-    /// Deletes rows whose key was not handed over, unless that would be more than one in `share`.
-    fn delete_absent(&self, client: &mut Client, share: Option<u64>) -> Result<u64, Fail> {
+    /// Deletes rows whose key was not handed over, unless a mirror would delete too many of them.
+    fn delete_absent(&self, client: &mut Client, is_mirror: bool) -> Result<u64, Fail> {
         let (target, gone) = (&self.target.name, self.gone());
-        if let Some(share) = share {
+        if is_mirror {
             let total = client.count(&format!("SELECT COUNT(*) FROM {target} LOCK IN SHARE MODE"), vec![])?;
-            let absent = format!("SELECT COUNT(*) FROM {target} t WHERE {gone} LOCK IN SHARE MODE");
-            let count = client.count(&absent, vec![])?;
-            if count.saturating_mul(share) > total {
-                return Err(Problem::new(Code::MirrorUnsafe).with("count", count).with("total", total).into());
-            }
+            let count = self.count_absent(client)?;
+            check_mirror(count, total)?;
         }
         client.run(&format!("DELETE t FROM {target} t WHERE {gone}"))
+    }
+
+    fn count_absent(&self, client: &mut Client) -> Result<u64, Fail> {
+        let (target, gone) = (&self.target.name, self.gone());
+        client.count(&format!("SELECT COUNT(*) FROM {target} t WHERE {gone} LOCK IN SHARE MODE"), vec![])
     }
 
     /// What holds for rows `t` whose key was not handed over.
@@ -351,5 +362,3 @@ const REFERRERS: &str = "SELECT CONSTRAINT_NAME, TABLE_SCHEMA, TABLE_NAME, COLUM
   ORDER BY TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION";
 const SEES_ALL: &str = "SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'SELECT'
   AND GRANTEE = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')";
-/// One in this many may go.
-const MIRROR_SHARE: u64 = 10;

@@ -3,7 +3,7 @@
 
 use super::control::Refused;
 use super::fail::Fail;
-use super::sieve::BAD_ROWS_MAX;
+use crate::publishing::BAD_ROWS_MAX;
 use crate::too_many_refused;
 
 /// Bounded by rows and by bytes.

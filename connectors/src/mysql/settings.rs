@@ -3,7 +3,7 @@
 
 use crate::SettingError;
 use crate::charset::Charset;
-use crate::settings::{Address, Reader, SNAPSHOT_MAX, Secret, TlsMode, decode, interval, split_user};
+use crate::settings::{Address, Common, Reader, Secret, TlsMode, decode, split_user};
 use posthouse_platform::settings::Interval;
 use posthouse_protocol::problem::{Code, Problem};
 use std::path::PathBuf;
@@ -31,14 +31,9 @@ impl Settings {
     pub(super) fn parse(settings: &crate::Settings) -> Result<Self, Vec<SettingError>> {
         let mut reader = Reader::new(settings, KEYS);
         let url = reader.require("url", Url::parse);
-        let password = reader.read("password_file", Secret::parse);
-        let tls = reader.read("tls", TlsMode::parse);
-        let ca_file = reader.read("ca_file", |text| Ok(PathBuf::from(text)));
         let charset = reader.read("charset", charset).unwrap_or_default();
-        let control_schema = reader.read("control_schema", identifier);
-        let snapshot_max = reader.read("snapshot_max", interval).unwrap_or(SNAPSHOT_MAX);
-        let statement_timeout = reader.read("statement_timeout", interval);
-        reader.check_ca_file(ca_file.as_ref(), tls);
+        let Common { password, tls, ca_file, control_schema, snapshot_max, statement_timeout } =
+            Common::read(&mut reader, identifier);
         match url {
             Some(url) if reader.errors.is_empty() => Ok(Self {
                 servers: url.servers,

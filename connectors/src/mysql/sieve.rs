@@ -10,7 +10,7 @@ use super::fail::{self, Fail};
 use super::place::Place;
 use super::rows::RowReader;
 use super::staging::Staging;
-use crate::too_many_refused;
+use crate::publishing::{Counts, RefusedMax};
 use mysql_async::ServerError;
 
 /// Runs `work`; where a row is refused in it, all of it is taken back, and the refusal is told.
@@ -32,20 +32,6 @@ pub(super) fn attempt<T>(
     }
 }
 
-/// What a set of staged rows became.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) inserted: u64,
-    pub(super) updated: u64,
-}
-
-impl std::ops::AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        self.inserted += other.inserted;
-        self.updated += other.updated;
-    }
-}
-
 /// One statement, or a few, for the staged rows `s` for which a condition holds.
 pub(super) type Step<'a> = dyn FnMut(&mut Client, &str) -> Result<Counts, Fail> + 'a;
 
@@ -54,13 +40,12 @@ pub(super) struct Sieve<'a> {
     pub(super) staging: Staging,
     pub(super) refused: Vec<Refused>,
     /// More than these, and nothing is published.
-    refused_max: Option<u64>,
+    refused_max: RefusedMax,
 }
 
 impl<'a> Sieve<'a> {
     pub(super) fn new(place: &'a Place, staging: Staging, refused_max: Option<u64>) -> Self {
-        let refused_max = refused_max.filter(|max| *max < BAD_ROWS_MAX as u64);
-        Self { place, staging, refused: Vec::new(), refused_max }
+        Self { place, staging, refused: Vec::new(), refused_max: RefusedMax::new(refused_max) }
     }
 
     /// Takes all staged rows over.
@@ -163,12 +148,8 @@ impl<'a> Sieve<'a> {
     }
 
     fn check_limit(&self) -> Result<(), Fail> {
-        let rows = self.refused.len();
-        if rows as u64 <= self.refused_max.unwrap_or(BAD_ROWS_MAX as u64) {
-            return Ok(());
-        }
         let first = self.refused.first().map(Refused::row);
-        Err(too_many_refused(&self.place.target.to_string(), rows, first.as_ref(), self.refused_max).into())
+        Ok(self.refused_max.check(&self.place.target.to_string(), self.refused.len(), first.as_ref())?)
     }
 
     /// Numbers of staged rows that a statement finds.
@@ -182,7 +163,5 @@ impl<'a> Sieve<'a> {
     }
 }
 
-/// Refused rows are held in memory until they are kept.
-pub(super) const BAD_ROWS_MAX: usize = 100_000;
 /// Refused rows that are read and taken out by one statement.
 const PAGE: usize = 1_000;

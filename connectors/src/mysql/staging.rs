@@ -169,6 +169,11 @@ impl Staging {
         Err(Problem::new(Code::Mismatch).with("peer", "the destination").cause(cause).into())
     }
 
+    /// Whether the keys of rows that were refused are here.
+    pub(super) fn knows_refused(&self) -> bool {
+        self.marks
+    }
+
     pub(super) fn drop(&self, client: &mut Client) -> Result<(), Fail> {
         match self.premade {
             true => client.run(&format!("DELETE s FROM {} s WHERE {}", self.name, self.all)).map(|_| ()),

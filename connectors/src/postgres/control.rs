@@ -268,6 +268,13 @@ pub(super) fn staged(client: &mut Client, place: &Place) -> Result<u64, WireErro
     count(client, &sql, &[Some(place.transfer())])
 }
 
+/// Rows that were refused before they were staged.
+pub(super) fn refused_before(client: &mut Client, place: &Place) -> Result<u64, WireError> {
+    let [applied, _] = names(place);
+    let sql = format!("SELECT sum(quarantined) FROM {applied} WHERE transfer = $1 AND root IS NOT NULL");
+    count(client, &sql, &[Some(place.transfer())])
+}
+
 /// What a split's staging gave, if it was staged before. One of the same name that was taken over with other content
 /// makes way.
 pub(super) fn landed(

@@ -3,14 +3,15 @@
 //! from which the same transfer goes on; a connection that was lost is opened again with the next call, which
 //! reads what became of the last one.
 
-use super::catalog::{Kind, Relation};
+use super::catalog::{Kind, Relation, TableName, quote};
 use super::place::{Fail, Place};
 use super::position::RAW_XMIN_KEPT;
 use super::settings::Settings;
 use super::staging::Staging;
 use super::wire::{Client, WireError};
 use super::{Faults, control, ddl, fields, publish, replace, staging, standing};
-use crate::{Applied, BadRow, Destination, Landing, Published, RawRows, Sink, SplitLanded};
+use crate::publishing;
+use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, RawRows, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Write;
@@ -239,8 +240,13 @@ impl Destination for PgDestination {
                 control::discard(client, &before)?;
                 return Ok(false);
             }
-            let name = super::catalog::quote(&place.staging().table);
-            client.batch(&format!("ALTER TABLE {} RENAME TO {name}", staging.name))?;
+            let rename = |old: &TableName, new: TableName| format!("ALTER TABLE {old} RENAME TO {}", quote(&new.table));
+            client.batch(&rename(&staging.name, place.staging()))?;
+            match &staging.keys {
+                Some(keys) if place.landing.write == Write::Mirror => client.batch(&rename(keys, place.refused()))?,
+                Some(keys) => client.batch(&format!("DROP TABLE {keys}"))?,
+                None => {}
+            }
             Ok(true)
         })
     }
@@ -259,7 +265,7 @@ impl Destination for PgDestination {
         Some(Box::new(Self { faults, settings, place, client: None, staging: None }))
     }
 
-    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
+    fn publish_with(&mut self, how: &Publishing) -> Result<Published, Problem> {
         let outcome = self.transact(|client, place| {
             // Transfers into one table come one after the other.
             control::lock(client, &place.target.to_string())?;
@@ -268,7 +274,7 @@ impl Destination for PgDestination {
                 return Ok(before);
             }
             let target = examine(client, place)?;
-            publish::publish(client, place, target, refused_max)
+            publish::publish(client, place, target, how)
         });
         match outcome {
             // It may be the answer that was lost, and not the commit.
@@ -357,17 +363,9 @@ fn make_target(client: &mut Client, place: &Place) -> Result<Option<Relation>, F
 
 /// Rows without a key are told apart by their contents only: those of another job could not be.
 fn check_alone(client: &mut Client, place: &Place) -> Result<(), Fail> {
-    let landing = &place.landing;
-    if landing.write != Write::Append || !landing.contract.key.is_empty() || landing.watermark_column.is_none() {
-        return Ok(());
-    }
-    match control::other_job(client, place)? {
-        None => Ok(()),
-        Some(job) => {
-            let cause = format!("the job `{job}` lands there too, and without a key equal rows of both are one");
-            let problem = Problem::new(Code::KeyMissing).with("table", &landing.table).with("write", landing.write);
-            Err(problem.cause(cause).into())
-        }
+    match publishing::is_by_content(&place.landing) {
+        true => Ok(publishing::check_alone(&place.landing, control::other_job(client, place)?)?),
+        false => Ok(()),
     }
 }
 
@@ -385,7 +383,7 @@ fn prepare_control(client: &mut Client, place: &Place) -> Result<(), Fail> {
         };
     }
     if place.control != place.target.schema {
-        let make = format!("CREATE SCHEMA IF NOT EXISTS {}", super::catalog::quote(&place.control));
+        let make = format!("CREATE SCHEMA IF NOT EXISTS {}", quote(&place.control));
         let known = "SELECT count(*) FROM pg_catalog.pg_namespace n WHERE n.nspname = $1";
         if control::count(client, known, &[Some(&place.control)])? == 0 {
             client.batch(&make).map_err(right)?;
@@ -417,18 +415,9 @@ fn dry_run(client: &mut Client, place: &Place) -> Result<Vec<String>, Fail> {
             lines.push(format!("table {} stands with {rows} rows, its columns are the resource's", target.name));
         }
     }
-    let key = landing.contract.key.join(", ");
-    lines.push(match (landing.write, landing.contract.key.is_empty()) {
-        (Write::Append, false) => format!("append: rows whose key ({key}) is there already change nothing"),
-        (Write::Append, true) if landing.watermark_column.is_some() => {
-            "append: a row that is there already, equal in all columns, is not added again".to_owned()
-        }
-        (Write::Append, true) => "append: every row is added".to_owned(),
-        (Write::Upsert, _) => format!("upsert: rows are added or changed by their key ({key}), none is deleted"),
-        (Write::Mirror, _) => {
-            format!("mirror: rows are added, changed or deleted by their key ({key}); over 10 % is never deleted by itself")
-        }
-        (Write::Replace, _) => match &target {
+    lines.push(match publishing::told(landing) {
+        Some(line) => line,
+        None => match &target {
             None => "replace: the table is filled beside its place, and takes its name in one transaction".to_owned(),
             Some(target) => {
                 let obstacles = replace::obstacles(client, target)?;

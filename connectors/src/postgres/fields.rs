@@ -70,6 +70,11 @@ impl Fields {
         let fixed = self.beside_key().filter(|field| field.is_fixed);
         fixed.map(|field| (field.name.as_str(), format!("{} IS DISTINCT FROM {}", field.here, field.there)))
     }
+    /// Staged values of the key that are made values of another type: some of them may be none.
+    pub(super) fn converted_key(&self) -> Vec<&str> {
+        let key = self.all.iter().filter(|field| field.is_key);
+        key.filter(|field| field.value != format!("s.{}", field.name)).map(|field| field.value.as_str()).collect()
+    }
     /// Rows of `s` and `t` with the same key.
     pub(super) fn same_key(&self) -> String {
         let same = |field: &Field| format!("t.{} = {}", field.name, field.value);

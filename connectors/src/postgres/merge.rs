@@ -7,8 +7,9 @@ use super::ddl;
 use super::fields::Field;
 use super::place::Fail;
 use super::publish::Run;
-use super::sieve::{Counts, attempt};
+use super::sieve::attempt;
 use super::wire::{Client, ServerError, WireError, json_text};
+use crate::publishing::Counts;
 
 impl Run<'_> {
     pub(super) fn append(&mut self, client: &mut Client) -> Result<Counts, Fail> {

@@ -64,6 +64,10 @@ impl Place {
         }
         TableName { schema: self.control.clone(), table }
     }
+    /// The keys of rows that were refused before they were staged.
+    pub(super) fn refused(&self) -> TableName {
+        self.beside("refused", self.transfer())
+    }
     /// A table of this transfer that nobody else names.
     pub(super) fn beside(&self, what: &str, of: &str) -> TableName {
         let hash = blake3::hash(of.as_bytes()).to_hex();

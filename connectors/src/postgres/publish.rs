@@ -6,12 +6,14 @@ use super::catalog::{Relation, literal, quote};
 use super::control;
 use super::ddl;
 use super::fields::Fields;
+use super::keys;
 use super::place::{Fail, Place};
 use super::replace::{self, Referrer};
-use super::sieve::{Counts, Sieve, UNIQUE_VIOLATION, attempt};
+use super::sieve::{Sieve, UNIQUE_VIOLATION, attempt};
 use super::staging::{self, Staging};
 use super::wire::{Client, WireError};
-use crate::Published;
+use crate::publishing::{Counts, check_mirror};
+use crate::{Published, Publishing};
 use posthouse_protocol::job::Write;
 use posthouse_protocol::operation::Operation;
 use posthouse_protocol::problem::{Code, Problem};
@@ -20,7 +22,7 @@ pub(super) fn publish(
     client: &mut Client,
     place: &Place,
     target: Option<Relation>,
-    refused_max: Option<u64>,
+    how: &Publishing,
 ) -> Result<Published, Fail> {
     let Some(staging) = Staging::find(client, place)? else {
         let cause = "nothing of this transfer is prepared here";
@@ -30,15 +32,14 @@ pub(super) fn publish(
     let staged = control::staged(client, place)?;
     // Triggers and checks of the table run as they do for its other users, and speak up at once.
     client.batch("SET LOCAL search_path TO DEFAULT; SET CONSTRAINTS ALL IMMEDIATE")?;
-    let sieve = Sieve::new(place, staging, refused_max);
+    let sieve = Sieve::new(place, staging, how.refused_max);
     let Some(target) = target else { return become_target(client, place, sieve, staged) };
     let fields = Fields::of(&place.landing.contract, &sieve.staging.columns, &target);
     let mut run = Run { place, target, fields, sieve, staged, deletes: 0, overlap: 0, took_staging: false };
-    let mut gone = 0;
+    let (mut gone, mut kept) = (0, 0);
     if place.landing.write == Write::Mirror {
-        run.lock(client)?;
         // While all that came is there: of a row that is refused the older one is out of date, and not gone.
-        gone = run.delete_absent(client, Some(MIRROR_SHARE))?;
+        (gone, kept) = run.delete_gone(client, how.held_back)?;
     }
     run.take_losses(client)?;
     let (counts, deleted) = match place.landing.write {
@@ -57,6 +58,7 @@ pub(super) fn publish(
         updated: counts.updated,
         deleted,
         quarantined: refused,
+        kept,
     };
     control::leave(client, place, &result, &run.sieve.refused)?;
     if !run.took_staging {
@@ -77,6 +79,10 @@ fn become_target(client: &mut Client, place: &Place, mut sieve: Sieve<'_>, stage
     }
     client.batch(&format!("ALTER TABLE {} RENAME TO {}", sieve.staging.name, quote(&place.target.table)))?;
     sieve.staging.name = place.target.clone();
+    if let Some(keys) = &sieve.staging.keys {
+        // There was a table to mirror into, and it is gone.
+        client.batch(&format!("DROP TABLE {keys}"))?;
+    }
     if let Some(key) = ddl::primary_key(&place.landing.contract.key) {
         let add = format!("ALTER TABLE {} ADD {key}", place.target);
         let is_twice = |error: &WireError| error.sqlstate() == Some(UNIQUE_VIOLATION);
@@ -198,31 +204,63 @@ impl Run<'_> {
                 return Err(self.refuse(&cause).into());
             }
         }
-        self.delete_absent(client, None)
+        self.delete_absent(client, false)
     }
 
     fn refuse(&self, cause: &str) -> Problem {
         Problem::new(Code::DestinationFailed).with("target", &self.place.landing.table).cause(cause)
     }
 
-    /// Deletes rows whose key was not handed over, unless that would be more than one in `share`.
-    fn delete_absent(&self, client: &mut Client, share: Option<u64>) -> Result<u64, Fail> {
+    /// Deletes what a mirror has no row for any more. How many went; and how many would have, where the keys of all rows
+    /// are not known.
+    fn delete_gone(&mut self, client: &mut Client, held_back: u64) -> Result<(u64, u64), Fail> {
+        self.lock(client)?;
+        self.take_misplaced(client)?;
+        if held_back == 0 && keys::are_known(client, self.place, &self.sieve.staging)? {
+            return Ok((self.delete_absent(client, true)?, 0));
+        }
+        let absent = format!("SELECT count(*) FROM {} t WHERE {}", self.target.name, self.gone());
+        Ok((0, control::count(client, &absent, &[])?))
+    }
+
+    /// Refuses staged rows whose key has no place in the table, before keys are compared all at once. Nothing stands in
+    /// the table with such a key.
+    fn take_misplaced(&mut self, client: &mut Client) -> Result<(), Fail> {
+        let converted: Vec<String> =
+            self.fields.converted_key().into_iter().map(|value| format!("count({value})")).collect();
+        if converted.is_empty() {
+            return Ok(());
+        }
+        let (converted, from) = (converted.join(", "), self.staging());
+        self.sieve.pass(client, &mut |client, rows| {
+            client.query(&format!("SELECT {converted} FROM {from} s WHERE {rows}"), &[])?;
+            Ok(Counts::default())
+        })?;
+        match &self.sieve.staging.keys {
+            Some(keys) => keys::drop_misplaced(client, keys, &converted),
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes rows whose key was not handed over, unless a mirror would delete too many of them.
+    fn delete_absent(&self, client: &mut Client, is_mirror: bool) -> Result<u64, Fail> {
         let (target, gone) = (&self.target.name, self.gone());
-        if let Some(share) = share {
+        if is_mirror {
             let total = control::count(client, &format!("SELECT count(*) FROM {target}"), &[])?;
             let count = control::count(client, &format!("SELECT count(*) FROM {target} t WHERE {gone}"), &[])?;
-            if count.saturating_mul(share) > total {
-                return Err(Problem::new(Code::MirrorUnsafe).with("count", count).with("total", total).into());
-            }
+            check_mirror(count, total)?;
         }
         Ok(client.execute(&format!("DELETE FROM {target} t WHERE {gone}"), &[])?)
     }
 
-    /// What holds for rows `t` whose key was not handed over.
+    /// What holds for rows `t` whose key was not handed over, neither with a row that is staged nor with one that was
+    /// refused.
     fn gone(&self) -> String {
-        format!("NOT EXISTS (SELECT 1 FROM {} s WHERE {} AND {})", self.staging(), self.own(), self.fields.same_key())
+        let (staging, own, same) = (self.staging(), self.own(), self.fields.same_key());
+        let gone = format!("NOT EXISTS (SELECT 1 FROM {staging} s WHERE {own} AND {same})");
+        match &self.sieve.staging.keys {
+            Some(keys) => format!("{gone} AND NOT EXISTS (SELECT 1 FROM {keys} s WHERE {same})"),
+            None => gone,
+        }
     }
 }
-
-/// One in this many may go.
-const MIRROR_SHARE: u64 = 10;

@@ -5,7 +5,7 @@ use super::wire::WireError;
 use crate::SettingError;
 use crate::charset::Charset;
 pub(crate) use crate::settings::{Address, TlsMode};
-use crate::settings::{Reader, SNAPSHOT_MAX, Secret, decode, interval, parse_port, split_user};
+use crate::settings::{Common, Reader, Secret, decode, parse_port, split_user};
 use posthouse_platform::settings::Interval;
 use std::path::PathBuf;
 
@@ -42,15 +42,10 @@ impl Settings {
     pub(crate) fn parse(settings: &crate::Settings) -> Result<Self, Vec<SettingError>> {
         let mut reader = Reader::new(settings, KEYS);
         let url = reader.require("url", Url::parse);
-        let password = reader.read("password_file", Secret::parse);
-        let tls = reader.read("tls", TlsMode::parse);
-        let ca_file = reader.read("ca_file", |text| Ok(PathBuf::from(text)));
-        let control_schema = reader.read("control_schema", identifier);
-        let snapshot_max = reader.read("snapshot_max", interval).unwrap_or(SNAPSHOT_MAX);
-        let statement_timeout = reader.read("statement_timeout", interval);
+        let Common { password, tls, ca_file, control_schema, snapshot_max, statement_timeout } =
+            Common::read(&mut reader, identifier);
         let dialect = reader.read("dialect", Dialect::parse).unwrap_or_default();
         let charset = reader.read("charset", Charset::parse);
-        reader.check_ca_file(ca_file.as_ref(), tls);
         match url {
             Some(url) if reader.errors.is_empty() => Ok(Self {
                 servers: url.servers,

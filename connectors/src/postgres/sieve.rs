@@ -8,7 +8,7 @@ use super::place::Fail;
 use super::place::Place;
 use super::staging::Staging;
 use super::wire::{Client, Row, WireError, json_text};
-use crate::too_many_refused;
+use crate::publishing::{BAD_ROWS_MAX, Counts, RefusedMax};
 use posthouse_protocol::problem::Problem;
 
 /// Runs `work`; where the database refuses what it does, all of it is taken back, and the refusal is told.
@@ -31,20 +31,6 @@ pub(super) fn attempt<T>(
     }
 }
 
-/// What a set of staged rows became.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) inserted: u64,
-    pub(super) updated: u64,
-}
-
-impl std::ops::AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        self.inserted += other.inserted;
-        self.updated += other.updated;
-    }
-}
-
 /// One statement, or a few, for the staged rows `s` for which a condition holds.
 pub(super) type Step<'a> = dyn FnMut(&mut Client, &str) -> Result<Counts, Fail> + 'a;
 
@@ -53,7 +39,7 @@ pub(super) struct Sieve<'a> {
     pub(super) staging: Staging,
     pub(super) refused: Vec<Refused>,
     /// More than these, and nothing is published.
-    refused_max: Option<u64>,
+    refused_max: RefusedMax,
 }
 
 /// Staged rows, by where they lie.
@@ -84,14 +70,15 @@ impl Rows {
     }
 }
 
-fn each(places: &[String]) -> String {
+/// What holds for rows `s` that lie there.
+pub(super) fn each(places: &[String]) -> String {
     let list: Vec<String> = places.iter().map(|place| format!("\"{place}\"")).collect();
     format!("s.ctid = ANY ('{{{}}}'::pg_catalog.tid[])", list.join(","))
 }
 
 impl<'a> Sieve<'a> {
     pub(super) fn new(place: &'a Place, staging: Staging, refused_max: Option<u64>) -> Self {
-        Self { place, staging, refused: Vec::new(), refused_max: refused_max.filter(|max| *max < BAD_ROWS_MAX as u64) }
+        Self { place, staging, refused: Vec::new(), refused_max: RefusedMax::new(refused_max) }
     }
 
     /// Takes all staged rows over.
@@ -230,12 +217,8 @@ impl<'a> Sieve<'a> {
     }
 
     fn check_limit(&self) -> Result<(), Problem> {
-        let rows = self.refused.len();
-        if rows as u64 <= self.refused_max.unwrap_or(BAD_ROWS_MAX as u64) {
-            return Ok(());
-        }
         let first = self.refused.first().map(Refused::row);
-        Err(too_many_refused(&self.place.target.to_string(), rows, first.as_ref(), self.refused_max))
+        self.refused_max.check(&self.place.target.to_string(), self.refused.len(), first.as_ref())
     }
 
     /// As `Batch::key_text` writes a key.
@@ -280,7 +263,5 @@ pub(super) const UNIQUE_VIOLATION: &str = "23505";
 const FOREIGN_KEY_VIOLATION: &str = "23503";
 /// A row would be changed twice by one statement.
 const CARDINALITY_VIOLATION: &str = "21000";
-/// Refused rows are held in memory until they are kept.
-const BAD_ROWS_MAX: usize = 100_000;
 /// Refused rows that are read and taken out by one statement.
 const PAGE: usize = 1_000;

@@ -1,6 +1,7 @@
 //! The staging table of one transfer. A split's rows come into it by COPY, as the source's server wrote them
 //! where that is possible; what COPY refuses is halved until the refused rows stand alone. A split's rows, its
-//! refused rows and its row in `posthouse_applied` are one transaction of the caller's.
+//! refused rows and its row in `posthouse_applied` are one transaction of the caller's; so are the keys of the refused
+//! rows, where a mirror needs them ([`super::keys`]).
 //!
 //! Where there is no target yet, the staging table is made so that it can become the target: final types, no
 //! columns of its own. Where all rows of a target are to be replaced, it is made like the target. Otherwise its
@@ -8,13 +9,14 @@
 //! this database lacks is staged as text: labels of an enumeration are that already, a composite is rendered.
 
 use super::catalog::{Column, Relation, TableName, literal, quote, quoted};
-use super::control::Refused;
+use super::control::{self, Refused};
+use super::keys::{Key, Refusals};
 use super::place::Fail;
 use super::place::Place;
 use super::sieve::attempt;
 use super::transcode::{Transcoder, holds_texts_within};
 use super::wire::{Client, WireError};
-use super::{ddl, replace};
+use super::{ddl, keys, replace};
 use crate::RawRows;
 use crate::charset::Charset;
 use arrow::record_batch::RecordBatch;
@@ -37,14 +39,19 @@ pub(super) struct Staging {
     /// One for each of the items that are staged.
     pub(super) columns: Vec<Column>,
     /// Of its texts.
-    charset: Charset,
+    pub(super) charset: Charset,
+    /// Where the keys of refused rows are. None where nothing is mirrored, and beside a table that a DBA made.
+    pub(super) keys: Option<TableName>,
 }
 
 impl Staging {
     /// None where nothing is prepared, or all is published.
     pub(super) fn find(client: &mut Client, place: &Place) -> Result<Option<Self>, Fail> {
         if let Some(found) = Relation::find(client, &place.staging())? {
-            return Self::of(place, &found, false, client.charset()).map(Some);
+            let refused = place.refused();
+            let has_keys = place.landing.write == Write::Mirror && control::is_there(client, &refused)?;
+            let staging = Self::of(place, &found, false, client.charset())?;
+            return Ok(Some(Self { keys: has_keys.then_some(refused), ..staging }));
         }
         match Relation::find(client, &place.premade())? {
             Some(found) if found.column(ddl::TRANSFER).is_some() => {
@@ -60,11 +67,13 @@ impl Staging {
         let charset = client.charset();
         if let Some(found) = Relation::find(client, &place.staging())? {
             let own = "true".to_owned();
-            return Ok(Some(Self { name: found.name, own, premade: false, columns: found.columns, charset }));
+            let keys = control::is_there(client, &place.refused())?.then(|| place.refused());
+            return Ok(Some(Self { name: found.name, own, premade: false, columns: found.columns, charset, keys }));
         }
         let found = Relation::find(client, &place.premade())?.filter(|found| found.column(ddl::TRANSFER).is_some());
         let own = format!("s.{} = {}", ddl::TRANSFER, literal(place.transfer()));
-        Ok(found.map(|found| Self { name: found.name, own, premade: true, columns: found.columns, charset }))
+        let keys = None;
+        Ok(found.map(|found| Self { name: found.name, own, premade: true, columns: found.columns, charset, keys }))
     }
 
     /// Whether the columns that rows come in are those that were staged.
@@ -83,7 +92,7 @@ impl Staging {
             true => format!("s.{} = {}", ddl::TRANSFER, literal(place.transfer())),
             false => "true".to_owned(),
         };
-        Ok(Self { name: found.name.clone(), own, premade, columns, charset })
+        Ok(Self { name: found.name.clone(), own, premade, columns, charset, keys: None })
     }
 
     /// Makes the table, unless an earlier run of the transfer did, or a DBA for an account that may not.
@@ -104,18 +113,24 @@ impl Staging {
             }
             _ => None,
         };
-        let statements = alike.unwrap_or_else(|| {
+        let mut statements = alike.unwrap_or_else(|| {
             let columns = ddl::made(&place.staged, &staged_natives(place, target, version, charset), version);
             let comments = ddl::comments(&place.staging(), if target.is_none() { &columns } else { &[] });
             [vec![ddl::create_table(&place.staging(), &columns, &[])], comments].concat()
         });
+        if place.landing.write == Write::Mirror && target.is_some() {
+            statements.push(keys::create(place));
+        }
         Ok(client.batch(&statements.join(";\n"))?)
     }
 
     pub(super) fn drop(&self, client: &mut Client) -> Result<(), WireError> {
         match self.premade {
             true => client.batch(&format!("DELETE FROM {} s WHERE {}", self.name, self.own)),
-            false => client.batch(&format!("DROP TABLE {}", self.name)),
+            false => {
+                let tables = std::iter::once(&self.name).chain(&self.keys).map(TableName::to_string);
+                client.batch(&format!("DROP TABLE {}", tables.collect::<Vec<_>>().join(", ")))
+            }
         }
     }
 
@@ -139,15 +154,15 @@ impl Staging {
     ) -> Result<(u64, Vec<Refused>), Fail> {
         let shape = Shape::new(&place.landing.contract, natives)
             .map_err(|e| Problem::new(Code::Mismatch).with("peer", "the provider").cause(e))?;
-        let mut load = Load::new(client, self);
+        let mut load = Load::new(client, self, place);
         if self.lie_alike(natives) {
             load.sift(&shape, rows)?;
         } else if let Some(rewriter) = self.rewriter(&shape, natives) {
-            load.rewrite(rewriter, &shape, rows)?;
+            load.rewrite(rewriter, &shape, natives, rows)?;
         } else {
             load.recode(place, &shape, rows)?;
         }
-        Ok((load.landed, load.refused))
+        load.finish()
     }
 
     /// Stages a split that comes as batches.
@@ -157,13 +172,13 @@ impl Staging {
         place: &Place,
         batches: &mut dyn Iterator<Item = Result<RecordBatch, Problem>>,
     ) -> Result<(u64, Vec<Refused>), Fail> {
-        let mut load = Load::new(client, self);
+        let mut load = Load::new(client, self, place);
         let mut encoder = self.encoder(place)?;
         for batch in batches {
             let batch = Batch::new(&place.staged, batch?).map_err(Problem::from)?;
             load.batch(&mut encoder, &batch)?;
         }
-        Ok((load.landed, load.refused))
+        load.finish()
     }
 
     fn encoder(&self, place: &Place) -> Result<Encoder, Problem> {
@@ -206,7 +221,7 @@ struct Load<'a> {
     /// Where the database's texts are not UTF-8.
     transcoder: Option<Transcoder>,
     landed: u64,
-    refused: Vec<Refused>,
+    refused: Refusals,
 }
 
 /// Tuples that lie one behind the other.
@@ -219,13 +234,19 @@ struct Tuples<'a> {
 }
 
 impl<'a> Load<'a> {
-    fn new(client: &'a mut Client, staging: &'a Staging) -> Self {
+    fn new(client: &'a mut Client, staging: &'a Staging, place: &Place) -> Self {
         // A column without a type of its own here is written as text.
         const TEXT: &NativeType = &NativeType::Plain(Plain::Text);
         let columns = staging.columns.iter();
         let columns = columns.map(|column| (column.name.as_str(), column.native.as_ref().unwrap_or(TEXT)));
         let transcoder = Transcoder::new(staging.charset, columns);
-        Self { client, staging, transcoder, landed: 0, refused: Vec::new() }
+        Self { client, staging, transcoder, landed: 0, refused: Refusals::new(place, staging) }
+    }
+
+    /// How many rows are staged, and which were refused.
+    fn finish(self) -> Result<(u64, Vec<Refused>), Fail> {
+        let Self { client, landed, refused, .. } = self;
+        Ok((landed, refused.keep(client)?))
     }
 
     /// A split of which rows are refused, window by window.
@@ -237,7 +258,18 @@ impl<'a> Load<'a> {
     }
 
     /// A split of which some columns are text here.
-    fn rewrite(&mut self, mut rewriter: Rewriter, shape: &Shape, rows: &mut dyn RawRows) -> Result<(), Fail> {
+    fn rewrite(
+        &mut self,
+        mut rewriter: Rewriter,
+        shape: &Shape,
+        natives: &[NativeType],
+        rows: &mut dyn RawRows,
+    ) -> Result<(), Fail> {
+        let lies_alike = |at: usize| match (natives.get(at), self.staging.columns.get(at)) {
+            (Some(native), Some(column)) => lies_alike(native, column),
+            _ => false,
+        };
+        let is_key_alike = shape.contract().key_positions().into_iter().all(lies_alike);
         windows(shape, rows, &mut |window, ends, first| {
             let (mut bytes, mut written, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
             let describe = |index: usize| describe(shape, tuple(window, &ends, index), first + index as u64);
@@ -250,7 +282,11 @@ impl<'a> Load<'a> {
                     Err(fault) => {
                         let (key, original) = describe(index);
                         let (reason, column) = (fault.to_string(), Some(fault.column));
-                        self.refused.push(Refused { key, reason, original, column, ..Refused::default() });
+                        let row = Refused { key, reason, original, column, ..Refused::default() };
+                        self.refused.add(row, |keys| match is_key_alike {
+                            true => keys.of_tuple(tuple(window, &ends, index)),
+                            false => Key::Unknown,
+                        });
                     }
                 }
             }
@@ -272,12 +308,8 @@ impl<'a> Load<'a> {
                     .and_then(|batch| self.batch(&mut encoder, &batch)),
                 Decoded::Bad(bad) => {
                     let key = format!("row {}", bad.row + 1);
-                    self.refused.push(Refused {
-                        key,
-                        reason: bad.reason,
-                        original: bad.original,
-                        ..Refused::default()
-                    });
+                    let row = Refused { key, reason: bad.reason, original: bad.original, ..Refused::default() };
+                    self.refused.add(row, |_| Key::Unknown);
                     Ok(())
                 }
             };
@@ -307,13 +339,11 @@ impl<'a> Load<'a> {
                     ends.push(bytes.len());
                     numbers.push(row);
                 }
-                Err(fault) => self.refused.push(Refused {
-                    key: batch.key_text(row),
-                    reason: fault.to_string(),
-                    original: batch.json(row),
-                    column: Some(fault.column),
-                    ..Refused::default()
-                }),
+                Err(fault) => {
+                    let (key, reason, original) = (batch.key_text(row), fault.to_string(), batch.json(row));
+                    let refused = Refused { key, reason, original, column: Some(fault.column), ..Refused::default() };
+                    self.refused.add(refused, |keys| keys.of_batch(batch, row));
+                }
             }
         }
         let describe = |index: usize| {
@@ -336,7 +366,8 @@ impl<'a> Load<'a> {
                 Err(stuck) => {
                     let (key, original) = (tuples.describe)(index);
                     let (reason, column) = (format!("`{}`: {}", stuck.column, stuck.why), Some(stuck.column));
-                    self.refused.push(Refused { key, reason, original, column, ..Refused::default() });
+                    let row = Refused { key, reason, original, column, ..Refused::default() };
+                    self.refused.add(row, |keys| keys.of_tuple(tuple(tuples.bytes, &tuples.ends, index)));
                 }
             }
         }
@@ -366,7 +397,9 @@ impl<'a> Load<'a> {
                 Ok(landed) => self.landed += landed,
                 Err(error) if end - first == 1 => {
                     let (key, original) = (tuples.describe)(first);
-                    self.refused.push(Refused::by(&error, key, original));
+                    self.refused.add(Refused::by(&error, key, original), |keys| {
+                        keys.of_copied(tuple(tuples.bytes, &tuples.ends, first))
+                    });
                 }
                 Err(_) => {
                     let middle = first + (end - first) / 2;
@@ -529,7 +562,7 @@ fn by_number(native: &NativeType) -> bool {
 pub(super) fn may_create(client: &mut Client, schema: &str) -> Result<bool, WireError> {
     let sql = "SELECT count(*) FROM pg_catalog.pg_namespace n
                WHERE n.nspname = $1 AND pg_catalog.has_schema_privilege(n.oid, 'CREATE')";
-    super::control::count(client, sql, &[Some(schema)]).map(|found| found > 0)
+    control::count(client, sql, &[Some(schema)]).map(|found| found > 0)
 }
 
 /// What an account lacks that may only read and write rows, and what would help.

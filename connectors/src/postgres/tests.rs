@@ -74,7 +74,7 @@ impl PgBench {
         self.text("SELECT key || ' ' || coalesce(sqlstate, '-') || ' ' || reason FROM posthouse_quarantine ORDER BY at, number")
     }
     fn leftovers(&self) -> String {
-        self.text("SELECT relname FROM pg_class WHERE relname ~ '^posthouse_(staging|new)' AND relkind = 'r'")
+        self.text("SELECT relname FROM pg_class WHERE relname ~ '^posthouse_(staging|new|refused)' AND relkind = 'r'")
     }
 }
 

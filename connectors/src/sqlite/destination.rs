@@ -6,7 +6,8 @@ use super::source::RowReader;
 use super::staging::{self, Staging};
 use super::{Faults, columns, open, publish, quote};
 use crate::charset::Charset;
-use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
+use crate::publishing;
+use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
@@ -81,7 +82,7 @@ impl SqliteDestination {
             let key = landing.contract.key.join(", ");
             return Err(no_key().cause(format!("it has neither a primary key nor a unique index on ({key})")));
         }
-        if landing.write == Write::Append && landing.contract.key.is_empty() && landing.watermark_column.is_some() {
+        if publishing::is_by_content(landing) {
             Self::check_alone(connection, landing).map_err(sql)??;
         }
         Ok(None)
@@ -95,16 +96,7 @@ impl SqliteDestination {
         let others = "SELECT min(job) FROM posthouse_applied WHERE target = ?1 AND job <> ?2";
         let other: Option<String> =
             connection.query_row(others, (&landing.table, landing.job.as_str()), |row| row.get(0))?;
-        Ok(match other {
-            None => Ok(()),
-            Some(job) => {
-                let cause = format!("the job `{job}` lands there too, and without a key equal rows of both are one");
-                Err(Problem::new(Code::KeyMissing)
-                    .with("table", &landing.table)
-                    .with("write", landing.write)
-                    .cause(cause))
-            }
-        })
+        Ok(publishing::check_alone(landing, other))
     }
 }
 
@@ -163,7 +155,7 @@ impl Destination for SqliteDestination {
         Ok(result)
     }
 
-    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
+    fn publish_with(&mut self, how: &Publishing) -> Result<Published, Problem> {
         let (landing, faults) = (self.landing.clone(), self.faults.clone());
         let sql = |e: rusqlite::Error| faults.write(&landing.table, &e);
         self.connection()?;
@@ -173,7 +165,7 @@ impl Destination for SqliteDestination {
         if let Some(before) = staging::published(&tx, &landing).map_err(sql)? {
             return Ok(before);
         }
-        let published = publish::publish(&tx, &landing, &self.staging, refused_max, &faults)?;
+        let published = publish::publish(&tx, &landing, &self.staging, how, &faults)?;
         tx.commit().map_err(sql)?;
         Ok(published)
     }
@@ -185,11 +177,11 @@ impl Destination for SqliteDestination {
     }
 
     fn discard(&mut self) -> Result<(), Problem> {
-        let (landing, faults, staging) = (self.landing.clone(), self.faults.clone(), self.staging.name.clone());
+        let (landing, faults, drop_staging) = (self.landing.clone(), self.faults.clone(), self.staging.drop());
         let sql = |e: rusqlite::Error| faults.write(&landing.table, &e);
         let connection = self.connection()?;
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sql)?;
-        tx.execute_batch(&format!("DROP TABLE IF EXISTS {staging}")).map_err(sql)?;
+        tx.execute_batch(&drop_staging).map_err(sql)?;
         if staging::has_control(&tx).map_err(sql)? && staging::published(&tx, &landing).map_err(sql)?.is_none() {
             for table in ["posthouse_applied", "posthouse_quarantine"] {
                 let delete = format!("DELETE FROM {table} WHERE transfer = ?1");
@@ -232,19 +224,10 @@ impl Destination for SqliteDestination {
                 lines.push(format!("table {} stands with {rows} rows, its columns are the resource's", landing.table));
             }
         }
-        let key = landing.contract.key.join(", ");
-        lines.push(match (landing.write, landing.contract.key.is_empty()) {
-            (Write::Append, false) => format!("append: rows whose key ({key}) is there already change nothing"),
-            (Write::Append, true) if landing.watermark_column.is_some() => {
-                "append: a row that is there already, equal in all columns, is not added again".to_owned()
-            }
-            (Write::Append, true) => "append: every row is added".to_owned(),
-            (Write::Upsert, _) => format!("upsert: rows are added or changed by their key ({key}), none is deleted"),
-            (Write::Replace, _) => {
+        lines.push(match publishing::told(&landing) {
+            Some(line) => line,
+            None => {
                 "replace: all rows give way to the new ones in one transaction; the table itself, its indexes, triggers and views stay".to_owned()
-            }
-            (Write::Mirror, _) => {
-                format!("mirror: rows are added, changed or deleted by their key ({key}); over 10 % is never deleted by itself")
             }
         });
         Ok(lines)

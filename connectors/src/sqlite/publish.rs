@@ -4,7 +4,8 @@
 
 use super::staging::{self, Staging};
 use super::{Faults, quote, quoted};
-use crate::{BadRow, Landing, Published, too_many_refused};
+use crate::publishing::{BAD_ROWS_MAX, RefusedMax, check_mirror};
+use crate::{BadRow, Landing, Published, Publishing};
 use posthouse_protocol::job::Write;
 use posthouse_protocol::operation::Operation;
 use posthouse_protocol::problem::{Code, Problem};
@@ -14,7 +15,7 @@ pub(super) fn publish(
     tx: &Transaction<'_>,
     landing: &Landing,
     staging: &Staging,
-    refused_max: Option<u64>,
+    how: &Publishing,
     faults: &Faults,
 ) -> Result<Published, Problem> {
     let sql = |e: rusqlite::Error| faults.write(&landing.table, &e);
@@ -49,14 +50,14 @@ pub(super) fn publish(
             }
         }
         Write::Mirror => {
-            result.deleted = run.delete_absent(before)?.map_err(sql)?;
+            match how.held_back {
+                0 => result.deleted = run.delete_absent(before)?.map_err(sql)?,
+                _ => result.kept = run.count_absent().map_err(sql)?,
+            }
             changed += run.insert(&run.update(), &mut bad).map_err(sql)?;
         }
     }
-    let limit = refused_max.filter(|max| *max < BAD_ROWS_MAX as u64);
-    if bad.len() as u64 > limit.unwrap_or(BAD_ROWS_MAX as u64) {
-        return Err(too_many_refused(&landing.table, bad.len(), bad.first(), limit));
-    }
+    RefusedMax::new(how.refused_max).check(&landing.table, bad.len(), bad.first())?;
     let after = run.count(&run.target).map_err(sql)?;
     staging::keep_bad_rows(tx, landing, "", &bad).map_err(sql)?;
     result.quarantined = bad.len() as u64;
@@ -213,18 +214,25 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// What holds for rows `t` of which neither a row came, nor one that was refused.
+    fn absent(&self) -> String {
+        let tables = std::iter::once(&self.staging.name).chain(&self.staging.refused);
+        let absent = tables.map(|table| format!("NOT EXISTS (SELECT 1 FROM {table} s WHERE {})", self.same_key()));
+        absent.collect::<Vec<_>>().join(" AND ")
+    }
+
+    fn count_absent(&self) -> rusqlite::Result<u64> {
+        super::count(self.tx, &format!("SELECT count(*) FROM {} t WHERE {}", self.target, self.absent()))
+    }
+
     /// Deletes rows whose key was not handed over, unless that would be more than a tenth.
     fn delete_absent(&self, total: u64) -> Result<rusqlite::Result<u64>, Problem> {
-        let absent = format!("NOT EXISTS (SELECT 1 FROM {} s WHERE {})", self.staging.name, self.same_key());
-        let count = format!("SELECT count(*) FROM {} t WHERE {absent}", self.target);
-        let count = match super::count(self.tx, &count) {
+        let count = match self.count_absent() {
             Ok(count) => count,
             Err(e) => return Ok(Err(e)),
         };
-        if count.saturating_mul(MIRROR_SHARE) > total {
-            return Err(Problem::new(Code::MirrorUnsafe).with("count", count).with("total", total));
-        }
-        let delete = format!("DELETE FROM {} AS t WHERE {absent}", self.target);
+        check_mirror(count, total)?;
+        let delete = format!("DELETE FROM {} AS t WHERE {}", self.target, self.absent());
         Ok(self.tx.execute(&delete, []).map(|rows| rows as u64))
     }
 
@@ -266,7 +274,7 @@ impl Run<'_> {
             note,
             (landing.transfer.as_str(), counts.0, counts.1, counts.2, landing.job.as_str(), &landing.table, text),
         )?;
-        self.tx.execute_batch(&format!("DROP TABLE {}", self.staging.name))
+        self.tx.execute_batch(&self.staging.drop())
     }
 }
 
@@ -274,8 +282,3 @@ impl Run<'_> {
 fn vector(table: &str, names: &[String]) -> String {
     format!("({})", names.iter().map(|name| format!("{table}.{name}")).collect::<Vec<_>>().join(", "))
 }
-
-/// One in this many may go.
-const MIRROR_SHARE: u64 = 10;
-/// Refused rows are held in memory until they are kept.
-const BAD_ROWS_MAX: usize = 100_000;

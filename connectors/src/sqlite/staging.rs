@@ -1,12 +1,14 @@
 //! The staging table of one transfer, and the two tables beside it: `posthouse_applied` says which splits are
 //! staged and whether the transfer is published, `posthouse_quarantine` keeps rows the target refused. A split's
-//! rows, its bad rows and its applied row are one transaction: a kill in between leaves none of them.
+//! rows, its bad rows and its applied row are one transaction: a kill in between leaves none of them. Of a mirror the keys
+//! of bad rows are in that transaction too, in a table of their own: what stands with such a key is not gone.
 
 use super::columns::{self, Affinity};
 use super::{Faults, quote, quoted, values};
 use crate::charset::Charset;
 use crate::{Applied, BadRow, Landing, Published, SplitLanded};
 use posthouse_protocol::batch::Batch;
+use posthouse_protocol::job::Write;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::ContractType;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
@@ -23,6 +25,8 @@ pub(super) struct Staging {
     /// The column that says it, quoted.
     pub(super) operation: Option<String>,
     keyed_by_number: bool,
+    /// Where the keys of refused rows are, as a mirror needs them.
+    pub(super) refused: Option<String>,
     /// Of the target's texts, and of those that are staged for it.
     pub(super) charset: Charset,
 }
@@ -38,8 +42,10 @@ impl Staging {
             [only] if keyed_by_number => quote(only),
             _ => NUMBER.to_owned(),
         };
+        let beside = |what: &str| quote(&format!("posthouse_{what}_{}", landing.transfer.as_str().replace('-', "_")));
         Self {
-            name: quote(&format!("posthouse_staging_{}", landing.transfer.as_str().replace('-', "_"))),
+            name: beside("staging"),
+            refused: (landing.write == Write::Mirror).then(|| beside("refused")),
             number,
             columns: quoted(contract.items.iter().map(|item| item.name.as_str())),
             staged: quoted(landing.staged().items.iter().map(|item| item.name.as_str())),
@@ -51,6 +57,20 @@ impl Staging {
 
     /// Columns have no type here: values keep the form they were given, the target's types apply on publishing.
     pub(super) fn create(&self, landing: &Landing) -> String {
+        let mut create = self.create_rows(landing);
+        if let Some(refused) = &self.refused {
+            let key = quoted(landing.contract.key.iter().map(String::as_str));
+            create.push_str(&format!("; CREATE TABLE IF NOT EXISTS {refused} ({key}, UNIQUE ({key}))"));
+        }
+        create
+    }
+
+    pub(super) fn drop(&self) -> String {
+        let tables = std::iter::once(&self.name).chain(&self.refused);
+        tables.map(|table| format!("DROP TABLE IF EXISTS {table};")).collect()
+    }
+
+    fn create_rows(&self, landing: &Landing) -> String {
         let contract = &landing.contract;
         let unique = match contract.key.as_slice() {
             [] => String::new(),
@@ -90,6 +110,7 @@ impl Staging {
         let places = vec!["?"; contract.items.len()].join(", ");
         let insert = format!("INSERT INTO {} ({}) VALUES ({places})", self.name, self.staged);
         let mut insert = tx.prepare(&insert).map_err(sql)?;
+        let mut mark = self.mark(tx, landing).map_err(sql)?;
         let mut result = SplitLanded::default();
         let mut scratch = values::Scratch::default();
         for batch in batches {
@@ -100,14 +121,20 @@ impl Staging {
                     bind(&mut insert, &batch, row, &affinities, self.charset, &mut scratch).map_err(sql)?
                 {
                     result.bad.push(refused(reason));
-                    continue;
-                }
-                match insert.raw_execute() {
-                    Ok(_) => result.landed += 1,
-                    Err(e) if is_refusal(&e) => {
-                        result.bad.push(refused("its key came in this transfer already".to_owned()));
+                } else {
+                    match insert.raw_execute() {
+                        Ok(_) => {
+                            result.landed += 1;
+                            continue;
+                        }
+                        Err(e) if is_refusal(&e) => {
+                            result.bad.push(refused("its key came in this transfer already".to_owned()));
+                        }
+                        Err(e) => return Err(sql(e)),
                     }
-                    Err(e) => return Err(sql(e)),
+                }
+                if let Some(mark) = &mut mark {
+                    keep_key(mark, &batch, row, &affinities, self.charset, &mut scratch).map_err(sql)?;
                 }
             }
         }
@@ -116,6 +143,41 @@ impl Staging {
         let counts = (result.landed as i64, result.bad.len() as i64, landing.node_epoch as i64);
         tx.execute(note, (landing.transfer.as_str(), split, root, counts.0, counts.1, counts.2)).map_err(sql)?;
         Ok(result)
+    }
+
+    /// Inserts the key of a refused row.
+    fn mark<'t>(
+        &self,
+        tx: &'t Transaction<'_>,
+        landing: &Landing,
+    ) -> rusqlite::Result<Option<rusqlite::Statement<'t>>> {
+        let Some(refused) = &self.refused else { return Ok(None) };
+        let places = vec!["?"; landing.contract.key.len()].join(", ");
+        tx.prepare(&format!("INSERT OR IGNORE INTO {refused} VALUES ({places})")).map(Some)
+    }
+}
+
+/// Keeps the key of a row that is refused. One without a form in its columns is that of no row of the table.
+fn keep_key(
+    mark: &mut rusqlite::Statement<'_>,
+    batch: &Batch,
+    row: usize,
+    affinities: &[Affinity],
+    charset: Charset,
+    scratch: &mut values::Scratch,
+) -> rusqlite::Result<()> {
+    for (place, index) in batch.key().iter().enumerate() {
+        let affinity = affinities.get(*index).copied().unwrap_or(Affinity::Blob);
+        let value = batch.value(*index, row);
+        match values::write(value, affinity, charset, scratch) {
+            Ok(bound) if !value.is_null() => mark.raw_bind_parameter(place + 1, bound)?,
+            _ => return Ok(()),
+        }
+    }
+    match mark.raw_execute() {
+        // As long as its row was: no key of the table is.
+        Err(e) if !is_refusal(&e) => Err(e),
+        _ => Ok(()),
     }
 }
 

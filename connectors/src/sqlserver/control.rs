@@ -181,6 +181,13 @@ pub(super) fn staged(client: &mut Client, place: &Place) -> Result<u64, SqlError
     client.count(&sql, &[param(place.transfer())])
 }
 
+/// Rows that were refused before they were staged.
+pub(super) fn refused_before(client: &mut Client, place: &Place) -> Result<u64, SqlError> {
+    let [applied, _] = names(place);
+    let sql = format!("SELECT SUM(a.quarantined) FROM {applied} AS a WHERE a.transfer = @P1 AND a.root IS NOT NULL");
+    client.count(&sql, &[param(place.transfer())])
+}
+
 /// What publishing this transfer did, where it was done.
 pub(super) fn published(client: &mut Client, place: &Place) -> Result<Option<Published>, SqlError> {
     let [applied, _] = names(place);

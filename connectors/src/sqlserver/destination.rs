@@ -10,10 +10,11 @@ use super::place::{Fail, Place};
 use super::reading::{RowReader, Wanted};
 use super::settings::Settings;
 use super::sieve::Attempts;
-use super::staging::{Staging, TRANSFER};
+use super::staging::{NUMBER, Staging, TRANSFER};
 use super::{Faults, control, ddl, publish};
+use crate::publishing;
 use crate::types::Window;
-use crate::{Applied, BadRow, Destination, Landing, Published, Sink, SplitLanded};
+use crate::{Applied, BadRow, Destination, Landing, Published, Publishing, Sink, SplitLanded};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Write;
@@ -199,12 +200,19 @@ impl Destination for SqlDestination {
                 }
                 _ => false,
             };
-            if !is_like || !control::take_over(client, place, &before)? {
+            let is_mirror = place.landing.write == Write::Mirror;
+            // Whether the keys of refused rows were kept is not known: the job may have been another kind of write.
+            let lacks_keys = is_mirror && control::refused_before(client, &before)? > 0;
+            if !is_like || lacks_keys || !control::take_over(client, place, &before)? {
                 discard(client, &before)?;
                 return Ok(false);
             }
             let (old, new) = (before.staging().to_string(), place.staging().table);
             client.execute("EXEC sys.sp_rename @objname = @P1, @newname = @P2", &[param(&old), param(&new)])?;
+            if !is_mirror {
+                // Keys that were kept are no rows to land.
+                client.execute(&format!("DELETE FROM {} WHERE {} <= 0", place.staging(), quote(NUMBER)), &[])?;
+            }
             Ok(true)
         })
     }
@@ -222,7 +230,7 @@ impl Destination for SqlDestination {
         })
     }
 
-    fn publish_unless(&mut self, refused_max: Option<u64>) -> Result<Published, Problem> {
+    fn publish_with(&mut self, how: &Publishing) -> Result<Published, Problem> {
         let has_charset = self.has_charset();
         let mut attempts = Attempts::default();
         let outcome = loop {
@@ -232,7 +240,7 @@ impl Destination for SqlDestination {
                     return Ok(before);
                 }
                 let (target, staging) = find_staging(client, place, has_charset)?;
-                publish::publish(client, place, &target, &staging, refused_max, &mut attempts)
+                publish::publish(client, place, &target, &staging, how, &mut attempts)
             });
             match outcome {
                 Err(Fail::Sql(error)) if error.is_refusal() && attempts.go_on() => {}
@@ -356,17 +364,9 @@ fn no_right(place: &Place, error: SqlError) -> Fail {
 
 /// Rows without a key are told apart by their contents only: those of another job could not be.
 fn check_alone(client: &mut Client, place: &Place) -> Result<(), Fail> {
-    let landing = &place.landing;
-    if landing.write != Write::Append || !landing.contract.key.is_empty() || landing.watermark_column.is_none() {
-        return Ok(());
-    }
-    match control::other_job(client, place)? {
-        None => Ok(()),
-        Some(job) => {
-            let cause = format!("the job `{job}` lands there too, and without a key equal rows of both are one");
-            let problem = Problem::new(Code::KeyMissing).with("table", &landing.table).with("write", landing.write);
-            Err(problem.cause(cause).into())
-        }
+    match publishing::is_by_content(&place.landing) {
+        true => Ok(publishing::check_alone(&place.landing, control::other_job(client, place)?)?),
+        false => Ok(()),
     }
 }
 
@@ -401,17 +401,9 @@ fn dry_run(client: &mut Client, place: &Place, has_charset: bool) -> Result<Vec<
         }
     }
     let key = landing.contract.key.join(", ");
-    lines.push(match (landing.write, landing.contract.key.is_empty()) {
-        (Write::Append, false) => format!("append: rows whose key ({key}) is there already change nothing"),
-        (Write::Append, true) if landing.watermark_column.is_some() => {
-            "append: a row that is there already, equal in all columns, is not added again".to_owned()
-        }
-        (Write::Append, true) => "append: every row is added".to_owned(),
-        (Write::Upsert, _) => format!("upsert: rows are added or changed by their key ({key}), none is deleted"),
-        (Write::Mirror, _) => {
-            format!("mirror: rows are added, changed or deleted by their key ({key}); over 10 % is never deleted by itself")
-        }
-        (Write::Replace, _) => {
+    lines.push(match publishing::told(landing) {
+        Some(line) => line,
+        None => {
             let referrers = match &target {
                 Some(target) => catalog::referrers(client, target.id)?,
                 None => Vec::new(),

@@ -10,7 +10,8 @@ use super::place::{Fail, Place};
 use super::sieve::{Attempts, Sieve};
 use super::staging::{NUMBER, Staging};
 use super::writing::Slot;
-use crate::Published;
+use crate::publishing::check_mirror;
+use crate::{Published, Publishing};
 use posthouse_protocol::job::Write;
 use posthouse_protocol::operation::Operation;
 use posthouse_protocol::problem::{Code, Problem};
@@ -20,7 +21,7 @@ pub(super) fn publish(
     place: &Place,
     target: &Relation,
     staging: &Staging,
-    refused_max: Option<u64>,
+    how: &Publishing,
     attempts: &mut Attempts,
 ) -> Result<Published, Fail> {
     client.batch(if attempts.is_sifting() { "SET XACT_ABORT OFF" } else { "SET XACT_ABORT ON" })?;
@@ -33,11 +34,14 @@ pub(super) fn publish(
     client.take_time();
     let before =
         client.count(&format!("SELECT COUNT_BIG(*) FROM {} AS t WITH (TABLOCKX, HOLDLOCK)", target.name), &[])?;
-    let sieve = Sieve::new(place, staging, attempts, refused_max, (first, last));
-    let mut run = Run { place, target, staging, sieve, before, staged, updated: 0, deleted: 0, overlap: 0 };
+    let sieve = Sieve::new(place, staging, attempts, how.refused_max, (first, last));
+    let mut run = Run { place, target, staging, sieve, before, staged, updated: 0, deleted: 0, kept: 0, overlap: 0 };
     if place.landing.write == Write::Mirror {
         // While all that came is there: of a row that is refused the older one is out of date, and not gone.
-        run.delete_absent(client, Some(MIRROR_SHARE))?;
+        match how.held_back {
+            0 => run.delete_absent(client, true)?,
+            _ => run.kept = run.gone(client)?,
+        }
     }
     run.sieve.take_known(client)?;
     if !place.landing.contract.key.is_empty() {
@@ -68,6 +72,7 @@ struct Run<'a> {
     staged: u64,
     updated: u64,
     deleted: u64,
+    kept: u64,
     /// Staged rows that stood there before and are no change.
     overlap: u64,
 }
@@ -143,7 +148,7 @@ impl Run<'_> {
                 format!("rows would be gone, and by `{name}` rows of other tables with them: use upsert or mirror");
             return Err(refuse(self.place, &cause).into());
         }
-        match self.delete_absent(client, None) {
+        match self.delete_absent(client, false) {
             Err(Fail::Sql(error)) if error.code() == Some(REFERENCE) => {
                 let cause = format!(
                     "rows that other tables refer to would be gone; use upsert or mirror, or land what refers to them \
@@ -244,17 +249,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Deletes rows whose key was not handed over, unless that would be more than one in `share`.
-    fn delete_absent(&mut self, client: &mut Client, share: Option<u64>) -> Result<(), Fail> {
+    /// Deletes rows whose key was not handed over, unless a mirror would delete too many of them.
+    fn delete_absent(&mut self, client: &mut Client, is_mirror: bool) -> Result<(), Fail> {
         let gone = self.gone(client)?;
-        if let Some(share) = share
-            && gone.saturating_mul(share) > self.before
-        {
-            return Err(Problem::new(Code::MirrorUnsafe).with("count", gone).with("total", self.before).into());
+        if is_mirror {
+            check_mirror(gone, self.before)?;
         }
         if gone > 0 {
-            let (table, from, keys) = (&self.target.name, self.staging.rows("s"), self.keys());
-            let absent = format!("NOT EXISTS (SELECT 1 FROM {from} WHERE {keys})");
+            let (table, absent) = (&self.target.name, self.absent());
             client.batch(&format!("DELETE t FROM {table} AS t WHERE {absent}"))?;
         }
         self.deleted = gone;
@@ -263,9 +265,13 @@ impl Run<'_> {
 
     /// How many rows of the target have a key that was not handed over.
     fn gone(&self, client: &mut Client) -> Result<u64, SqlError> {
-        let (table, from, keys) = (&self.target.name, self.staging.rows("s"), self.keys());
-        let absent = format!("NOT EXISTS (SELECT 1 FROM {from} WHERE {keys})");
+        let (table, absent) = (&self.target.name, self.absent());
         client.count(&format!("SELECT COUNT_BIG(*) FROM {table} AS t WHERE {absent}"), &[])
+    }
+
+    /// What holds for rows `t` whose key was not handed over, with a row that was refused neither.
+    fn absent(&self) -> String {
+        format!("NOT EXISTS (SELECT 1 FROM {} WHERE {})", self.staging.all_rows("s"), self.keys())
     }
 
     /// What was done, by the server's counts. What a trigger dropped or added without a word is told from them too.
@@ -287,7 +293,8 @@ impl Run<'_> {
             let cause = format!("{dropped} rows were taken and are not there: a trigger of the table drops them");
             return Err(refuse(self.place, &cause).into());
         }
-        Ok(Published { rows, inserted, updated: self.updated, deleted: self.deleted, quarantined: refused })
+        let (updated, deleted, kept) = (self.updated, self.deleted, self.kept);
+        Ok(Published { rows, inserted, updated, deleted, quarantined: refused, kept })
     }
 
     /// Rows of `s` and `t` with the same key.
@@ -331,8 +338,6 @@ fn value(alias: &str, slot: &Slot) -> String {
     }
 }
 
-/// One in this many may go.
-const MIRROR_SHARE: u64 = 10;
 /// A foreign key.
 const REFERENCE: u32 = 547;
 

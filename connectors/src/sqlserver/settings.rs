@@ -4,7 +4,7 @@
 use super::client::SqlError;
 use crate::SettingError;
 use crate::charset::Charset;
-use crate::settings::{Address, Reader, SNAPSHOT_MAX, Secret, TlsMode, decode, interval, split_user};
+use crate::settings::{Address, Common, Reader, Secret, TlsMode, decode, split_user};
 use posthouse_platform::settings::Interval;
 use std::path::PathBuf;
 
@@ -30,15 +30,10 @@ impl Settings {
     pub(super) fn parse(settings: &crate::Settings) -> Result<Self, Vec<SettingError>> {
         let mut reader = Reader::new(settings, KEYS);
         let url = reader.require("url", parse_url);
-        let password = reader.read("password_file", Secret::parse);
-        let tls = reader.read("tls", TlsMode::parse);
-        let ca_file = reader.read("ca_file", |text| Ok(PathBuf::from(text)));
         let open = reader.read("tls_off_for", parse_hosts);
         let charset = reader.read("charset", Charset::parse);
-        let control_schema = reader.read("control_schema", parse_schema);
-        let snapshot_max = reader.read("snapshot_max", interval).unwrap_or(SNAPSHOT_MAX);
-        let statement_timeout = reader.read("statement_timeout", interval);
-        reader.check_ca_file(ca_file.as_ref(), tls);
+        let Common { password, tls, ca_file, control_schema, snapshot_max, statement_timeout } =
+            Common::read(&mut reader, parse_schema);
         if open.is_some() && tls != Some(TlsMode::Off) {
             reader.wrong("tls_off_for", "it counts with tls = \"off\" only");
         }

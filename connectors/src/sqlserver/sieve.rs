@@ -10,7 +10,8 @@ use super::name::quote;
 use super::place::{Fail, Place};
 use super::reading::RowReader;
 use super::staging::{NUMBER, Staging};
-use crate::{BadRow, too_many_refused};
+use crate::BadRow;
+use crate::publishing::RefusedMax;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What earlier attempts at publishing have found.
@@ -69,7 +70,7 @@ pub(super) struct Sieve<'a> {
     attempts: &'a mut Attempts,
     reader: RowReader,
     /// More than these, and nothing is published.
-    refused_max: Option<u64>,
+    refused_max: RefusedMax,
     /// Numbers of the first and the last staged row.
     first: i64,
     last: i64,
@@ -83,7 +84,7 @@ impl<'a> Sieve<'a> {
         refused_max: Option<u64>,
         (first, last): (i64, i64),
     ) -> Self {
-        let refused_max = refused_max.filter(|max| *max < BAD_ROWS_MAX as u64);
+        let refused_max = RefusedMax::new(refused_max);
         Self { place, staging, refused: Vec::new(), attempts, reader: staging.reader(place), refused_max, first, last }
     }
 
@@ -157,12 +158,8 @@ impl<'a> Sieve<'a> {
         self.staging.delete(client, number, number)?;
         let key = key.unwrap_or_else(|| format!("row {number}"));
         self.refused.push(Refused { row: BadRow { key, reason: reason.to_owned(), original }, error });
-        let rows = self.refused.len();
-        if rows as u64 <= self.refused_max.unwrap_or(BAD_ROWS_MAX as u64) {
-            return Ok(());
-        }
         let first = self.refused.first().map(|refused| &refused.row);
-        Err(too_many_refused(&self.place.target.to_string(), rows, first, self.refused_max).into())
+        Ok(self.refused_max.check(&self.place.target.to_string(), self.refused.len(), first)?)
     }
 }
 
@@ -172,8 +169,6 @@ fn middle(first: i64, last: i64) -> i64 {
 
 /// A foreign key, or a check.
 const REFERENCE: u32 = 547;
-/// Refused rows are held in memory until they are kept.
-const BAD_ROWS_MAX: usize = 100_000;
 /// Each row that undoes a whole transaction takes about as many as its set can be halved.
 const ATTEMPTS_MAX: u32 = 1_000;
 

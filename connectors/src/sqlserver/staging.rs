@@ -1,6 +1,7 @@
 //! The staging table of one transfer: its columns are like the target's, so that what a column cannot keep is told
 //! row by row before anything is sent, and publishing converts nothing. Rows are numbered from 1 in the order in which
-//! they came; a split's are loaded in bulk, batch by batch, and counted by the server in the same transaction.
+//! they came; a split's are loaded in bulk, batch by batch, and counted by the server in the same transaction. Of a mirror
+//! the keys of refused rows are there too, under numbers below 1: what stands with such a key is not gone.
 
 use super::catalog::{self, Column, Relation};
 use super::client::{Client, SqlError, id, number, param};
@@ -13,6 +14,7 @@ use super::writing::Slot;
 use crate::{BadRow, types};
 use arrow::record_batch::RecordBatch;
 use posthouse_protocol::batch::{Batch, Value};
+use posthouse_protocol::job::Write;
 use posthouse_protocol::operation::Operation;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::schema::Item;
@@ -26,6 +28,8 @@ pub(super) struct Staging {
     pub(super) slots: Vec<Slot>,
     /// What each row does, where that is said: a column that the target does not have.
     pub(super) operation: Option<Slot>,
+    /// Whether keys of refused rows are kept.
+    marks: bool,
 }
 
 /// What became of a split's rows.
@@ -85,7 +89,13 @@ impl Staging {
             }
         }
         match why.is_empty() {
-            true => Ok(Self { name: place.staging(), transfer: None, slots, operation: operation(place) }),
+            true => Ok(Self {
+                name: place.staging(),
+                transfer: None,
+                slots,
+                operation: operation(place),
+                marks: place.landing.write == Write::Mirror,
+            }),
             false => {
                 let resource = types::schema_text(contract);
                 Err(types::drift(&place.landing.table, &resource, &target.text(), &why.join("; ")))
@@ -110,7 +120,8 @@ impl Staging {
             is_key: place.landing.contract.key.contains(&item.name),
         };
         let slots = place.landing.contract.items.iter().zip(kinds).map(slot).collect();
-        Self { name: place.premade(), transfer: Some(place.transfer().to_owned()), slots, operation: operation(place) }
+        let transfer = Some(place.transfer().to_owned());
+        Self { name: place.premade(), transfer, slots, operation: operation(place), marks: false }
     }
 
     /// The table as it stands, the transfer's own or the one that was made beforehand; none where neither does. One that
@@ -154,8 +165,16 @@ impl Staging {
         format!("CREATE TABLE {} ({}, PRIMARY KEY ({key}))", self.name, columns.join(", "))
     }
 
-    /// The transfer's rows as what is read from, under this name.
+    /// The transfer's rows that are to land, as what is read from, under this name.
     pub(super) fn rows(&self, alias: &str) -> String {
+        match self.marks {
+            true => format!("(SELECT * FROM {} WHERE {} > 0 AND {}) AS {alias}", self.name, quote(NUMBER), self.own()),
+            false => self.all_rows(alias),
+        }
+    }
+
+    /// The same, and the keys of those that were refused.
+    pub(super) fn all_rows(&self, alias: &str) -> String {
         match &self.transfer {
             None => format!("{} AS {alias}", self.name),
             Some(_) => format!("(SELECT * FROM {} WHERE {}) AS {alias}", self.name, self.own()),
@@ -211,6 +230,7 @@ impl Staging {
     ) -> Result<Taken, Fail> {
         let (_, _, before) = self.extent(client)?;
         let (mut last, mut sent, mut refused) = (before, 0u64, Vec::new());
+        let mut lowest = None;
         let table = self.name.to_string();
         let columns = self.columns();
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
@@ -225,6 +245,7 @@ impl Staging {
         for batch in batches {
             let batch = Batch::new(&staged, batch?).map_err(Problem::from)?;
             let (mut short, mut long) = (Vec::with_capacity(batch.rows()), Vec::new());
+            let mut bad = Vec::new();
             for row in 0..batch.rows() {
                 match self.row(&batch, row, last + 1) {
                     Ok(values) => {
@@ -234,7 +255,7 @@ impl Staging {
                         let is_loadable = data.all(|(at, (slot, data))| slot.is_loadable(data, encoding(at)));
                         if is_loadable { short.push(numbered) } else { long.push(numbered) }
                     }
-                    Err(reason) => refused.push(refused_here(&batch, row, reason)),
+                    Err(reason) => bad.push((row, reason)),
                 }
             }
             if !short.is_empty() {
@@ -243,14 +264,25 @@ impl Staging {
                 sent += rows.len() as u64;
                 for (index, reason) in client.load(&table, &columns, values)? {
                     sent -= 1;
-                    refused.push(refused_here(&batch, rows.get(index).copied().unwrap_or_default(), reason));
+                    bad.push((rows.get(index).copied().unwrap_or_default(), reason));
                 }
             }
             for Numbered { row, number, values } in long {
                 match self.insert(client, number, values)? {
                     None => sent += 1,
-                    Some(reason) => refused.push(refused_here(&batch, row, reason)),
+                    Some(reason) => bad.push((row, reason)),
                 }
+            }
+            for (row, reason) in bad {
+                if self.marks {
+                    let number = match lowest {
+                        Some(lowest) => lowest,
+                        None => self.lowest(client)?,
+                    } - 1;
+                    self.mark(client, &batch, row, number)?;
+                    lowest = Some(number);
+                }
+                refused.push(refused_here(&batch, row, reason));
             }
         }
         let sql = format!("SELECT COUNT_BIG(*) FROM {} WHERE s.{} > @P1", self.rows("s"), quote(NUMBER));
@@ -290,6 +322,28 @@ impl Staging {
         Ok(values)
     }
 
+    /// The lowest number of the transfer's rows, 0 where none is below it.
+    fn lowest(&self, client: &mut Client) -> Result<i64, SqlError> {
+        let sql = format!("SELECT MIN(s.{}) FROM {}", quote(NUMBER), self.all_rows("s"));
+        let lowest = client.query(&sql, &[])?.first().and_then(|row| number(row, 0));
+        Ok(lowest.unwrap_or_default().min(0))
+    }
+
+    /// Keeps the key of a refused row. One that these columns do not take is in no row of the table either.
+    fn mark(&self, client: &mut Client, batch: &Batch, row: usize, number: i64) -> Result<(), SqlError> {
+        let mut values = TokenRow::with_capacity(self.slots.len() + 3);
+        if let Some(transfer) = &self.transfer {
+            values.push(ColumnData::String(Some(transfer.clone().into())));
+        }
+        values.push(id(number));
+        for (index, slot) in self.all().enumerate() {
+            let value = if slot.is_key { slot.write(batch.value(index, row)) } else { Ok(slot.null()) };
+            let Ok(value) = value else { return Ok(()) };
+            values.push(value);
+        }
+        self.insert(client, number, values).map(|_| ())
+    }
+
     /// A row with a value that is too long for the driver's bulk load, or that it would say otherwise, goes by
     /// parameters. Why it did not, where the server would keep another text than the one that was sent.
     fn insert(&self, client: &mut Client, number: i64, values: TokenRow<'_>) -> Result<Option<String>, SqlError> {
@@ -323,7 +377,7 @@ impl Staging {
             let place = quote(NUMBER);
             let sql = format!(
                 "SELECT COUNT_BIG(*) FROM {} WHERE s.{place} = @P1 AND CAST(s.{} AS nvarchar(max)) COLLATE {} = @P2",
-                self.rows("s"),
+                self.all_rows("s"),
                 quote(&slot.name),
                 kind::BINARY
             );

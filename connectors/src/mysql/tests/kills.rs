@@ -87,7 +87,7 @@ fn carry(bench: &MyBench, write: Write, number: i64) {
         Write::Replace if number > 1 => (all, 0, all),
         _ => (all, 0, 0),
     };
-    let expected = Published { rows, inserted, updated, deleted, quarantined: 0 };
+    let expected = Published { rows, inserted, updated, deleted, quarantined: 0, kept: 0 };
     assert_eq!(published, Some(expected), "{write} {number}");
 }
 

@@ -207,3 +207,46 @@ fn a_mirror_keeps_the_row_whose_successor_the_table_would_change() {
     assert_eq!(bench.text(&format!("SELECT count(*) || max(id)::text FROM {TARGET}")), "2928");
     assert_eq!(bench.text(&format!("SELECT name FROM {TARGET} WHERE id = 3")), "王");
 }
+
+#[test]
+fn a_mirror_refuses_the_row_whose_key_the_table_cannot_have() {
+    let bench = PgBench::new();
+    bench.run(
+        "CREATE TABLE typed (id uuid PRIMARY KEY, words tsquery);
+         INSERT INTO typed SELECT md5(i::text)::uuid, 'a' FROM generate_series(1, 30) i",
+    );
+    let columns = [("id", "text"), ("words", "tsquery")];
+    let landing = Landing { table: "typed".to_owned(), ..native(1, Write::Mirror, &columns, &["id"]) };
+    // The first is gone, and of the third nothing can be staged. One key is no UUID; nor is that of another such row.
+    let query = "SELECT CASE i WHEN 31 THEN 'none' WHEN 32 THEN 'neither' ELSE md5(i::text)::uuid::text END,
+                   CASE WHEN i IN (3, 32) THEN ''::tsquery ELSE 'b'::tsquery END FROM generate_series(2, 32) i";
+    let (bad, published) = land_raw(&bench, &landing, query, 50);
+    let reasons = bench.reasons();
+    assert_eq!((bad, published.rows, published.quarantined), (2, 28, 1), "{reasons}");
+    assert_eq!((published.updated, published.deleted, published.kept), (28, 1, 0), "{reasons}");
+    assert!(reasons.lines().any(|line| line.starts_with("none 22P02")), "{reasons}");
+    let left = "SELECT count(*) || ' ' || string_agg(words::text, '' ORDER BY id) FILTER (WHERE id = md5('3')::uuid) FROM typed";
+    assert_eq!((bench.text(left), bench.leftovers()), ("29 'a'".to_owned(), String::new()));
+}
+
+#[test]
+fn a_mirror_that_does_not_know_the_key_of_a_refused_row_deletes_nothing() {
+    let bench = PgBench::new();
+    let contract = small();
+    let all: Vec<(i64, &str, i64)> = (0..30).map(|id| (id, "王", id)).collect();
+    land(&bench, &landing(1, Write::Upsert, &contract), people(&contract, &all));
+    let mut changed = all[1..].to_vec();
+    changed[4].1 = "a\0b";
+    let mut destination = bench.destination(&landing(2, Write::Mirror, &contract)).unwrap();
+    destination.prepare().unwrap();
+    let staged = destination.stage("a", [1; 32], &mut [Ok(people(&contract, &changed))].into_iter()).unwrap();
+    assert_eq!((staged.landed, staged.bad.len()), (28, 1));
+    // As beside a staging table that a DBA made, or one of an earlier version.
+    let keys = bench.text("SELECT relname FROM pg_class WHERE relname ~ '^posthouse_refused' AND relkind = 'r'");
+    bench.run(&format!("DROP TABLE {keys}"));
+    let mut destination = bench.destination(&landing(2, Write::Mirror, &contract)).unwrap();
+    destination.prepare().unwrap();
+    let published = destination.publish().unwrap();
+    assert_eq!((published.rows, published.deleted, published.kept), (28, 0, 2));
+    assert_eq!(bench.text(&format!("SELECT count(*) FROM {TARGET}")), "30");
+}

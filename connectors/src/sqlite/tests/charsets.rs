@@ -107,3 +107,25 @@ fn a_charset_that_is_none_is_told_with_the_key() {
     assert_eq!((errors.len(), errors[0].key.as_str()), (1, "charset"));
     assert_eq!(Sqlite.check(&settings(5.into())).len(), 1);
 }
+
+#[test]
+fn a_mirror_keeps_the_row_whose_successor_has_no_code() {
+    let bench = SqliteBench::new();
+    let contract = small();
+    let all: Vec<(i64, &str, i64)> = (0..30).map(|id| (id, "王", id)).collect();
+    for (number, rows) in [(1, all.clone()), (2, [&all[1..4], &[(4, "😀", 4)], &all[5..]].concat())] {
+        let landing = landing(number, Write::Mirror, &contract);
+        let mut destination = coded(&bench, Charset::Gbk).destination(&landing).unwrap();
+        destination.prepare().unwrap();
+        let staged = destination.stage("only", [1; 32], &mut [Ok(people(&contract, &rows))].into_iter()).unwrap();
+        assert_eq!(staged.bad.len(), usize::from(number == 2));
+        drop(destination);
+        let mut destination = coded(&bench, Charset::Gbk).destination(&landing).unwrap();
+        destination.prepare().unwrap();
+        let published = destination.publish().unwrap();
+        assert_eq!((published.deleted, published.kept), (u64::from(number == 2), 0));
+    }
+    let kept = "SELECT count(*) || ' ' || max(hex(name)) FILTER (WHERE id = 4) FROM \"人口 base\"";
+    assert_eq!(bench.text(kept), "29 CDF5");
+    assert_eq!(bench.text("SELECT count(*) || '' FROM sqlite_schema WHERE name LIKE 'posthouse_refused%'"), "0");
+}

@@ -39,6 +39,8 @@ on_a_real_server!(
     rows_without_a_key_are_appended_by_their_count,
     upserting_adds_and_changes_by_key,
     mirroring_deletes_what_is_gone_but_never_over_a_tenth,
+    a_mirror_keeps_the_older_row_of_one_that_is_refused,
+    a_mirror_deletes_nothing_where_rows_were_held_back,
     a_key_that_comes_twice_is_a_bad_row,
     more_refused_rows_than_may_be_publish_nothing,
     a_dry_run_tells_and_changes_nothing,

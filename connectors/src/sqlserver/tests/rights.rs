@@ -53,6 +53,33 @@ fn an_account_with_rows_only_lands_in_tables_of_the_script() {
 }
 
 #[test]
+fn keys_of_refused_rows_are_kept_there_and_go_with_the_transfer() {
+    let bench = TdsBench::with(place::rows_only());
+    let contract = small();
+    run_script(&bench, &landing(1, Write::Mirror, &contract));
+    let all: Vec<(i64, &str, i64)> = (0..30).map(|id| (id, "王", id)).collect();
+    land(&bench, &landing(1, Write::Mirror, &contract), people(&contract, &all));
+    // The first is gone, and two have no place for their times.
+    let second = landing(2, Write::Mirror, &contract);
+    let mut destination = bench.destination(&second).unwrap();
+    destination.prepare().unwrap();
+    for (root, split) in [(1, &all[1..10]), (2, &all[10..])] {
+        let mut builder = BatchBuilder::new(&contract);
+        for (id, name, seen) in split {
+            let seen = if id % 10 == 5 && *id < 20 { i64::MAX } else { seen * 1_000_000 };
+            builder.push(&[Value::Integer(*id), Value::Text(name), Value::Timestamp(seen)]).unwrap();
+        }
+        let rows = [Ok(builder.finish().unwrap())];
+        let staged = destination.stage(&root.to_string(), [root; 32], &mut rows.into_iter()).unwrap();
+        assert_eq!((staged.landed, staged.bad.len()), (split.len() as u64 - 1, 1));
+    }
+    assert_eq!(premade_rows(&bench), 29);
+    let published = destination.publish().unwrap();
+    assert_eq!((published.rows, published.deleted, bench.target_rows(), premade_rows(&bench)), (27, 1, 29, 0));
+    assert_eq!(bench.count(&format!("SELECT COUNT_BIG(*) FROM {TARGET} AS t WHERE t.[id] IN (5, 15)")), 2);
+}
+
+#[test]
 fn rows_that_say_what_they_do_land_there_too() {
     let bench = TdsBench::with(place::rows_only());
     let contract = small();

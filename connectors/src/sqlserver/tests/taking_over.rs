@@ -91,6 +91,26 @@ fn refused_rows_come_along_with_their_split_and_go_with_it() {
 }
 
 #[test]
+fn keys_that_a_mirror_kept_are_no_rows_of_what_follows() {
+    for write in [Write::Upsert, Write::Mirror] {
+        let bench = TdsBench::new();
+        let contract = small();
+        assert!(bench.make_strict("人口 base", &contract, "name"));
+        let mut first = bench.destination(&landing(1, Write::Mirror, &contract)).unwrap();
+        first.prepare().unwrap();
+        let some = || people(&contract, &[(1, "x", 1), (2, "", 1), (3, "x", 1)]);
+        assert_eq!(stage(first.as_mut(), "a", 1, some()).bad.len(), 1);
+        let mut second = bench.destination(&landing(2, write, &contract)).unwrap();
+        // A mirror does not know whether the keys of refused rows were kept for it.
+        let took = second.take_over(&landing(1, Write::Mirror, &contract).transfer).unwrap();
+        assert_eq!(took, write == Write::Upsert);
+        second.prepare().unwrap();
+        assert_eq!(stage(second.as_mut(), "a", 1, some()).landed, 2);
+        assert_eq!((second.publish().unwrap().rows, bench.target_rows(), leftovers(&bench)), (2, 2, 0), "{write}");
+    }
+}
+
+#[test]
 fn rows_for_another_target_or_of_another_shape_are_dropped() {
     let bench = TdsBench::new();
     let contract = small();
