@@ -4,7 +4,7 @@
 //! Both are hints only: what is put together from a delta is a chunk, and is verified as one.
 //! Cut by FastCDC (Xia et al., 2020): a piece that is inserted or left out moves no other.
 
-use crate::limits;
+use crate::{contexts, limits};
 use fastcdc::v2020::FastCDC;
 use std::ops::Range;
 
@@ -173,7 +173,7 @@ impl PieceIndex {
         if steps.len() >= content.len() {
             return None;
         }
-        let packed = zstd::bulk::compress(&steps, ZSTD_LEVEL).ok()?;
+        let packed = contexts::compress(&steps, ZSTD_LEVEL)?;
         (packed.len() < content.len()).then_some(packed)
     }
 }
@@ -231,7 +231,7 @@ pub fn put_together<E>(
     content: &mut [u8],
     mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
 ) -> Result<(), PutTogether<E>> {
-    let steps = zstd::bulk::decompress(delta, content.len()).map_err(|_| DeltaError::Packed)?;
+    let steps = contexts::decompress(delta, content.len()).ok_or(DeltaError::Packed)?;
     let (mut steps, mut content) = (steps.as_slice(), content);
     while let Some((kind, rest)) = steps.split_first() {
         let (bytes, rest) = rest.split_first_chunk::<4>().ok_or(DeltaError::Bytes)?;
