@@ -284,9 +284,9 @@ impl Reading {
         }
     }
 
+    /// `fill` puts in all of it, or fails.
     fn filled(&self, bytes: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), Problem>) -> Result<Bytes, Problem> {
-        let mut content = self.buffers.take(bytes);
-        content.resize(bytes, 0);
+        let mut content = self.buffers.take_full(bytes);
         fill(&mut content)?;
         Ok(self.buffers.filled(content))
     }
