@@ -83,6 +83,11 @@ impl Cut {
     fn max(self) -> usize {
         self.mean as usize * 4
     }
+    /// What is read of a content at once to be cut. What the processor has near by is cut and hashed sooner; a piece that
+    /// is not whole yet is moved to the front each time, and should be little of it.
+    fn read_bytes(self) -> usize {
+        (8 * self.max()).min(READ_BYTES_MAX)
+    }
     fn over(self, content: &[u8]) -> FastCDC<'_> {
         FastCDC::new(content, self.mean as usize / 4, self.mean as usize, self.max())
     }
@@ -104,7 +109,7 @@ impl Cut {
         mut read: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
     ) -> Result<Vec<u8>, E> {
         let mut pieces = Vec::new();
-        let mut window = vec![0; READ_BYTES + self.max()];
+        let mut window = vec![0; self.read_bytes() + self.max()];
         let (mut start, mut filled) = (stretch.start, 0);
         loop {
             let room = window.get_mut(filled..).unwrap_or_default();
@@ -308,8 +313,7 @@ fn hash_of(piece: &[u8]) -> u64 {
 const MEAN_MIN: u32 = 16 << 10;
 /// Longer pieces would take too much memory around a chunk.
 const MEAN_MAX: u32 = 256 << 10;
-/// What is read of a content at once to be cut.
-const READ_BYTES: usize = 4 << 20;
+const READ_BYTES_MAX: usize = 4 << 20;
 const BYTES: u8 = 0;
 const COPY: u8 = 1;
 const ZSTD_LEVEL: i32 = 1;
