@@ -37,8 +37,8 @@ impl Buffers {
         buffer
     }
 
-    /// The same, full of zeros or of what it held before: who takes it writes all of it. Zeroing it each time would cost
-    /// a tenth of reading what is put there.
+    /// The same, full of zeros or of what it held before: who takes it writes all of it. To zero it each time took 3 % of
+    /// the processor's time of a changed file.
     pub fn take_full(&self, bytes: usize) -> BytesMut {
         if bytes < LEAST_BYTES {
             return BytesMut::zeroed(bytes);

@@ -160,9 +160,11 @@ impl Direct {
     /// None where the file system or the kernel has no such thing.
     fn open(file: &File, size: u64, fresh: bool) -> Option<Self> {
         // It takes the flag, and has nothing else to write to than the kernel's memory; there several at once only wait.
-        if rustix::fs::fstatfs(file).is_ok_and(|found| found.f_type as u32 == TMPFS) {
-            return None;
-        }
+        let is_memory = rustix::fs::fstatfs(file).is_ok_and(|found| found.f_type as u32 == TMPFS);
+        if is_memory { None } else { Self::of(file, size, fresh) }
+    }
+
+    fn of(file: &File, size: u64, fresh: bool) -> Option<Self> {
         let own = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
         let file = rustix::fs::open(own, flags, Mode::empty()).ok()?;
@@ -454,7 +456,7 @@ mod tests {
         {
             let scene = Scene::new();
             let part = scene.part(true);
-            let Some(direct) = &part.direct else {
+            let Some(direct) = Direct::of(&part.file, BYTES as u64, true) else {
                 panic!("this test needs a folder on a disk that is written to directly")
             };
             if hole {
