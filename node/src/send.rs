@@ -4,6 +4,8 @@
 //! be repeated at will. What may be sent at all was decided by the [`Permit`] before this room is entered.
 
 mod line;
+#[cfg(test)]
+mod tests;
 
 use crate::buffers::Buffers;
 use crate::context::Context;
