@@ -162,9 +162,13 @@ impl PieceIndex {
         if !rest.is_empty() {
             return Err(DeltaError::Pieces);
         }
-        let mut by_hash: Vec<u32> = (0..).take(pieces.len()).collect();
         // Of those that are alike the first is found.
-        by_hash.sort_unstable_by_key(|at| (pieces.get(*at as usize).map(Piece::key), *at));
+        let mut sorted: Vec<(u64, u32, u32)> =
+            pieces.iter().zip(0..).map(|(piece, at)| (piece.hash, piece.bytes, at)).collect();
+        sorted.sort_unstable();
+        let mut by_hash: Vec<u32> = sorted.into_iter().map(|(_, _, at)| at).collect();
+        // It may have taken over the room of what it was made from.
+        by_hash.shrink_to_fit();
         Ok(Self { cut, pieces, by_hash })
     }
     pub fn cut(&self) -> Cut {
