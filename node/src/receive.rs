@@ -97,8 +97,8 @@ impl Receiving {
             if header.is_raw() {
                 return VerifiedChunk::verify(&header, layout, body);
             }
-            let mut content = buffers.take(header.bytes as usize);
-            content.resize(header.bytes as usize, 0);
+            // Either of these puts in all of it, or fails.
+            let mut content = buffers.take_full(header.bytes as usize);
             match header.form {
                 Form::Delta => stage.put_together(&header, &body, &mut content)?,
                 Form::Plain | Form::Lz4 => chunk::unpack(&header, &body, &mut content)?,

@@ -4,6 +4,8 @@
 //! be repeated at will. What may be sent at all was decided by the [`Permit`] before this room is entered.
 
 mod line;
+#[cfg(test)]
+mod tests;
 
 use crate::buffers::Buffers;
 use crate::context::Context;
@@ -20,7 +22,9 @@ use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::SendChunk;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
@@ -46,6 +50,8 @@ pub struct Reading {
     /// Values that were found when it was sealed, chunk by chunk.
     sealed: Option<ChunkValues>,
     values: Mutex<Subtrees>,
+    /// How much further on the consumer has what was last compared. A guess, of no harm where it is wrong.
+    shift: AtomicI64,
     buffers: Arc<Buffers>,
 }
 
@@ -188,6 +194,7 @@ impl Supply {
             file,
             sealed,
             values,
+            shift: AtomicI64::new(0),
             buffers: self.buffers.clone(),
         });
         reading.unchanged()?;
@@ -250,19 +257,47 @@ impl Reading {
         file: &OpenFile,
         known: &PieceIndex,
     ) -> Result<(Bytes, [u8; 32], Option<Bytes>), Problem> {
-        let (bytes, offset) = (self.layout.bytes(chunk), self.layout.offset(chunk));
-        let window = known.cut().window(offset..offset + u64::from(bytes), self.layout.size());
-        let start = (offset - window.start) as usize;
-        let within = start..start + bytes as usize;
+        let offset = self.layout.offset(chunk);
+        let place = offset..offset + u64::from(self.layout.bytes(chunk));
+        let shift = self.shift.load(Ordering::Relaxed);
+        if let Some(step) = known.in_step(place.clone(), self.layout.size(), shift) {
+            let (around, within) = self.around(file, step.window(), &place)?;
+            if let Some(delta) = known.delta_in_step(&step, &around, within.clone()) {
+                let content = around.slice(within);
+                let value = self.hashed(chunk, &content);
+                return Ok((content, value, Some(delta.into())));
+            }
+        }
+        let window = known.cut().window(place.clone(), self.layout.size());
+        let (around, within) = self.around(file, window, &place)?;
+        let content = around.slice(within.clone());
+        let value = self.hashed(chunk, &content);
+        let differs = known.delta(&around, within);
+        if let Some(begins) = differs.as_ref().and_then(|differs| differs.begins) {
+            self.shift.store(begins.saturating_sub_unsigned(offset), Ordering::Relaxed);
+        }
+        Ok((content, value, differs.map(|differs| differs.delta.into())))
+    }
+
+    /// Reads what lies around a place, and says where that place is in it.
+    fn around(
+        &self,
+        file: &OpenFile,
+        window: Range<u64>,
+        place: &Range<u64>,
+    ) -> Result<(Bytes, Range<usize>), Problem> {
         let around =
             self.filled((window.end - window.start) as usize, |around| match file.read_at(window.start, around)? {
                 read if read < around.len() => Err(changed(&self.entry)),
                 _ => Ok(()),
             })?;
-        let content = around.slice(within.clone());
-        let value = self.layout.value(chunk, &content);
+        Ok((around, (place.start - window.start) as usize..(place.end - window.start) as usize))
+    }
+
+    fn hashed(&self, chunk: u32, content: &[u8]) -> [u8; 32] {
+        let value = self.layout.value(chunk, content);
         self.locked().insert(chunk, value);
-        Ok((content, value, known.delta(&around, within).map(Bytes::from)))
+        value
     }
 
     fn content(&self, chunk: u32) -> Result<Bytes, Problem> {
@@ -284,9 +319,9 @@ impl Reading {
         }
     }
 
+    /// `fill` puts in all of it, or fails.
     fn filled(&self, bytes: usize, fill: impl FnOnce(&mut [u8]) -> Result<(), Problem>) -> Result<Bytes, Problem> {
-        let mut content = self.buffers.take(bytes);
-        content.resize(bytes, 0);
+        let mut content = self.buffers.take_full(bytes);
         fill(&mut content)?;
         Ok(self.buffers.filled(content))
     }

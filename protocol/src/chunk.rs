@@ -2,7 +2,7 @@
 //! On a data channel: the 56-byte [`ChunkHeader`], then `wire_bytes` of body, over and over.
 //! A [`ChunkMeta`] exists only for content that was hashed at its place and found to be what its header says.
 
-use crate::limits;
+use crate::{contexts, limits};
 use blake3::hazmat::{HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use bytes::Bytes;
 use minicbor::bytes::ByteArray;
@@ -240,11 +240,11 @@ pub fn credit(bytes: u32) -> u64 {
 pub fn pack(content: Bytes, packing: Packing) -> (Form, Bytes) {
     let (form, packed) = match packing {
         // A hole of a sparse file costs next to nothing on any line.
-        Packing::Not if is_zero(&content) => (Form::Plain, zstd::bulk::compress(&content, 1).unwrap_or_default()),
+        Packing::Not if is_zero(&content) => (Form::Plain, contexts::compress(&content, 1).unwrap_or_default()),
         Packing::Not => return (Form::Plain, content),
         Packing::Lz4 => (Form::Lz4, lz4_flex::block::compress(&content)),
-        Packing::Zstd => (Form::Plain, zstd::bulk::compress(&content, 1).unwrap_or_default()),
-        Packing::ZstdMore => (Form::Plain, zstd::bulk::compress(&content, 3).unwrap_or_default()),
+        Packing::Zstd => (Form::Plain, contexts::compress(&content, 1).unwrap_or_default()),
+        Packing::ZstdMore => (Form::Plain, contexts::compress(&content, 3).unwrap_or_default()),
     };
     let saves = !packed.is_empty() && packed.len() + content.len() / 16 < content.len();
     if saves { (form, packed.into()) } else { (Form::Plain, content) }
@@ -267,7 +267,7 @@ pub fn unpack(header: &ChunkHeader, body: &[u8], content: &mut [u8]) -> Result<(
             content.copy_from_slice(body);
             Some(body.len())
         }
-        Form::Plain => zstd::bulk::decompress_to_buffer(body, content).ok(),
+        Form::Plain => contexts::decompress_into(body, content),
         Form::Lz4 => lz4_flex::block::decompress_into(body, content).ok(),
         Form::Delta => None,
     };

@@ -3,9 +3,13 @@
 //! alike; of a chunk it then sends what is not among these pieces, and the places of the rest: a delta.
 //! Both are hints only: what is put together from a delta is a chunk, and is verified as one.
 //! Cut by FastCDC (Xia et al., 2020): a piece that is inserted or left out moves no other.
+//! Where a file goes on as at the consumer nothing has to be cut to see it, see `in_step`.
 
-use crate::limits;
+mod in_step;
+
+use crate::{contexts, limits};
 use fastcdc::v2020::FastCDC;
+pub use in_step::InStep;
 use std::ops::Range;
 
 /// One piece in a [`crate::frame::Pieces`]: the first 8 bytes of its BLAKE3 hash, its length as u32, big-endian.
@@ -17,19 +21,31 @@ pub struct Cut {
     mean: u32,
 }
 
-/// The pieces of a content that is at the consumer, in the order of their hashes.
+/// The pieces of a content that is at the consumer.
 #[derive(Debug)]
 pub struct PieceIndex {
     cut: Cut,
+    /// As they lie there: each begins where the one before it ends.
     pieces: Vec<Piece>,
+    /// Their places in that, in the order of their hashes.
+    by_hash: Vec<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 struct Piece {
     hash: u64,
     bytes: u32,
     /// Where it lies in the consumer's content.
     offset: u64,
+}
+
+/// A chunk by what differs.
+#[derive(Debug)]
+pub struct Differs {
+    pub delta: Vec<u8>,
+    /// Where the chunk would begin in the consumer's content, were all of it there as its last known bytes are. None:
+    /// nothing of it is known. It may lie before that content's beginning.
+    pub begins: Option<i64>,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +75,7 @@ impl Cut {
         let is_known = mean.is_power_of_two() && (MEAN_MIN..=MEAN_MAX).contains(&mean);
         if is_known { Ok(Self { mean }) } else { Err(DeltaError::Mean(mean)) }
     }
-    /// Mean length of a piece in bytes; a power of two.
+    /// Mean length of a piece in bytes, about: a power of two.
     pub fn mean(self) -> u32 {
         self.mean
     }
@@ -67,8 +83,17 @@ impl Cut {
     fn max(self) -> usize {
         self.mean as usize * 4
     }
+    /// What is read of a content at once to be cut. What the processor has near by is cut and hashed sooner; a piece that
+    /// is not whole yet is moved to the front each time, and should be little of it.
+    fn read_bytes(self) -> usize {
+        (8 * self.max()).min(READ_BYTES_MAX)
+    }
+    /// No piece ends in its first half, of which nothing is looked at therefore: with ends from a quarter on, and more of
+    /// them around the mean, twice as much is looked at, the pieces are half as long again, and the cuts of a content
+    /// that begins otherwise fall into step no sooner.
     fn over(self, content: &[u8]) -> FastCDC<'_> {
-        FastCDC::new(content, self.mean as usize / 4, self.mean as usize, self.max())
+        let half = self.mean as usize / 2;
+        FastCDC::new(content, half, half, self.max())
     }
 
     /// What has to be read around `chunk` of a file of `size` bytes to find the pieces that it has a part in: they lie
@@ -88,7 +113,7 @@ impl Cut {
         mut read: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
     ) -> Result<Vec<u8>, E> {
         let mut pieces = Vec::new();
-        let mut window = vec![0; READ_BYTES + self.max()];
+        let mut window = vec![0; self.read_bytes() + self.max()];
         let (mut start, mut filled) = (stretch.start, 0);
         loop {
             let room = window.get_mut(filled..).unwrap_or_default();
@@ -137,8 +162,14 @@ impl PieceIndex {
         if !rest.is_empty() {
             return Err(DeltaError::Pieces);
         }
-        pieces.sort_unstable();
-        Ok(Self { cut, pieces })
+        // Of those that are alike the first is found.
+        let mut sorted: Vec<(u64, u32, u32)> =
+            pieces.iter().zip(0..).map(|(piece, at)| (piece.hash, piece.bytes, at)).collect();
+        sorted.sort_unstable();
+        let mut by_hash: Vec<u32> = sorted.into_iter().map(|(_, _, at)| at).collect();
+        // It may have taken over the room of what it was made from.
+        by_hash.shrink_to_fit();
+        Ok(Self { cut, pieces, by_hash })
     }
     pub fn cut(&self) -> Cut {
         self.cut
@@ -146,17 +177,18 @@ impl PieceIndex {
 
     /// Where a piece lies in the consumer's content.
     fn find(&self, piece: &[u8]) -> Option<u64> {
-        let (hash, bytes) = (hash_of(piece), piece.len() as u32);
-        let at = self.pieces.partition_point(|known| (known.hash, known.bytes) < (hash, bytes));
-        self.pieces.get(at).filter(|known| (known.hash, known.bytes) == (hash, bytes)).map(|known| known.offset)
+        let key = (hash_of(piece), piece.len() as u32);
+        let known = |at: &u32| self.pieces.get(*at as usize);
+        let at = self.by_hash.partition_point(|at| known(at).map(Piece::key) < Some(key));
+        self.by_hash.get(at).and_then(known).filter(|known| known.key() == key).map(|known| known.offset)
     }
 
     /// The delta of the chunk that lies at `chunk` in `window` (what [`Cut::window`] asks for), where it is shorter
     /// than its content.
-    pub fn delta(&self, window: &[u8], chunk: Range<usize>) -> Option<Vec<u8>> {
+    pub fn delta(&self, window: &[u8], chunk: Range<usize>) -> Option<Differs> {
         let content = window.get(chunk.clone())?;
         let cuts = self.cut.over(window);
-        let mut delta = Delta { out: Vec::new(), content, written: 0, copy: None };
+        let mut delta = Delta::new(content);
         let mut at = 0;
         while at < chunk.end {
             let (_, end) = cuts.cut(at, window.len() - at);
@@ -169,12 +201,17 @@ impl PieceIndex {
             }
             at = end;
         }
-        let steps = delta.finish();
-        if steps.len() >= content.len() {
-            return None;
-        }
-        let packed = zstd::bulk::compress(&steps, ZSTD_LEVEL).ok()?;
-        (packed.len() < content.len()).then_some(packed)
+        let begins = delta.copy.as_ref().map(|(part, from)| *from as i64 - part.start as i64);
+        Some(Differs { delta: delta.packed()?, begins })
+    }
+}
+
+impl Piece {
+    fn key(&self) -> (u64, u32) {
+        (self.hash, self.bytes)
+    }
+    fn end(&self) -> u64 {
+        self.offset + u64::from(self.bytes)
     }
 }
 
@@ -188,7 +225,10 @@ struct Delta<'c> {
     copy: Option<(Range<usize>, u64)>,
 }
 
-impl Delta<'_> {
+impl<'c> Delta<'c> {
+    fn new(content: &'c [u8]) -> Self {
+        Self { out: Vec::new(), content, written: 0, copy: None }
+    }
     fn copy(&mut self, part: Range<usize>, offset: u64) {
         if let Some((copy, from)) = &mut self.copy
             && copy.end == part.start
@@ -222,6 +262,15 @@ impl Delta<'_> {
         self.bytes_up_to(self.content.len());
         self.out
     }
+    /// As it goes onto the line, where that is shorter than the content.
+    fn packed(self) -> Option<Vec<u8>> {
+        let most = self.content.len();
+        let steps = self.finish();
+        if steps.len() >= most {
+            return None;
+        }
+        contexts::compress(&steps, ZSTD_LEVEL).filter(|packed| packed.len() < most)
+    }
 }
 
 /// Puts a chunk together from its delta: fills `content`, whose length the chunk declares. `read` fills a buffer from
@@ -231,7 +280,7 @@ pub fn put_together<E>(
     content: &mut [u8],
     mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
 ) -> Result<(), PutTogether<E>> {
-    let steps = zstd::bulk::decompress(delta, content.len()).map_err(|_| DeltaError::Packed)?;
+    let steps = contexts::decompress(delta, content.len()).ok_or(DeltaError::Packed)?;
     let (mut steps, mut content) = (steps.as_slice(), content);
     while let Some((kind, rest)) = steps.split_first() {
         let (bytes, rest) = rest.split_first_chunk::<4>().ok_or(DeltaError::Bytes)?;
@@ -272,8 +321,7 @@ fn hash_of(piece: &[u8]) -> u64 {
 const MEAN_MIN: u32 = 16 << 10;
 /// Longer pieces would take too much memory around a chunk.
 const MEAN_MAX: u32 = 256 << 10;
-/// What is read of a content at once to be cut.
-const READ_BYTES: usize = 4 << 20;
+const READ_BYTES_MAX: usize = 4 << 20;
 const BYTES: u8 = 0;
 const COPY: u8 = 1;
 const ZSTD_LEVEL: i32 = 1;
@@ -346,7 +394,7 @@ mod tests {
             let window = index.cut().window(chunk.start as u64..chunk.end as u64, new.len() as u64);
             let window = window.start as usize..window.end as usize;
             let within = chunk.start - window.start..chunk.end - window.start;
-            let Some(delta) = index.delta(&new[window], within) else {
+            let Some(Differs { delta, .. }) = index.delta(&new[window], within) else {
                 sent += chunk.len();
                 continue;
             };

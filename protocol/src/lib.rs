@@ -24,6 +24,7 @@ pub mod centre;
 pub mod chunk;
 pub mod codec;
 pub mod consumer;
+mod contexts;
 pub mod cose;
 pub mod delta;
 pub mod digest;

@@ -23,6 +23,9 @@ pub struct Part {
     file: Arc<File>,
     /// The same file, past the kernel's memory: of a large one.
     direct: Option<Direct>,
+    /// Held by who writes into the kernel's memory: the kernel lets one at a time write to a file, and lets the others
+    /// use up their processors while they wait.
+    turn: Mutex<()>,
     path: PathBuf,
     fresh: bool,
     written: Arc<Written>,
@@ -50,7 +53,7 @@ struct Ahead {
 
 impl Part {
     pub(crate) fn new(file: File, path: PathBuf, fresh: bool, written: Arc<Written>) -> Self {
-        Self { file: Arc::new(file), direct: None, path, fresh, written }
+        Self { file: Arc::new(file), direct: None, turn: Mutex::default(), path, fresh, written }
     }
 
     /// Says how long the file will be: a large one is written past the kernel's memory, where its content lies so in
@@ -97,7 +100,12 @@ impl Part {
             }
             None => 0,
         };
-        self.file.write_all_at(bytes.get(directly..).unwrap_or_default(), offset + directly as u64)
+        let rest = bytes.get(directly..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.file.write_all_at(rest, offset + directly as u64)
     }
 
     /// To check again what an earlier process wrote. Fills `out` unless the file ends before.
@@ -151,6 +159,12 @@ impl Part {
 impl Direct {
     /// None where the file system or the kernel has no such thing.
     fn open(file: &File, size: u64, fresh: bool) -> Option<Self> {
+        // It takes the flag, and has nothing else to write to than the kernel's memory; there several at once only wait.
+        let is_memory = rustix::fs::fstatfs(file).is_ok_and(|found| found.f_type as u32 == TMPFS);
+        if is_memory { None } else { Self::of(file, size, fresh) }
+    }
+
+    fn of(file: &File, size: u64, fresh: bool) -> Option<Self> {
         let own = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
         let file = rustix::fs::open(own, flags, Mode::empty()).ok()?;
@@ -311,6 +325,8 @@ fn data_at_start(bytes: &[u8], from: usize) -> usize {
 }
 
 const BLOCK_BYTES: usize = 4096;
+/// A file system in memory, see statfs(2).
+const TMPFS: u32 = 0x0102_1994;
 const DIRECT_BYTES_MIN: u64 = 64 << 20;
 const AHEAD_BYTES: u64 = 64 << 20;
 /// The last of a disk is left to those who need it now.
@@ -381,6 +397,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_into_the_kernels_memory_is_written_by_one_at_a_time() {
+        let scene = Scene::new();
+        let content: Vec<u8> = (0..8 << 20).map(|index| (index % 249) as u8 + 1).collect();
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(scene.path()).unwrap();
+        let part = Part::new(file, scene.path(), true, scene.written.clone());
+        let wrote = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let turn = part.turn.lock().unwrap();
+            let writers: Vec<_> = content
+                .chunks(1 << 20)
+                .enumerate()
+                .map(|(number, chunk)| {
+                    let (part, wrote) = (&part, &wrote);
+                    scope.spawn(move || {
+                        part.write_at((number as u64) << 20, chunk).unwrap();
+                        wrote.store(true, Ordering::SeqCst);
+                    })
+                })
+                .collect();
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!wrote.load(Ordering::SeqCst), "somebody else has the turn");
+            drop(turn);
+            writers.into_iter().for_each(|writer| writer.join().unwrap());
+        });
+        assert!(std::fs::read(scene.path()).unwrap() == content);
+    }
+
+    #[test]
+    fn a_file_in_memory_is_not_written_past_the_kernels() {
+        // Where the machine has none, there is nothing to show.
+        let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return };
+        let path = folder.path().join("part");
+        let file = File::create(&path).unwrap();
+        if rustix::fs::fstatfs(&file).unwrap().f_type as u32 == TMPFS {
+            assert!(Direct::open(&file, BYTES as u64, true).is_none());
+        }
+    }
+
+    #[test]
     fn a_hole_of_an_earlier_process_stays_one() {
         let scene = Scene::new();
         let room = vec![7; (1 << 20) + BLOCK_BYTES];
@@ -401,7 +456,7 @@ mod tests {
         {
             let scene = Scene::new();
             let part = scene.part(true);
-            let Some(direct) = &part.direct else {
+            let Some(direct) = Direct::of(&part.file, BYTES as u64, true) else {
                 panic!("this test needs a folder on a disk that is written to directly")
             };
             if hole {

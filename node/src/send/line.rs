@@ -171,7 +171,8 @@ impl Pays {
         let Some(plain) = self.plain else { return };
         let (since, content) = self.trial.get_or_insert((window.start, 0));
         *content += bytes;
-        if window.end.saturating_sub(*since) < TRIAL {
+        let tried = window.end.saturating_sub(*since);
+        if tried < TRIAL_MIN || tried < TRIAL_MAX && *content < TRIAL_BYTES {
             return;
         }
         if a_second(*content, *since) < plain * PAYS {
@@ -220,10 +221,14 @@ const STAYS: f64 = 1.3;
 /// A write that took this long waited for the line.
 const WAITED: Duration = Duration::from_millis(1);
 const KNOWN_FOR: Duration = Duration::from_secs(10);
-/// So long is packed content looked at, and so many times more of it has to go than before.
-const TRIAL: Duration = Duration::from_millis(1_000);
+/// So long is packed content looked at: on a quick line only until so much went, for there each moment of a trial in vain
+/// is content that would have gone. Some of what goes first was read before, and is not packed.
+const TRIAL_MIN: Duration = WINDOW;
+const TRIAL_MAX: Duration = Duration::from_millis(1_000);
+const TRIAL_BYTES: u64 = 48 << 20;
+/// So many times more of it has to go than before.
 const PAYS: f64 = 1.3;
-const PAUSE_MIN: Duration = Duration::from_secs(4);
+const PAUSE_MIN: Duration = Duration::from_secs(10);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 const PAUSE_BYTES_MIN: u64 = 4 << 20;
 const PAUSE_BYTES_MAX: u64 = 32 << 20;
@@ -335,7 +340,7 @@ mod tests {
         // A consumer takes 40 MB of content a second, however it comes.
         let (mut meter, mut now) = (Meter::new(Duration::ZERO), 0);
         let mut packed_ms = Vec::new();
-        for _ in 0..600 {
+        for _ in 0..900 {
             let wire = if meter.packing == Packing::Not { 4_000_000 } else { 2_000_000 };
             if meter.packing != Packing::Not {
                 packed_ms.push(now);
@@ -344,7 +349,7 @@ mod tests {
         }
         assert!((20..80).contains(&packed_ms.len()), "{packed_ms:?}");
         let gaps: Vec<u64> = packed_ms.windows(2).map(|two| two[1] - two[0]).filter(|gap| *gap > 1_000).collect();
-        assert!(gaps.len() >= 3 && gaps.is_sorted() && gaps[0] >= 4_000, "{gaps:?}");
+        assert!(gaps.len() >= 3 && gaps.is_sorted() && gaps[0] >= 10_000, "{gaps:?}");
         // A line that takes 40 MB a second in bytes is packed all along.
         let (mut meter, mut now) = (Meter::new(Duration::ZERO), 0);
         let mut plain = 0;
@@ -354,6 +359,24 @@ mod tests {
             writes(&mut meter, &mut now, 1, (bytes, 4_000_000), (100, 0));
         }
         assert!(plain < 10, "{plain}");
+    }
+
+    #[test]
+    fn the_quicker_the_line_the_shorter_a_trial() {
+        // Milliseconds for which is packed in the first 8 s, where as much content goes packed or not.
+        let packed_ms = |bytes: u64| {
+            let (mut meter, mut now, mut packed) = (Meter::new(Duration::ZERO), 0, 0);
+            while now < 8_000 {
+                let wire = if meter.packing == Packing::Not { bytes } else { bytes / 2 };
+                packed += if meter.packing == Packing::Not { 0 } else { 50 };
+                writes(&mut meter, &mut now, 1, (bytes, wire), (50, 0));
+            }
+            packed
+        };
+        // 280, 60 and 20 MB/s.
+        let packed = [14_000_000, 3_000_000, 1_000_000].map(packed_ms);
+        assert!((200..=300).contains(&packed[0]), "{packed:?}");
+        assert!(packed[0] < packed[1] && packed[1] <= packed[2] && packed[2] <= 1_250, "{packed:?}");
     }
 
     #[test]

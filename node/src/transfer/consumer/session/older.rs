@@ -53,7 +53,8 @@ impl Session<'_> {
     pub(super) fn cut_some(&mut self) {
         let Some(stage) = self.stage() else { return };
         let room = self.olders.room();
-        if self.olders.is_cutting || room < limits::PIECES_MAX / 2 {
+        // Three quarters of them are what the longest file has.
+        if self.olders.is_cutting || room < limits::PIECES_MAX / 4 * 3 {
             return;
         }
         let Some(Waiting { entry, have, name }) = self.olders.waiting.pop_front() else { return };
