@@ -20,7 +20,7 @@ mod shelf;
 
 pub use export::{Exported, export, sweep};
 pub use inbox::{Taken, import, imported, run};
-pub use part::Outlet;
+pub use part::{Holds, Label, Outlet, Trailer};
 
 use crate::context::Context;
 use crate::settle::{self, Subject};

@@ -1,12 +1,10 @@
 //! Parts that are made: each under a name that nobody takes for one until it is whole and durable, the last one until all
 //! is recorded.
 
-use super::{
-    BLOCK_BYTES, BLOCKS, Holds, LABEL, LABEL_TYPE, LAST, Label, MAGIC, MAKING, MORE, SECRET_BYTES, hint, inside,
-    storage,
-};
+use super::label::hint;
+use super::{BLOCK_BYTES, BLOCKS, Holds, LABEL, LABEL_TYPE, LAST, Label, MAGIC, MAKING, MORE, inside, storage};
 use posthouse_platform::disk::Disk;
-use posthouse_platform::identity::ferry_key::{FerryPublicKey, HpkeSealer, sealer};
+use posthouse_platform::identity::ferry_key::{FerryPublicKey, HpkeSealer, SECRET_BYTES, sealer};
 use posthouse_protocol::codec;
 use posthouse_protocol::cose::{self, Claims, Signer};
 use posthouse_protocol::id::{JobId, NodeId, TransferId};

@@ -1,11 +1,11 @@
 //! Parts that were brought: their labels, and what stands in their blocks.
 
+use super::label::LABEL_BYTES_MAX;
 use super::{
-    ASIDE, BLOCK_BYTES, BLOCKS, HINT_BYTES, LABEL, LABEL_BYTES_MAX, LABEL_TYPE, LAST, Label, MAGIC, MORE, SEAL_BYTES,
-    SEALED_BYTES_MAX, SECRET_BYTES, TRAILER_BYTES, hint, invalid, storage, unreadable,
+    ASIDE, BLOCK_BYTES, BLOCKS, LABEL, LABEL_TYPE, LAST, Label, MORE, SEALED_BYTES_MAX, Trailer, invalid, storage,
+    unreadable,
 };
-use posthouse_platform::identity::ferry_key::{FerryKey, HpkeOpener};
-use posthouse_protocol::codec;
+use posthouse_platform::identity::ferry_key::{FerryKey, HpkeOpener, SEAL_BYTES, SECRET_BYTES};
 use posthouse_protocol::cose::{self, Claims, Keys};
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::problem::{Code, Problem};
@@ -38,20 +38,13 @@ pub(in crate::ferry) struct Eyes<'a> {
 pub(in crate::ferry) fn look(path: &Path, eyes: Eyes<'_>) -> Result<Option<Found>, Problem> {
     let mut file = open(path)?;
     let bytes = file.metadata().map_err(|e| storage(path, &e))?.len();
-    let Some(end) = bytes.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
-    let mut trailer = [0; TRAILER_BYTES];
+    let Some(end) = bytes.checked_sub(Trailer::BYTES as u64) else { return Ok(None) };
+    let mut trailer = [0; Trailer::BYTES];
     let read = file.seek(SeekFrom::Start(end)).and_then(|_| file.read_exact(&mut trailer));
     read.map_err(|e| storage(path, &e))?;
-    let (length, rest) = trailer.split_at(4);
-    let (hinted, magic) = rest.split_at(HINT_BYTES);
-    if magic != MAGIC || hinted != hint(eyes.key.public()) {
-        return Ok(None);
-    }
-    let length = u32::from_be_bytes(length.try_into().unwrap_or_default()) as usize;
-    if !(SECRET_BYTES + SEAL_BYTES..=LABEL_BYTES_MAX).contains(&length) {
-        return Err(invalid(path, "its label has an impossible length"));
-    }
-    let Some(start) = end.checked_sub(length as u64) else { return Err(invalid(path, "it is shorter than its label")) };
+    let trailer = Trailer::parse(&trailer).filter(|trailer| trailer.is_for(eyes.key.public()));
+    let Some(trailer) = trailer else { return Ok(None) };
+    let (start, length) = trailer.label(bytes).map_err(|why| invalid(path, why))?;
     let mut sealed = vec![0; length];
     let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut sealed));
     read.map_err(|e| storage(path, &e))?;
@@ -59,7 +52,7 @@ pub(in crate::ferry) fn look(path: &Path, eyes: Eyes<'_>) -> Result<Option<Found
     let opened = eyes.key.opener(secret, LABEL).ok().and_then(|mut opener| opener.open(&[], sealed).ok());
     let signed = opened.ok_or_else(|| invalid(path, "its label does not open"))?;
     let opened = cose::open(&signed, LABEL_BYTES_MAX, LABEL_TYPE, eyes.keys).map_err(|e| invalid(path, e))?;
-    let label: Label = codec::decode(&opened.payload, LABEL_BYTES_MAX).map_err(|e| invalid(path, e))?;
+    let label = Label::parse(&opened.payload).map_err(|e| invalid(path, e))?;
     if opened.claims.subject != label.transfer.as_str() || label.sealed_bytes != start || label.number == 0 {
         return Err(invalid(path, "its label is not of this file"));
     }

@@ -4,6 +4,7 @@ use super::*;
 use posthouse_platform::disk::RealDisk;
 use posthouse_platform::identity::ferry_key::FerryKey;
 use posthouse_protocol::cose::Ed25519Signer;
+use posthouse_protocol::id::{NodeId, TransferId};
 use posthouse_protocol::time::Timestamp;
 use std::io::Read;
 use std::path::PathBuf;
@@ -122,6 +123,42 @@ fn nothing_of_a_part_can_be_changed_cut_or_read_by_others() {
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert!(scene.look(&link).is_err());
     assert_eq!(scene.read(&path).unwrap(), secret);
+}
+
+#[test]
+fn a_label_is_exactly_what_its_maker_writes() {
+    let label = Label {
+        transfer: TransferId::from_random([3; 16]),
+        to: me(),
+        job: "scans".parse().unwrap(),
+        holds: Holds::List,
+        edition: [4; 8].into(),
+        number: 2,
+        of: Some(2),
+        secret: [5; 32].into(),
+        sealed_bytes: 300,
+    };
+    let bytes = posthouse_protocol::codec::encode(&label);
+    assert_eq!(Label::parse(&bytes).unwrap(), label);
+    // Of nine keys: with a tenth, which nobody knows, it would be read as if that were not there.
+    let mut more = bytes.clone();
+    assert_eq!(more[0], 0xa9, "a map of nine");
+    more[0] = 0xaa;
+    more.extend([0x18, 0x63, 0x00]);
+    assert!(Label::parse(&more).is_err());
+    // What it is sealed in is bounded by the file, and by how long a label may be.
+    let trailer = |length: u32| {
+        let bytes = [&length.to_be_bytes()[..], &label::hint(&[6; 32]), MAGIC].concat();
+        Trailer::parse(bytes.as_slice().try_into().unwrap()).unwrap()
+    };
+    assert!(trailer(100).is_for(&[6; 32]) && !trailer(100).is_for(&[7; 32]));
+    let end = 100 + Trailer::BYTES as u64;
+    assert_eq!(trailer(100).label(end + 5), Ok((5, 100)));
+    assert!(
+        trailer(100).label(end - 1).is_err()
+            && trailer(47).label(end).is_err()
+            && trailer(u32::MAX).label(u64::MAX).is_err()
+    );
 }
 
 #[test]
