@@ -217,6 +217,47 @@ fn what_is_carried_survives_kills_of_either_node() {
 }
 
 #[test]
+fn what_is_paused_while_its_parts_are_made_waits_and_goes_on() {
+    let data = tempfile::tempdir().expect("a folder");
+    let tree = data.path().join("tree");
+    std::fs::create_dir(&tree).expect("a folder");
+    for number in 0..4 {
+        random(&tree.join(format!("{number}.bin")), 24 << 20);
+    }
+    let carried = Carried::new();
+    // So all of it would take a quarter of a minute.
+    let site = carried.site_with(&[folder("keep", &tree, true)], &["tree"], "bandwidth = \"6 MiB\"");
+    let config = site.config(PROVIDER);
+    let job = |verb: &str| posthouse(&["job", verb, "--config", &config, "tree"]).ok();
+    let written = || -> u64 {
+        let entries = std::fs::read_dir(carried.at("out")).expect("the outbox");
+        entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+    };
+    job("run");
+    wait_for("a part is begun", Duration::from_secs(60), || written() > 0);
+    job("pause");
+    wait_for("it is paused", Duration::from_secs(30), || newest(&config)["state"] == "paused");
+    // What was read by then still comes.
+    let rests = || {
+        let before = written();
+        std::thread::sleep(Duration::from_secs(2));
+        written() == before
+    };
+    wait_for("nothing more is written", Duration::from_secs(30), rests);
+    assert!(written() < 80 << 20, "{}", written());
+    let paused = newest(&config);
+    assert_eq!(paused["state"], "paused", "{paused}");
+    job("resume");
+    wait_for("all of it is written", Duration::from_secs(90), || newest(&config)["state"] == "staged");
+    assert_eq!(newest(&config)["transfer"], paused["transfer"]);
+    for part in carried.parts("out") {
+        carry(&part, &carried.at("there"));
+    }
+    settled(&site, CONSUMER, paused["transfer"].as_str().expect("an id"));
+    assert_eq!(compare_folders(&tree, &site.dir().join("inbox")), "");
+}
+
+#[test]
 fn what_nobody_accepts_and_what_cannot_be_carried_is_named() {
     let data = tempfile::tempdir().expect("a folder");
     let (tree, disk) = (data.path().join("tree"), data.path().join("disk"));
@@ -269,6 +310,10 @@ impl Carried {
     }
     /// Nodes that reach nothing but the coordinator.
     fn site(&self, scenes: &[Scene], grants: &[&'static str]) -> Site {
+        self.site_with(scenes, grants, "")
+    }
+    /// The same, of whose provider something else is said too.
+    fn site_with(&self, scenes: &[Scene], grants: &[&'static str], provider: &str) -> Site {
         let ferry = |peer: &str, outbox: &str, inbox: &str| {
             let (outbox, inbox) = (self.at(outbox), self.at(inbox));
             format!(
@@ -282,7 +327,7 @@ impl Carried {
         Site::start(&Scene {
             provider: ferry(CONSUMER, "out", "here") + &all(|scene| &scene.provider),
             consumer: ferry(PROVIDER, "back", "there") + &all(|scene| &scene.consumer),
-            provider_node: deaf(),
+            provider_node: format!("{}\n{provider}", deaf()),
             consumer_node: deaf(),
             grants: grants.to_vec(),
             ..Scene::default()
