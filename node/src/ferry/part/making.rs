@@ -107,13 +107,15 @@ impl Parts {
         self.bytes + self.last.as_ref().map_or(0, |last| last.bytes)
     }
 
-    /// Takes back what stands there of them.
-    pub(in crate::ferry) fn discard(&mut self) {
+    /// Takes back what stands there of them; false where some of it may be elsewhere: carried away, or on a disk that is
+    /// gone.
+    pub(in crate::ferry) fn discard(&mut self) -> bool {
         (self.open, self.last) = (None, None);
+        let mut is_clear = self.maker.outlet.folder.exists();
         for path in self.made.drain(..) {
-            // It may have been carried away.
-            let _ = std::fs::remove_file(path);
+            is_clear &= std::fs::remove_file(path).is_ok();
         }
+        is_clear
     }
 
     fn close(&mut self) -> Result<(), Problem> {
@@ -130,29 +132,42 @@ impl Parts {
     }
 }
 
-/// Removes what stands in a folder of the parts of a transfer, also what was being made. Blocks.
-pub(in crate::ferry) fn take_back(folder: &Path, transfer: &TransferId) {
-    for (path, _) in standing(folder, transfer) {
-        // What was carried away meanwhile is never complete.
-        let _ = std::fs::remove_file(path);
-    }
+/// Removes what stands in a folder of the parts of a transfer, or of one making of them, also what was being made; how
+/// many. Blocks.
+pub(in crate::ferry) fn take_back(folder: &Path, transfer: &TransferId, edition: Option<[u8; 8]>) -> usize {
+    // What was carried away meanwhile is never complete.
+    let removed = |path: &PathBuf| std::fs::remove_file(path).is_ok();
+    standing(folder, transfer, edition).into_iter().filter(|(path, _)| removed(path)).count()
 }
 
-/// Gives the last part of a transfer its name, where it was made and the node stopped right before that. Blocks.
-pub(in crate::ferry) fn put_out(folder: &Path, transfer: &TransferId, disk: &dyn Disk) -> Result<(), Problem> {
-    for (path, name) in standing(folder, transfer) {
+/// Gives the last part of a transfer its name, where it was made and the node stopped right before that; how many got one.
+/// Blocks.
+pub(in crate::ferry) fn put_out(
+    folder: &Path,
+    transfer: &TransferId,
+    edition: Option<[u8; 8]>,
+    disk: &dyn Disk,
+) -> Result<usize, Problem> {
+    let mut count = 0;
+    for (path, name) in standing(folder, transfer, edition) {
         let Some(name) = name.strip_prefix('.').and_then(|name| name.strip_suffix(MAKING)) else { continue };
         let named = std::fs::rename(&path, folder.join(name)).and_then(|()| disk.sync_folder(folder));
         named.map_err(|e| storage(&path, &e))?;
+        count += 1;
     }
-    Ok(())
+    Ok(count)
 }
 
-fn standing(folder: &Path, transfer: &TransferId) -> Vec<(PathBuf, String)> {
+/// What in a folder has the name of a part of this transfer, and of this making where it is known.
+fn standing(folder: &Path, transfer: &TransferId, edition: Option<[u8; 8]>) -> Vec<(PathBuf, String)> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let start = match edition {
+        Some(edition) => named_for_making(transfer, edition),
+        None => named_for(transfer),
+    };
     let named = |entry: std::fs::DirEntry| {
         let name = entry.file_name().into_string().ok()?;
-        name.trim_start_matches('.').starts_with(&named_for(transfer)).then(|| (entry.path(), name))
+        name.strip_prefix('.').unwrap_or(&name).starts_with(&start).then(|| (entry.path(), name))
     };
     entries.flatten().filter_map(named).collect()
 }
@@ -161,6 +176,11 @@ fn standing(folder: &Path, transfer: &TransferId) -> Vec<(PathBuf, String)> {
 fn named_for(transfer: &TransferId) -> String {
     let sha256 = codec::sha256(transfer.as_str().as_bytes());
     format!("{}-", hex::encode(&sha256[..8]))
+}
+
+/// The same of one making: another one of the same transfer, such as the consumer's answer, has other names.
+fn named_for_making(transfer: &TransferId, edition: [u8; 8]) -> String {
+    format!("{}{}-", named_for(transfer), hex::encode(edition))
 }
 
 /// A part that is being written, under a name that nobody takes for one.
@@ -178,7 +198,7 @@ struct OpenPart {
 impl OpenPart {
     fn create(maker: &Maker, number: u32) -> Result<Self, Problem> {
         let Outlet { folder, suffix, .. } = &maker.outlet;
-        let name = format!("{}{}-{number:05}{suffix}", named_for(&maker.transfer), hex::encode(maker.edition));
+        let name = format!("{}{number:05}{suffix}", named_for_making(&maker.transfer, maker.edition));
         let (path, temporary) = (folder.join(&name), folder.join(format!(".{name}{MAKING}")));
         // Others may write to this folder: nothing that they put there is written through.
         let _ = std::fs::remove_file(&temporary);

@@ -89,7 +89,8 @@ fn nothing_of_a_part_can_be_changed_cut_or_read_by_others() {
     let transfer = TransferId::from_random([3; 16]);
     // The node stops here, and gives it its name at its next start.
     std::mem::forget(parts);
-    put_out(scene.folder.path(), &transfer, &RealDisk).unwrap();
+    assert_eq!(put_out(scene.folder.path(), &transfer, Some([9; 8]), &RealDisk), Ok(0), "it is of another making");
+    assert_eq!(put_out(scene.folder.path(), &transfer, Some([4; 8]), &RealDisk), Ok(1));
     let path = scene.files().pop().unwrap();
     assert!(scene.look(&path).unwrap().is_some());
     let good = std::fs::read(&path).unwrap();
@@ -168,6 +169,40 @@ fn parts_that_are_not_finished_leave_nothing_behind() {
     parts.put(&[&vec![1; 300 << 10]]).unwrap();
     parts.put(&[&[2; 10]]).unwrap();
     assert_eq!(scene.files().len(), 2, "one, and one that is being made");
-    parts.discard();
+    assert!(parts.discard());
     assert_eq!(scene.files(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_is_taken_back_is_of_that_making_and_nobody_elses() {
+    let scene = Scene::new();
+    let (folder, transfer) = (scene.folder.path(), TransferId::from_random([3; 16]));
+    let mut parts = scene.parts(200 << 10);
+    parts.put(&[&vec![1; 300 << 10]]).unwrap();
+    parts.put(&[&[2; 10]]).unwrap();
+    // The node is killed.
+    std::mem::forget(parts);
+    let left = scene.files();
+    assert_eq!(left.len(), 2, "{left:?}");
+    // What others have there: an answer to this transfer, another one's parts, and files that are called alike.
+    let name = left[1].file_name().unwrap().to_str().unwrap().to_owned();
+    let (hash, rest) = name.split_once('-').unwrap();
+    let edition = rest.split_once('-').unwrap().0;
+    let others = [
+        format!("{hash}-{}-00001.part", "5".repeat(edition.len())),
+        format!("{}-{edition}-00001.part", "0".repeat(hash.len())),
+        format!("copy of {name}"),
+        format!("..{name}"),
+        "report.pdf".to_owned(),
+    ];
+    for other in &others {
+        std::fs::write(folder.join(other), other).unwrap();
+    }
+    assert_eq!(take_back(folder, &transfer, Some([9; 8])), 0);
+    assert_eq!(take_back(folder, &TransferId::from_random([9; 16]), Some([4; 8])), 0);
+    assert_eq!(take_back(folder, &transfer, Some([4; 8])), 2);
+    let mut expected: Vec<PathBuf> = others.iter().map(|other| folder.join(other)).collect();
+    expected.sort();
+    assert_eq!(scene.files(), expected);
+    assert_eq!(take_back(&folder.join("away"), &transfer, Some([4; 8])), 0, "a disk that is not there");
 }
