@@ -167,9 +167,11 @@ impl Recorder {
                 tokio::spawn(read_chunks(ctx, reader.into_inner(), writer, machine, out));
             }
             // What the consumer has is not known here: all of it is carried.
-            ConsumerEvent::Entry(entry) => locked(&self.machine).have(&entry, Have::Nothing)?,
+            ConsumerEvent::Entry(entry) | ConsumerEvent::Again(entry) => {
+                locked(&self.machine).have(&entry, Have::Nothing)?;
+            }
             ConsumerEvent::Complete(entry) => self.complete.push((entry.index, entry.revision)),
-            ConsumerEvent::Again(_) | ConsumerEvent::LeftOut(..) => {}
+            ConsumerEvent::LeftOut(..) => {}
             ConsumerEvent::HandedOver(handover) => return Ok(Some(handover)),
             ConsumerEvent::Refused(ending) | ConsumerEvent::Failed(ending) => {
                 locked(&self.machine).noted(Vec::new());
