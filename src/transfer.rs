@@ -6,7 +6,7 @@ use crate::node::ask;
 use crate::render::{Screen, count, size};
 use crate::{Done, Outcome};
 use indicatif::{ProgressBar, ProgressStyle};
-use posthouse_node::admin::{Progress, QualityStated, Request, RowsStated, Shown, Started, Summary};
+use posthouse_node::admin::{Listed, Progress, QualityStated, Request, RowsStated, Shown, Started, Summary};
 use posthouse_platform::admin_socket::Answer;
 use posthouse_platform::endpoint::Transport;
 use posthouse_protocol::id::{JobId, TransferId};
@@ -82,8 +82,11 @@ async fn list(config: &Path, job: Option<JobId>, limit: Option<u32>, screen: &Sc
             rows.push(row);
         }
     };
-    ask(config, &Request::TransferList { job, limit }, screen).await?.finish::<Value>(take).await?;
+    let listed: Listed = ask(config, &Request::TransferList { job, limit }, screen).await?.finish(take).await?;
     if screen.json {
+        if listed.truncated {
+            screen.object(&listed);
+        }
         return Ok(Done::Yes);
     }
     let headings = [
@@ -112,6 +115,14 @@ async fn list(config: &Path, job: Option<JobId>, limit: Option<u32>, screen: &Sc
         })
         .collect();
     screen.table(&headings, &table);
+    if listed.truncated {
+        screen.note(format!(
+            "{} {}{}",
+            screen.say("there are older ones beyond these", "仅列出最新的"),
+            count(u64::from(listed.limit)),
+            screen.say("; --limit N lists more", " 个批次，更早的可用 --limit N 列出"),
+        ));
+    }
     Ok(Done::Yes)
 }
 

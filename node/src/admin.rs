@@ -56,7 +56,7 @@ pub enum Request {
     JobRemove {
         job: JobId,
     },
-    /// Items: [`Summary`], newest first.
+    /// Items: [`Summary`], newest first; done: [`Listed`].
     TransferList {
         #[serde(default)]
         job: Option<JobId>,
@@ -186,6 +186,16 @@ pub struct JobRow {
     pub last_transfer: Option<TransferId>,
     pub last_state: Option<State>,
     pub last_at: Option<Timestamp>,
+}
+
+/// How a list of transfers ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Listed {
+    /// There are older ones, which are not in it.
+    pub truncated: bool,
+    /// How many it may have.
+    pub limit: u32,
 }
 
 /// A line as it is now.

@@ -5,7 +5,8 @@
 //! giving side sends; at the consumer [`play`] gives it in the provider's place to a run like any other. So grants are
 //! enforced, contents verified, statements signed and receipts made by the same code as over a line. The consumer's
 //! statement comes back as a part of its own ([`answer`]).
-//! - [`export`](mod@export): a job run into parts. [`inbox`]: what was brought, taken up and cleared away.
+//! - [`export`](mod@export): a job run into parts. [`leftovers`]: what is taken back of those that were cut short.
+//!   [`inbox`]: what was brought, taken up and cleared away.
 //! - [`part`]: a file that is sealed to its receiver and signed by its maker. [`shelf`]: a folder of them.
 //!
 //! Deliberately absent: whatever needs an answer before it goes on. What is carried is pushed, and whole.
@@ -13,15 +14,17 @@
 mod answer;
 mod export;
 mod inbox;
+mod leftovers;
 mod part;
 mod play;
 mod record;
 mod shelf;
 
-pub use export::{Exported, export, sweep};
+pub use export::{Exported, export};
 pub use inbox::{Taken, import, imported, run};
+pub use leftovers::sweep;
 pub(crate) use part::ASIDE;
-pub use part::Outlet;
+pub use part::{Holds, Label, Outlet, Trailer};
 
 use crate::context::Context;
 use crate::settle::{self, Subject};

@@ -6,6 +6,7 @@
 pub mod exchange;
 pub mod front;
 pub mod jobs;
+pub mod makings;
 pub mod meta;
 pub mod quarantine;
 pub mod spent;

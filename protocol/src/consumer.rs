@@ -29,7 +29,8 @@ pub enum ConsumerEvent {
     Offered(Box<Offer>),
     /// Answer each by `have` or `leave_out`, in any order.
     Entry(Entry),
-    /// Drop what was written of it: it changed at the provider, or did not add up. It is asked anew by itself.
+    /// Drop what was written of it. Where it changed at the provider it is to be answered anew, as an `Entry` is; where it did
+    /// not add up it is asked anew by itself, and an answer counts for nothing.
     Again(Entry),
     /// All of it was verified; the entry is final, with its root.
     Complete(Entry),
@@ -207,6 +208,10 @@ impl Consumer {
     /// Whether something is still to come before the handover.
     pub fn is_moving(&self) -> bool {
         self.stage == Stage::Moving && (self.end.is_none() || !self.open.is_empty())
+    }
+    /// Whether an entry is to be answered by `have` or `leave_out`.
+    pub fn awaits_answer(&self, index: u64) -> bool {
+        self.open.get(&index).is_some_and(|open| !open.answered && open.state == OpenState::Moving)
     }
     /// Whether the provider may send, as far as this side's credit goes.
     pub fn has_credit_open(&self) -> bool {

@@ -2,6 +2,7 @@
 //! the same. The fuzzer calls them with what it invents, an ordinary test with the corpora beside this file.
 //! Adding a parser: a function here, its line in [`TARGETS`], a file in `fuzz_targets/`, a folder in `corpus/`.
 
+use posthouse_node::ferry::{Label, Trailer};
 use posthouse_platform::identity::JoinToken;
 use posthouse_protocol::batch::{Batch, BatchReader};
 use posthouse_protocol::chunk::{CHUNK_HEADER_BYTES, ChunkHeader};
@@ -44,6 +45,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("native_type", native_type),
     ("copy_stream", copy_stream),
     ("copy_value", copy_value),
+    ("part_label", part_label),
 ];
 
 /// A channel's bytes, fed in two pieces; what was decoded is encoded and decoded again.
@@ -170,6 +172,20 @@ pub fn join_token(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(token) = JoinToken::parse(text) {
         assert_eq!(token.encode(), text.trim());
+    }
+}
+
+/// A file that was carried here, by its last bytes: the label they lead to lies within it. And what a label's maker has
+/// signed.
+pub fn part_label(data: &[u8]) {
+    if let Ok(label) = Label::parse(data) {
+        assert_eq!(codec::encode(&label), data);
+    }
+    let Some(trailer) = data.last_chunk().and_then(Trailer::parse) else { return };
+    let bytes = data.len() as u64;
+    if let Ok((start, length)) = trailer.label(bytes) {
+        assert_eq!(start + (length + Trailer::BYTES) as u64, bytes);
+        assert!(length > 0 && length <= limits::STATEMENT_BYTES_MAX);
     }
 }
 

@@ -203,6 +203,8 @@ pub(crate) fn newest(config: &str) -> Value {
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .flat_map(|value| value["transfers"].as_array().cloned().unwrap_or_else(|| vec![value.clone()]))
+        // The last line may say that there are more.
+        .filter(|value| value["transfer"].is_string())
         .max_by_key(|transfer| transfer["started"].to_string())
         .unwrap_or_default()
 }

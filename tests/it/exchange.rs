@@ -140,6 +140,37 @@ fn what_a_provider_waited_for_before_it_was_started_again_counts_at_its_consumer
     assert!(after > before, "{after} is the last process's alone, {before} was that of the first");
 }
 
+#[test]
+fn a_list_of_transfers_says_where_it_was_cut() {
+    let source = tempfile::tempdir().expect("a folder");
+    let site = Site::start(&folder("keep", source.path(), false));
+    let config = site.config(CONSUMER);
+    let ids: Vec<Value> = (0..3)
+        .map(|number| {
+            std::fs::write(source.path().join("file"), format!("{number}")).expect("a file");
+            site.job(CONSUMER, "tree").ok().json()["transfer"].clone()
+        })
+        .collect();
+    let list = |more: &[&str]| posthouse(&[&["transfer", "list", "--config", &config][..], more].concat()).ok();
+    let lines = |more: &[&str]| -> Vec<Value> {
+        let listed = list(&[&["--json"][..], more].concat());
+        listed.stdout.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
+    };
+    let of = |lines: &[Value]| lines.iter().map(|line| line["transfer"].clone()).collect::<Vec<_>>();
+    let newest: Vec<Value> = ids.iter().rev().cloned().collect();
+    for all in [&[][..], &["--limit", "3"], &["--limit", "4", "--job", "tree"]] {
+        assert_eq!(of(&lines(all)), newest, "{all:?}");
+    }
+    let cut = lines(&["--limit", "2"]);
+    assert_eq!(of(&cut[..2]), newest[..2]);
+    assert_eq!(cut[2..], [serde_json::json!({ "truncated": true, "limit": 2 })]);
+    // People read it below the table.
+    let shown = list(&["--limit", "2"]);
+    assert!(shown.stdout.lines().count() == 3 && shown.stderr.contains("--limit"), "{shown:#?}");
+    let all = list(&[]);
+    assert!(all.stdout.lines().count() == 4 && !all.stderr.contains("--limit"), "{all:#?}");
+}
+
 /// How a scene's transfer is to travel.
 struct Way {
     /// As the nodes' configuration says it.

@@ -217,6 +217,112 @@ fn what_is_carried_survives_kills_of_either_node() {
 }
 
 #[test]
+fn what_is_paused_while_its_parts_are_made_waits_and_goes_on() {
+    let data = tempfile::tempdir().expect("a folder");
+    let tree = data.path().join("tree");
+    std::fs::create_dir(&tree).expect("a folder");
+    for number in 0..4 {
+        random(&tree.join(format!("{number}.bin")), 24 << 20);
+    }
+    let carried = Carried::new();
+    // So all of it would take a quarter of a minute.
+    let site = carried.site_with(&[folder("keep", &tree, true)], &["tree"], "bandwidth = \"6 MiB\"");
+    let config = site.config(PROVIDER);
+    let job = |verb: &str| posthouse(&["job", verb, "--config", &config, "tree"]).ok();
+    let written = || -> u64 {
+        let entries = std::fs::read_dir(carried.at("out")).expect("the outbox");
+        entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+    };
+    job("run");
+    wait_for("a part is begun", Duration::from_secs(60), || written() > 0);
+    job("pause");
+    wait_for("it is paused", Duration::from_secs(30), || newest(&config)["state"] == "paused");
+    // What was read by then still comes.
+    let rests = || {
+        let before = written();
+        std::thread::sleep(Duration::from_secs(2));
+        written() == before
+    };
+    wait_for("nothing more is written", Duration::from_secs(30), rests);
+    assert!(written() < 80 << 20, "{}", written());
+    let paused = newest(&config);
+    assert_eq!(paused["state"], "paused", "{paused}");
+    job("resume");
+    wait_for("all of it is written", Duration::from_secs(90), || newest(&config)["state"] == "staged");
+    assert_eq!(newest(&config)["transfer"], paused["transfer"]);
+    for part in carried.parts("out") {
+        carry(&part, &carried.at("there"));
+    }
+    settled(&site, CONSUMER, paused["transfer"].as_str().expect("an id"));
+    assert_eq!(compare_folders(&tree, &site.dir().join("inbox")), "");
+}
+
+#[test]
+fn what_a_killed_export_has_left_on_a_disk_is_taken_back_and_nothing_else() {
+    let data = tempfile::tempdir().expect("a folder");
+    let (tree, disk, shelf) = (data.path().join("tree"), data.path().join("disk"), data.path().join("shelf"));
+    for folder in [&tree, &disk] {
+        std::fs::create_dir(folder).expect("a folder");
+    }
+    std::fs::write(tree.join("small"), "small").expect("a file");
+    let scene = Scene {
+        provider_node: format!("{}\nbandwidth = \"6 MiB\"", deaf()),
+        consumer_node: deaf(),
+        ..folder("keep", &tree, true)
+    };
+    let mut site = Site::start(&scene);
+    let (provider, consumer) = (site.config(PROVIDER), site.config(CONSUMER));
+    let arguments: Vec<String> =
+        ["bundle", "export", "--config", &provider, "tree", "--out", text(&disk), "--json"].map(str::to_owned).into();
+    // The first lies there whole, beside something of somebody else's.
+    wait_for("the consumer's key is known", Duration::from_secs(90), || posthouse(&arguments).code == 0);
+    std::fs::write(disk.join("report.pdf"), "theirs").expect("a file");
+    let on_disk = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&disk).expect("the disk").map(|entry| entry.expect("an entry").path());
+        let mut all: Vec<PathBuf> = entries.collect();
+        all.sort();
+        all
+    };
+    let whole = on_disk();
+    for number in 0..3 {
+        random(&tree.join(format!("{number}.bin")), 24 << 20);
+    }
+    let killed = |site: &mut Site| {
+        let arguments = arguments.clone();
+        let export = std::thread::spawn(move || posthouse(&arguments));
+        wait_for("a part is begun", Duration::from_secs(60), || on_disk().len() > whole.len());
+        site.provider.kill();
+        assert_ne!(export.join().expect("it ends").code, 0);
+        assert!(on_disk().len() > whole.len(), "nothing is left to be taken back");
+    };
+    // At the next start.
+    killed(&mut site);
+    site.provider.restart();
+    wait_for("it is taken back", Duration::from_secs(30), || on_disk() == whole);
+    wait_for("it is given up", Duration::from_secs(30), || newest(&provider)["state"] == "cancelled");
+    // The disk is away then: with the next export.
+    killed(&mut site);
+    let left = on_disk();
+    std::fs::rename(&disk, &shelf).expect("it is taken away");
+    std::fs::create_dir(&disk).expect("where it is put on");
+    site.provider.restart();
+    wait_for("it is given up", Duration::from_secs(30), || newest(&provider)["state"] == "cancelled");
+    std::fs::remove_dir(&disk).expect("it is empty");
+    std::fs::rename(&shelf, &disk).expect("it is back");
+    assert_eq!(on_disk(), left);
+    posthouse(&["node", "set", "--config", &provider, "bandwidth=none"]).ok();
+    let exported = posthouse(&arguments).ok().json();
+    let gone: Vec<&PathBuf> = left.iter().filter(|path| !whole.contains(path)).collect();
+    let now = on_disk();
+    assert!(gone.iter().all(|path| !path.exists()), "{gone:?}");
+    assert!(whole.iter().all(|path| now.contains(path)), "{now:?}");
+    assert_eq!(now.len() as u64, whole.len() as u64 + exported["parts"].as_u64().expect("a number"), "{now:?}");
+    // What lies there lands: both that were whole.
+    posthouse(&["bundle", "import", "--config", &consumer, text(&disk)]).ok();
+    assert_eq!(compare_folders(&tree, &site.dir().join("inbox")), "");
+}
+
+#[test]
 fn what_nobody_accepts_and_what_cannot_be_carried_is_named() {
     let data = tempfile::tempdir().expect("a folder");
     let (tree, disk) = (data.path().join("tree"), data.path().join("disk"));
@@ -269,6 +375,10 @@ impl Carried {
     }
     /// Nodes that reach nothing but the coordinator.
     fn site(&self, scenes: &[Scene], grants: &[&'static str]) -> Site {
+        self.site_with(scenes, grants, "")
+    }
+    /// The same, of whose provider something else is said too.
+    fn site_with(&self, scenes: &[Scene], grants: &[&'static str], provider: &str) -> Site {
         let ferry = |peer: &str, outbox: &str, inbox: &str| {
             let (outbox, inbox) = (self.at(outbox), self.at(inbox));
             format!(
@@ -282,7 +392,7 @@ impl Carried {
         Site::start(&Scene {
             provider: ferry(CONSUMER, "out", "here") + &all(|scene| &scene.provider),
             consumer: ferry(PROVIDER, "back", "there") + &all(|scene| &scene.consumer),
-            provider_node: deaf(),
+            provider_node: format!("{}\n{provider}", deaf()),
             consumer_node: deaf(),
             grants: grants.to_vec(),
             ..Scene::default()

@@ -2,32 +2,33 @@
 //! by rename: a name shows the old file or the complete new one, never a mix. Links are made, never
 //! followed. After `finish` everything published is durable, folders have their times and rights.
 
+mod clearing;
 mod folders;
 mod folding;
 mod holding;
+mod presence;
 mod second;
+
+pub use presence::Present;
 
 use super::attributes;
 use super::beneath::{At, Root};
-use super::fault::{left_out, named, taken, writing};
+use super::fault::{named, taken, writing};
 use super::hash::hash_file;
-use super::mirror::{self, LandedBefore};
 use super::names::{self, SELF, check_name, part_leaf, split};
 use super::part::{Part, Written, modified};
 use super::replace::{Prepared, Replacing};
 use super::source::OpenFile;
 use super::stat::{FileStat, file_type, travelling_mode};
 use super::versions::{Kept, Versions};
-use super::walk::{Met, Then, walk};
 use folders::Folders;
 use folding::Folding;
 use posthouse_platform::disk::Disk;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::limits::LINK_BYTES_MAX;
-use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut, check_attributes};
+use posthouse_protocol::manifest::{Entry, EntryKind, check_attributes};
 use posthouse_protocol::problem::{Code, Problem};
-use posthouse_protocol::time::Timestamp;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
@@ -53,19 +54,6 @@ pub struct FolderDestination {
     shut: Mutex<BTreeSet<Vec<u8>>>,
     /// Who owns what this process makes here.
     owner: OnceLock<u32>,
-}
-
-/// What already stands where an entry would land.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Present {
-    Absent,
-    /// Same kind, size and mtime; for links the same text. Whether the bytes are the same is for the
-    /// caller to know (its record of what it landed there, or `hash`).
-    Same(FileStat),
-    /// Something else, which would be replaced.
-    Differs(FileStat),
-    /// It cannot be landed.
-    Blocked(LeftOut),
 }
 
 impl FolderDestination {
@@ -109,40 +97,6 @@ impl FolderDestination {
         let disk = Arc::clone(&self.written.disk);
         self.kept = Some(Kept::open(versions, &self.root, &place, &self.short, disk)?);
         Ok(self)
-    }
-
-    /// Asked before content is: whether it is needed, and whether it can be landed at all.
-    pub fn present(&self, entry: &Entry) -> Result<Present, Problem> {
-        if let Err(problem) = check_entry(entry) {
-            return Ok(Present::Blocked(left_out(&entry.name, &problem)));
-        }
-        if self.is_taken_for_another(&entry.name)? {
-            let why = "this file system takes it for another name, from which it differs by upper and lower case only";
-            return Ok(Present::Blocked(left_out(&entry.name, &taken(&entry.name, why))));
-        }
-        if self.is_shut(&entry.name) {
-            let why = "the folder that it is in was left out";
-            return Ok(Present::Blocked(left_out(&entry.name, &attributes::refused(&entry.name, why))));
-        }
-        match self.cannot_hold(entry)? {
-            Some(problem) if entry.name == SELF => return Err(problem),
-            Some(problem) => {
-                if entry.kind == EntryKind::Directory {
-                    self.shut(&entry.name);
-                }
-                return Ok(Present::Blocked(left_out(&entry.name, &problem)));
-            }
-            None => {}
-        }
-        let in_root = self.compare(&self.root, entry)?;
-        match (&self.standing, in_root) {
-            (Some(standing), Present::Absent) => Ok(match self.compare(standing, entry)? {
-                // The new folder is empty here: whatever stands in the old one is in nobody's way.
-                Present::Blocked(_) => Present::Absent,
-                other => other,
-            }),
-            (_, in_root) => Ok(in_root),
-        }
     }
 
     /// The temporary file for an entry's content, beside its target. With `resume`, the one that an
@@ -258,85 +212,6 @@ impl FolderDestination {
         OpenFile::new(name, file).ok()
     }
 
-    /// What `mirror` would delete of what this job landed before. Ask only with a complete manifest.
-    pub fn mirror_plan(
-        &self,
-        landed: &[LandedBefore],
-        in_scope: &BTreeSet<Vec<u8>>,
-        left_out: &[LeftOut],
-    ) -> Result<Vec<LandedBefore>, Problem> {
-        let folded = self.folded(in_scope)?;
-        // A file that is in scope under another spelling is the one that stands there.
-        let stays = |name: &[u8]| in_scope.contains(name) || folded.as_ref().is_some_and(|folded| folded.has(name));
-        mirror::plan(&self.root, landed, &stays, left_out)
-    }
-
-    /// Deletes a plan; to be followed by `finish`.
-    pub fn mirror_delete(&self, plan: &[LandedBefore]) -> Result<u64, Problem> {
-        let keep = |folder: &OwnedFd, leaf: &[u8], name: &[u8]| self.keep(folder, leaf, name);
-        mirror::delete(&self.root, plan, &keep, &mut |folder| {
-            self.locked().touched.insert(folder.to_vec());
-        })
-    }
-
-    /// Removes what other transfers have kept for as long as it was to be; says how many they were.
-    pub fn drop_old_versions(&self, now: Timestamp) -> Result<u64, Problem> {
-        self.kept.as_ref().map_or(Ok(0), |kept| kept.drop_old(now))
-    }
-
-    /// Removes everything of an abandoned transfer.
-    pub fn discard(&self, names: &mut dyn Iterator<Item = &[u8]>) -> Result<(), Problem> {
-        self.discard_parts(names)?;
-        match &self.replacing {
-            Some(replacing) => replacing.discard(self.kept.as_ref()),
-            None => Ok(()),
-        }
-    }
-
-    /// `replace`: whether the new folder stands in its place, and the old one may still have to go.
-    pub fn has_exchanged(&self) -> bool {
-        self.replacing.as_ref().is_some_and(Replacing::is_done)
-    }
-
-    /// Removes the temporary files of entries that are not landed after all.
-    pub fn discard_parts(&self, names: &mut dyn Iterator<Item = &[u8]>) -> Result<(), Problem> {
-        for name in names {
-            if check_name(name).is_err() {
-                continue;
-            }
-            let (folder_name, _) = split(name);
-            let removed = match self.root.folder(folder_name) {
-                Ok(folder) => remove(&folder, &part_leaf(&self.short, name), AtFlags::empty()),
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
-                Err(e) => Err(e),
-            };
-            removed.map_err(|e| writing(&self.root.path_of(name), e))?;
-        }
-        Ok(())
-    }
-
-    /// Goes through the whole folder and removes every temporary file of ours whose transfer (the first 16
-    /// characters of its id after `tr-`) is not kept.
-    pub fn sweep(&self, keep: &dyn Fn(&str) -> bool) -> Result<u64, Problem> {
-        let mut removed = 0;
-        walk(&self.root, SELF, |name, met| -> Result<Then, Problem> {
-            let (folder, leaf) = split(name);
-            let Met::Here(stat) = met else { return Ok(Then::Skip) };
-            if file_type(&stat) == FileType::Directory {
-                return Ok(Then::Enter);
-            }
-            if names::owner(leaf).is_some_and(|short| !keep(short)) {
-                self.root
-                    .folder(folder)
-                    .and_then(|folder| remove(&folder, leaf, AtFlags::empty()))
-                    .map_err(|e| writing(&self.root.path_of(name), e))?;
-                removed += 1;
-            }
-            Ok(Then::Skip)
-        })?;
-        Ok(removed)
-    }
-
     pub fn free_bytes(&self) -> Result<u64, Problem> {
         let path = self.root.path_of(SELF);
         self.written.disk.free_bytes(&path).map_err(|e| writing(&path, e))
@@ -348,52 +223,6 @@ impl FolderDestination {
             (Some(standing), Ok(At::Nothing | At::Blocked)) => standing,
             _ => &self.root,
         }
-    }
-
-    fn compare(&self, root: &Root, entry: &Entry) -> Result<Present, Problem> {
-        let name = entry.name.as_slice();
-        let blocked = |why: &str| Ok(Present::Blocked(left_out(name, &taken(name, why))));
-        let append = self.write == Write::Append;
-        let at = if name == SELF { rustix::fs::fstat(root.handle()).map(At::Here) } else { root.at(name) };
-        let stat = match at.map_err(|e| writing(&root.path_of(name), e))? {
-            At::Nothing => return Ok(Present::Absent),
-            At::Blocked if append => return blocked("a file or link stands where its folder should be"),
-            At::Blocked => return Ok(Present::Absent),
-            At::Here(stat) => stat,
-        };
-        let now = FileStat::of(&stat);
-        let same = match (&entry.kind, file_type(&stat)) {
-            (EntryKind::Directory, FileType::Directory) => return Ok(Present::Same(now)),
-            (EntryKind::File, FileType::RegularFile) => now.size == entry.size && now.mtime_ns == entry.mtime_ns,
-            (EntryKind::Link(text), FileType::Symlink) => {
-                read_link(root, name).map_err(|e| writing(&root.path_of(name), e))? == *text
-            }
-            (_, FileType::Directory) => {
-                return if !append && self.is_empty(root, name)? {
-                    Ok(Present::Differs(now))
-                } else {
-                    blocked("a folder of that name is there")
-                };
-            }
-            _ => false,
-        };
-        match (same, append) {
-            (true, _) => Ok(Present::Same(now)),
-            (false, true) => blocked("it exists already, and `append` replaces nothing"),
-            (false, false) => Ok(Present::Differs(now)),
-        }
-    }
-
-    fn is_empty(&self, root: &Root, name: &[u8]) -> Result<bool, Problem> {
-        let failed = |e: Errno| writing(&root.path_of(name), e);
-        let folder = root.folder(name).map_err(failed)?;
-        for entry in rustix::fs::Dir::new(folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// `over_own`: it takes the place of what stands there, with the same content, whatever is written otherwise.
@@ -584,11 +413,6 @@ fn unlink(folder: BorrowedFd<'_>, leaf: &[u8], flags: AtFlags) -> Result<(), Err
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(e) => Err(e),
     }
-}
-
-fn read_link(root: &Root, name: &[u8]) -> Result<Vec<u8>, Errno> {
-    let (folder, leaf) = root.parent(name)?;
-    Ok(rustix::fs::readlinkat(folder, leaf, Vec::new())?.into_bytes())
 }
 
 /// A handle that needs no right to read the file.

@@ -1,8 +1,8 @@
 //! The desk: takes a question from the socket and gives its answer.
 
 use super::{
-    LeftOutRow, QuarantineRow, Request, RowsStated, Shown, StatementRow, Status, Summary, bundle, dry_run, evidence,
-    jobs, line, proven, quarantine, statistics, summaries,
+    LeftOutRow, Listed, QuarantineRow, Request, RowsStated, Shown, StatementRow, Status, Summary, bundle, dry_run,
+    evidence, jobs, line, proven, quarantine, statistics, summaries,
 };
 use crate::config::Bandwidth;
 use crate::context::Context;
@@ -40,11 +40,15 @@ impl Handler for Desk {
             Request::JobResume { job } => jobs::resume(context, &job).await,
             Request::JobRemove { job } => jobs::remove(context, &job).await,
             Request::TransferList { job, limit } => {
-                let limit = Some(limit.unwrap_or(LISTED_DEFAULT).min(LISTED_MAX));
-                for summary in summaries(context, transfers::Filter { job, limit, ..Default::default() }).await? {
-                    items.send(&summary).await?;
+                let limit = limit.unwrap_or(LISTED_DEFAULT).min(LISTED_MAX);
+                // One more than are listed says whether there are more.
+                let filter = transfers::Filter { job, limit: Some(limit + 1), ..Default::default() };
+                let found = summaries(context, filter).await?;
+                let truncated = found.len() > limit as usize;
+                for summary in found.iter().take(limit as usize) {
+                    items.send(summary).await?;
                 }
-                Ok(Value::Object(serde_json::Map::new()))
+                json(&Listed { truncated, limit })
             }
             Request::TransferShow { transfer } => json(&show(context, &transfer).await?),
             Request::TransferWatch { transfer } => jobs::watch(context, &transfer, items).await,

@@ -1,15 +1,14 @@
 //! Runs a pushing job into parts. They are complete for others only once all is recorded and stored; what is cut short
 //! before that is ended and taken back.
 
-use super::part::{self, Holds, Outlet, Parts};
-use super::{end, known_epoch, locked, record};
+use super::part::{Holds, Outlet, Parts};
+use super::{end, known_epoch, leftovers, locked, record};
 use crate::config::{Job, Kind};
 use crate::context::Context;
 use crate::settle;
-use crate::store::{Side, Transfer, exchange, transfers};
+use crate::store::{Transfer, exchange, transfers};
 use crate::transfer::blocking;
 use crate::transfer::spooling::Spooling;
-use posthouse_platform::endpoint::Transport;
 use posthouse_protocol::frame::Request;
 use posthouse_protocol::id::{NodeId, ResourceRef, TransferId};
 use posthouse_protocol::job::{Mode, State, Write};
@@ -66,18 +65,17 @@ fn carried_write(is_table: bool) -> Write {
 async fn write_parts(ctx: &Arc<Context>, to: &NodeId, request: Request, outlet: Outlet) -> Result<Exported, Problem> {
     let transfer = request.transfer.clone();
     let maker = ctx.ferry.maker(ctx, to, &transfer, &request.job, outlet)?;
+    leftovers::clear(ctx).await?;
+    leftovers::begin(ctx, &maker).await?;
     let parts = Arc::new(Mutex::new(Parts::new(maker, Holds::Contents)));
     let recorded = record::record(ctx, to, request, parts.clone()).await;
     let id = transfer.clone();
     let row = ctx.store.read(move |db| transfers::get(db, &id)).await?;
     if let Err(problem) = recorded {
-        let problem = if ctx.drain.is_cancelled() { cut_short() } else { problem };
+        let problem = if ctx.drain.is_cancelled() { leftovers::cut_short() } else { problem };
         let taken_back = parts.clone();
-        blocking(&ctx.world, move || {
-            locked(&taken_back).discard();
-            Ok(())
-        })
-        .await?;
+        let is_clear = blocking(&ctx.world, move || Ok(locked(&taken_back).discard())).await?;
+        leftovers::over(ctx, &transfer, is_clear).await?;
         if let Some(row) = row {
             end(ctx, &row, &problem).await?;
         }
@@ -104,6 +102,7 @@ async fn write_parts(ctx: &Arc<Context>, to: &NodeId, request: Request, outlet: 
         .await?;
     let last = parts.clone();
     blocking(&ctx.world, move || locked(&last).put_out()).await?;
+    leftovers::over(ctx, &transfer, true).await?;
     release(ctx, &transfer).await?;
     let (made, bytes) = locked(&parts).made();
     tracing::info!(%transfer, %to, parts = made, bytes, "Wrote parts to be carried");
@@ -117,37 +116,4 @@ async fn release(ctx: &Arc<Context>, transfer: &TransferId) -> Result<(), Proble
         spooling.release(ctx, (0..splits).collect());
     }
     Ok(())
-}
-
-fn cut_short() -> Problem {
-    Problem::new(Code::Cancelled).cause("the node stopped before all of its parts were made")
-}
-
-/// Ends what was being written into parts when the node stopped, and takes back what of it stands in an outbox: nobody
-/// goes on with it. To be done before transfers are swept that lost their snapshot.
-pub async fn sweep(ctx: &Arc<Context>) {
-    let swept = async {
-        let filter = transfers::Filter { side: Some(Side::Provider), open: true, ..Default::default() };
-        let open = ctx.store.read(move |db| transfers::list(db, &filter)).await?;
-        for row in open.iter().filter(|row| row.transport == Some(Transport::Ferry)) {
-            let outbox = ctx.config().ferries.get(&row.peer).map(|ferry| ferry.outbox.clone());
-            let (id, disk, is_whole) = (row.id.clone(), ctx.world.disk.clone(), row.state == State::Staged);
-            if !is_whole {
-                end(ctx, row, &cut_short()).await?;
-            }
-            blocking(&ctx.world, move || match outbox {
-                Some(outbox) if is_whole => part::put_out(&outbox, &id, &*disk),
-                Some(outbox) => {
-                    part::take_back(&outbox, &id);
-                    Ok(())
-                }
-                None => Ok(()),
-            })
-            .await?;
-        }
-        Ok::<_, Problem>(())
-    };
-    if let Err(problem) = swept.await {
-        tracing::warn!(%problem, "A transfer that was to be carried stays open");
-    }
 }

@@ -4,14 +4,15 @@
 
 use super::locked;
 use super::part::{Holds, Parts};
+use crate::buffers::Buffers;
 use crate::context::Context;
+use crate::receive;
 use crate::transfer::wire::{Pumps, Wire};
 use crate::transfer::{self, attachments, blocking, own_hello, steady, until};
-use bytes::BytesMut;
 use posthouse_platform::endpoint::{Connection, Reader, Transport};
 use posthouse_platform::frames::{self, FrameWriter};
 use posthouse_platform::local;
-use posthouse_protocol::chunk::{self, CHUNK_HEADER_BYTES, ChunkHeader, VerifiedChunk};
+use posthouse_protocol::chunk::{self, ChunkHeader, VerifiedChunk};
 use posthouse_protocol::consumer::{Consumer, ConsumerEvent, Expected, Have, Verdict};
 use posthouse_protocol::frame::{Frame, Handover, Hello, Offer, Omission, Purpose, Request};
 use posthouse_protocol::id::NodeId;
@@ -20,7 +21,6 @@ use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Statement;
 use std::sync::{Arc, Mutex};
-use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 /// Everything that `request` asks for, as `consumer` would take it, in parts that are finished.
@@ -167,9 +167,11 @@ impl Recorder {
                 tokio::spawn(read_chunks(ctx, reader.into_inner(), writer, machine, out));
             }
             // What the consumer has is not known here: all of it is carried.
-            ConsumerEvent::Entry(entry) => locked(&self.machine).have(&entry, Have::Nothing)?,
+            ConsumerEvent::Entry(entry) | ConsumerEvent::Again(entry) => {
+                locked(&self.machine).have(&entry, Have::Nothing)?;
+            }
             ConsumerEvent::Complete(entry) => self.complete.push((entry.index, entry.revision)),
-            ConsumerEvent::Again(_) | ConsumerEvent::LeftOut(..) => {}
+            ConsumerEvent::LeftOut(..) => {}
             ConsumerEvent::HandedOver(handover) => return Ok(Some(handover)),
             ConsumerEvent::Refused(ending) | ConsumerEvent::Failed(ending) => {
                 locked(&self.machine).noted(Vec::new());
@@ -292,8 +294,9 @@ async fn read_chunks(
     machine: Arc<Mutex<Consumer>>,
     out: mpsc::Sender<Result<Arrived, Problem>>,
 ) {
+    let buffers = Arc::new(Buffers::default());
     loop {
-        let next = next_chunk(&ctx, &mut reader, &machine).await;
+        let next = next_chunk(&ctx, &mut reader, &machine, &buffers).await;
         let next = match next {
             Ok(None) => break,
             Ok(Some(None)) => continue,
@@ -313,33 +316,20 @@ async fn next_chunk(
     ctx: &Context,
     reader: &mut Reader,
     machine: &Mutex<Consumer>,
+    buffers: &Arc<Buffers>,
 ) -> Result<Option<Option<Arrived>>, Problem> {
-    let lost = |e: std::io::Error| Problem::new(Code::PeerUnreachable).with("peer", &ctx.name).cause(e);
-    let invalid = |e: chunk::ChunkError| Problem::new(Code::FrameInvalid).with("peer", &ctx.name).cause(e);
-    let mut header = [0; CHUNK_HEADER_BYTES];
-    let first = reader.read(&mut header).await.map_err(lost)?;
-    if first == 0 {
-        return Ok(None);
-    }
-    reader.read_exact(&mut header[first..]).await.map_err(lost)?;
-    let header = ChunkHeader::decode(&header).map_err(invalid)?;
+    let Some(header) = receive::next_header(reader, &ctx.name).await? else { return Ok(None) };
     let expected = locked(machine).expect(&header)?;
-    let mut body = BytesMut::zeroed(header.wire_bytes as usize);
-    reader.read_exact(&mut body).await.map_err(lost)?;
-    let Expected::Take(layout) = expected else { return Ok(Some(None)) };
-    let body = body.freeze();
-    let packed = body.clone();
+    let Expected::Take(layout) = expected else {
+        receive::drop_body(reader, &header, &ctx.name).await?;
+        return Ok(Some(None));
+    };
+    let body = receive::read_body(reader, &header, buffers, &ctx.name).await?;
+    let (packed, buffers) = (body.clone(), buffers.clone());
     let checked = blocking(&ctx.world, move || {
-        let content = if header.is_raw() {
-            packed
-        } else {
-            let mut content = vec![0; header.bytes as usize];
-            match chunk::unpack(&header, &packed, &mut content) {
-                Ok(()) => content.into(),
-                Err(_) => return Ok(None),
-            }
-        };
-        Ok(VerifiedChunk::verify(&header, layout, content).ok())
+        // Nothing was said here of older content, so that a delta is no better than a bad chunk.
+        let no_delta = |delta: &[u8], content: &mut [u8]| chunk::unpack(&header, delta, content);
+        Ok(receive::checked(&header, layout, packed, &buffers, no_delta).ok())
     });
     Ok(Some(Some(Arrived { header, body, checked: checked.await? })))
 }

@@ -31,6 +31,17 @@ impl Stage {
         }
     }
 
+    /// Why an entry that is read anew cannot be landed here as it is now; None where it can.
+    pub fn blocked(&self, entry: &Entry) -> Result<Option<LeftOut>, Problem> {
+        match &self.place {
+            Place::Folder(folder) => match folder.present(entry)? {
+                Present::Blocked(left_out) => Ok(Some(left_out)),
+                Present::Absent | Present::Same(_) | Present::Differs(_) => Ok(None),
+            },
+            Place::Table(_) => Ok(None),
+        }
+    }
+
     fn lookup_file(&self, at: &Connection, folder: &FolderDestination, entry: &Entry) -> Result<Answer, Problem> {
         let present = match folder.present(entry)? {
             Present::Blocked(left_out) => return Ok(Answer::LeaveOut(left_out)),

@@ -55,16 +55,24 @@ pub async fn push(ctx: Arc<Context>, job: &Job) -> Result<Outcome, Problem> {
     follow(&ctx, &transfer).await
 }
 
-/// Writes into parts what is pushed to a node that no line leads to, once its source may be read.
+/// Writes into parts what is pushed to a node that no line leads to, once its source may be read and its operator does
+/// not hold it.
 async fn carry(ctx: &Arc<Context>, job: &Job, ferry: Ferry) -> Result<Outcome, Problem> {
     loop {
-        match ferry::export(ctx, job, ferry.outlet()).await {
-            Ok(exported) => return Ok(Outcome::Final(Box::new(exported.row))),
-            Err(_) if ctx.drain.is_cancelled() => return Ok(Outcome::Interrupted),
-            Err(problem) if problem.code == Code::OutsideWindow => {
-                tracing::info!(job = %job.name, %problem, "It waits");
+        let name = job.name.clone();
+        let kept = ctx.store.read(move |db| jobs::get(db, &name)).await?;
+        if kept.removed {
+            return Err(Problem::new(Code::Cancelled).cause("the job was removed while it waited"));
+        }
+        if !kept.paused {
+            match ferry::export(ctx, job, ferry.outlet()).await {
+                Ok(exported) => return Ok(Outcome::Final(Box::new(exported.row))),
+                Err(_) if ctx.drain.is_cancelled() => return Ok(Outcome::Interrupted),
+                Err(problem) if problem.code == Code::OutsideWindow => {
+                    tracing::info!(job = %job.name, %problem, "It waits");
+                }
+                Err(problem) => return Err(problem),
             }
-            Err(problem) => return Err(problem),
         }
         tokio::select! {
             biased;

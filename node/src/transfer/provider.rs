@@ -7,6 +7,7 @@ mod answer;
 mod ending;
 mod feed;
 mod handover;
+mod held;
 mod outgoing;
 mod request;
 
@@ -52,7 +53,8 @@ pub(super) async fn serve(ctx: Arc<Context>, caller: Caller, reader: FrameReader
     let (peer, transfer) = (caller.peer.clone(), caller.transfer.clone());
     let (wire, pumps) = Wire::start(reader, writer);
     let machine = Provider::new(peer.clone(), steady(&ctx.world));
-    let mut session = Session { ctx, caller, machine, wire, given: None, ending: None, wished: None, kept_ms: 0 };
+    let mut session =
+        Session { ctx, caller, machine, wire, given: None, held: None, ending: None, wished: None, kept_ms: 0 };
     match session.run().await {
         Ok(()) => tracing::debug!(%peer, %transfer, "A session ended"),
         Err(problem) => {
@@ -76,6 +78,8 @@ struct Session {
     machine: Provider,
     wire: Wire,
     given: Option<Given>,
+    /// Its operator holds what is written into parts: the state that it had before.
+    held: Option<State>,
     /// Statements are being exchanged after an ending; then the session is over at this time.
     ending: Option<Timestamp>,
     /// Why it should end; it was handed over, so it does once the consumer has stated that it did not land.
@@ -147,7 +151,7 @@ impl Session {
                 () = until(world, deadline) => Woken::Time,
             };
         };
-        let room = given.moving && self.machine.room() > 0;
+        let room = given.moving && self.held.is_none() && self.machine.room() > 0;
         tokio::select! {
             biased;
             () = self.ctx.drain.cancelled() => Woken::Drain,
@@ -177,8 +181,10 @@ impl Session {
             Woken::Drain => return Err(self.lost("this node stops")),
             Woken::Stop(Stop::Cancelled) => return Ok(Err(Problem::new(Code::Cancelled))),
             Woken::Stop(Stop::Superseded) => return Err(self.lost("a newer session took its place")),
+            Woken::Stop(Stop::Paused) if self.caller.transport == Transport::Ferry => return Ok(self.hold().await),
             Woken::Stop(Stop::Paused) => return Err(self.lost("it was paused here")),
-            Woken::Stop(Stop::No) | Woken::Line => {}
+            Woken::Stop(Stop::No) => return Ok(self.go_on().await),
+            Woken::Line => {}
             Woken::Policy => {
                 self.keep_spent(SPENT_KEPT_MS).await?;
                 return Ok(self.look_at_policy());
@@ -217,6 +223,9 @@ impl Session {
         }
         let Some(given) = &mut self.given else { return Ok(()) };
         given.outgoing.keep_hashes(HASHES_KEPT).await?;
+        if self.held.is_some() {
+            return Ok(());
+        }
         given.outgoing.read_more(&mut self.machine)
     }
 
@@ -227,7 +236,7 @@ impl Session {
                 if let Some(given) = &mut self.given {
                     given.moving = true;
                 }
-                self.row_state(State::Moving).await
+                self.moves().await
             }
             ProviderEvent::Pieces(pieces) => {
                 if let Some(given) = &mut self.given {
@@ -253,7 +262,11 @@ impl Session {
                 }
                 Ok(())
             }
-            ProviderEvent::Ready => self.hand_over().await,
+            ProviderEvent::Ready => {
+                // All of it is sent: nothing is left to be held.
+                self.go_on().await?;
+                self.hand_over().await
+            }
             ProviderEvent::Landed(statement) => self.landed(statement).await,
             ProviderEvent::Refused(ending) | ProviderEvent::Failed(ending) => self.ended_by_peer(ending).await,
             ProviderEvent::Noted(statement) => self.noted(&statement).await,

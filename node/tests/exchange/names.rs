@@ -6,6 +6,32 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_into_what_cannot_be_landed_is_left_out_and_the_rest_lands() {
+    let mut scene = Scene::new("quic", &["scans"]);
+    scene.provider_more = "bandwidth = \"6 MiB\"";
+    std::fs::write(scene.path("source/large"), noise(1, 30 << 20)).unwrap();
+    std::fs::write(scene.path("source/other"), "other").unwrap();
+    let provider = scene.provider(&offer_folder(&scene)).await;
+    let consumer = scene.consumer(&take_folder(&scene, "")).await;
+    let id = plan(&consumer, "scans").await;
+    let running = tokio::spawn(transfer::run_consumer(consumer.context().clone(), id.clone()));
+    until_live(&consumer, &id, "moving", |live| live.row.chunks > 0).await;
+    // Somebody puts a folder in its place, and then it changes.
+    std::fs::create_dir(scene.path("target/large")).unwrap();
+    std::fs::write(scene.path("target/large/theirs"), "theirs").unwrap();
+    std::fs::write(scene.path("source/large"), noise(2, (30 << 20) + 1)).unwrap();
+    let transfer::Outcome::Final(row) = running.await.unwrap().unwrap() else { panic!("it was stopped") };
+    assert_eq!((row.state, row.counts.refused), (State::Settled, 1), "{row:?}");
+    let mut names: Vec<_> =
+        std::fs::read_dir(scene.path("target")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["large", "other"]);
+    assert_eq!(std::fs::read_to_string(scene.path("target/other")).unwrap(), "other");
+    assert_eq!(std::fs::read_to_string(scene.path("target/large/theirs")).unwrap(), "theirs");
+    provider.stop().await;
+}
+
 /// Over 400 of them; each is one component.
 fn evil() -> Vec<Vec<u8>> {
     let mut names: Vec<Vec<u8>> = Vec::new();

@@ -173,11 +173,9 @@ impl Consumer {
             return Err(invalid);
         }
         if open.state == OpenState::Moving {
+            // Answered or not, it is answered for the new state.
+            open.answered = false;
             self.events.push_back(ConsumerEvent::Again(open.entry.clone()));
-            // One that is not answered yet is answered for the new state.
-            if open.answered {
-                self.out.want(open.want());
-            }
         }
         self.settle_entry(index)?;
         Ok(())

@@ -190,6 +190,65 @@ fn pieces_are_told_before_the_answer_and_as_many_as_may_be() {
 }
 
 #[test]
+fn what_is_read_again_is_answered_again_and_may_be_left_out_by_then() {
+    let now = Timestamp(0);
+    let file = |revision, bytes| Entry {
+        revision,
+        attributes: Some(vec![attribute(b"user.a", bytes)]),
+        ..entry(0, EntryKind::File, 10, false)
+    };
+    for is_left_out in [false, true] {
+        let mut provider = Provider::new(consumer_name(), now);
+        provider.handle_frame(Frame::Request(request()), now).unwrap();
+        provider.offer(offer()).unwrap();
+        provider.handle_frame(Frame::Accept(Accept { data_channels: 1, credit: 1 << 20 }), now).unwrap();
+        let mut consumer = offered(offer());
+        provider.entry(file(0, 1)).unwrap();
+        let passed = |provider: &mut Provider, consumer: &mut Consumer| {
+            while let Some(frame) = provider.poll_transmit(now) {
+                // The offer has come by other means.
+                if !matches!(frame, Frame::Offer(_)) {
+                    consumer.handle_frame(frame, now).unwrap();
+                }
+            }
+        };
+        let said = |consumer: &mut Consumer| {
+            std::iter::from_fn(|| consumer.poll_transmit(now))
+                .filter(|frame| matches!(frame, Frame::Want(_) | Frame::LeftOut(_)))
+                .collect::<Vec<_>>()
+        };
+        passed(&mut provider, &mut consumer);
+        assert!(consumer.awaits_answer(0));
+        consumer.have(&file(0, 1), Have::Nothing).unwrap();
+        assert!(!consumer.awaits_answer(0));
+        let first = said(&mut consumer);
+        assert_eq!(first, [Frame::Want(vec![Want { entry: 0, revision: 0, chunks: vec![(0, 1)] }])]);
+        // It changes before that has come.
+        provider.again(file(1, 60_000)).unwrap();
+        first.into_iter().for_each(|frame| provider.handle_frame(frame, now).unwrap());
+        passed(&mut provider, &mut consumer);
+        while let Some(event) = consumer.poll_event() {
+            assert!(!matches!(event, ConsumerEvent::LeftOut(..) | ConsumerEvent::Complete(_)), "{event:?}");
+        }
+        assert!(consumer.awaits_answer(0) && said(&mut consumer).is_empty(), "nothing is asked by itself");
+        let name = b"f0".to_vec();
+        let what = LeftOut { name, code: Code::AttributesRefused.number(), reason: "too many".into() };
+        if is_left_out {
+            consumer.leave_out(&file(1, 60_000), what.clone()).unwrap();
+        } else {
+            // What is said of the former state counts for nothing.
+            consumer.have(&file(0, 1), Have::Whole([1; 32])).unwrap();
+        }
+        said(&mut consumer).into_iter().for_each(|frame| provider.handle_frame(frame, now).unwrap());
+        let events: Vec<ProviderEvent> = std::iter::from_fn(|| provider.poll_event()).collect();
+        assert_eq!(events.contains(&ProviderEvent::LeftOut(0, what)), is_left_out, "{events:?}");
+        assert_eq!(provider.has_wanted(), !is_left_out);
+        assert_eq!(consumer.left_out().len(), usize::from(is_left_out));
+        assert_eq!(provider.left_out_list().len(), usize::from(is_left_out));
+    }
+}
+
+#[test]
 fn attributes_that_no_entry_may_have_are_refused_and_so_are_more_than_may_be_open() {
     let now = Timestamp(0);
     let with = |index: u64, kind: EntryKind, attributes: Vec<Attribute>| Entry {

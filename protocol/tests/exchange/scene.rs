@@ -352,6 +352,13 @@ impl Scene {
                 ConsumerEvent::Again(entry) => {
                     line.volatile.retain(|(name, ..)| *name != entry.name);
                     self.disk.insert(entry.name.clone(), Taken::new(&entry));
+                    let may_refuse = self.trouble.refuse_names && self.signed.is_none();
+                    if may_refuse && line.consumer.awaits_answer(entry.index) && self.rng.below(4) == 0 {
+                        let what = LeftOut { name: entry.name.clone(), code: 2020, reason: "not any more".into() };
+                        line.consumer.leave_out(&entry, what).unwrap();
+                    } else {
+                        line.consumer.have(&entry, Have::Nothing).unwrap();
+                    }
                     line.entries.insert(entry.index, entry);
                 }
                 ConsumerEvent::Complete(entry) => {

@@ -76,7 +76,8 @@ impl Session {
             Some(Ok(given)) => {
                 let offer = given.offered.offer.clone();
                 self.given = Some(*given);
-                self.machine.offer(offer)
+                self.machine.offer(offer)?;
+                self.hold_if_paused(&subject.job).await
             }
             Some(Err(problem)) if problem.code == Code::PeerUnreachable => Err(problem),
             Some(Err(problem)) if problem.code == Code::OutsideWindow => {

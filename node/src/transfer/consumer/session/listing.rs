@@ -125,6 +125,10 @@ impl Session<'_> {
     pub(super) fn looked(&mut self, found: Vec<Found>) -> Result<(), Problem> {
         self.listing.looking = false;
         for Found { entry, answer, older, .. } in found {
+            if !self.machine().awaits_answer(entry.index) {
+                // It was read anew meanwhile and answered as it is now, or left out.
+                continue;
+            }
             match answer {
                 Answer::LeaveOut(what) => {
                     self.machine().leave_out(&entry, what)?;
@@ -208,21 +212,28 @@ impl Session<'_> {
         further.into_iter().filter_map(|further| self.listing.waiting.remove(&further)).collect()
     }
 
-    /// What was written of an entry is void. No write to it may be under way while it begins anew.
+    /// What was written of an entry is void. No write to it may be under way while it begins anew. It may have become what
+    /// cannot be landed here, such as one with more attributes than a file may have: then it is left out by name.
     pub(super) async fn again(&mut self, entry: Entry) -> Result<(), Problem> {
         let index = entry.index;
         // Nothing of its new state can have come yet: that is asked for after this.
         self.void_waiting(index);
         self.wait_for_writes(index).await?;
-        let was_waiting = self.listing.waiting.contains_key(&index);
+        let is_asked = self.machine().awaits_answer(index);
         self.forget(index, &entry.name).await?;
-        self.listing.open.insert(index, entry.clone());
         if let Some(stage) = self.stage() {
-            let entry = entry.clone();
-            blocking(&self.ctx.world, move || stage.begin(&entry)).await?;
+            let anew = entry.clone();
+            let begun = blocking(&self.ctx.world, move || match stage.blocked(&anew)? {
+                Some(what) if is_asked => Ok(Some(what)),
+                _ => stage.begin(&anew).map(|()| None),
+            });
+            if let Some(what) = begun.await? {
+                // What there is of it goes when both sides have it out of the list.
+                return self.machine().leave_out(&entry, what);
+            }
         }
-        // One that was not answered is answered now.
-        if was_waiting { self.machine().have(&entry, Have::Nothing) } else { Ok(()) }
+        self.listing.open.insert(index, entry.clone());
+        if is_asked { self.machine().have(&entry, Have::Nothing) } else { Ok(()) }
     }
 
     /// The provider cannot hand it over after all.

@@ -1,0 +1,123 @@
+//! What a job has landed before, how far it has come, and which runs of a peer's job were answered.
+
+use super::{cached, damaged, decode, fixed, json, landing_offer, run, signed};
+use crate::store::failed;
+use posthouse_connectors::folder::{FileStat, Kind};
+use posthouse_protocol::codec;
+use posthouse_protocol::govern::Governed;
+use posthouse_protocol::id::{JobId, NodeId, TransferId};
+use posthouse_protocol::problem::Problem;
+use posthouse_protocol::time::Timestamp;
+use posthouse_protocol::watermark::Watermark;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+/// A file that a job landed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LandedFile {
+    pub name: Vec<u8>,
+    pub kind: Kind,
+    pub root: Option<[u8; 32]>,
+    pub size: u64,
+    pub mtime_ns: i64,
+    pub stat: FileStat,
+}
+
+pub fn landed(at: &Connection, job: &JobId, name: &[u8]) -> Result<Option<LandedFile>, Problem> {
+    let sql = "SELECT name, kind, root, size, mtime_ns, stat FROM landed WHERE job = ?1 AND name = ?2";
+    let row = cached(at, sql)?.query_row(params![job.as_str(), name], landed_row).optional().map_err(failed)?;
+    row.transpose()
+}
+
+pub fn put_landed(at: &Connection, job: &JobId, transfer: &TransferId, file: &LandedFile) -> Result<(), Problem> {
+    let sql = "INSERT OR REPLACE INTO landed (job, name, kind, root, size, mtime_ns, stat, transfer)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let (root, stat) = (file.root.map(Vec::from), json(&file.stat)?);
+    let (size, kind) = (signed(file.size)?, json(&file.kind)?);
+    run(at, sql, params![job.as_str(), file.name, kind, root, size, file.mtime_ns, stat, transfer.as_str()])
+}
+
+/// Files of one length that a job landed, by name.
+pub fn landed_of_size(at: &Connection, job: &JobId, size: u64, most: u32) -> Result<Vec<LandedFile>, Problem> {
+    let sql = "SELECT name, kind, root, size, mtime_ns, stat FROM landed WHERE job = ?1 AND size = ?2
+        ORDER BY name LIMIT ?3";
+    let mut statement = cached(at, sql)?;
+    let rows = statement.query_map(params![job.as_str(), signed(size)?, most], landed_row).map_err(failed)?;
+    let found: Result<Vec<LandedFile>, Problem> = rows.map(|row| row.map_err(failed)?).collect();
+    Ok(found?.into_iter().filter(|file| file.kind == Kind::File).collect())
+}
+
+/// All that a job landed, by name.
+pub fn all_landed(at: &Connection, job: &JobId) -> Result<Vec<LandedFile>, Problem> {
+    let sql = "SELECT name, kind, root, size, mtime_ns, stat FROM landed WHERE job = ?1 ORDER BY name";
+    let mut statement = cached(at, sql)?;
+    let rows = statement.query_map([job.as_str()], landed_row).map_err(failed)?;
+    rows.map(|row| row.map_err(failed)?).collect()
+}
+
+pub fn forget_landed(at: &Connection, job: &JobId, name: &[u8]) -> Result<(), Problem> {
+    run(at, "DELETE FROM landed WHERE job = ?1 AND name = ?2", params![job.as_str(), name])
+}
+
+pub fn reached(at: &Connection, job: &JobId) -> Result<Option<Watermark>, Problem> {
+    let sql = "SELECT watermark FROM reached WHERE job = ?1";
+    let blob: Option<Vec<u8>> =
+        cached(at, sql)?.query_row([job.as_str()], |row| row.get(0)).optional().map_err(failed)?;
+    blob.map(|blob| decode(&blob)).transpose()
+}
+
+pub fn set_reached(at: &Connection, job: &JobId, transfer: &TransferId, watermark: &Watermark) -> Result<(), Problem> {
+    let sql = "INSERT OR REPLACE INTO reached (job, watermark, transfer) VALUES (?1, ?2, ?3)";
+    run(at, sql, params![job.as_str(), codec::encode(watermark), transfer.as_str()])
+}
+
+/// What was done to the rows of the transfer that has brought an incremental job where it is. None: it is nowhere yet.
+pub fn reached_governed(at: &Connection, job: &JobId) -> Result<Option<Vec<Governed>>, Problem> {
+    let sql = "SELECT transfer FROM reached WHERE job = ?1";
+    let found: Option<String> =
+        cached(at, sql)?.query_row([job.as_str()], |row| row.get(0)).optional().map_err(failed)?;
+    let Some(id) = found else { return Ok(None) };
+    let offer = landing_offer(at, &TransferId::parse(&id).map_err(damaged)?)?;
+    Ok(offer.map(|offer| offer.governed.unwrap_or_default()))
+}
+
+/// An incremental job begins anew: what it has reached is not what stands.
+pub fn forget_reached(at: &Connection, job: &JobId) -> Result<(), Problem> {
+    run(at, "DELETE FROM reached WHERE job = ?1", params![job.as_str()])
+}
+
+/// The transfer that answered this run of a peer's job.
+pub fn invited(at: &Connection, peer: &NodeId, run: &[u8; 16]) -> Result<Option<TransferId>, Problem> {
+    let sql = "SELECT transfer FROM invited WHERE peer = ?1 AND run = ?2";
+    let id: Option<String> =
+        cached(at, sql)?.query_row(params![peer.as_str(), run], |row| row.get(0)).optional().map_err(failed)?;
+    id.map(|id| TransferId::parse(&id).map_err(damaged)).transpose()
+}
+
+/// Keeps it for a week, which is longer than anybody repeats an invitation.
+pub fn put_invited(
+    at: &Connection,
+    peer: &NodeId,
+    run_id: &[u8; 16],
+    transfer: &TransferId,
+    now: Timestamp,
+) -> Result<(), Problem> {
+    run(at, "DELETE FROM invited WHERE at < ?1", params![now.plus_ms(-INVITED_KEPT_MS).0])?;
+    let sql = "INSERT INTO invited (peer, run, transfer, at) VALUES (?1, ?2, ?3, ?4)";
+    run(at, sql, params![peer.as_str(), run_id, transfer.as_str(), now.0])
+}
+
+fn landed_row(row: &Row<'_>) -> rusqlite::Result<Result<LandedFile, Problem>> {
+    let root: Option<Vec<u8>> = row.get(2)?;
+    let stat: String = row.get(5)?;
+    let (name, mtime_ns) = (row.get(0)?, row.get(4)?);
+    let kind: String = row.get(1)?;
+    let size = row.get::<_, i64>(3)?.unsigned_abs();
+    let parsed = || -> Result<LandedFile, Problem> {
+        let root = root.map(|root| fixed(&root)).transpose()?;
+        let kind = serde_json::from_str(&kind).map_err(damaged)?;
+        Ok(LandedFile { name, kind, root, size, mtime_ns, stat: serde_json::from_str(&stat).map_err(damaged)? })
+    };
+    Ok(parsed())
+}
+
+const INVITED_KEPT_MS: i64 = 7 * 86_400_000;
