@@ -224,23 +224,8 @@ impl Session<'_> {
             }
             Woken::Frame(Some(Err(problem))) => return Ok(Some(Ended::Lost(problem))),
             Woken::Frame(None) => return Ok(Some(Ended::Lost(self.lost("the channel ended")))),
-            Woken::Received(Received::Chunk(chunk)) => {
-                let verdict = self.machine().handle_chunk(chunk.meta())?;
-                if verdict == Verdict::Write {
-                    self.writing.push(chunk);
-                }
-            }
-            Woken::Received(Received::Bad(header)) => {
-                self.older_changed(&header);
-                self.machine().handle_bad_chunk(&header)?;
-            }
-            Woken::Received(Received::Dropped) | Woken::Line => {}
-            Woken::Received(Received::Lost(problem)) => {
-                // Data channels may close once everything is here.
-                if self.handed.is_none() && self.end.is_none() {
-                    return Ok(Some(Ended::Lost(problem)));
-                }
-            }
+            Woken::Received(received) => return self.take_received(received),
+            Woken::Line => {}
             Woken::Done(done) => return self.done(done).await,
             Woken::Stop => {
                 // The loop above sees why.
@@ -253,6 +238,37 @@ impl Session<'_> {
                 }
                 self.machine().handle_timeout(now);
                 self.look_at_line(now);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a chunk, and others that wait behind it: small ones come quicker than the session's other work is done.
+    fn take_received(&mut self, first: Received) -> Result<Option<Ended>, Problem> {
+        let mut next = Some(first);
+        for _ in 0..RECEIVED {
+            let Some(received) = next.take() else { break };
+            match received {
+                Received::Chunk(chunk) => {
+                    let verdict = self.machine().handle_chunk(chunk.meta())?;
+                    if verdict == Verdict::Write {
+                        self.writing.push(chunk);
+                    }
+                }
+                Received::Bad(header) => {
+                    self.older_changed(&header);
+                    self.machine().handle_bad_chunk(&header)?;
+                }
+                Received::Dropped => {}
+                Received::Lost(problem) => {
+                    // Data channels may close once everything is here.
+                    if self.handed.is_none() && self.end.is_none() {
+                        return Ok(Some(Ended::Lost(problem)));
+                    }
+                }
+            }
+            if self.writing.has_room() {
+                next = self.received.try_recv().ok();
             }
         }
         Ok(None)
@@ -427,4 +443,5 @@ fn no_room(done: Result<Option<Ended>, Problem>) -> Result<Option<Ended>, Proble
     }
 }
 
-const RECEIVED: usize = 16;
+/// What they hold is bounded by the credit.
+const RECEIVED: usize = 64;
