@@ -82,8 +82,8 @@ impl Stage {
         match (&*part, &self.place) {
             (OpenPart::Folder(part), _) => part.write_at(chunk.offset(), chunk.content()),
             (OpenPart::Split(part), _) => part.write(chunk),
-            (OpenPart::Sealed, Place::Folder(folder)) => self.write_file(folder, entry, chunk, near),
-            (OpenPart::Sealed, Place::Table(_)) => Err(Problem::new(Code::InsideFailed)),
+            (OpenPart::Sealed { .. }, Place::Folder(folder)) => self.write_file(folder, entry, chunk, near),
+            (OpenPart::Sealed { .. }, Place::Table(_)) => Err(Problem::new(Code::InsideFailed)),
         }
     }
 
@@ -97,7 +97,8 @@ impl Stage {
         near: &mut Near,
     ) -> Result<(), Problem> {
         folder.part_near(&entry.name, true, near)?.write_whole(entry, chunk.content())?;
-        self.locked().insert(entry.index, Arc::new(OpenPart::Sealed));
+        let sealed = OpenPart::Sealed { mode: entry.mode, mtime_ns: entry.mtime_ns };
+        self.locked().insert(entry.index, Arc::new(sealed));
         Ok(())
     }
 
@@ -158,8 +159,14 @@ impl Stage {
                 continue;
             }
             match (&self.place, part) {
-                (Place::Folder(_), Some(part)) if matches!(*part, OpenPart::Sealed) => {}
                 (Place::Folder(folder), part) => {
+                    if let Some(OpenPart::Sealed { mode, mtime_ns }) = part.as_deref() {
+                        // These may be told anew with the root.
+                        if (*mode, *mtime_ns) != (entry.mode, entry.mtime_ns) {
+                            folder.amend_part(entry)?;
+                        }
+                        continue;
+                    }
                     let part = match part.map(Arc::try_unwrap) {
                         Some(Ok(OpenPart::Folder(part))) => part,
                         _ => folder.part(&entry.name, true)?,
@@ -220,11 +227,17 @@ impl Stage {
 
 const MAKING: usize = 16;
 
+#[cfg(test)]
+mod tests;
+
 enum OpenPart {
     Folder(Part),
     Split(SplitPart),
-    /// Written and sealed at once; only its sync is left.
-    Sealed,
+    /// Written and sealed at once, with these rights and times; only its sync is left.
+    Sealed {
+        mode: u32,
+        mtime_ns: i64,
+    },
 }
 
 /// Whether a chunk is the whole content of a file.

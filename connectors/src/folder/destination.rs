@@ -190,6 +190,25 @@ impl FolderDestination {
         .map_err(failed)
     }
 
+    /// Gives the temporary file of an entry, which is sealed, the rights and times that it is to have after all.
+    pub fn amend_part(&self, entry: &Entry) -> Result<(), Problem> {
+        check_entry(entry)?;
+        let leaf = part_leaf(&self.short, &entry.name);
+        let (folder_name, _) = split(&entry.name);
+        let name = names::join(folder_name, &leaf);
+        let path = self.root.path_of(&name);
+        let failed = |e: Errno| writing(&path, e);
+        let folder = self.root.folder(folder_name).map_err(failed)?;
+        // Its own rights may not let it be opened to be read or written.
+        let (file, stat) = self.root.file_and_stat(&name, OFlags::PATH).map_err(failed)?;
+        if !self.is_own_file(&stat) {
+            return Err(taken(&entry.name, "its temporary file was exchanged"));
+        }
+        chmod_handle(&file, travelling_mode(&entry.kind, entry.mode)).map_err(failed)?;
+        let times = modified(entry.mtime_ns);
+        rustix::fs::utimensat(&folder, leaf.as_slice(), &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
+    }
+
     /// Whether what stands at a name may be replaced.
     pub fn replaces(&self) -> bool {
         self.write != Write::Append
