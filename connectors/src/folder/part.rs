@@ -232,9 +232,16 @@ impl Direct {
 
 /// A file that was written to, and whether more of it than its bytes is to be durable.
 struct Unsynced {
-    file: Arc<File>,
+    /// None where the file system is synced as a whole.
+    file: Option<Arc<File>>,
     path: PathBuf,
     whole: bool,
+}
+
+impl Unsynced {
+    fn is(&self, file: &Arc<File>) -> bool {
+        self.file.as_ref().is_some_and(|own| Arc::ptr_eq(own, file))
+    }
 }
 
 /// Which files have bytes that are not durable yet. Shared by a destination and its parts.
@@ -265,21 +272,23 @@ impl Written {
     pub(crate) fn note(&self, file: &Arc<File>, path: &Path, whole: bool) -> Result<(), Problem> {
         let mut files = self.locked();
         // It is most often the last one.
-        if let Some(known) = files.iter_mut().rev().find(|known| Arc::ptr_eq(&known.file, file)) {
+        if let Some(known) = files.iter_mut().rev().find(|known| known.is(file)) {
             known.whole |= whole;
             return Ok(());
         }
-        self.push(files, Unsynced { file: Arc::clone(file), path: path.to_owned(), whole })
+        self.push(files, Unsynced { file: Some(Arc::clone(file)), path: path.to_owned(), whole })
     }
 
     /// The same of one that was not noted before: many small ones are not looked for among each other.
     fn note_new(&self, file: Arc<File>, path: PathBuf, whole: bool) -> Result<(), Problem> {
+        // A handle that is not needed is one less of those that a process may have.
+        let file = if self.syncs_at_once() { None } else { Some(file) };
         self.push(self.locked(), Unsynced { file, path, whole })
     }
 
     fn push(&self, mut files: MutexGuard<'_, Vec<Unsynced>>, new: Unsynced) -> Result<(), Problem> {
         files.push(new);
-        let full = files.len() >= FILES_MAX;
+        let full = files.len() >= FILES_MAX && !self.syncs_at_once();
         drop(files);
         // Each waiting file holds a handle: beyond some hundred they are made durable at once.
         if full { self.sync() } else { Ok(()) }
@@ -296,23 +305,26 @@ impl Written {
 
     fn sync_files(&self) -> Result<(), Problem> {
         let files = std::mem::take(&mut *self.locked());
-        if files.len() >= MANY {
-            if self.syncs_at_once.load(Ordering::Relaxed) {
-                // Their handles are not needed for it, and meanwhile others are opened.
-                drop(files);
-                return if self.sync_all()? { Ok(()) } else { Err(writing(&self.path, Errno::NOTSUP)) };
-            }
+        let has_no_handle = files.iter().any(|file| file.file.is_none());
+        if files.len() >= MANY || has_no_handle {
             if self.sync_all()? {
                 self.syncs_at_once.store(true, Ordering::Relaxed);
                 return Ok(());
             }
+            if has_no_handle {
+                return Err(writing(&self.path, Errno::NOTSUP));
+            }
         }
         for Unsynced { file, path, whole } in &files {
-            let file = file.as_fd();
+            let Some(file) = file.as_ref().map(|file| file.as_fd()) else { continue };
             let synced = if *whole { self.disk.sync_file_whole(file, path) } else { self.disk.sync_file(file, path) };
             synced.map_err(|e| writing(path, e))?;
         }
         Ok(())
+    }
+
+    fn syncs_at_once(&self) -> bool {
+        self.syncs_at_once.load(Ordering::Relaxed)
     }
 
     /// Everything at once, where the system can: false where it cannot.
@@ -357,7 +369,7 @@ const AHEAD_BYTES: u64 = 64 << 20;
 /// The last of a disk is left to those who need it now.
 const FREE_BYTES_MIN: u64 = 4 * AHEAD_BYTES;
 const HOLE_BYTES_MIN: usize = 64 << 10;
-/// As many as there are in a group, so that a group of small files is synced once.
+/// As many as there are in a group.
 const FILES_MAX: usize = 512;
 /// From so many files or folders on, one sync of the file system is quicker than one each.
 pub(crate) const MANY: usize = 16;
@@ -496,6 +508,14 @@ mod tests {
     struct Counting {
         files: std::sync::atomic::AtomicUsize,
         file_systems: std::sync::atomic::AtomicUsize,
+        /// Whether it syncs files one by one only.
+        is_old: bool,
+    }
+
+    impl Counting {
+        fn asked(&self) -> (usize, usize) {
+            (self.file_systems.load(Ordering::Relaxed), self.files.load(Ordering::Relaxed))
+        }
     }
 
     impl Disk for Counting {
@@ -516,35 +536,49 @@ mod tests {
             Ok(())
         }
         fn sync_file_system(&self, _: std::os::fd::BorrowedFd<'_>, _: &Path) -> std::io::Result<()> {
+            if self.is_old {
+                return Err(std::io::ErrorKind::Unsupported.into());
+            }
             self.file_systems.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
     }
 
     #[test]
-    fn a_group_of_small_files_is_synced_once_and_holds_no_handle_while_it_is() {
+    fn small_files_are_synced_with_their_group_and_hold_no_handles_where_all_are_synced_at_once() {
         let folder = tempfile::tempdir().unwrap();
-        let handle = rustix::fs::open(folder.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let disk = Arc::new(Counting::default());
-        let written = Written::new(disk.clone(), handle, folder.path().to_owned());
         let path = folder.path().join("file");
         let file = Arc::new(File::create(&path).unwrap());
-        let asked = || (disk.file_systems.load(Ordering::Relaxed), disk.files.load(Ordering::Relaxed));
-        for round in 1..3 {
-            for _ in 1..FILES_MAX {
-                written.note_new(file.clone(), path.clone(), false).unwrap();
-            }
-            assert_eq!(asked(), (round - 1, 0));
-            assert_eq!(Arc::strong_count(&file), FILES_MAX);
-            written.note_new(file.clone(), path.clone(), false).unwrap();
-            assert_eq!(asked(), (round, 0));
-            assert_eq!(Arc::strong_count(&file), 1);
-        }
-        for _ in 1..MANY {
-            written.note_new(file.clone(), path.clone(), false).unwrap();
-        }
+        let on = |disk: &Arc<Counting>| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let handle = rustix::fs::open(folder.path(), flags, Mode::empty()).unwrap();
+            Written::new(disk.clone(), handle, folder.path().to_owned())
+        };
+        let note = |written: &Written, times: usize| {
+            (0..times).for_each(|_| written.note_new(file.clone(), path.clone(), false).unwrap());
+        };
+        let disk = Arc::new(Counting::default());
+        let written = on(&disk);
+        note(&written, FILES_MAX - 1);
+        assert_eq!((disk.asked(), Arc::strong_count(&file)), ((0, 0), FILES_MAX));
+        note(&written, 1);
+        assert_eq!((disk.asked(), Arc::strong_count(&file)), ((1, 0), 1), "there are as many as may be held");
+        note(&written, 2 * FILES_MAX);
+        assert_eq!((disk.asked(), Arc::strong_count(&file)), ((1, 0), 1), "no handle is held, so none is waited for");
         written.sync().unwrap();
-        assert_eq!(asked(), (2, MANY - 1), "a few are synced each");
+        written.sync().unwrap();
+        assert_eq!(disk.asked(), (2, 0));
+        note(&written, 1);
+        written.sync().unwrap();
+        assert_eq!(disk.asked(), (3, 0), "one without a handle is synced too");
+        // Where nothing is known yet, a few are synced each; and on a kernel that cannot do it, all.
+        for (is_old, times, files) in [(false, MANY - 1, MANY - 1), (true, FILES_MAX + 1, FILES_MAX + 1)] {
+            let disk = Arc::new(Counting { is_old, ..Counting::default() });
+            let written = on(&disk);
+            note(&written, times);
+            written.sync().unwrap();
+            assert_eq!((disk.asked(), Arc::strong_count(&file)), ((0, files), 1));
+        }
     }
 
     const BYTES: usize = (64 << 20) + 5001;
