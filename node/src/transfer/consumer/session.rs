@@ -245,9 +245,7 @@ impl Session<'_> {
 
     /// Takes a chunk, and others that wait behind it: small ones come quicker than the session's other work is done.
     fn take_received(&mut self, first: Received) -> Result<Option<Ended>, Problem> {
-        let mut next = Some(first);
-        for _ in 0..RECEIVED {
-            let Some(received) = next.take() else { break };
+        for received in with_waiting(first, &mut self.received, RECEIVED) {
             match received {
                 Received::Chunk(chunk) => {
                     let verdict = self.machine().handle_chunk(chunk.meta())?;
@@ -266,9 +264,6 @@ impl Session<'_> {
                         return Ok(Some(Ended::Lost(problem)));
                     }
                 }
-            }
-            if self.writing.has_room() {
-                next = self.received.try_recv().ok();
             }
         }
         Ok(None)
@@ -435,6 +430,17 @@ fn locked(machine: &Mutex<Consumer>) -> MutexGuard<'_, Consumer> {
     machine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The first, and what waits in its channel behind it: `most` in all, and the rest stays there.
+fn with_waiting<T>(first: T, channel: &mut mpsc::Receiver<T>, most: usize) -> Vec<T> {
+    let mut some = vec![first];
+    while some.len() < most
+        && let Ok(one) = channel.try_recv()
+    {
+        some.push(one);
+    }
+    some
+}
+
 /// A full disk pauses a transfer, wherever it was noticed.
 fn no_room(done: Result<Option<Ended>, Problem>) -> Result<Option<Ended>, Problem> {
     match done {
@@ -445,3 +451,21 @@ fn no_room(done: Result<Option<Ended>, Problem>) -> Result<Option<Ended>, Proble
 
 /// What they hold is bounded by the credit.
 const RECEIVED: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_taken_in_its_order_and_none_is_lost() {
+        let (send, mut receive) = mpsc::channel(8);
+        for one in 1..=5 {
+            send.try_send(one).unwrap();
+        }
+        assert_eq!(with_waiting(0, &mut receive, 4), [0, 1, 2, 3]);
+        assert_eq!(with_waiting(9, &mut receive, 1), [9]);
+        assert_eq!(with_waiting(9, &mut receive, 4), [9, 4, 5]);
+        drop(send);
+        assert_eq!(with_waiting(9, &mut receive, 4), [9]);
+    }
+}
