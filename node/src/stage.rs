@@ -227,9 +227,6 @@ impl Stage {
 
 const MAKING: usize = 16;
 
-#[cfg(test)]
-mod tests;
-
 enum OpenPart {
     Folder(Part),
     Split(SplitPart),
@@ -244,3 +241,6 @@ enum OpenPart {
 fn is_all_of(chunk: &VerifiedChunk, entry: &Entry) -> bool {
     chunk.offset() == 0 && chunk.content().len() as u64 == entry.size
 }
+
+#[cfg(test)]
+mod tests;
