@@ -232,7 +232,7 @@ impl Direct {
 
 /// A file that was written to, and whether more of it than its bytes is to be durable.
 struct Unsynced {
-    /// None where the file system is synced as a whole.
+    /// None of one of many, which are synced with their file system.
     file: Option<Arc<File>>,
     path: PathBuf,
     whole: bool,
@@ -281,9 +281,11 @@ impl Written {
 
     /// The same of one that was not noted before: many small ones are not looked for among each other.
     fn note_new(&self, file: Arc<File>, path: PathBuf, whole: bool) -> Result<(), Problem> {
+        let files = self.locked();
         // A handle that is not needed is one less of those that a process may have.
-        let file = if self.syncs_at_once() { None } else { Some(file) };
-        self.push(self.locked(), Unsynced { file, path, whole })
+        let is_one_of_many = files.len() >= MANY && self.syncs_at_once();
+        let file = if is_one_of_many { None } else { Some(file) };
+        self.push(files, Unsynced { file, path, whole })
     }
 
     fn push(&self, mut files: MutexGuard<'_, Vec<Unsynced>>, new: Unsynced) -> Result<(), Problem> {
@@ -305,18 +307,13 @@ impl Written {
 
     fn sync_files(&self) -> Result<(), Problem> {
         let files = std::mem::take(&mut *self.locked());
-        let has_no_handle = files.iter().any(|file| file.file.is_none());
-        if files.len() >= MANY || has_no_handle {
-            if self.sync_all()? {
-                self.syncs_at_once.store(true, Ordering::Relaxed);
-                return Ok(());
-            }
-            if has_no_handle {
-                return Err(writing(&self.path, Errno::NOTSUP));
-            }
+        if files.len() >= MANY && self.sync_all()? {
+            self.syncs_at_once.store(true, Ordering::Relaxed);
+            return Ok(());
         }
         for Unsynced { file, path, whole } in &files {
-            let Some(file) = file.as_ref().map(|file| file.as_fd()) else { continue };
+            // What could be done before can be done again.
+            let file = file.as_ref().ok_or_else(|| writing(path, Errno::NOTSUP))?.as_fd();
             let synced = if *whole { self.disk.sync_file_whole(file, path) } else { self.disk.sync_file(file, path) };
             synced.map_err(|e| writing(path, e))?;
         }
@@ -545,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn small_files_are_synced_with_their_group_and_hold_no_handles_where_all_are_synced_at_once() {
+    fn small_files_are_synced_with_their_group_and_hold_few_handles_where_all_are_synced_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let file = Arc::new(File::create(&path).unwrap());
@@ -564,13 +561,13 @@ mod tests {
         note(&written, 1);
         assert_eq!((disk.asked(), Arc::strong_count(&file)), ((1, 0), 1), "there are as many as may be held");
         note(&written, 2 * FILES_MAX);
-        assert_eq!((disk.asked(), Arc::strong_count(&file)), ((1, 0), 1), "no handle is held, so none is waited for");
+        assert_eq!((disk.asked(), Arc::strong_count(&file)), ((1, 0), 1 + MANY), "more are not held now");
         written.sync().unwrap();
         written.sync().unwrap();
-        assert_eq!(disk.asked(), (2, 0));
-        note(&written, 1);
+        assert_eq!((disk.asked(), Arc::strong_count(&file)), ((2, 0), 1));
+        note(&written, MANY - 1);
         written.sync().unwrap();
-        assert_eq!(disk.asked(), (3, 0), "one without a handle is synced too");
+        assert_eq!(disk.asked(), (2, MANY - 1), "for a few the rest of the disk is left alone");
         // Where nothing is known yet, a few are synced each; and on a kernel that cannot do it, all.
         for (is_old, times, files) in [(false, MANY - 1, MANY - 1), (true, FILES_MAX + 1, FILES_MAX + 1)] {
             let disk = Arc::new(Counting { is_old, ..Counting::default() });
