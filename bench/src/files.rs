@@ -2,6 +2,7 @@
 //! machine. Each run begins with a new folder (empty, or with an older version in it) on a synced disk and a source that lies in the kernel's memory,
 //! and ends with a comparison of all content, outside its time. Subjects take turns.
 
+mod capped;
 mod data;
 mod subjects;
 
@@ -17,29 +18,39 @@ use subjects::{SUBJECTS, Subject, Way};
 struct Plan {
     name: &'static str,
     data: Data,
+    trial: Trial,
+}
+
+/// What happens on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    Plain,
     /// The provider is killed when half of it is there, and started again.
-    cut: bool,
+    Cut,
+    /// The provider is held to a bandwidth, and to half of it from the middle on.
+    Capped,
 }
 
 const PLANS: &[Plan] = &[
-    Plan { name: "random-4g", data: Data::Random(4 << 30), cut: false },
-    Plan { name: "random-64m", data: Data::Random(64 << 20), cut: false },
-    Plan { name: "random-8g", data: Data::Random(8 << 30), cut: false },
-    Plan { name: "csv-4g", data: Data::Csv(4 << 30), cut: false },
-    Plan { name: "small-20k", data: Data::Small(20_000), cut: false },
-    Plan { name: "tiny-20k", data: Data::Tiny(20_000), cut: false },
-    Plan { name: "tiny-1m", data: Data::Tiny(1_000_000), cut: false },
-    Plan { name: "sparse-100g", data: Data::Sparse(100 << 30), cut: false },
-    Plan { name: "resume-50pct", data: Data::Random(4 << 30), cut: true },
+    Plan { name: "random-4g", data: Data::Random(4 << 30), trial: Trial::Plain },
+    Plan { name: "random-64m", data: Data::Random(64 << 20), trial: Trial::Plain },
+    Plan { name: "random-8g", data: Data::Random(8 << 30), trial: Trial::Plain },
+    Plan { name: "csv-4g", data: Data::Csv(4 << 30), trial: Trial::Plain },
+    Plan { name: "small-20k", data: Data::Small(20_000), trial: Trial::Plain },
+    Plan { name: "tiny-20k", data: Data::Tiny(20_000), trial: Trial::Plain },
+    Plan { name: "tiny-1m", data: Data::Tiny(1_000_000), trial: Trial::Plain },
+    Plan { name: "sparse-100g", data: Data::Sparse(100 << 30), trial: Trial::Plain },
+    Plan { name: "cap-64m", data: Data::Random(1 << 30), trial: Trial::Capped },
+    Plan { name: "resume-50pct", data: Data::Random(4 << 30), trial: Trial::Cut },
     Plan {
         name: "changed-1pct",
         data: Data::Changed(4 << 30, Edits { count: 64, bytes: 655 << 10, moves: true }),
-        cut: false,
+        trial: Trial::Plain,
     },
     Plan {
         name: "changed-4k",
         data: Data::Changed(4 << 30, Edits { count: 10_240, bytes: 4 << 10, moves: false }),
-        cut: false,
+        trial: Trial::Plain,
     },
 ];
 
@@ -96,7 +107,8 @@ fn case(
         line: None,
         note: format!("{version}; {}", subject.note()),
     };
-    let subjects: Vec<_> = subjects.iter().filter(|(subject, _)| !plan.cut || subject.is_own()).collect();
+    let is_plain = plan.trial == Trial::Plain;
+    let subjects: Vec<_> = subjects.iter().filter(|(subject, _)| is_plain || subject.is_own()).collect();
     turns::take(suite, subjects.iter().map(|subject| row(subject)).collect(), options.runs, |turn| {
         let subject = subjects[turn].0;
         let (target, scratch) = (folder("posthouse-bench-target-")?, folder("posthouse-bench-scratch-")?);
@@ -105,7 +117,7 @@ fn case(
             std::fs::copy(older.path(), target.path().join(older.file_name()))?;
         }
         settle(source.path())?;
-        let way = Way { from: source.path(), to: target.path(), bytes, scratch: scratch.path(), cut: plan.cut };
+        let way = Way { from: source.path(), to: target.path(), bytes, scratch: scratch.path(), trial: plan.trial };
         let run = subject.carry(&way, program)?;
         if subject.lands() {
             same(source.path(), target.path())?;

@@ -29,6 +29,9 @@ pub struct Run {
     /// Content as it crossed the line, where the subject tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sent_bytes: Option<u64>,
+    /// What was reached of the bandwidth that was set, before it was changed and after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cap_shares: Option<[f64; 2]>,
 }
 
 /// Runs `work`. `server` is the first process of a database server that both ends use; `daemons` are the
@@ -82,6 +85,7 @@ pub fn measured_between(
         provider_peak_rss_bytes: None,
         consumer_peak_rss_bytes: None,
         sent_bytes: None,
+        cap_shares: None,
     })
 }
 

@@ -202,6 +202,19 @@ pub fn markdown(suite: &Suite) -> String {
     if disturbed {
         out.push_str(&format!("\n\\* disturbed: something else used over {:.0}% of the machine\n", DISTURBED * 100.0));
     }
+    for case in &suite.cases {
+        let capped: Vec<[f64; 2]> = case.runs.iter().filter_map(|run| run.cap_shares).collect();
+        let each = |of: fn(&[f64; 2]) -> f64| {
+            capped.iter().map(|shares| format!("{:.1}", of(shares) * 100.0)).collect::<Vec<_>>().join(" ")
+        };
+        if !capped.is_empty() {
+            let (first, second) = (each(|[first, _]| *first), each(|[_, second]| *second));
+            out.push_str(&format!(
+                "\n{}, {}: {first} % of the bandwidth in each run, {second} % once it was changed\n",
+                case.case, case.subject
+            ));
+        }
+    }
     for name in &suite.missing {
         let reason = suite.missing_because.get(name).map(|reason| format!(" ({reason})")).unwrap_or_default();
         out.push_str(&format!("\nmissing: {name}{reason}\n"));
@@ -255,6 +268,7 @@ pub mod tests {
             provider_peak_rss_bytes: None,
             consumer_peak_rss_bytes: None,
             sent_bytes: None,
+            cap_shares: None,
         };
         let case = |subject: &str, runs: Vec<Run>| Case {
             case: "pg-pg-register-5m".to_owned(),
@@ -274,6 +288,17 @@ pub mod tests {
             ],
             ..Suite::new("tables", machine)
         }
+    }
+
+    #[test]
+    fn what_was_reached_of_a_bandwidth_is_told_of_each_run() {
+        let mut suite = suite();
+        assert!(!markdown(&suite).contains("of the bandwidth"));
+        suite.cases[0].runs[0].cap_shares = Some([0.991, 1.02]);
+        suite.cases[0].runs[2].cap_shares = Some([0.98, 1.0]);
+        let text = markdown(&suite);
+        let told = "copy-binary: 99.1 98.0 % of the bandwidth in each run, 102.0 100.0 % once it was changed";
+        assert!(text.contains(told), "{text}");
     }
 
     #[test]

@@ -145,6 +145,11 @@ impl Site {
         Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?)
     }
 
+    /// Sets something of a running node, as an operator does.
+    pub fn set(&self, node: &str, setting: &str) -> anyhow::Result<()> {
+        self.ask(&["node", "set", "--config", &self.path(&format!("{node}.toml")), setting]).map(|_| ())
+    }
+
     /// Kills one of [`Self::pids`] as a power cut does, and starts it again after `pause`.
     pub fn kill_and_start(&mut self, daemon: usize, pause: Duration) -> anyhow::Result<()> {
         let Daemon { command, child } = self.daemons.get_mut(daemon).context("there is no such daemon")?;

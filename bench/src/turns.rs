@@ -42,11 +42,16 @@ pub fn take(suite: &mut Suite, mut cases: Vec<Case>, rounds: u32, mut carry: imp
             match carry(*turn) {
                 Ok(run) => {
                     eprintln!(
-                        "{case}: {subject}, run {round}: {:.2} s, {:.2} CPU s/GB, {:.2} s CPU elsewhere{}",
+                        "{case}: {subject}, run {round}: {:.2} s, {:.2} CPU s/GB, {:.2} s CPU elsewhere{}{}",
                         run.seconds,
                         run.cpu_seconds * 1e9 / *bytes as f64,
                         run.other_cpu_seconds,
-                        run.sent_bytes.map(|sent| format!(", {:.2} MB sent", sent as f64 / 1e6)).unwrap_or_default()
+                        run.sent_bytes.map(|sent| format!(", {:.2} MB sent", sent as f64 / 1e6)).unwrap_or_default(),
+                        run.cap_shares
+                            .map(|[first, second]| {
+                                format!(", {:.1} and {:.1} % of the bandwidth", first * 100.0, second * 100.0)
+                            })
+                            .unwrap_or_default()
                     );
                     runs.push(run);
                 }

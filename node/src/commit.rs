@@ -7,7 +7,7 @@ use crate::config::RowLimit;
 use crate::stage::{Place, Stage, Staged};
 use crate::store::exchange::{self, LandedFile, LandingEntry, Whole};
 use crate::store::{Side, Store, quarantine};
-use posthouse_connectors::folder::{FileStat, FolderDestination, Kind, LandedBefore, Present};
+use posthouse_connectors::folder::{FileStat, FolderDestination, Kind, LandedBefore, Near, Present};
 use posthouse_connectors::{Published, Publishing};
 use posthouse_platform::World;
 use posthouse_protocol::id::{JobId, TransferId};
@@ -138,31 +138,31 @@ impl Commit<'_> {
     /// Gives how many entries a mirror removed.
     async fn publish_folder(&self, stage: &Arc<Stage>) -> Result<u64, Problem> {
         let doomed = if self.write == Write::Mirror { self.plan_mirror(stage).await? } else { Vec::new() };
-        let mut from = 0;
-        loop {
-            let page = self.page(from).await?;
-            let Some(last) = page.last() else { break };
-            from = last.entry.index + 1;
-            let (mut files, others): (Vec<_>, Vec<_>) =
-                self.recorded(page).await?.into_iter().partition(|(found, _)| is_file_of_its_own(found));
-            let half = files.split_off(files.len() / 2);
-            // Further names of a file come after it.
-            let (first, second) = tokio::join!(biased; self.publish_some(stage, files), self.publish_some(stage, half));
-            let mut outcomes = vec![first, second];
-            if outcomes.iter().all(|(_, outcome)| outcome.is_ok()) {
-                outcomes.push(self.publish_some(stage, others).await);
+        let mut page = self.recorded_page(0).await?;
+        let mut landed = Vec::new();
+        while let Some((last, _)) = page.last() {
+            let from = last.entry.index + 1;
+            // While one page gets its names the one before is remembered, and the next is read: what is recorded of an
+            // entry does not follow from those of other pages, and what stands is remembered in its order.
+            let (published, remembered, next) = tokio::join!(
+                biased;
+                self.publish_page(stage, page),
+                self.remember(landed),
+                self.recorded_page(from)
+            );
+            let (now_landed, done) = published;
+            landed = now_landed;
+            match remembered.and(done).and(next) {
+                Ok(next) => page = next,
+                // What stands there is remembered, also where the rest of it could not be given its name.
+                Err(problem) => return self.remember(landed).await.and(Err(problem)),
             }
-            // What stands there is remembered, also where the rest of it could not be given its name.
-            let mut outcome = Ok(());
-            for (landed, done) in outcomes {
-                self.remember(landed).await?;
-                outcome = outcome.and(done);
-            }
-            outcome?;
         }
         let stage = stage.clone();
         let finishing = stage.clone();
-        self.blocking(move || folder(&finishing)?.finish()).await?;
+        let finish = self.blocking(move || folder(&finishing)?.finish());
+        let (remembered, finished) = tokio::join!(biased; self.remember(landed), finish);
+        remembered.and(finished)?;
         if self.proof == Proof::Reread {
             self.reread(&stage).await?;
         }
@@ -181,6 +181,27 @@ impl Commit<'_> {
         Ok(deleted)
     }
 
+    /// What of it stands, and how that ended.
+    async fn publish_page(
+        &self,
+        stage: &Arc<Stage>,
+        page: Vec<(LandingEntry, Known)>,
+    ) -> (Vec<LandedFile>, Result<(), Problem>) {
+        let (mut files, others): (Vec<_>, Vec<_>) = page.into_iter().partition(|(found, _)| is_file_of_its_own(found));
+        let half = files.split_off(files.len() / 2);
+        // Further names of a file come after it.
+        let ((mut landed, first), (more, second)) =
+            tokio::join!(biased; self.publish_some(stage, files), self.publish_some(stage, half));
+        landed.extend(more);
+        let done = first.and(second);
+        if done.is_err() {
+            return (landed, done);
+        }
+        let (more, done) = self.publish_some(stage, others).await;
+        landed.extend(more);
+        (landed, done)
+    }
+
     async fn publish_some(
         &self,
         stage: &Arc<Stage>,
@@ -191,8 +212,8 @@ impl Commit<'_> {
         }
         let stage = stage.clone();
         let published = self.blocking(move || {
-            let mut landed = Vec::with_capacity(some.len());
-            let done = some.iter().try_for_each(|(found, known)| publish(&stage, found, known, &mut landed));
+            let (mut landed, mut near) = (Vec::with_capacity(some.len()), Near::default());
+            let done = some.iter().try_for_each(|(found, known)| publish(&stage, found, known, &mut near, &mut landed));
             Ok((landed, done))
         });
         published.await.unwrap_or_else(|problem| (Vec::new(), Err(problem)))
@@ -252,6 +273,9 @@ impl Commit<'_> {
     }
 
     async fn remember(&self, landed: Vec<LandedFile>) -> Result<(), Problem> {
+        if landed.is_empty() {
+            return Ok(());
+        }
         let (job, transfer) = (self.job.clone(), self.transfer.clone());
         self.store
             .write(move |at| landed.iter().try_for_each(|file| exchange::put_landed(at, &job, &transfer, file)))
@@ -261,6 +285,11 @@ impl Commit<'_> {
     async fn page(&self, from: u64) -> Result<Vec<LandingEntry>, Problem> {
         let transfer = self.transfer.clone();
         self.store.read(move |at| exchange::landing_entries(at, &transfer, from, PAGE)).await
+    }
+
+    async fn recorded_page(&self, from: u64) -> Result<Vec<(LandingEntry, Known)>, Problem> {
+        let page = self.page(from).await?;
+        self.recorded(page).await
     }
 
     /// With each entry what is recorded of it.
@@ -314,11 +343,17 @@ fn is_file_of_its_own(found: &LandingEntry) -> bool {
     matches!(found.whole, Whole::Part | Whole::No) && found.entry.kind == EntryKind::File
 }
 
-fn publish(stage: &Stage, found: &LandingEntry, known: &Known, landed: &mut Vec<LandedFile>) -> Result<(), Problem> {
+fn publish(
+    stage: &Stage,
+    found: &LandingEntry,
+    known: &Known,
+    near: &mut Near,
+    landed: &mut Vec<LandedFile>,
+) -> Result<(), Problem> {
     let (folder, entry) = (folder(stage)?, &found.entry);
     let stat = match (found.whole, &known.first) {
         (Whole::Present, _) => adopt(folder, entry, known.before)?,
-        (Whole::Part | Whole::No, _) => folder.publish(entry)?,
+        (Whole::Part | Whole::No, _) => folder.publish_near(entry, near)?,
         (Whole::Linked, Some(first)) => {
             let (stat, is_one) = folder.publish_second(entry, first, known.before)?;
             if is_one {
@@ -369,3 +404,6 @@ fn landed_before(file: &LandedFile) -> LandedBefore {
 }
 
 const PAGE: u32 = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use posthouse_platform::endpoint::{Writer, write_bytes};
 use posthouse_protocol::chunk::{self, ChunkHeader, Form, Layout, Packing, Subtrees};
 use posthouse_protocol::delta::{Cut, PieceIndex};
 use posthouse_protocol::id::{JobId, NodeId};
+use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::SendChunk;
@@ -121,7 +122,7 @@ impl Supply {
             Code::FileChanged => Read::Changed { entry: index, revision },
             _ => Read::Failed { entry: index, revision, problem },
         };
-        let reading = match self.open(entry, *stat) {
+        let reading = match self.reading(entry, *stat) {
             Ok(reading) => reading,
             Err(problem) => return vec![failed(problem)],
         };
@@ -161,7 +162,9 @@ impl Supply {
 
     /// The entry is read anew, left out, or done with.
     pub fn close(&self, index: u64) {
-        self.locked().remove(&index);
+        // Its file is closed when others may look for theirs again.
+        let closed = self.locked().remove(&index);
+        drop(closed);
     }
 
     /// The folder that is read, where it is one.
@@ -172,12 +175,24 @@ impl Supply {
         }
     }
 
+    /// A file of one chunk is read at once and closed with that; nothing of it is kept for later chunks.
+    fn reading(&self, entry: &Entry, stat: Option<FileStat>) -> Result<Arc<Reading>, Problem> {
+        let is_short = entry.size <= u64::from(limits::CHUNK_BYTES);
+        if is_short && self.folder().is_some() { self.begin(entry, stat) } else { self.open(entry, stat) }
+    }
+
     fn open(&self, entry: &Entry, stat: Option<FileStat>) -> Result<Arc<Reading>, Problem> {
         if let Some(reading) = self.locked().get(&entry.index)
             && reading.entry.revision == entry.revision
         {
             return Ok(reading.clone());
         }
+        let reading = self.begin(entry, stat)?;
+        self.locked().insert(entry.index, reading.clone());
+        Ok(reading)
+    }
+
+    fn begin(&self, entry: &Entry, stat: Option<FileStat>) -> Result<Arc<Reading>, Problem> {
         let layout = Layout::new(entry.size).map_err(|e| unreadable(entry, e))?;
         let (file, sealed) = match &self.source {
             SupplySource::Folder(folder) => (ReadFile::Folder(folder.open_file(&entry.name)?), None),
@@ -197,8 +212,7 @@ impl Supply {
             shift: AtomicI64::new(0),
             buffers: self.buffers.clone(),
         });
-        reading.unchanged()?;
-        self.locked().insert(entry.index, reading.clone());
+        reading.as_listed()?;
         Ok(reading)
     }
 
@@ -328,13 +342,22 @@ impl Reading {
 
     /// Whether the file is still what was listed.
     fn unchanged(&self) -> Result<(), Problem> {
+        self.as_listed()?;
+        match &self.file {
+            ReadFile::Folder(file) if file.changed()? => Err(changed(&self.entry)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it was, when it was opened.
+    fn as_listed(&self) -> Result<(), Problem> {
         let ReadFile::Folder(file) = &self.file else { return Ok(()) };
-        let now = file.stat();
+        let then = file.stat();
         let as_listed = match &self.stat {
-            Some(listed) => *listed == now,
-            None => now.size == self.entry.size && now.mtime_ns == self.entry.mtime_ns,
+            Some(listed) => *listed == then,
+            None => then.size == self.entry.size && then.mtime_ns == self.entry.mtime_ns,
         };
-        if !as_listed || file.changed()? { Err(changed(&self.entry)) } else { Ok(()) }
+        if as_listed { Ok(()) } else { Err(changed(&self.entry)) }
     }
 
     fn locked(&self) -> MutexGuard<'_, Subtrees> {

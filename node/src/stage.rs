@@ -18,11 +18,11 @@ pub use table::{RowForm, TableStage};
 
 use crate::held_back::HeldBack;
 use crate::store::exchange::{StagedSplit, Whole};
-use posthouse_connectors::folder::{FolderDestination, OpenFile, Part};
+use posthouse_connectors::folder::{FolderDestination, Near, OpenFile, Part};
 use posthouse_protocol::chunk::VerifiedChunk;
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::manifest::{Entry, EntryKind};
-use posthouse_protocol::problem::Problem;
+use posthouse_protocol::problem::{Code, Problem};
 use split::{SplitContent, SplitPart};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,17 +64,42 @@ impl Stage {
         self.open(entry, false).map(|_| ())
     }
 
-    /// Writes a chunk at its place.
-    pub fn write(&self, entry: &Entry, chunk: &VerifiedChunk) -> Result<(), Problem> {
+    /// Writes chunks at their places, one after the other.
+    pub fn write(&self, chunks: &[(Entry, VerifiedChunk)]) -> Result<(), Problem> {
+        let mut near = Near::default();
+        chunks.iter().try_for_each(|(entry, chunk)| self.write_chunk(entry, chunk, &mut near))
+    }
+
+    fn write_chunk(&self, entry: &Entry, chunk: &VerifiedChunk, near: &mut Near) -> Result<(), Problem> {
         let known = self.locked().get(&entry.index).cloned();
-        let part = match known {
-            Some(part) => part,
-            None => self.open(entry, true)?,
+        let part = match (known, &self.place) {
+            (None, Place::Folder(folder)) if is_all_of(chunk, entry) => {
+                return self.write_file(folder, entry, chunk, near);
+            }
+            (Some(part), _) => part,
+            (None, _) => self.open(entry, true)?,
         };
-        match &*part {
-            OpenPart::Folder(part) => part.write_at(chunk.offset(), chunk.content()),
-            OpenPart::Split(part) => part.write(chunk),
+        match (&*part, &self.place) {
+            (OpenPart::Folder(part), _) => part.write_at(chunk.offset(), chunk.content()),
+            (OpenPart::Split(part), _) => part.write(chunk),
+            (OpenPart::Sealed { .. }, Place::Folder(folder)) => self.write_file(folder, entry, chunk, near),
+            (OpenPart::Sealed { .. }, Place::Table(_)) => Err(Problem::new(Code::InsideFailed)),
         }
+    }
+
+    /// A file that is one chunk has its length, rights and times at once, and no handle that waits for them. Nobody
+    /// else writes to it.
+    fn write_file(
+        &self,
+        folder: &FolderDestination,
+        entry: &Entry,
+        chunk: &VerifiedChunk,
+        near: &mut Near,
+    ) -> Result<(), Problem> {
+        folder.part_near(&entry.name, true, near)?.write_whole(entry, chunk.content())?;
+        let sealed = OpenPart::Sealed { mode: entry.mode, mtime_ns: entry.mtime_ns };
+        self.locked().insert(entry.index, Arc::new(sealed));
+        Ok(())
     }
 
     /// Puts a whole split into the destination's staging; a repeat changes nothing and gives the same.
@@ -135,6 +160,13 @@ impl Stage {
             }
             match (&self.place, part) {
                 (Place::Folder(folder), part) => {
+                    if let Some(OpenPart::Sealed { mode, mtime_ns }) = part.as_deref() {
+                        // These may be told anew with the root.
+                        if (*mode, *mtime_ns) != (entry.mode, entry.mtime_ns) {
+                            folder.amend_part(entry)?;
+                        }
+                        continue;
+                    }
                     let part = match part.map(Arc::try_unwrap) {
                         Some(Ok(OpenPart::Folder(part))) => part,
                         _ => folder.part(&entry.name, true)?,
@@ -198,4 +230,17 @@ const MAKING: usize = 16;
 enum OpenPart {
     Folder(Part),
     Split(SplitPart),
+    /// Written and sealed at once, with these rights and times; only its sync is left.
+    Sealed {
+        mode: u32,
+        mtime_ns: i64,
+    },
 }
+
+/// Whether a chunk is the whole content of a file.
+fn is_all_of(chunk: &VerifiedChunk, entry: &Entry) -> bool {
+    chunk.offset() == 0 && chunk.content().len() as u64 == entry.size
+}
+
+#[cfg(test)]
+mod tests;

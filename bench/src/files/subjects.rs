@@ -1,6 +1,7 @@
 //! Who carries a folder: Posthouse and its peers, each as its own documentation tells to run it, on loopback. What a
 //! peer leaves to the kernel is synced within its time. A subject that is not installed is named as missing.
 
+use super::{Trial, capped};
 use crate::measure::{Run, measured, peak_rss};
 use crate::site::{Places, Site, ports};
 use crate::turns::peers;
@@ -50,7 +51,7 @@ pub struct Way<'a> {
     pub bytes: u64,
     /// For what the run leaves behind.
     pub scratch: &'a Path,
-    pub cut: bool,
+    pub trial: Trial,
 }
 
 impl Subject {
@@ -265,15 +266,21 @@ fn posthouse(way: &Way, program: Option<&Path>, transport: &str) -> anyhow::Resu
         way.to.display()
     );
     let mut site = Site::start_at(&Places::loopback(transport), program, &provider, &consumer, &["data"])?;
-    if way.cut {
+    if way.trial == Trial::Cut {
         return cut(way, &mut site);
     }
     let pids = site.pids();
-    let mut end = serde_json::Value::Null;
+    let (mut end, mut shares) = (serde_json::Value::Null, None);
     let mut run = measured(None, &pids, || {
-        end = site.take("data")?;
+        if way.trial == Trial::Capped {
+            let reached = capped::take(&site, way.bytes)?;
+            (end, shares) = (reached.end, Some(reached.shares));
+        } else {
+            end = site.take("data")?;
+        }
         Ok(())
     })?;
+    run.cap_shares = shares;
     ensure!(end["state"] == "settled", "{end}");
     run.sent_bytes = end["bytes_sent"].as_u64();
     if let [_, provider, consumer] = pids[..] {

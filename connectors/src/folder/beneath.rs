@@ -59,9 +59,14 @@ impl Root {
     }
     /// Opens a regular file. A pipe or device in its place is told by ENXIO and never waited for.
     pub(crate) fn file(&self, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.file_and_stat(name, flags).map(|(file, _)| file)
+    }
+    /// The same, with how it looks: asked once.
+    pub(crate) fn file_and_stat(&self, name: &[u8], flags: OFlags) -> Result<(OwnedFd, Stat), Errno> {
         let flags = if flags.contains(OFlags::PATH) { flags } else { flags | OFlags::NONBLOCK | OFlags::NOCTTY };
         let file = self.open_at(name, flags, Mode::empty())?;
-        if file_type(&rustix::fs::fstat(&file)?) == FileType::RegularFile { Ok(file) } else { Err(Errno::NXIO) }
+        let stat = rustix::fs::fstat(&file)?;
+        if file_type(&stat) == FileType::RegularFile { Ok((file, stat)) } else { Err(Errno::NXIO) }
     }
     pub(crate) fn at(&self, name: &[u8]) -> Result<At, Errno> {
         let stat =

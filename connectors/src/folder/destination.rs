@@ -6,6 +6,7 @@ mod clearing;
 mod folders;
 mod folding;
 mod holding;
+mod near;
 mod presence;
 mod second;
 
@@ -23,6 +24,7 @@ use super::stat::{FileStat, file_type, travelling_mode};
 use super::versions::{Kept, Versions};
 use folders::Folders;
 use folding::Folding;
+pub use near::Near;
 use posthouse_platform::disk::Disk;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::job::Write;
@@ -102,26 +104,31 @@ impl FolderDestination {
     /// The temporary file for an entry's content, beside its target. With `resume`, the one that an
     /// earlier process of this transfer left, if there is one.
     pub fn part(&self, name: &[u8], resume: bool) -> Result<Part, Problem> {
+        self.part_near(name, resume, &mut Near::default())
+    }
+
+    /// The same, for one of a group.
+    pub fn part_near(&self, name: &[u8], resume: bool, near: &mut Near) -> Result<Part, Problem> {
         check_name(name).map_err(|e| named(Code::NameRefused, name, e))?;
         let (folder_name, _) = split(name);
-        let folder = self.make_folder(folder_name)?;
+        let folder = near.folder(folder_name, || self.make_folder(folder_name))?;
         let leaf = part_leaf(&self.short, name);
         let path = self.root.path_of(&names::join(folder_name, &leaf));
         let failed = |e: Errno| writing(&path, e);
         self.written.disk.before_write(&path, 0).map_err(|e| writing(&path, e))?;
         let make = || {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(&folder, leaf.as_slice(), flags, Mode::RUSR | Mode::WUSR)
+            rustix::fs::openat(folder, leaf.as_slice(), flags, Mode::RUSR | Mode::WUSR)
         };
         let new = |file: OwnedFd| Part::new(file.into(), path.clone(), true, Arc::clone(&self.written));
         // Most often there is none yet.
-        match self.in_folder(folder_name, &folder, &make) {
+        match self.in_folder(folder_name, folder, &make) {
             Err(Errno::EXIST) => {}
             made => return made.map(new).map_err(failed),
         }
         if resume {
             let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            match rustix::fs::openat(&folder, leaf.as_slice(), flags, Mode::empty()) {
+            match rustix::fs::openat(folder, leaf.as_slice(), flags, Mode::empty()) {
                 Ok(file) if self.is_own_file(&rustix::fs::fstat(&file).map_err(failed)?) => {
                     return Ok(Part::new(file.into(), path, false, Arc::clone(&self.written)));
                 }
@@ -129,12 +136,31 @@ impl FolderDestination {
                 Err(e) => return Err(failed(e)),
             }
         }
-        self.in_folder(folder_name, &folder, &|| {
-            remove(&folder, &leaf, AtFlags::empty())?;
+        self.in_folder(folder_name, folder, &|| {
+            remove(folder, &leaf, AtFlags::empty())?;
             make()
         })
         .map(new)
         .map_err(failed)
+    }
+
+    /// Gives the temporary file of an entry, which is sealed, the rights and times that it is to have after all.
+    pub fn amend_part(&self, entry: &Entry) -> Result<(), Problem> {
+        check_entry(entry)?;
+        let leaf = part_leaf(&self.short, &entry.name);
+        let (folder_name, _) = split(&entry.name);
+        let name = names::join(folder_name, &leaf);
+        let path = self.root.path_of(&name);
+        let failed = |e: Errno| writing(&path, e);
+        let folder = self.root.folder(folder_name).map_err(failed)?;
+        // Its own rights may not let it be opened to be read or written.
+        let (file, stat) = self.root.file_and_stat(&name, OFlags::PATH).map_err(failed)?;
+        if !self.is_own_file(&stat) {
+            return Err(taken(&entry.name, "its temporary file was exchanged"));
+        }
+        chmod_handle(&file, travelling_mode(&entry.kind, entry.mode)).map_err(failed)?;
+        let times = modified(entry.mtime_ns);
+        rustix::fs::utimensat(&folder, leaf.as_slice(), &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
     }
 
     /// Whether what stands at a name may be replaced.
@@ -151,11 +177,16 @@ impl FolderDestination {
 
     /// Makes an entry visible: a sealed part is renamed, a link or folder is made. A repeat changes nothing.
     pub fn publish(&self, entry: &Entry) -> Result<FileStat, Problem> {
+        self.publish_near(entry, &mut Near::default())
+    }
+
+    /// The same, for one of a group.
+    pub fn publish_near(&self, entry: &Entry, near: &mut Near) -> Result<FileStat, Problem> {
         check_entry(entry)?;
         match &entry.kind {
             EntryKind::Directory => self.publish_folder(entry),
             EntryKind::Link(text) => self.publish_link(entry, text),
-            EntryKind::File | EntryKind::Split(_) => self.publish_file(entry, false),
+            EntryKind::File | EntryKind::Split(_) => self.publish_file(entry, false, near),
         }
     }
 
@@ -208,8 +239,8 @@ impl FolderDestination {
     /// Opens what stands at a name for reading (with `replace`, in the folder that is to go); None where that cannot be.
     pub fn open_file(&self, name: &[u8]) -> Option<OpenFile> {
         let root = self.root_of(name);
-        let file = check_name(name).ok().and_then(|()| root.file(name, OFlags::RDONLY).ok())?;
-        OpenFile::new(name, file).ok()
+        let (file, stat) = check_name(name).ok().and_then(|()| root.file_and_stat(name, OFlags::RDONLY).ok())?;
+        Some(OpenFile::new(name, file, &stat))
     }
 
     pub fn free_bytes(&self) -> Result<u64, Problem> {
@@ -226,13 +257,14 @@ impl FolderDestination {
     }
 
     /// `over_own`: it takes the place of what stands there, with the same content, whatever is written otherwise.
-    fn publish_file(&self, entry: &Entry, over_own: bool) -> Result<FileStat, Problem> {
+    fn publish_file(&self, entry: &Entry, over_own: bool, near: &mut Near) -> Result<FileStat, Problem> {
         let name = entry.name.as_slice();
         let leaf = part_leaf(&self.short, name);
-        let folder_name = split(name).0;
+        let (folder_name, target) = split(name);
         let path = self.root.path_of(name);
-        let (folder, target) = self.root.parent(name).map_err(|e| writing(&path, e))?;
-        let stat = |leaf: &[u8]| rustix::fs::statat(&folder, leaf, AtFlags::SYMLINK_NOFOLLOW);
+        let open = || self.root.folder(folder_name).map_err(|e| writing(&path, e));
+        let folder = near.folder(folder_name, open)?;
+        let stat = |leaf: &[u8]| rustix::fs::statat(folder, leaf, AtFlags::SYMLINK_NOFOLLOW);
         match stat(&leaf) {
             Ok(part) if self.is_own_file(&part) => {}
             Ok(_) => return Err(taken(name, "its temporary file was exchanged")),
@@ -252,10 +284,14 @@ impl FolderDestination {
             }
             Err(e) => return Err(writing(&path, e)),
         }
-        self.keep(&folder, target, name)?;
-        let put = || if over_own { over(&folder, &leaf, target) } else { self.put(&folder, &leaf, target) };
-        self.in_folder(folder_name, &folder, &put).map_err(|e| self.landing(entry, e))?;
-        self.locked().touched.insert(folder_name.to_vec());
+        self.keep(folder, target, name)?;
+        let put = || if over_own { over(folder, &leaf, target) } else { self.put(folder, &leaf, target) };
+        self.in_folder(folder_name, folder, &put).map_err(|e| self.landing(entry, e))?;
+        let mut folders = self.locked();
+        if !folders.touched.contains(folder_name) {
+            folders.touched.insert(folder_name.to_vec());
+        }
+        drop(folders);
         stat(target).map(|stat| FileStat::of(&stat)).map_err(|e| writing(&path, e))
     }
 

@@ -74,6 +74,21 @@ impl Part {
 
     /// Regions of zeros become holes, so that a sparse file stays one.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Problem> {
+        self.put(offset, bytes)?;
+        self.written.note(&self.file, &self.path, false)
+    }
+
+    /// Writes all of a file at once and seals it with that: one that is short is handled once, and not again when its
+    /// group becomes durable.
+    pub fn write_whole(self, entry: &Entry, content: &[u8]) -> Result<(), Problem> {
+        self.put(0, content)?;
+        let is_long_enough = self.fresh && content.len() as u64 == entry.size;
+        let is_whole = self.give(entry, is_long_enough)?;
+        let Self { file, path, written, .. } = self;
+        written.note_new(file, path, is_whole)
+    }
+
+    fn put(&self, offset: u64, bytes: &[u8]) -> Result<(), Problem> {
         let failed = |e: std::io::Error| writing(&self.path, e);
         self.written.disk.before_write(&self.path, bytes.len() as u64).map_err(failed)?;
         let mut at = 0;
@@ -88,7 +103,7 @@ impl Part {
                 at += data;
             }
         }
-        self.written.note(&self.file, &self.path, false)
+        Ok(())
     }
 
     fn data(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
@@ -115,9 +130,15 @@ impl Part {
 
     /// Gives the file its length, attributes, mode and mtime. It then waits for `sync` and `publish`.
     pub fn seal(self, entry: &Entry) -> Result<(), Problem> {
+        let is_whole = self.give(entry, false)?;
+        self.written.note(&self.file, &self.path, is_whole)
+    }
+
+    /// Says whether more than its bytes is to be made durable.
+    fn give(&self, entry: &Entry, has_its_length: bool) -> Result<bool, Problem> {
         let failed = |e: Errno| writing(&self.path, e);
         // To set a length that it has already costs a small file as much as to write it.
-        if rustix::fs::fstat(&self.file).map_err(failed)?.st_size as u64 != entry.size {
+        if !has_its_length && rustix::fs::fstat(&self.file).map_err(failed)?.st_size as u64 != entry.size {
             rustix::fs::ftruncate(&self.file, entry.size).map_err(failed)?;
         }
         // Before its rights, which may forbid it. One that an earlier process left may have some, though nothing is said
@@ -132,8 +153,7 @@ impl Part {
             .map_err(failed)?;
         rustix::fs::futimens(&self.file, &modified(entry.mtime_ns)).map_err(failed)?;
         // What is there may be of an earlier process, which did not come to sync it.
-        let is_whole = has_new || (!self.fresh && entry.attributes.is_some());
-        self.written.note(&self.file, &self.path, is_whole)
+        Ok(has_new || (!self.fresh && entry.attributes.is_some()))
     }
 
     fn hole(&self, offset: u64, bytes: usize) -> std::io::Result<()> {
@@ -226,9 +246,16 @@ impl Direct {
 
 /// A file that was written to, and whether more of it than its bytes is to be durable.
 struct Unsynced {
-    file: Arc<File>,
+    /// None of one of many, which are synced with their file system.
+    file: Option<Arc<File>>,
     path: PathBuf,
     whole: bool,
+}
+
+impl Unsynced {
+    fn is(&self, file: &Arc<File>) -> bool {
+        self.file.as_ref().is_some_and(|own| Arc::ptr_eq(own, file))
+    }
 }
 
 /// Which files have bytes that are not durable yet. Shared by a destination and its parts.
@@ -241,11 +268,14 @@ pub(crate) struct Written {
     /// Held while files are synced: who finds the list empty knows that they are durable. Keeps the first
     /// error: what was written before is of unknown content, and the system tells of it once only.
     syncing: Mutex<Option<Problem>>,
+    /// The file system was synced as a whole before, so that it can be.
+    syncs_at_once: AtomicBool,
 }
 
 impl Written {
     pub(crate) fn new(disk: Arc<dyn Disk>, folder: OwnedFd, path: PathBuf) -> Self {
-        Self { disk, folder, path, files: Mutex::new(Vec::new()), syncing: Mutex::new(None) }
+        let (files, syncing, syncs_at_once) = (Mutex::new(Vec::new()), Mutex::new(None), AtomicBool::new(false));
+        Self { disk, folder, path, files, syncing, syncs_at_once }
     }
 
     fn locked(&self) -> MutexGuard<'_, Vec<Unsynced>> {
@@ -256,11 +286,25 @@ impl Written {
     pub(crate) fn note(&self, file: &Arc<File>, path: &Path, whole: bool) -> Result<(), Problem> {
         let mut files = self.locked();
         // It is most often the last one.
-        match files.iter_mut().rev().find(|known| Arc::ptr_eq(&known.file, file)) {
-            Some(known) => known.whole |= whole,
-            None => files.push(Unsynced { file: Arc::clone(file), path: path.to_owned(), whole }),
+        if let Some(known) = files.iter_mut().rev().find(|known| known.is(file)) {
+            known.whole |= whole;
+            return Ok(());
         }
-        let full = files.len() >= FILES_MAX;
+        self.push(files, Unsynced { file: Some(Arc::clone(file)), path: path.to_owned(), whole })
+    }
+
+    /// The same of one that was not noted before: many small ones are not looked for among each other.
+    fn note_new(&self, file: Arc<File>, path: PathBuf, whole: bool) -> Result<(), Problem> {
+        let files = self.locked();
+        // A handle that is not needed is one less of those that a process may have.
+        let is_one_of_many = files.len() >= MANY && self.syncs_at_once();
+        let file = if is_one_of_many { None } else { Some(file) };
+        self.push(files, Unsynced { file, path, whole })
+    }
+
+    fn push(&self, mut files: MutexGuard<'_, Vec<Unsynced>>, new: Unsynced) -> Result<(), Problem> {
+        files.push(new);
+        let full = files.len() >= FILES_MAX && !self.syncs_at_once();
         drop(files);
         // Each waiting file holds a handle: beyond some hundred they are made durable at once.
         if full { self.sync() } else { Ok(()) }
@@ -278,14 +322,20 @@ impl Written {
     fn sync_files(&self) -> Result<(), Problem> {
         let files = std::mem::take(&mut *self.locked());
         if files.len() >= MANY && self.sync_all()? {
+            self.syncs_at_once.store(true, Ordering::Relaxed);
             return Ok(());
         }
         for Unsynced { file, path, whole } in &files {
-            let file = file.as_fd();
+            // What could be done before can be done again.
+            let file = file.as_ref().ok_or_else(|| writing(path, Errno::NOTSUP))?.as_fd();
             let synced = if *whole { self.disk.sync_file_whole(file, path) } else { self.disk.sync_file(file, path) };
             synced.map_err(|e| writing(path, e))?;
         }
         Ok(())
+    }
+
+    fn syncs_at_once(&self) -> bool {
+        self.syncs_at_once.load(Ordering::Relaxed)
     }
 
     /// Everything at once, where the system can: false where it cannot.
@@ -332,7 +382,8 @@ const AHEAD_BYTES: u64 = 64 << 20;
 /// The last of a disk is left to those who need it now.
 const FREE_BYTES_MIN: u64 = 4 * AHEAD_BYTES;
 const HOLE_BYTES_MIN: usize = 64 << 10;
-const FILES_MAX: usize = 256;
+/// As many as there are in a group.
+const FILES_MAX: usize = 512;
 /// From so many files or folders on, one sync of the file system is quicker than one each.
 pub(crate) const MANY: usize = 16;
 
@@ -467,6 +518,121 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_file_written_at_once_is_as_one_that_was_sealed_later_and_is_synced_once() {
+        let entry = Entry {
+            index: 0,
+            name: b"part".to_vec(),
+            kind: posthouse_protocol::manifest::EntryKind::File,
+            size: 5,
+            mode: 0o640,
+            mtime_ns: 1_234_567_890_123_456_789,
+            root: None,
+            revision: 0,
+            same_as: None,
+            attributes: None,
+        };
+        // What an earlier process left is longer.
+        for (at_once, before) in [(true, None), (false, None), (true, Some("of before")), (false, Some("of before"))] {
+            let scene = Scene::new();
+            if let Some(before) = before {
+                std::fs::write(scene.path(), before).unwrap();
+            }
+            let part = scene.unsized_part(before.is_none());
+            if at_once {
+                part.write_whole(&entry, b"12345").unwrap();
+            } else {
+                part.write_at(0, b"12345").unwrap();
+                part.seal(&entry).unwrap();
+            }
+            let stat = rustix::fs::stat(scene.path()).unwrap();
+            assert_eq!(std::fs::read(scene.path()).unwrap(), b"12345", "{at_once} {before:?}");
+            assert_eq!(stat.st_mode & 0o7777, 0o640);
+            assert_eq!((stat.st_mtime, stat.st_mtime_nsec as i64), (1_234_567_890, 123_456_789));
+            assert_eq!(scene.written.locked().len(), 1, "{at_once} {before:?}");
+            scene.written.sync().unwrap();
+            assert!(scene.written.locked().is_empty());
+        }
+    }
+
+    /// Says how often it was asked for what, and does nothing.
+    #[derive(Default)]
+    struct Counting {
+        files: std::sync::atomic::AtomicUsize,
+        file_systems: std::sync::atomic::AtomicUsize,
+        /// Whether it syncs files one by one only.
+        is_old: bool,
+    }
+
+    impl Counting {
+        fn asked(&self) -> (usize, usize) {
+            (self.file_systems.load(Ordering::Relaxed), self.files.load(Ordering::Relaxed))
+        }
+    }
+
+    impl Disk for Counting {
+        fn free_bytes(&self, _: &Path) -> std::io::Result<u64> {
+            Ok(u64::MAX)
+        }
+        fn before_write(&self, _: &Path, _: u64) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn sync_file(&self, _: std::os::fd::BorrowedFd<'_>, _: &Path) -> std::io::Result<()> {
+            self.files.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        fn sync_file_whole(&self, file: std::os::fd::BorrowedFd<'_>, path: &Path) -> std::io::Result<()> {
+            self.sync_file(file, path)
+        }
+        fn sync_folder(&self, _: &Path) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn sync_file_system(&self, _: std::os::fd::BorrowedFd<'_>, _: &Path) -> std::io::Result<()> {
+            if self.is_old {
+                return Err(std::io::ErrorKind::Unsupported.into());
+            }
+            self.file_systems.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn small_files_are_synced_with_their_group_and_hold_few_handles_where_all_are_synced_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let file = Arc::new(File::create(&path).unwrap());
+        let on = |disk: &Arc<Counting>| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let handle = rustix::fs::open(folder.path(), flags, Mode::empty()).unwrap();
+            Written::new(disk.clone(), handle, folder.path().to_owned())
+        };
+        let note = |written: &Written, times: usize| {
+            (0..times).for_each(|_| written.note_new(file.clone(), path.clone(), false).unwrap());
+        };
+        let disk = Arc::new(Counting::default());
+        let written = on(&disk);
+        note(&written, FILES_MAX - 1);
+        assert_eq!((disk.asked(), Arc::strong_count(&file)), ((0, 0), FILES_MAX));
+        note(&written, 1);
+        assert_eq!((disk.asked(), Arc::strong_count(&file)), ((1, 0), 1), "there are as many as may be held");
+        note(&written, 2 * FILES_MAX);
+        assert_eq!((disk.asked(), Arc::strong_count(&file)), ((1, 0), 1 + MANY), "more are not held now");
+        written.sync().unwrap();
+        written.sync().unwrap();
+        assert_eq!((disk.asked(), Arc::strong_count(&file)), ((2, 0), 1));
+        note(&written, MANY - 1);
+        written.sync().unwrap();
+        assert_eq!(disk.asked(), (2, MANY - 1), "for a few the rest of the disk is left alone");
+        // Where nothing is known yet, a few are synced each; and on a kernel that cannot do it, all.
+        for (is_old, times, files) in [(false, MANY - 1, MANY - 1), (true, FILES_MAX + 1, FILES_MAX + 1)] {
+            let disk = Arc::new(Counting { is_old, ..Counting::default() });
+            let written = on(&disk);
+            note(&written, times);
+            written.sync().unwrap();
+            assert_eq!((disk.asked(), Arc::strong_count(&file)), ((0, files), 1));
+        }
+    }
+
     const BYTES: usize = (64 << 20) + 5001;
 
     /// A part in a folder of its own, as one process after another has it open.
@@ -487,9 +653,12 @@ mod tests {
             self.folder.path().join("part")
         }
         fn part(&self, fresh: bool) -> Part {
+            self.unsized_part(fresh).sized(BYTES as u64).unwrap()
+        }
+        fn unsized_part(&self, fresh: bool) -> Part {
             let mut options = File::options();
             let file = options.read(true).write(true).create(true).truncate(false).open(self.path()).unwrap();
-            Part::new(file, self.path(), fresh, self.written.clone()).sized(BYTES as u64).unwrap()
+            Part::new(file, self.path(), fresh, self.written.clone())
         }
         /// Bytes that the disk has given for it.
         fn held(&self) -> u64 {

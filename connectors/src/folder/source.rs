@@ -68,8 +68,8 @@ impl FolderSource {
     /// Opens a listed file for reading.
     pub fn open_file(&self, name: &[u8]) -> Result<OpenFile, Problem> {
         check_name(name).map_err(|e| named(Code::NameRefused, name, e))?;
-        let file = match self.root.file(name, OFlags::RDONLY) {
-            Ok(file) => file,
+        let (file, stat) = match self.root.file_and_stat(name, OFlags::RDONLY) {
+            Ok(opened) => opened,
             Err(Errno::NXIO | Errno::LOOP) => return Err(named(Code::SpecialFile, name, "it is no longer a file")),
             // Gone is only what the folder itself says is not there.
             Err(Errno::NOENT | Errno::NOTDIR) if matches!(self.root.at(name), Ok(At::Nothing | At::Blocked)) => {
@@ -77,9 +77,11 @@ impl FolderSource {
             }
             Err(e) => return Err(reading(name, e)),
         };
-        // Only a hint; a file system that does not take it reads as well.
-        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
-        OpenFile::new(name, file).map_err(|e| reading(name, e))
+        if FileStat::of(&stat).size > AHEAD_BYTES {
+            // Only a hint; a file system that does not take it reads as well.
+            let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
+        }
+        Ok(OpenFile::new(name, file, &stat))
     }
 
     /// What is told of the attributes of something in scope.
@@ -110,9 +112,8 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    pub(crate) fn new(name: &[u8], file: OwnedFd) -> Result<Self, Errno> {
-        let stat = rustix::fs::fstat(&file)?;
-        Ok(Self { name: name.to_vec(), file: file.into(), stat: FileStat::of(&stat) })
+    pub(crate) fn new(name: &[u8], file: OwnedFd, stat: &Stat) -> Self {
+        Self { name: name.to_vec(), file: file.into(), stat: FileStat::of(stat) }
     }
     /// As it was when it was opened.
     pub fn stat(&self) -> FileStat {
@@ -313,6 +314,9 @@ impl Lister<'_> {
 fn beneath(folder: &[u8], name: &[u8]) -> bool {
     name.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
 }
+
+/// What the kernel reads ahead anyway, or a file that is read by one call.
+const AHEAD_BYTES: u64 = 128 << 10;
 
 fn special(kind: FileType) -> &'static str {
     match kind {

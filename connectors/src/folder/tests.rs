@@ -40,6 +40,23 @@ fn a_folder_arrives_with_its_names_rights_times_links_and_empty_folders() {
 }
 
 #[test]
+fn a_sealed_part_gets_the_rights_and_times_that_it_is_to_have_after_all() {
+    let at = Scene::new();
+    let to = at.destination(Write::Upsert);
+    let before = Entry { mode: 0o400, mtime_ns: 5, ..file("a/b", "x") };
+    to.part(&before.name, false).unwrap().write_whole(&before, b"x").unwrap();
+    let after = Entry { mode: 0o640, mtime_ns: 7_000_000_001, ..before };
+    to.amend_part(&after).unwrap();
+    to.sync().unwrap();
+    to.publish(&after).unwrap();
+    let stat = fs::metadata(at.target("a/b")).unwrap();
+    assert_eq!((stat.mode() & 0o7777, stat.mtime(), stat.mtime_nsec()), (0o640, 7, 1));
+    assert_eq!(fs::read(at.target("a/b")).unwrap(), b"x");
+    assert_eq!(to.amend_part(&file("none", "x")).unwrap_err().code, Code::StorageFailed);
+    assert_eq!(to.amend_part(&file("../none", "x")).unwrap_err().code, Code::NameRefused);
+}
+
+#[test]
 fn names_that_are_no_utf8_arrive_byte_for_byte() {
     let at = Scene::new();
     // 人口 in GBK

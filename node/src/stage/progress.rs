@@ -6,7 +6,7 @@ use posthouse_protocol::id::TransferId;
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::Problem;
 use rusqlite::Connection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is to become durable together.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub struct Progress {
     pub bytes: u64,
     /// Credit that returns to the provider once this is durable: that of splits.
     pub credit: u64,
+    /// How many of the entries that were written to are splits: asked too often to be counted each time.
+    splits: usize,
 }
 
 /// The new chunks of one entry.
@@ -38,13 +40,16 @@ impl Progress {
     /// destination.
     #[must_use]
     pub fn add(&mut self, entry: &Entry, meta: &ChunkMeta) -> u64 {
-        let bytes = meta.credit();
-        let new = || NewChunks { entry: entry.clone(), values: Vec::new(), bytes: 0 };
-        let chunks = self.chunks.entry(entry.index).or_insert_with(new);
+        let (bytes, is_split) = (meta.credit(), matches!(entry.kind, EntryKind::Split(_)));
+        let splits = &mut self.splits;
+        let chunks = self.chunks.entry(entry.index).or_insert_with(|| {
+            *splits += usize::from(is_split);
+            NewChunks { entry: entry.clone(), values: Vec::new(), bytes: 0 }
+        });
         chunks.bytes += bytes;
         chunks.values.push((meta.chunk(), meta.value()));
         self.bytes += bytes;
-        if !matches!(entry.kind, EntryKind::Split(_)) {
+        if !is_split {
             return bytes;
         }
         self.credit += bytes;
@@ -55,11 +60,16 @@ impl Progress {
         self.bytes.saturating_sub(self.credit)
     }
     pub fn has_splits(&self) -> bool {
-        self.chunks.values().any(|chunks| matches!(chunks.entry.kind, EntryKind::Split(_)))
+        self.splits > 0
+    }
+    fn remove(&mut self, index: u64) -> Option<NewChunks> {
+        let removed = self.chunks.remove(&index)?;
+        self.splits -= usize::from(matches!(removed.entry.kind, EntryKind::Split(_)));
+        Some(removed)
     }
     /// Takes a split out that becomes durable in another way, with the credit of its new chunks.
     pub fn take(&mut self, index: u64) -> Option<u64> {
-        let taken = self.chunks.remove(&index)?;
+        let taken = self.remove(index)?;
         self.bytes -= taken.bytes;
         self.credit -= taken.bytes;
         Some(taken.bytes)
@@ -67,15 +77,15 @@ impl Progress {
     /// The entry is read anew: what was written of it counts no more.
     pub fn drop_entry(&mut self, index: u64) {
         // The credit of a split comes back with the next sync all the same.
-        self.bytes -= self.chunks.remove(&index).map_or(0, |chunks| chunks.bytes);
+        self.bytes -= self.remove(index).map_or(0, |chunks| chunks.bytes);
         self.whole.retain(|(entry, _)| entry.index != index);
     }
 
     /// Writes it into the store, after [`super::Stage::sync`] said that it is on disk.
     pub fn record(&self, at: &Connection, transfer: &TransferId, session: i64) -> Result<(), Problem> {
-        let finished = |index: u64| self.whole.iter().any(|(entry, _)| entry.index == index);
+        let finished: BTreeSet<u64> = self.whole.iter().map(|(entry, _)| entry.index).collect();
         for (index, NewChunks { entry, values, .. }) in &self.chunks {
-            if finished(*index) {
+            if finished.contains(index) {
                 continue;
             }
             // It may have become whole and have been staged while this was synced.
@@ -93,7 +103,7 @@ impl Progress {
             }
         }
         for (entry, whole) in &self.whole {
-            exchange::put_landing_entry(at, transfer, entry, *whole, session)?;
+            exchange::put_landing_whole(at, transfer, entry, *whole, session)?;
         }
         Ok(())
     }
@@ -107,6 +117,7 @@ mod tests {
     use posthouse_platform::World;
     use posthouse_protocol::chunk::{ChunkHeader, Form, Layout, VerifiedChunk};
     use posthouse_protocol::manifest::SplitCounts;
+    use posthouse_protocol::problem::Code;
 
     #[tokio::test]
     async fn chunks_of_a_split_that_was_staged_meanwhile_do_not_make_it_a_part_again() {
@@ -145,5 +156,85 @@ mod tests {
             .unwrap();
         let (found, chunks) = found.unwrap();
         assert_eq!((found.whole, found.staged, chunks), (Whole::Part, Some(staged), vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_became_whole_has_no_chunks_left_and_a_name_has_one_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&World::real(), folder.path()).await.unwrap();
+        let id = TransferId::from_random([1; 16]);
+        let entry = |index| Entry {
+            index,
+            name: b"scan.pdf".to_vec(),
+            kind: EntryKind::File,
+            size: 2 << 20,
+            mode: 0o644,
+            mtime_ns: 0,
+            root: None,
+            revision: 0,
+            same_as: None,
+            attributes: None,
+        };
+        let whole = |index| Progress { whole: vec![(entry(index), Whole::Part)], ..Progress::default() };
+        let (found, chunks) = store
+            .write_now(|tx| {
+                let row = exchange::put_landing_entry(tx, &id, &entry(0), Whole::No, 1)?;
+                exchange::put_landing_chunks(tx, row, 0, &[[7; 32]])?;
+                whole(0).record(tx, &id, 1)?;
+                whole(0).record(tx, &id, 1)?;
+                assert_eq!(whole(3).record(tx, &id, 1).unwrap_err().code, Code::ListedTwice);
+                // Of an earlier session it may have had another place.
+                whole(3).record(tx, &id, 2)?;
+                let left: i64 = tx.query_row("SELECT count(*) FROM landing_chunks", [], |row| row.get(0)).unwrap();
+                assert_eq!(left, 0);
+                exchange::landing_entry(tx, &id, b"scan.pdf")
+            })
+            .unwrap()
+            .unwrap();
+        assert_eq!((found.whole, found.entry.index, chunks), (Whole::Part, 3, vec![]));
+    }
+
+    #[test]
+    fn splits_are_counted_as_they_come_and_go() {
+        let layout = Layout::new(10).unwrap();
+        let meta = |index: u64| {
+            let value = layout.value(0, &[7; 10]).into();
+            let header = ChunkHeader {
+                entry: index,
+                revision: 0,
+                chunk: 0,
+                bytes: 10,
+                form: Form::Plain,
+                wire_bytes: 10,
+                value,
+            };
+            VerifiedChunk::verify(&header, layout, vec![7; 10].into()).unwrap().meta()
+        };
+        let entry = |index: u64, kind: EntryKind| Entry {
+            index,
+            name: vec![b'a'; 3],
+            kind,
+            size: 10,
+            mode: 0,
+            mtime_ns: 0,
+            root: None,
+            revision: 0,
+            same_as: None,
+            attributes: None,
+        };
+        let split = EntryKind::Split(SplitCounts::default());
+        let mut progress = Progress::default();
+        let _ = progress.add(&entry(0, EntryKind::File), &meta(0));
+        assert!(!progress.has_splits());
+        for index in [1, 1, 2] {
+            let _ = progress.add(&entry(index, split.clone()), &meta(index));
+        }
+        assert!(progress.has_splits());
+        progress.take(1);
+        assert!(progress.has_splits());
+        progress.drop_entry(2);
+        assert!(!progress.has_splits());
+        progress.drop_entry(0);
+        assert!(progress.chunks.is_empty() && progress.bytes == 0);
     }
 }

@@ -17,8 +17,8 @@ pub use landed::{
 pub use landing::{
     ChunkValues, LandingEntry, StagedSplit, Whole, adoptable_split, forget_landing, forget_landing_entry,
     has_checked_rows, has_entries, landing_entries, landing_entry, landing_entry_at, landing_offer, landing_staged,
-    names_in_landing, next_session, put_landing_chunks, put_landing_entry, put_split_staged, set_landing_offer,
-    set_landing_staged, unlisted,
+    names_in_landing, next_session, put_landing_chunks, put_landing_entry, put_landing_whole, put_split_staged,
+    set_landing_offer, set_landing_staged, unlisted,
 };
 
 use crate::store::transfers::side_text;

@@ -1,6 +1,6 @@
 //! An entry that is another one's file under a second name: a hard link is made, or a copy where there can be none.
 
-use super::{FolderDestination, Present, check_entry, remove};
+use super::{FolderDestination, Near, Present, check_entry, remove};
 use crate::folder::attributes;
 use crate::folder::fault::{named, writing};
 use crate::folder::names::{part_leaf, split};
@@ -121,7 +121,7 @@ impl FolderDestination {
         }
         part.seal(&sealed)?;
         self.sync()?;
-        self.publish_file(entry, entry.name == first.name)
+        self.publish_file(entry, entry.name == first.name, &mut Near::default())
     }
 
     fn has_content(&self, entry: &Entry) -> bool {

@@ -112,6 +112,24 @@ pub fn put_landing_entry(
     Ok(id)
 }
 
+/// The same of an entry that is whole. Most often nothing stands for its name, so that it has no chunks to be replaced.
+pub fn put_landing_whole(
+    at: &Connection,
+    transfer: &TransferId,
+    entry: &Entry,
+    whole: Whole,
+    session: i64,
+) -> Result<(), Problem> {
+    let sql = "INSERT INTO landing_entry (transfer, name, position, entry, whole, session)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
+    let (position, number) = (signed(entry.index)?, whole_number(whole));
+    let values = params![transfer.as_str(), entry.name, position, codec::encode(entry), number, session];
+    if cached(at, sql)?.execute(values).map_err(failed)? > 0 {
+        return Ok(());
+    }
+    put_landing_entry(at, transfer, entry, whole, session).map(|_| ())
+}
+
 fn listed_twice(name: &[u8]) -> Problem {
     Problem::new(Code::ListedTwice).with("name", String::from_utf8_lossy(name))
 }

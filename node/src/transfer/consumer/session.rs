@@ -224,23 +224,8 @@ impl Session<'_> {
             }
             Woken::Frame(Some(Err(problem))) => return Ok(Some(Ended::Lost(problem))),
             Woken::Frame(None) => return Ok(Some(Ended::Lost(self.lost("the channel ended")))),
-            Woken::Received(Received::Chunk(chunk)) => {
-                let verdict = self.machine().handle_chunk(chunk.meta())?;
-                if verdict == Verdict::Write {
-                    self.writing.push(chunk);
-                }
-            }
-            Woken::Received(Received::Bad(header)) => {
-                self.older_changed(&header);
-                self.machine().handle_bad_chunk(&header)?;
-            }
-            Woken::Received(Received::Dropped) | Woken::Line => {}
-            Woken::Received(Received::Lost(problem)) => {
-                // Data channels may close once everything is here.
-                if self.handed.is_none() && self.end.is_none() {
-                    return Ok(Some(Ended::Lost(problem)));
-                }
-            }
+            Woken::Received(received) => return self.take_received(received),
+            Woken::Line => {}
             Woken::Done(done) => return self.done(done).await,
             Woken::Stop => {
                 // The loop above sees why.
@@ -253,6 +238,32 @@ impl Session<'_> {
                 }
                 self.machine().handle_timeout(now);
                 self.look_at_line(now);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a chunk, and others that wait behind it: small ones come quicker than the session's other work is done.
+    fn take_received(&mut self, first: Received) -> Result<Option<Ended>, Problem> {
+        for received in with_waiting(first, &mut self.received, RECEIVED) {
+            match received {
+                Received::Chunk(chunk) => {
+                    let verdict = self.machine().handle_chunk(chunk.meta())?;
+                    if verdict == Verdict::Write {
+                        self.writing.push(chunk);
+                    }
+                }
+                Received::Bad(header) => {
+                    self.older_changed(&header);
+                    self.machine().handle_bad_chunk(&header)?;
+                }
+                Received::Dropped => {}
+                Received::Lost(problem) => {
+                    // Data channels may close once everything is here.
+                    if self.handed.is_none() && self.end.is_none() {
+                        return Ok(Some(Ended::Lost(problem)));
+                    }
+                }
             }
         }
         Ok(None)
@@ -419,6 +430,17 @@ fn locked(machine: &Mutex<Consumer>) -> MutexGuard<'_, Consumer> {
     machine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The first, and what waits in its channel behind it: `most` in all, and the rest stays there.
+fn with_waiting<T>(first: T, channel: &mut mpsc::Receiver<T>, most: usize) -> Vec<T> {
+    let mut some = vec![first];
+    while some.len() < most
+        && let Ok(one) = channel.try_recv()
+    {
+        some.push(one);
+    }
+    some
+}
+
 /// A full disk pauses a transfer, wherever it was noticed.
 fn no_room(done: Result<Option<Ended>, Problem>) -> Result<Option<Ended>, Problem> {
     match done {
@@ -427,4 +449,23 @@ fn no_room(done: Result<Option<Ended>, Problem>) -> Result<Option<Ended>, Proble
     }
 }
 
-const RECEIVED: usize = 16;
+/// What they hold is bounded by the credit.
+const RECEIVED: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_taken_in_its_order_and_none_is_lost() {
+        let (send, mut receive) = mpsc::channel(8);
+        for one in 1..=5 {
+            send.try_send(one).unwrap();
+        }
+        assert_eq!(with_waiting(0, &mut receive, 4), [0, 1, 2, 3]);
+        assert_eq!(with_waiting(9, &mut receive, 1), [9]);
+        assert_eq!(with_waiting(9, &mut receive, 4), [9, 4, 5]);
+        drop(send);
+        assert_eq!(with_waiting(9, &mut receive, 4), [9]);
+    }
+}

@@ -39,7 +39,7 @@ pub(super) async fn settle(run: &mut Run, line: Line, statement: Statement) -> R
                 let row = settled(&run.ctx, &run.row).await?;
                 run.row = row.clone();
                 run.registered.show(|live| live.row = row.clone());
-                clean_up(&run.ctx, &row).await;
+                clean_up(&run.ctx, &row);
                 break Ended::Final(Box::new(row));
             }
             Some(ConsumerEvent::Refused(ending) | ConsumerEvent::Failed(ending)) => {
@@ -159,23 +159,29 @@ async fn tell_once(ctx: &Arc<Context>, row: &Transfer, request: &Request, ending
     Ok(())
 }
 
-/// Takes away what a settled transfer needs no more. What cannot be removed now is removed by age.
-pub(super) async fn clean_up(ctx: &Arc<Context>, row: &Transfer) {
+/// Takes away what a settled transfer needs no more. It has its receipt, for which nobody has to wait until the records
+/// of many files are gone. What cannot be removed now is removed at the next start, of which the files here tell: they
+/// go last.
+pub(super) fn clean_up(ctx: &Arc<Context>, row: &Transfer) {
     let (context, row) = (ctx.clone(), row.clone());
-    let done = blocking(&ctx.world, move || {
-        TableStage::remove(&context.staging(), &row.id)?;
-        arrived::remove(&context.staging(), &row.id);
-        if let Some(succeeded) = &row.succeeds {
-            TableStage::remove(&context.staging(), succeeded)?;
+    tokio::spawn(async move {
+        let world = context.world.clone();
+        let done = blocking(&world, move || {
+            context.store.write_now(|tx| {
+                row.succeeds.iter().try_for_each(|succeeded| exchange::forget_landing(tx, succeeded))?;
+                exchange::forget_landing(tx, &row.id)
+            })?;
+            TableStage::remove(&context.staging(), &row.id)?;
+            if let Some(succeeded) = &row.succeeds {
+                TableStage::remove(&context.staging(), succeeded)?;
+            }
+            arrived::remove(&context.staging(), &row.id);
+            Ok(())
+        });
+        if let Err(problem) = done.await {
+            tracing::warn!(%problem, "A transfer's working files remain");
         }
-        context.store.write_now(|tx| {
-            row.succeeds.iter().try_for_each(|succeeded| exchange::forget_landing(tx, succeeded))?;
-            exchange::forget_landing(tx, &row.id)
-        })
     });
-    if let Err(problem) = done.await {
-        tracing::warn!(%problem, "A transfer's working files remain");
-    }
 }
 
 /// Drops what a transfer that ended without a receipt left here. Splits stay for its successor, where one follows.

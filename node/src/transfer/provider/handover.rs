@@ -50,6 +50,7 @@ impl Session {
         }
         // The whole store of hashes first: they cost the most.
         given.outgoing.keep_hashes(1).await?;
+        given.outgoing.hashes_kept().await?;
         let folder = given.spooling.is_none();
         let left_out = self.machine.left_out_list().clone();
         if let Some(mut attachments) = given.attachments.take() {

@@ -19,12 +19,13 @@ use posthouse_protocol::frame::Pieces;
 use posthouse_protocol::id::{JobId, NodeId, ResourceId};
 use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, LeftOut};
-use posthouse_protocol::problem::Problem;
+use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::Provider;
 use reads::Reads;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
 
 pub(super) struct Outgoing {
     ctx: Arc<Context>,
@@ -42,6 +43,8 @@ pub(super) struct Outgoing {
     shared: BTreeMap<u64, (FileStat, [u8; 32])>,
     /// Roots of files that were hashed here and are not stored yet.
     hashes: Vec<(Vec<u8>, FileStat, [u8; 32])>,
+    /// A group of them is being stored.
+    keeping: Option<JoinHandle<Result<(), Problem>>>,
     files_sent: u64,
     reads: Reads,
     /// Content that is being read, or was and is not on the line yet.
@@ -99,6 +102,7 @@ impl Outgoing {
             recent: VecDeque::new(),
             shared: BTreeMap::new(),
             hashes: Vec::new(),
+            keeping: None,
             files_sent: 0,
             reads: Reads::new(),
             unsent_bytes: 0,
@@ -144,7 +148,9 @@ impl Outgoing {
             sending.left = Some(chunks);
             sending.known = sending.told.take().map(|(cut, pieces)| send::known_pieces(cut, pieces));
             self.files_sent += u64::from(chunks > 0);
-            self.seal_if_read(index);
+            if let Some(done) = self.seal_if_read(index) {
+                self.reads.came(done);
+            }
         }
     }
 
@@ -189,18 +195,30 @@ impl Outgoing {
         self.files_sent
     }
 
-    /// Stores the roots of files that were hashed here, in groups: where there are at least so many.
+    /// Has the roots of files that were hashed here stored, in groups: where there are at least so many. Reading goes
+    /// on meanwhile; one group at a time.
     pub(super) async fn keep_hashes(&mut self, least: usize) -> Result<(), Problem> {
         if self.hashes.len() < least {
             return Ok(());
         }
+        self.hashes_kept().await?;
         let (hashes, resource) = (std::mem::take(&mut self.hashes), self.resource.clone());
-        self.ctx
-            .store
-            .write(move |tx| {
+        let store = self.ctx.store.clone();
+        self.keeping = Some(tokio::spawn(async move {
+            let keep = move |tx: &rusqlite::Transaction<'_>| {
                 hashes.iter().try_for_each(|(name, stat, root)| exchange::put_hashed(tx, &resource, name, stat, root))
-            })
-            .await
+            };
+            store.write(keep).await
+        }));
+        Ok(())
+    }
+
+    /// Waits until the last group is stored.
+    pub(super) async fn hashes_kept(&mut self) -> Result<(), Problem> {
+        match self.keeping.take() {
+            Some(keeping) => keeping.await.map_err(|e| Problem::new(Code::InsideFailed).cause(e))?,
+            None => Ok(()),
+        }
     }
 
     /// It cannot be handed over. An entry that is done with at the machine ends the session instead.

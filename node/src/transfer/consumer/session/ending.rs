@@ -97,7 +97,7 @@ impl Session<'_> {
         self.run.row = row.clone();
         self.run.registered.show(|live| live.row = row.clone());
         if row.state == State::Settled {
-            clean_up(&self.ctx, &row).await;
+            clean_up(&self.ctx, &row);
         } else {
             discard(self.run).await;
         }

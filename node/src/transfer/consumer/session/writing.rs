@@ -121,8 +121,7 @@ impl Session<'_> {
                 let written = blocking.run(move || {
                     let _waits = meters.wait(What::Destination);
                     let again = arrived.note(&batch);
-                    let result = batch.iter().try_for_each(|(entry, chunk)| stage.write(entry, chunk));
-                    (again, result)
+                    (again, stage.write(&batch))
                 });
                 let (again, result) = match written.await {
                     Ok(written) => written,
@@ -138,6 +137,8 @@ impl Session<'_> {
         self.writing.jobs -= 1;
         self.writing.bytes -= metas.iter().map(|meta| u64::from(meta.bytes())).sum::<u64>();
         self.writing.resent_bytes += again;
+        let now = steady(&self.ctx.world);
+        let (mut free, mut bytes) = (0, 0);
         for meta in metas {
             self.writing.one_less(meta.entry());
             if result.is_err() {
@@ -145,16 +146,19 @@ impl Session<'_> {
             }
             match self.listing.awaited(meta.entry()).filter(|entry| entry.revision == meta.revision()) {
                 Some(entry) => {
-                    let free = self.durable.wrote(entry, &meta, steady(&self.ctx.world));
-                    self.give_back(free);
-                    self.run.registered.show(|live| live.bytes += u64::from(meta.bytes()));
+                    free += self.durable.wrote(entry, &meta, now);
+                    bytes += u64::from(meta.bytes());
                 }
-                None => self.give_back(meta.credit()),
+                None => free += meta.credit(),
             }
             if let Some(entry) = self.writing.completed(meta.entry()) {
                 self.complete(entry)?;
             }
         }
+        if free > 0 {
+            self.give_back(free);
+        }
+        self.run.registered.show(|live| live.bytes += bytes);
         result
     }
 

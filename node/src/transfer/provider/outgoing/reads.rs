@@ -118,6 +118,7 @@ impl Outgoing {
                 Read::Failed { entry, revision, problem } => self.leave_out(machine, entry, revision, &problem)?,
             }
         }
+        let mut known = Vec::new();
         for Packed { header, .. } in &packed {
             if packing != Packing::Not && header.form != Form::Delta && header.bytes >= TRIAL_BYTES_MIN {
                 self.lanes.line.tried(header.is_raw());
@@ -126,7 +127,7 @@ impl Outgoing {
                 && sending.entry.revision == header.revision
             {
                 sending.left = sending.left.map(|left| left.saturating_sub(1));
-                self.seal_if_read(header.entry);
+                known.extend(self.seal_if_read(header.entry));
             }
         }
         for send in asked {
@@ -141,6 +142,13 @@ impl Outgoing {
         if !packed.is_empty() {
             // The lanes share the queue; when they are gone the session ends by their word.
             let _ = self.lanes.queue.send(packed);
+        }
+        // Small files are sealed as they were read, many at once: their roots leave in one frame.
+        for one in known {
+            let taken = self.read_done(machine, one)?;
+            if taken.is_err() {
+                return Ok(taken);
+            }
         }
         Ok(Ok(()))
     }
@@ -201,34 +209,34 @@ impl Outgoing {
         }
     }
 
-    /// Everything wanted of it was read: what is left is hashed too, and its root follows.
-    pub(super) fn seal_if_read(&mut self, index: u64) {
-        let Some(sending) = self.open.get_mut(&index) else { return };
+    /// Everything wanted of it was read: what is left is hashed too, and its root follows. Gives it where it is known.
+    #[must_use]
+    pub(super) fn seal_if_read(&mut self, index: u64) -> Option<ReadDone> {
+        let sending = self.open.get_mut(&index)?;
         if sending.left != Some(0) || sending.sealing || sending.looking {
-            return;
+            return None;
         }
         if sending.entry.root.is_some() {
             self.done_with(index);
-            return;
+            return None;
         }
         sending.sealing = true;
         let shared = sending.entry.same_as.and_then(|first| self.shared.get(&first));
         if let Some((stat, root)) = shared.filter(|(stat, _)| sending.stat == Some(*stat)) {
             // The same file under another name: it need not be read once more.
             let root = Ok((*root, Some(*stat)));
-            self.reads.came(ReadDone::Sealed { index, revision: sending.entry.revision, root });
-            return;
+            return Some(ReadDone::Sealed { index, revision: sending.entry.revision, root });
         }
         if let Some((root, stat)) = sending.root {
             let root = Ok((root, Some(stat)));
-            self.reads.came(ReadDone::Sealed { index, revision: sending.entry.revision, root });
-            return;
+            return Some(ReadDone::Sealed { index, revision: sending.entry.revision, root });
         }
         let (entry, stat, supply) = (sending.entry.clone(), sending.stat, self.supply.clone());
         self.reads.spawn(&self.ctx, move || {
             let root = supply.seal(&entry, stat);
             ReadDone::Sealed { index: entry.index, revision: entry.revision, root }
         });
+        None
     }
 
     /// A file changed while it was read: how does it look now?
@@ -277,7 +285,7 @@ impl Reads {
     }
 
     /// What is known without reading.
-    fn came(&self, done: ReadDone) {
+    pub(super) fn came(&self, done: ReadDone) {
         // The session holds the other end.
         let _ = self.done_in.send(done);
     }
