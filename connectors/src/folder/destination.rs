@@ -10,8 +10,6 @@ mod near;
 mod presence;
 mod second;
 
-pub use presence::Present;
-
 use super::attributes;
 use super::beneath::{At, Root};
 use super::fault::{named, taken, writing};
@@ -31,6 +29,7 @@ use posthouse_protocol::job::Write;
 use posthouse_protocol::limits::LINK_BYTES_MAX;
 use posthouse_protocol::manifest::{Entry, EntryKind, check_attributes};
 use posthouse_protocol::problem::{Code, Problem};
+pub use presence::Present;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
