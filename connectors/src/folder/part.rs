@@ -303,10 +303,11 @@ impl Written {
     }
 
     fn push(&self, mut files: MutexGuard<'_, Vec<Unsynced>>, new: Unsynced) -> Result<(), Problem> {
+        // Each waiting file that is not one of many holds a handle: beyond some hundred they are made durable at once.
+        let holds_one = new.file.is_some();
         files.push(new);
-        let full = files.len() >= FILES_MAX && !self.syncs_at_once();
+        let full = files.len() >= FILES_MAX && holds_one;
         drop(files);
-        // Each waiting file holds a handle: beyond some hundred they are made durable at once.
         if full { self.sync() } else { Ok(()) }
     }
 
@@ -382,8 +383,9 @@ const AHEAD_BYTES: u64 = 64 << 20;
 /// The last of a disk is left to those who need it now.
 const FREE_BYTES_MIN: u64 = 4 * AHEAD_BYTES;
 const HOLE_BYTES_MIN: usize = 64 << 10;
-/// As many as there are in a group.
-const FILES_MAX: usize = 512;
+/// While so many are synced as many more may come: with both a process stays well within the 1,024 handles that it has
+/// where nobody gave it more.
+const FILES_MAX: usize = 256;
 /// From so many files or folders on, one sync of the file system is quicker than one each.
 pub(crate) const MANY: usize = 16;
 
@@ -623,6 +625,13 @@ mod tests {
         note(&written, MANY - 1);
         written.sync().unwrap();
         assert_eq!(disk.asked(), (2, MANY - 1), "for a few the rest of the disk is left alone");
+        // Files that are looked for again, each its own, hold theirs all the same.
+        let others: Vec<_> = (0..FILES_MAX + 1).map(|_| Arc::new(File::open(&path).unwrap())).collect();
+        others.iter().for_each(|other| written.note(other, &path, true).unwrap());
+        let held = others.iter().filter(|&other| Arc::strong_count(other) > 1).count();
+        assert_eq!((disk.asked(), held), ((3, MANY - 1), 1), "no more are held than may be");
+        written.sync().unwrap();
+        assert_eq!(disk.asked(), (3, MANY));
         // Where nothing is known yet, a few are synced each; and on a kernel that cannot do it, all.
         for (is_old, times, files) in [(false, MANY - 1, MANY - 1), (true, FILES_MAX + 1, FILES_MAX + 1)] {
             let disk = Arc::new(Counting { is_old, ..Counting::default() });
