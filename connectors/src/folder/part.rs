@@ -250,6 +250,8 @@ struct Unsynced {
     file: Option<Arc<File>>,
     path: PathBuf,
     whole: bool,
+    /// On another file system, which is mounted within the folder: it is synced by itself.
+    elsewhere: bool,
 }
 
 impl Unsynced {
@@ -263,6 +265,8 @@ pub(crate) struct Written {
     pub(crate) disk: Arc<dyn Disk>,
     /// Of the whole folder; held since before the first write.
     folder: OwnedFd,
+    /// The file system of that; None where it is not known.
+    device: Option<u64>,
     path: PathBuf,
     files: Mutex<Vec<Unsynced>>,
     /// Held while files are synced: who finds the list empty knows that they are durable. Keeps the first
@@ -275,7 +279,8 @@ pub(crate) struct Written {
 impl Written {
     pub(crate) fn new(disk: Arc<dyn Disk>, folder: OwnedFd, path: PathBuf) -> Self {
         let (files, syncing, syncs_at_once) = (Mutex::new(Vec::new()), Mutex::new(None), AtomicBool::new(false));
-        Self { disk, folder, path, files, syncing, syncs_at_once }
+        let device = device_of(&folder);
+        Self { disk, folder, device, path, files, syncing, syncs_at_once }
     }
 
     fn locked(&self) -> MutexGuard<'_, Vec<Unsynced>> {
@@ -290,16 +295,18 @@ impl Written {
             known.whole |= whole;
             return Ok(());
         }
-        self.push(files, Unsynced { file: Some(Arc::clone(file)), path: path.to_owned(), whole })
+        let elsewhere = self.is_elsewhere(device_of(file));
+        self.push(files, Unsynced { file: Some(Arc::clone(file)), path: path.to_owned(), whole, elsewhere })
     }
 
     /// The same of one that was not noted before: many small ones are not looked for among each other.
     fn note_new(&self, file: Arc<File>, path: PathBuf, whole: bool) -> Result<(), Problem> {
+        let elsewhere = self.is_elsewhere(device_of(&file));
         let files = self.locked();
         // A handle that is not needed is one less of those that a process may have.
-        let is_one_of_many = files.len() >= MANY && self.syncs_at_once();
+        let is_one_of_many = files.len() >= MANY && self.syncs_at_once() && !elsewhere;
         let file = if is_one_of_many { None } else { Some(file) };
-        self.push(files, Unsynced { file, path, whole })
+        self.push(files, Unsynced { file, path, whole, elsewhere })
     }
 
     fn push(&self, mut files: MutexGuard<'_, Vec<Unsynced>>, new: Unsynced) -> Result<(), Problem> {
@@ -321,12 +328,12 @@ impl Written {
     }
 
     fn sync_files(&self) -> Result<(), Problem> {
-        let files = std::mem::take(&mut *self.locked());
+        let mut files = std::mem::take(&mut *self.locked());
         if files.len() >= MANY && self.sync_all()? {
             self.syncs_at_once.store(true, Ordering::Relaxed);
-            return Ok(());
+            files.retain(|file| file.elsewhere);
         }
-        for Unsynced { file, path, whole } in &files {
+        for Unsynced { file, path, whole, .. } in &files {
             // What could be done before can be done again.
             let file = file.as_ref().ok_or_else(|| writing(path, Errno::NOTSUP))?.as_fd();
             let synced = if *whole { self.disk.sync_file_whole(file, path) } else { self.disk.sync_file(file, path) };
@@ -339,7 +346,12 @@ impl Written {
         self.syncs_at_once.load(Ordering::Relaxed)
     }
 
-    /// Everything at once, where the system can: false where it cannot.
+    /// Whether something is on another file system than the folder, and so is not made durable by `sync_all`.
+    pub(crate) fn is_elsewhere(&self, device: Option<u64>) -> bool {
+        device.is_none() || device != self.device
+    }
+
+    /// Everything on the folder's own file system at once, where the system can: false where it cannot.
     pub(crate) fn sync_all(&self) -> Result<bool, Problem> {
         match self.disk.sync_file_system(self.folder.as_fd(), &self.path) {
             Ok(()) => Ok(true),
@@ -347,6 +359,10 @@ impl Written {
             Err(e) => Err(writing(&self.path, e)),
         }
     }
+}
+
+fn device_of(file: &impl AsFd) -> Option<u64> {
+    rustix::fs::fstat(file).ok().map(|stat| stat.st_dev)
 }
 
 /// This mtime, and the access time as it is.
@@ -632,6 +648,15 @@ mod tests {
         assert_eq!((disk.asked(), held), ((3, MANY - 1), 1), "no more are held than may be");
         written.sync().unwrap();
         assert_eq!(disk.asked(), (3, MANY));
+        // What is on another file system is synced by itself, and its handle is kept until then.
+        if let Some(other) = on_another(&folder) {
+            let before = disk.asked();
+            note(&written, 2 * MANY);
+            written.note_new(other.clone(), path.clone(), false).unwrap();
+            assert_eq!(Arc::strong_count(&other), 2);
+            written.sync().unwrap();
+            assert_eq!((disk.asked(), Arc::strong_count(&other)), ((before.0 + 1, before.1 + 1), 1));
+        }
         // Where nothing is known yet, a few are synced each; and on a kernel that cannot do it, all.
         for (is_old, times, files) in [(false, MANY - 1, MANY - 1), (true, FILES_MAX + 1, FILES_MAX + 1)] {
             let disk = Arc::new(Counting { is_old, ..Counting::default() });
@@ -640,6 +665,13 @@ mod tests {
             written.sync().unwrap();
             assert_eq!((disk.asked(), Arc::strong_count(&file)), ((0, files), 1));
         }
+    }
+
+    /// A file on another file system than a folder, where the machine has one in memory.
+    fn on_another(folder: &tempfile::TempDir) -> Option<Arc<File>> {
+        let file = tempfile::tempfile_in("/dev/shm").ok()?;
+        let own = device_of(&File::open(folder.path()).unwrap());
+        (device_of(&file) != own).then(|| Arc::new(file))
     }
 
     const BYTES: usize = (64 << 20) + 5001;

@@ -202,7 +202,6 @@ impl FolderDestination {
     ) -> Result<bool, Problem> {
         let path = self.root.path_of(name);
         let failed = |e: Errno| writing(&path, e);
-        let sync = || if sync_later { Ok(()) } else { self.sync_folder(name) };
         let folder = match self.root.folder(name) {
             Ok(folder) => folder,
             // Removed since (by mirror, or by somebody): nothing of ours is in it.
@@ -210,6 +209,9 @@ impl FolderDestination {
             Err(e) => return Err(failed(e)),
         };
         let now = FileStat::of(&rustix::fs::fstat(&folder).map_err(failed)?);
+        // The caller syncs the file system of the whole folder, and not what is mounted within it.
+        let sync_later = sync_later && !self.written.is_elsewhere(Some(now.device));
+        let sync = || if sync_later { Ok(()) } else { self.sync_folder(name) };
         let (mode, mtime_ns) = wanted.map_or((now.mode, None), |wanted| (wanted.mode, wanted.mtime_ns));
         if mtime_ns.is_some_and(|mtime_ns| mtime_ns != now.mtime_ns) {
             unless_others(rustix::fs::futimens(&folder, &modified(mtime_ns.unwrap_or(now.mtime_ns))))
