@@ -95,8 +95,8 @@ impl FolderDestination {
         let path = self.root.path_of(&entry.name);
         match reading_handle(file) {
             Ok(open) => self.written.note(&Arc::new(open), &path, true),
-            // Its own rights forbid it: everything at once, then.
-            Err(Errno::ACCESS) => self.written.sync_all().map(|_| ()),
+            // Its own rights forbid it: they are widened for that moment.
+            Err(Errno::ACCESS) => self.give_attributes(file, entry),
             Err(e) => Err(writing(&path, e)),
         }
     }
