@@ -27,11 +27,12 @@ pub(super) async fn working_folders(ctx: &Arc<Context>) -> Result<(), Problem> {
                         tracing::warn!(%transfer, %problem, "What a failed transfer has staged remains");
                         continue;
                     }
-                    remove(&path);
                     context.store.write_now(|tx| {
                         exchange::forget_spool(tx, &transfer)?;
                         exchange::forget_landing(tx, &transfer)
                     })?;
+                    // Last: it alone tells of what is recorded.
+                    remove(&path);
                 }
             }
         }
