@@ -23,8 +23,9 @@ impl Session {
 
     pub(super) async fn go_on(&mut self) -> Result<(), Problem> {
         match self.held.take() {
-            Some(before) => self.row_state(before).await,
-            None => Ok(()),
+            // What has ended meanwhile is in the state that it has; only statements are still to be exchanged.
+            Some(before) if self.ending.is_none() && !self.machine.is_done() => self.row_state(before).await,
+            _ => Ok(()),
         }
     }
 
