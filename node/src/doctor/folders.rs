@@ -163,7 +163,7 @@ mod tests {
     const CONFIG: &str = r#"[peer."bureau.test.example".ferry]
 outbox = "out"
 inbox = "in"
-part_size = "1 MiB"
+part_size = "16 MiB"
 [[resource]]
 id = "scans"
 folder = "scans"
@@ -219,7 +219,7 @@ into = { folder = "plans/new" }
         assert_eq!(stand, ["1 parts stand there for more than a day"; 2], "{later:#?}");
 
         // No disk has room for such a part.
-        let large = CONFIG.replace("1 MiB", "1048576 TiB");
+        let large = CONFIG.replace("16 MiB", "1048576 TiB");
         let config = in_folder(folder.path(), &large);
         let full = look(&config, 0);
         let rooms: Vec<Grade> =
