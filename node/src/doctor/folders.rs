@@ -53,13 +53,18 @@ fn boxes(peer: &NodeId, ferry: &Ferry, disk: &dyn Disk, now: Timestamp) -> Vec<F
     for (folder, is_outbox) in [(&ferry.outbox, true), (&ferry.inbox, false)] {
         let finding = right(folder, Access::READ_OK | Access::WRITE_OK, "read and write", "读取和写入");
         let is_well = finding.grade == Grade::Well;
-        found.push(if folder.exists() { finding } else { finding.fix(format!("mkdir -p {}", folder.display())) });
+        found.push(if folder.exists() { finding } else { finding.fix(made(folder)) });
         if is_well {
             found.extend(room(folder, ferry, is_outbox, disk));
             found.extend(parts(folder, peer, ferry, is_outbox, now));
         }
     }
     found
+}
+
+/// What a shell is told to make it, whatever its name.
+fn made(folder: &Path) -> String {
+    format!("mkdir -p '{}'", folder.display().to_string().replace('\'', "'\\''"))
 }
 
 /// Whether one more part has room.
@@ -196,7 +201,8 @@ into = { folder = "plans/new" }
         assert_eq!(wrong(&before), missing, "{before:#?}");
         let fix =
             before.iter().find(|finding| finding.object.ends_with("/out")).and_then(|finding| finding.fix.clone());
-        assert_eq!(fix, Some(format!("mkdir -p {}", at("out").display())));
+        assert_eq!(fix, Some(format!("mkdir -p '{}'", at("out").display())));
+        assert_eq!(made(Path::new("/srv/the bureau's")), r"mkdir -p '/srv/the bureau'\''s'");
 
         for name in ["scans", "out", "in"] {
             std::fs::create_dir(at(name)).unwrap();
