@@ -39,6 +39,8 @@ pub(super) struct Since {
 pub(super) struct Here {
     pub(super) position: Position,
     next: u64,
+    /// Whether rows may be asked for their numbers: an account that may read single columns has no right to that one.
+    may_ask: bool,
 }
 
 impl Here {
@@ -87,14 +89,16 @@ impl Here {
             Some(cluster) => format!("{cluster}/{database}"),
             None => database,
         };
-        Ok(Some(Self { position: Position { xmin, cluster, tables }, next }))
+        let may_ask = client.query(MAY_ASK_ROWS, &[Some(&oid.to_string())])?;
+        let may_ask = may_ask.first().map_or(Ok(false), |row| row.flag(0))?;
+        Ok(Some(Self { position: Position { xmin, cluster, tables }, next, may_ask }))
     }
 
     /// What to read beside the newer marks. None where the earlier position says nothing about these rows, and all
     /// of them have to be read.
     pub(super) fn since(&self, earlier: &str) -> Option<Since> {
         let Position { xmin, cluster, tables } = Position::parse(earlier)?;
-        let behind = self.next.checked_sub(xmin)?;
+        let behind = self.next.checked_sub(xmin).filter(|_| self.may_ask)?;
         if cluster != self.position.cluster || behind >= BEHIND_MAX {
             return None;
         }
@@ -177,6 +181,7 @@ const BELOW: &str = "WITH RECURSIVE below(oid) AS (
 const STORED: &str = "EXISTS (SELECT 1 FROM pg_catalog.pg_am a WHERE a.oid = k.relam AND a.amname = 'heap')";
 const STORED_BEFORE_12: &str = "k.relam = 0";
 
+const MAY_ASK_ROWS: &str = "SELECT pg_catalog.has_column_privilege($1::pg_catalog.oid, 'xmin', 'SELECT')";
 const MAY_ASK: &str = "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
   AND pg_catalog.has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE')";
 /// The control file's timeline follows with the first checkpoint of a new one; where there is a log to write, its
@@ -192,7 +197,7 @@ mod tests {
 
     fn here(xmin: u64, next: u64, cluster: &str, tables: &[u32]) -> Here {
         let tables = tables.iter().copied().collect();
-        Here { position: Position { xmin, cluster: cluster.to_owned(), tables }, next }
+        Here { position: Position { xmin, cluster: cluster.to_owned(), tables }, next, may_ask: true }
     }
 
     #[test]

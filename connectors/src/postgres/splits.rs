@@ -49,7 +49,7 @@ impl Splits {
         };
         let few = rows.by_mark.is_some() && rows_estimate.is_some_and(|rows| rows <= ROWS_AT_ONCE);
         // Before 14 each range of blocks would be found by reading the whole table.
-        let by_blocks = !few && client.version() >= 140_000;
+        let by_blocks = !few && client.version() >= 140_000 && may_see_places(client, relation)?;
         let ranges = match relation.blocks {
             Some(0) => return Ok((Self { select: select(&rows.condition), ranges: Vec::new() }, Some(0))),
             Some(blocks) if by_blocks && blocks > SPLIT_BLOCKS => block_ranges(blocks),
@@ -146,6 +146,17 @@ fn bounds(client: &mut Client, relation: &Relation, rows: u64) -> Result<Option<
     let bounds: Vec<String> =
         inner.filter_map(|row| row.optional(0)).map(|bound| format!("{}::{cast}", literal(bound))).collect();
     Ok((!bounds.is_empty()).then(|| (column.name.clone(), bounds)))
+}
+
+/// Whether rows may be asked for by where they lie, if the table is long enough for that: an account that may read single
+/// columns has no right to that one.
+fn may_see_places(client: &mut Client, relation: &Relation) -> Result<bool, WireError> {
+    if relation.blocks.is_none_or(|blocks| blocks <= SPLIT_BLOCKS) {
+        return Ok(true);
+    }
+    let sql = "SELECT pg_catalog.has_column_privilege($1::pg_catalog.oid, 'ctid', 'SELECT')";
+    let found = client.query(sql, &[Some(&relation.oid.to_string())])?;
+    found.first().map_or(Ok(false), |row| row.flag(0))
 }
 
 /// The planner's estimate of what a statement gives.

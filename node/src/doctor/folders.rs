@@ -53,13 +53,18 @@ fn boxes(peer: &NodeId, ferry: &Ferry, disk: &dyn Disk, now: Timestamp) -> Vec<F
     for (folder, is_outbox) in [(&ferry.outbox, true), (&ferry.inbox, false)] {
         let finding = right(folder, Access::READ_OK | Access::WRITE_OK, "read and write", "读取和写入");
         let is_well = finding.grade == Grade::Well;
-        found.push(if folder.exists() { finding } else { finding.fix(format!("mkdir -p {}", folder.display())) });
+        found.push(if folder.exists() { finding } else { finding.fix(made(folder)) });
         if is_well {
             found.extend(room(folder, ferry, is_outbox, disk));
             found.extend(parts(folder, peer, ferry, is_outbox, now));
         }
     }
     found
+}
+
+/// What a shell is told to make it, whatever its name.
+fn made(folder: &Path) -> String {
+    format!("mkdir -p '{}'", folder.display().to_string().replace('\'', "'\\''"))
 }
 
 /// Whether one more part has room.
@@ -163,7 +168,7 @@ mod tests {
     const CONFIG: &str = r#"[peer."bureau.test.example".ferry]
 outbox = "out"
 inbox = "in"
-part_size = "1 MiB"
+part_size = "16 MiB"
 [[resource]]
 id = "scans"
 folder = "scans"
@@ -196,7 +201,8 @@ into = { folder = "plans/new" }
         assert_eq!(wrong(&before), missing, "{before:#?}");
         let fix =
             before.iter().find(|finding| finding.object.ends_with("/out")).and_then(|finding| finding.fix.clone());
-        assert_eq!(fix, Some(format!("mkdir -p {}", at("out").display())));
+        assert_eq!(fix, Some(format!("mkdir -p '{}'", at("out").display())));
+        assert_eq!(made(Path::new("/srv/the bureau's")), r"mkdir -p '/srv/the bureau'\''s'");
 
         for name in ["scans", "out", "in"] {
             std::fs::create_dir(at(name)).unwrap();
@@ -219,7 +225,7 @@ into = { folder = "plans/new" }
         assert_eq!(stand, ["1 parts stand there for more than a day"; 2], "{later:#?}");
 
         // No disk has room for such a part.
-        let large = CONFIG.replace("1 MiB", "1048576 TiB");
+        let large = CONFIG.replace("16 MiB", "1048576 TiB");
         let config = in_folder(folder.path(), &large);
         let full = look(&config, 0);
         let rooms: Vec<Grade> =

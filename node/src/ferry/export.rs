@@ -101,8 +101,13 @@ async fn write_parts(ctx: &Arc<Context>, to: &NodeId, request: Request, outlet: 
         })
         .await?;
     let last = parts.clone();
-    blocking(&ctx.world, move || locked(&last).put_out()).await?;
-    leftovers::over(ctx, &transfer, true).await?;
+    let named = blocking(&ctx.world, move || locked(&last).put_out()).await;
+    if named.is_err() {
+        // It is recorded by now: the part gets its name with the next export or start.
+        locked(&parts).leave();
+    }
+    leftovers::over(ctx, &transfer, named.is_ok()).await?;
+    named?;
     release(ctx, &transfer).await?;
     let (made, bytes) = locked(&parts).made();
     tracing::info!(%transfer, %to, parts = made, bytes, "Wrote parts to be carried");

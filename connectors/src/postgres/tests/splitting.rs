@@ -170,3 +170,32 @@ fn a_statement_that_may_not_take_long_is_not_asked_for_before_it_is_read() {
         assert_eq!(rows.count(), 150_000);
     }
 }
+
+#[test]
+fn an_account_that_may_read_single_columns_reads_a_long_table_and_what_is_new_in_it() {
+    let mut bench = PgBench::new();
+    bench.run(
+        "CREATE TABLE long (id int PRIMARY KEY, seen timestamptz NOT NULL, rest text);
+         INSERT INTO long SELECT g, timestamptz '2026-01-01' + g * interval '1 s', repeat('x', 1000)
+           FROM generate_series(1, 10000) g;
+         GRANT SELECT (id, seen) ON long TO \"trust\"",
+    );
+    let columns = Some(vec!["id".to_owned(), "seen".to_owned()]);
+    let spec = TableSpec { watermark: Some("seen".to_owned()), ..spec("long") };
+    let found = |bench: &PgBench, read: &Read| {
+        let mut source = bench.connection().source(&spec).unwrap();
+        let (plan, rows) = read_all(&mut *source, read);
+        (plan, rows.count())
+    };
+    let whole = Read { columns: columns.clone(), ..Read::default() };
+    let (first, rows) = found(&bench, &whole);
+    assert!(first.splits.len() > 1 && rows == 10_000, "{} splits of the owner's", first.splits.len());
+    bench.user = "trust".to_owned();
+    let (plan, rows) = found(&bench, &whole);
+    assert_eq!((plan.splits.len(), rows), (1, 10_000), "it may not ask where a row lies");
+    bench.run("INSERT INTO long VALUES (10001, '2026-02-01')");
+    let next = Read { columns, from: plan.watermark, since: plan.position, ..Read::default() };
+    assert_eq!(found(&bench, &next).1, 10_001, "it may not ask which rows came late: all may have");
+    bench.run("GRANT SELECT (xmin) ON long TO \"trust\"");
+    assert!(found(&bench, &next).1 > 0);
+}

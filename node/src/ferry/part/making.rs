@@ -89,11 +89,18 @@ impl Parts {
         Ok(())
     }
 
-    /// With the last part they are complete.
+    /// With the last part they are complete. Where it fails, the part waits for another try, and goes with what is dropped.
     pub(in crate::ferry) fn put_out(&mut self) -> Result<(), Problem> {
-        match self.last.take() {
-            Some(part) => self.keep(part),
-            None => Ok(()),
+        let Some(part) = self.last.take() else { return Ok(()) };
+        let kept = self.keep(&part);
+        self.last = kept.is_err().then_some(part);
+        kept
+    }
+
+    /// The last part stays where it is without its name: [`put_out`] finds it there.
+    pub(in crate::ferry) fn leave(&mut self) {
+        if let Some(part) = self.last.take() {
+            std::mem::forget(part);
         }
     }
 
@@ -121,13 +128,12 @@ impl Parts {
     fn close(&mut self) -> Result<(), Problem> {
         let Some(part) = self.open.take() else { return Ok(()) };
         let made = part.finish(&self.maker, self.holds, self.number, None)?;
-        self.keep(made)
+        self.keep(&made)
     }
 
-    fn keep(&mut self, part: MadePart) -> Result<(), Problem> {
-        let bytes = part.bytes;
+    fn keep(&mut self, part: &MadePart) -> Result<(), Problem> {
         self.made.push(part.put_out(&*self.maker.disk)?);
-        self.bytes += bytes;
+        self.bytes += part.bytes;
         Ok(())
     }
 }
@@ -284,11 +290,11 @@ struct MadePart {
 }
 
 impl MadePart {
-    fn put_out(self, disk: &dyn Disk) -> Result<PathBuf, Problem> {
+    fn put_out(&self, disk: &dyn Disk) -> Result<PathBuf, Problem> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let named = std::fs::rename(&self.temporary.0, &self.path).and_then(|()| disk.sync_folder(folder));
         named.map_err(|e| storage(&self.path, &e))?;
-        Ok(self.path)
+        Ok(self.path.clone())
     }
 }
 

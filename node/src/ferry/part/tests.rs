@@ -174,6 +174,35 @@ fn parts_that_are_not_finished_leave_nothing_behind() {
 }
 
 #[test]
+fn a_last_part_that_could_not_be_named_waits_for_its_name() {
+    let scene = Scene::new();
+    let transfer = TransferId::from_random([3; 16]);
+    let mut parts = scene.parts(1 << 30);
+    parts.put(&[&[7; 1_000]]).unwrap();
+    parts.finish().unwrap();
+    let making = scene.files().pop().unwrap();
+    let name = making.file_name().unwrap().to_str().unwrap();
+    let named = scene.folder.path().join(name.trim_start_matches('.').trim_end_matches(MAKING));
+    // Something stands there under its name.
+    std::fs::create_dir(&named).unwrap();
+    assert_eq!(parts.put_out().unwrap_err().code, Code::StorageFailed);
+    parts.leave();
+    drop(parts);
+    std::fs::remove_dir(&named).unwrap();
+    assert_eq!(put_out(scene.folder.path(), &transfer, Some([4; 8]), &RealDisk), Ok(1));
+    assert_eq!(scene.read(&named).unwrap(), [7; 1_000]);
+    // Whoever does not leave it takes it along.
+    let mut parts = scene.parts(1 << 30);
+    parts.put(&[&[7; 1_000]]).unwrap();
+    parts.finish().unwrap();
+    std::fs::remove_file(&named).unwrap();
+    std::fs::create_dir(&named).unwrap();
+    assert!(parts.put_out().is_err());
+    drop(parts);
+    assert_eq!(scene.files(), [named]);
+}
+
+#[test]
 fn what_is_taken_back_is_of_that_making_and_nobody_elses() {
     let scene = Scene::new();
     let (folder, transfer) = (scene.folder.path(), TransferId::from_random([3; 16]));
