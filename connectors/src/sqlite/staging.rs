@@ -60,7 +60,12 @@ impl Staging {
         let mut create = self.create_rows(landing);
         if let Some(refused) = &self.refused {
             let key = quoted(landing.contract.key.iter().map(String::as_str));
-            create.push_str(&format!("; CREATE TABLE IF NOT EXISTS {refused} ({key}, UNIQUE ({key}))"));
+            // By an index of a column without a type no whole number of the target is found.
+            let columns = match self.keyed_by_number {
+                true => format!("{key} INTEGER PRIMARY KEY"),
+                false => format!("{key}, UNIQUE ({key})"),
+            };
+            create.push_str(&format!("; CREATE TABLE IF NOT EXISTS {refused} ({columns})"));
         }
         create
     }

@@ -447,3 +447,18 @@ fn what_travels_as_a_split_is_cell_by_cell_what_another_program_reads() {
         );
     }
 }
+
+#[test]
+fn keys_of_refused_rows_are_found_and_not_gone_through() {
+    let bench = SqliteBench::new();
+    let landing = landing(1, Write::Mirror, &small());
+    bench.destination(&landing).unwrap().prepare().unwrap();
+    let refused = bench.text("SELECT name FROM sqlite_schema WHERE name LIKE 'posthouse_refused%' AND type = 'table'");
+    let db = rusqlite::Connection::open(bench.path()).unwrap();
+    let plan = format!(
+        "EXPLAIN QUERY PLAN SELECT 1 FROM \"人口 base\" t WHERE NOT EXISTS (SELECT 1 FROM \"{refused}\" s WHERE s.id = t.id)"
+    );
+    let mut plan = db.prepare(&plan).unwrap();
+    let steps: Vec<String> = plan.query_map([], |row| row.get(3)).unwrap().collect::<Result<_, _>>().unwrap();
+    assert!(steps.iter().any(|step| step.starts_with("SEARCH s ")), "{steps:?}");
+}

@@ -1,7 +1,7 @@
 //! The key of an unread row as bytes: equal keys, and no others, are equal. Also that of a row which its source could not
 //! read, as far as what a person is shown of it tells: no later row of that key may go before it.
 
-use posthouse_connectors::types::parse_timestamp;
+use posthouse_connectors::types::{parse_date, parse_timestamp};
 use posthouse_protocol::batch::{Batch, Value};
 use posthouse_protocol::schema::{Contract, ContractType};
 use serde_json::Value as Shown;
@@ -75,7 +75,12 @@ fn part(r#type: ContractType, value: &Shown) -> Part {
         Shown::Array(_) => return Part::Maybe,
     };
     match r#type {
-        Text | Date => Part::Is(text),
+        Text => Part::Is(text),
+        Date => Part::Is(match parse_date(&text) {
+            // An endless one is written otherwise where it is read.
+            Some(days) => Value::Date(days).to_string(),
+            None => text,
+        }),
         Char => Part::Is(text.trim_end_matches(' ').to_owned()),
         Integer | Decimal { .. } | Number => digits(&text),
         Timestamp => time(&text),
@@ -86,7 +91,8 @@ fn part(r#type: ContractType, value: &Shown) -> Part {
         },
         Bytes => match text.strip_prefix("\\x") {
             Some(hex) if hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => Part::Is(hex.to_owned()),
-            _ => Part::Maybe,
+            // Bytes that are characters too may be shown as these.
+            _ => Part::Is(hex::encode(text.as_bytes())),
         },
         Float | Json => Part::Maybe,
     }
@@ -151,7 +157,7 @@ mod tests {
     #[test]
     fn a_bad_row_has_the_key_of_the_good_ones_however_its_database_writes_it() {
         let decimal = ContractType::Decimal { precision: 10, scale: 2 };
-        let cases: [(ContractType, Value<'_>, &[&str]); 9] = [
+        let cases: [(ContractType, Value<'_>, &[&str]); 12] = [
             (ContractType::Integer, Value::Integer(-120), &["-120", "\"-120\"", "-120.0"]),
             (ContractType::Integer, Value::Integer(0), &["0", "\"0\"", "0.0", "\"-0\""]),
             (decimal, Value::Decimal(1_250, 2), &["12.50", "\"12.50\"", "12.5", "\"012.5\""]),
@@ -159,6 +165,9 @@ mod tests {
             (ContractType::Text, Value::Text("a 1"), &["\"a 1\"", "\"a\\u0020\\u0031\""]),
             (ContractType::Char, Value::Text("a "), &["\"a\"", "\"a   \""]),
             (ContractType::Bytes, Value::Bytes(&[0xff, 1]), &["{\"hex\":\"ff01\"}", "\"\\\\xff01\""]),
+            (ContractType::Bytes, Value::Bytes(b"ab"), &["{\"hex\":\"6162\"}", "\"ab\"", "\"\\\\x6162\""]),
+            (ContractType::Date, Value::Date(0), &["\"1970-01-01\""]),
+            (ContractType::Date, Value::Date(i32::MAX), &["\"infinity\""]),
             (ContractType::Boolean, Value::Boolean(true), &["true", "\"true\"", "1"]),
             (
                 ContractType::Timestamp,
