@@ -1,6 +1,7 @@
 //! How a table falls into splits, and in what order they are asked for.
 
 use super::*;
+use crate::contract::read_all;
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use super::*;
 use posthouse_platform::disk::RealDisk;
 use posthouse_platform::identity::ferry_key::FerryKey;
-use posthouse_protocol::cose::Ed25519Signer;
+use posthouse_protocol::cose::{Ed25519Signer, Signer};
 use posthouse_protocol::id::{NodeId, TransferId};
 use posthouse_protocol::time::Timestamp;
 use std::io::Read;
