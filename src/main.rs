@@ -12,6 +12,7 @@ mod generate;
 mod grant;
 mod help;
 mod job;
+mod memory;
 mod node;
 mod quarantine;
 mod receipt;
@@ -92,6 +93,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error, lang),
     };
+    if matches!(cli.command, Command::Node(node::Verb::Run { .. }) | Command::Coordinator(coordinator::Verb::Run(_))) {
+        memory::give_large_blocks_back();
+    }
     let screen = Screen::new(cli.lang.unwrap_or(lang), cli.json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
