@@ -19,7 +19,11 @@ impl MariaDb {
     /// Starts an empty server with these options beside the usual ones.
     pub(crate) fn start(settings: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("posthouse-my-").tempdir().expect("a temporary folder");
+        // A server that starts, and the one that makes the data too, clears its folder for temporary tables, of other
+        // servers' too.
+        std::fs::create_dir(folder.path().join("tmp")).expect("a folder");
         let made = command("mariadb-install-db")
+            .env("TMPDIR", folder.path().join("tmp"))
             .args([
                 "--no-defaults",
                 "--auth-root-authentication-method=normal",
@@ -31,8 +35,6 @@ impl MariaDb {
             .output()
             .expect("mariadb-install-db starts");
         assert!(made.status.success(), "{made:?}");
-        // A server that starts clears its folder for temporary tables, of other servers' too.
-        std::fs::create_dir(folder.path().join("tmp")).expect("a folder");
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let mut started = Self { folder, server: None, settings };
         assert!(started.launch(), "mariadbd does not start: {}", started.log());

@@ -74,7 +74,9 @@ impl Maria {
         };
         let under = |name: &str| folder.path().join(name).display().to_string();
         let cluster = format!("--datadir={}", under("data"));
+        // A server that starts, the one that makes the data too, clears its folder for temporary tables.
         let made = as_user(&install)
+            .env("TMPDIR", folder.path())
             .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
             .args(["--skip-name-resolve", &cluster])
             .output()

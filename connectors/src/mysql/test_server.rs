@@ -37,7 +37,11 @@ impl TestServer {
         // Its own free port; nobody else takes it in the moment between.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (data, at) = (folder.join("data"), folder.display().to_string());
+        // A server that starts, and the one that makes the data too, clears its folder for temporary tables, of other
+        // servers' too.
+        std::fs::create_dir(folder.join("tmp")).unwrap();
         let made = Command::new(program("mariadb-install-db"))
+            .env("TMPDIR", folder.join("tmp"))
             .args([
                 "--no-defaults",
                 "--auth-root-authentication-method=normal",
@@ -50,8 +54,6 @@ impl TestServer {
             .unwrap();
         assert!(made.status.success(), "mariadb-install-db: {}", String::from_utf8_lossy(&made.stderr));
         certify(&folder);
-        // A server that starts clears its folder for temporary tables, of other servers' too.
-        std::fs::create_dir(folder.join("tmp")).unwrap();
         // The shell holds the server and reads from this process: when that ends, so do the server and its folder.
         let keeper = Command::new("/bin/sh")
             .current_dir(&folder)

@@ -136,7 +136,12 @@ fn a_source_whose_session_is_killed_says_so() {
         "SELECT ID FROM information_schema.PROCESSLIST WHERE DB = '{}' AND COMMAND = 'Sleep' ORDER BY ID DESC LIMIT 1",
         bench.database
     );
-    let session: u32 = bench.text(&sessions).parse().unwrap();
+    // It has answered, and may not sleep yet.
+    let session = (0..100).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        bench.text(&sessions).parse::<u32>().ok()
+    });
+    let session = session.unwrap();
     let lost = source.read(&plan.splits[0], &mut Killer(&bench, session)).unwrap_err();
     assert_eq!(lost.code, Code::ConnectionFailed, "{lost}");
     let lost = source.read(&plan.splits[0], &mut Rows::default()).unwrap_err();
