@@ -267,7 +267,11 @@ mod tests {
         let packing = |megabytes_per_second: &[u64]| {
             let (mut meter, mut now) = (Meter::new(Duration::ZERO), 0);
             for rate in megabytes_per_second {
-                writes(&mut meter, &mut now, 10, (rate * 100_000, rate * 100_000), (100, 0));
+                for _ in 0..10 {
+                    // Half of the content is enough to fill it once that is packed.
+                    let content = if meter.packing == Packing::Not { *rate } else { rate * 2 };
+                    writes(&mut meter, &mut now, 1, (content * 100_000, rate * 100_000), (100, 0));
+                }
             }
             meter.packing
         };
@@ -323,7 +327,7 @@ mod tests {
             writes(&mut meter, &mut now, 20, (1_000_000, 1_000_000), (0, 0));
             writes(&mut meter, &mut now, 3, (6_000_000, 6_000_000), (100, 0));
         }
-        assert_eq!(meter.packing, Packing::Zstd);
+        assert!(meter.line.is_some_and(|(rate, _)| rate < 80e6), "{:?}", meter.line);
     }
 
     #[test]
