@@ -20,8 +20,8 @@ pub(super) struct Case {
     good: Vec<String>,
     /// Rows with a value that is bad somewhere on the way.
     bad: Vec<String>,
-    /// The column for which nothing may move, where there is one.
-    pub(super) refused: Option<String>,
+    /// The columns for which nothing may move; whoever meets one of them first refuses it.
+    pub(super) refused: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -52,8 +52,17 @@ impl Case {
             _ => *random.pick(&["replace", "append", "upsert"]),
         };
         let id = format!("s{seed}");
-        let mut case =
-            Self { seed, id, table, columns: Vec::new(), key, write, good: Vec::new(), bad: Vec::new(), refused: None };
+        let mut case = Self {
+            seed,
+            id,
+            table,
+            columns: Vec::new(),
+            key,
+            write,
+            good: Vec::new(),
+            bad: Vec::new(),
+            refused: Vec::new(),
+        };
         case.draw_columns(from, to, width, random);
         case.draw_rows(from, to, random);
         case
@@ -79,8 +88,8 @@ impl Case {
             }
             let is_refused =
                 kind.refused_at.contains(&to) || to == Engine::MariaDb && REFUSED_BY_MARIADB.contains(&name.as_str());
-            if is_refused && self.refused.is_none() {
-                self.refused = Some(name.clone());
+            if is_refused {
+                self.refused.push(name.clone());
             }
             // A column of which there is nothing but NULL takes it.
             let not_null = index < self.key || (random.chance(20) && kind.values.iter().any(|value| value.sql != NULL));
