@@ -179,22 +179,13 @@ xm = {{ required = true, severity = "count" }}
         text(source),
         text(&key)
     );
-    let consumer = format!(
-        r#"[connection.db]
-kind = "sqlite"
-path = "{{dir}}/target.db"
-
-[[job]]
-name = "persons"
-resource = "{PROVIDER}/persons"
-into = {{ connection = "db", table = "persons" }}
-mode = "full"
-write = "replace"
-schedule = "manual"
-[job.check]
-name = {{ required = true, severity = "count" }}
-id_number = {{ required = true, length = [64, 64] }}
-"#
+    let consumer = persons_job(
+        "full",
+        "replace",
+        r#"[job.check]
+name = { required = true, severity = "count" }
+id_number = { required = true, length = [64, 64] }
+"#,
     );
     Scene { provider, consumer, grants: vec!["persons"], ..Scene::default() }
 }
@@ -292,4 +283,22 @@ fn quarantine(site: &Site, node: &str, end: &Value) -> String {
 
 fn deep(site: &Site) -> Ran {
     posthouse(&["reconcile", "--config", &site.config(CONSUMER), "--deep", "persons", "--json"])
+}
+
+/// A consumer's configuration with one job, which lands `persons` in a file of SQLite; `rest` follows it.
+fn persons_job(mode: &str, write: &str, rest: &str) -> String {
+    format!(
+        r#"[connection.db]
+kind = "sqlite"
+path = "{{dir}}/target.db"
+
+[[job]]
+name = "persons"
+resource = "{PROVIDER}/persons"
+into = {{ connection = "db", table = "persons" }}
+mode = "{mode}"
+write = "{write}"
+schedule = "manual"
+{rest}"#
+    )
 }

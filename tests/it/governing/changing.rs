@@ -36,20 +36,7 @@ sfzh = {{ hash = "hmac-sm3" }}
         text(&source),
         text(&key)
     );
-    let consumer = format!(
-        r#"[connection.db]
-kind = "sqlite"
-path = "{{dir}}/target.db"
-
-[[job]]
-name = "persons"
-resource = "{PROVIDER}/persons"
-into = {{ connection = "db", table = "persons" }}
-mode = "incremental"
-write = "upsert"
-schedule = "manual"
-"#
-    );
+    let consumer = persons_job("incremental", "upsert", "");
     let site = Site::start(&Scene { provider, consumer, grants: vec!["persons"], ..Scene::default() });
     assert_settled(&site.take("persons"));
     let target = site.dir().join("target.db");

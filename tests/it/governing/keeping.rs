@@ -30,22 +30,7 @@ name = {{ required = true }}
 "#,
         text(&source)
     );
-    let consumer = format!(
-        r#"[connection.db]
-kind = "sqlite"
-path = "{{dir}}/target.db"
-
-[[job]]
-name = "persons"
-resource = "{PROVIDER}/persons"
-into = {{ connection = "db", table = "persons" }}
-mode = "full"
-write = "mirror"
-schedule = "manual"
-[job.check]
-grade = {{ max = 9 }}
-"#
-    );
+    let consumer = persons_job("full", "mirror", "[job.check]\ngrade = { max = 9 }\n");
     let site = Site::start(&Scene { provider, consumer, grants: vec!["persons"], ..Scene::default() });
     assert_settled(&site.take("persons"));
     let target = site.dir().join("target.db");
