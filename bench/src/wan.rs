@@ -2,6 +2,7 @@
 //! Posthouse's time runs from the command to the receipt. TCP's is a flow for as long as the line needs for the file,
 //! with its start too, which lands on no disk; its time and CPU are put as if it had carried the file.
 
+mod line;
 mod relay;
 
 use crate::files::{Data, same};
@@ -10,7 +11,8 @@ use crate::report::{Case, Failure, OnLine, Suite, machine, median};
 use crate::site::{Places, Site};
 use crate::{chosen, turns};
 use anyhow::{Context, bail, ensure};
-use relay::{Line, Relay};
+use line::Line;
+use relay::Relay;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -104,7 +106,7 @@ pub fn run(
     let subjects = chosen(SUBJECTS, subjects, "wan", "subject", |subject| subject.name().to_owned())?;
     let program = if subjects.iter().any(|subject| subject.is_own()) { Some(build()?) } else { None };
     let setting = format!(
-        "a line of {:.0} Mbit/s, {} ms there and back, a queue of {} ms that drops its tail; at 1,500 bytes a packet some 96 % of it can be user bytes",
+        "a line of {:.0} Mbit/s, {} ms there and back, a queue of {} ms that drops its tail; at 1,500 bytes a packet some 96 % of it can be user bytes; its devices split and gather packets as cards do",
         RATE / 1e6,
         2 * DELAY.as_millis(),
         QUEUE.as_millis()
@@ -132,11 +134,13 @@ fn case(
     turns.retain(|turn| !plan.beside || subjects[*turn].0.is_own());
     // What the flow beside each of them kept.
     let mut kept: Vec<Vec<f64>> = subjects.iter().map(|_| Vec::new()).collect();
+    let mut offloads = true;
     for round in 1..=runs {
         for turn in &turns {
             let (name, subject) = (subjects[*turn].0.name(), subjects[*turn].0);
             let line = Line { bits_per_second: RATE, delay: DELAY, queue: QUEUE, loss: plan.loss };
             let relay = Relay::start(line, round.into())?;
+            offloads &= relay.offloads;
             let carried = match subject {
                 Subject::Posthouse => posthouse(plan, program, data.path(), &relay, "auto", &mut kept[*turn]),
                 Subject::PosthouseQuic => posthouse(plan, program, data.path(), &relay, "quic", &mut kept[*turn]),
@@ -144,6 +148,11 @@ fn case(
                 Subject::TcpBbr => tcp(bytes, plan.seconds, "bbr", &relay),
                 Subject::TcpCubic => tcp(bytes, plan.seconds, "cubic", &relay),
             };
+            let carried = carried.and_then(|run| {
+                let refused: u64 = relay.seen().iter().map(|way| way.refused).sum();
+                ensure!(refused == 0, "packets vanished at the line's own devices, {refused} times");
+                Ok(run)
+            });
             match carried {
                 Ok(run) => {
                     let seen = relay.seen()[0];
@@ -180,6 +189,7 @@ fn case(
             turns.rotate_left(1);
         }
     }
+    let alone = if offloads { "" } else { "; without offloads: each packet to the line's devices and from them alone" };
     for (((subject, version), result), kept) in subjects.iter().zip(results).zip(kept) {
         if result.runs.is_empty() {
             continue;
@@ -202,7 +212,7 @@ fn case(
                 queue_drop_share: median(result.dropped.into_iter()),
             }),
             runs: result.runs,
-            note: format!("{version}; {}{beside}", subject.note()),
+            note: format!("{version}; {}{beside}{alone}", subject.note()),
         });
     }
     Ok(())
