@@ -106,7 +106,7 @@ pub fn run(
     let subjects = chosen(SUBJECTS, subjects, "wan", "subject", |subject| subject.name().to_owned())?;
     let program = if subjects.iter().any(|subject| subject.is_own()) { Some(build()?) } else { None };
     let setting = format!(
-        "a line of {:.0} Mbit/s, {} ms there and back, a queue of {} ms that drops its tail; at 1,500 bytes a packet some 96 % of it can be user bytes; its devices split and gather packets as cards do",
+        "a line of {:.0} Mbit/s, {} ms there and back, a queue of {} ms that drops its tail; at 1,500 bytes a packet some 96 % of it can be user bytes; its devices split and gather packets as cards do, where no note says otherwise",
         RATE / 1e6,
         2 * DELAY.as_millis(),
         QUEUE.as_millis()
@@ -189,7 +189,11 @@ fn case(
             turns.rotate_left(1);
         }
     }
-    let alone = if offloads { "" } else { "; without offloads: each packet to the line's devices and from them alone" };
+    let alone = if offloads {
+        ""
+    } else {
+        "; here the kernel does not let the line's devices split and gather packets, of UDP at least"
+    };
     for (((subject, version), result), kept) in subjects.iter().zip(results).zip(kept) {
         if result.runs.is_empty() {
             continue;

@@ -2,10 +2,10 @@
 //! rate, a queue that drops its tail, a delay and losses by chance. For kernels without netem; needs root and `ip`.
 //!
 //! One thread a way takes packets from a device and decides their fate and moment, another hands them over then.
-//! The devices do what cards do, so that the subjects pay for packets as they would with a card: they take large packets
-//! of TCP and UDP and split them (TSO, USO), and gather those of a flow that come together (GRO). On the line and in its
-//! counts each packet is one that the MTU allows. Where the kernel has none of this each is taken and handed over alone.
-//! What is gathered keeps the order of its flow; flows of one group may pass each other, and so may, within it, what
+//! The devices do what cards do, so that the subjects pay for packets as they would with a card: they take large
+//! packets of TCP and UDP and split them (TSO, USO), and gather those of a flow that come together (GRO). On the line
+//! and in its counts each packet is one that the MTU allows. Where the kernel has none of this, each is taken and
+//! handed over alone. A flow's data keep their order; flows of one group may pass each other, and within it so may what
 //! has no data or is sent again. Not played: other reordering, jitter, ECN marks.
 
 use super::line::{Fate, Flight, Group, Line, TOGETHER_BYTES, TOGETHER_PACKETS, Underway, Way};
@@ -59,7 +59,7 @@ pub struct Seen {
     pub queue_dropped: u64,
     /// Handed over more than a millisecond late, by this relay's own fault.
     pub late: u64,
-    /// Times that packets vanished because they could not be split or a device did not take them: none in a run that counts.
+    /// Times that packets vanished since they could not be split or a device did not take them; such a run fails.
     pub refused: u64,
     /// From the first flight of data to the latest packet of it.
     pub flowed: Duration,
@@ -136,7 +136,7 @@ impl End {
         make: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
         let path = format!("/run/netns/{}", self.namespace);
-        let made = std::thread::spawn(move || {
+        let made = std::thread::spawn(move || -> anyhow::Result<T> {
             let namespace = std::fs::File::open(&path).with_context(|| format!("{path} cannot be opened"))?;
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             make()
