@@ -14,7 +14,7 @@ use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
 use rusqlite::Connection;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -41,7 +41,7 @@ pub(super) struct Used {
     /// Its root, if it was landed and the entry takes its place.
     replaced: Option<Root>,
     layout: Layout,
-    copies: Mutex<Copies>,
+    copies: Arc<Mutex<Copies>>,
 }
 
 /// What of it the entry has.
@@ -55,6 +55,16 @@ pub(super) struct Served {
 #[derive(Default)]
 pub struct Cuts {
     kept: Mutex<VecDeque<(FileStat, Older)>>,
+    /// What entries that are not whole have of such files, by their names.
+    copies: Mutex<BTreeMap<Vec<u8>, (Between, Arc<Mutex<Copies>>)>>,
+}
+
+/// Of which file what is copied, and into a file of which length and time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Between {
+    older: FileStat,
+    size: u64,
+    mtime_ns: i64,
 }
 
 impl Cuts {
@@ -71,6 +81,23 @@ impl Cuts {
             kept.pop_front();
         }
         Ok(older)
+    }
+
+    /// What was copied of that file into the entry over an earlier line, and is over this one.
+    fn copies(&self, older: FileStat, entry: &Entry) -> Arc<Mutex<Copies>> {
+        let between = Between { older, size: entry.size, mtime_ns: entry.mtime_ns };
+        let mut kept = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, copies)) = kept.get(&entry.name).filter(|(of, _)| *of == between) {
+            return copies.clone();
+        }
+        let copies: Arc<Mutex<Copies>> = Arc::default();
+        kept.insert(entry.name.clone(), (between, Arc::clone(&copies)));
+        copies
+    }
+
+    /// The entry of that name is whole.
+    pub fn served(&self, name: &[u8]) {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }
 
@@ -110,7 +137,8 @@ impl Stage {
         let older = cuts.of(stat, || self.pieces_of(&file, root, Cut::for_size(stat.size.min(entry.size)), most));
         match older {
             Ok(older) if older.pieces.len() / PIECE_WIRE_BYTES <= most => {
-                let used = Used { file, older: older.clone(), replaced, layout, copies: Mutex::default() };
+                let copies = cuts.copies(stat, entry);
+                let used = Used { file, older: older.clone(), replaced, layout, copies };
                 self.locked_older().insert(entry.index, Arc::new(used));
                 Some(older)
             }
@@ -171,16 +199,19 @@ impl Stage {
 
     /// Forgets what stands here of an entry: it begins anew or is left out, or what stands here changes.
     pub fn drop_older(&self, index: u64) {
-        self.locked_older().remove(&index);
+        let dropped = self.locked_older().remove(&index);
+        if let Some(used) = dropped {
+            *used.locked_copies() = Copies::default();
+        }
         self.locked_served().remove(&index);
     }
 
     /// The entry is whole: what stands here of it is needed no more. Which pieces it has is remembered with its sync.
     pub fn older_served(&self, index: u64) {
-        // Nobody puts a chunk of it together any more, so that nobody else has it.
-        let Some(used) = self.locked_older().remove(&index).and_then(Arc::into_inner) else { return };
-        let Used { older, replaced, copies, .. } = used;
-        let copies = copies.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let used = self.locked_older().remove(&index);
+        let Some(used) = used else { return };
+        let copies = std::mem::take(&mut *used.locked_copies());
+        let (older, replaced) = (used.older.clone(), used.replaced);
         self.locked_served().insert(index, Served { older, replaced, copies });
     }
 
@@ -256,6 +287,32 @@ const WORTH: u64 = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_copied_before_a_line_broke_is_known_as_long_as_it_is_the_same_file() {
+        let stat = |inode: u64| FileStat { size: 9, mode: 0, mtime_ns: 1, ctime_ns: 1, inode, device: 0 };
+        let entry = |name: &str, size: u64| Entry {
+            index: 0,
+            name: name.into(),
+            kind: EntryKind::File,
+            size,
+            mode: 0,
+            mtime_ns: 5,
+            root: None,
+            revision: 0,
+            same_as: None,
+            attributes: None,
+        };
+        let cuts = Cuts::default();
+        let first = cuts.copies(stat(1), &entry("a", 7));
+        let is_it = |other: &Arc<Mutex<Copies>>| Arc::ptr_eq(&first, other);
+        assert!(is_it(&cuts.copies(stat(1), &entry("a", 7))) && !is_it(&cuts.copies(stat(1), &entry("b", 7))));
+        assert!(!is_it(&cuts.copies(stat(2), &entry("a", 7))), "another file stands there");
+        assert!(!is_it(&cuts.copies(stat(1), &entry("a", 7))), "and what was copied of the first was forgotten");
+        let second = cuts.copies(stat(1), &entry("a", 8));
+        cuts.served(b"a");
+        assert!(!Arc::ptr_eq(&second, &cuts.copies(stat(1), &entry("a", 8))));
+    }
 
     #[test]
     fn a_file_is_known_again_by_its_hash_then_by_its_time_then_by_its_length() {

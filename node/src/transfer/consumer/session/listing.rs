@@ -263,7 +263,7 @@ impl Session<'_> {
     /// All of it is in its file, or stood there before.
     pub(super) fn complete(&mut self, entry: Entry) -> Result<(), Problem> {
         let asked = self.listing.open.remove(&entry.index).is_some();
-        self.older_served(entry.index);
+        self.older_served(&entry);
         let is_present = self.listing.present.remove(&entry.index);
         let whole = match (self.listing.linked.remove(&entry.index), is_present) {
             (true, _) => Whole::Linked,

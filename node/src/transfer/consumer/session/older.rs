@@ -95,11 +95,12 @@ impl Session<'_> {
     }
 
     /// It is complete.
-    pub(super) fn older_served(&mut self, index: u64) {
-        self.olders.forget(index);
+    pub(super) fn older_served(&mut self, entry: &Entry) {
+        self.olders.forget(entry.index);
         if let Some(stage) = self.stage() {
-            stage.older_served(index);
+            stage.older_served(entry.index);
         }
+        self.run.cuts.served(&entry.name);
     }
 
     /// It is left out or begins anew, or what was told is not so.
