@@ -41,7 +41,7 @@ pub(super) struct Used {
     /// Its root, if it was landed and the entry takes its place.
     replaced: Option<Root>,
     layout: Layout,
-    copies: Arc<Mutex<Copies>>,
+    copies: SharedCopies,
 }
 
 /// What of it the entry has.
@@ -56,8 +56,10 @@ pub(super) struct Served {
 pub struct Cuts {
     kept: Mutex<VecDeque<(FileStat, Older)>>,
     /// What entries that are not whole have of such files, by their names.
-    copies: Mutex<BTreeMap<Vec<u8>, (Between, Arc<Mutex<Copies>>)>>,
+    copies: Mutex<BTreeMap<Vec<u8>, (Between, SharedCopies)>>,
 }
+
+type SharedCopies = Arc<Mutex<Copies>>;
 
 /// Of which file what is copied, and into a file of which length and time.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,13 +86,13 @@ impl Cuts {
     }
 
     /// What was copied of that file into the entry over an earlier line, and is over this one.
-    fn copies(&self, older: FileStat, entry: &Entry) -> Arc<Mutex<Copies>> {
+    fn copies(&self, older: FileStat, entry: &Entry) -> SharedCopies {
         let between = Between { older, size: entry.size, mtime_ns: entry.mtime_ns };
         let mut kept = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, copies)) = kept.get(&entry.name).filter(|(of, _)| *of == between) {
             return copies.clone();
         }
-        let copies: Arc<Mutex<Copies>> = Arc::default();
+        let copies = SharedCopies::default();
         kept.insert(entry.name.clone(), (between, Arc::clone(&copies)));
         copies
     }
@@ -305,7 +307,7 @@ mod tests {
         };
         let cuts = Cuts::default();
         let first = cuts.copies(stat(1), &entry("a", 7));
-        let is_it = |other: &Arc<Mutex<Copies>>| Arc::ptr_eq(&first, other);
+        let is_it = |other: &SharedCopies| Arc::ptr_eq(&first, other);
         assert!(is_it(&cuts.copies(stat(1), &entry("a", 7))) && !is_it(&cuts.copies(stat(1), &entry("b", 7))));
         assert!(!is_it(&cuts.copies(stat(2), &entry("a", 7))), "another file stands there");
         assert!(!is_it(&cuts.copies(stat(1), &entry("a", 7))), "and what was copied of the first was forgotten");
