@@ -29,6 +29,9 @@ pub enum Trial {
     Cut,
     /// The provider is held to a bandwidth, and to half of it from the middle on.
     Capped,
+    /// The job has landed a change of the file before, of which it may remember something. Peers find the same older
+    /// version, and remember nothing.
+    Again,
 }
 
 const PLANS: &[Plan] = &[
@@ -46,6 +49,11 @@ const PLANS: &[Plan] = &[
         name: "changed-1pct",
         data: Data::Changed(4 << 30, Edits { count: 64, bytes: 655 << 10, moves: true }),
         trial: Trial::Plain,
+    },
+    Plan {
+        name: "changed-again-1pct",
+        data: Data::Changed(4 << 30, Edits { count: 64, bytes: 655 << 10, moves: true }),
+        trial: Trial::Again,
     },
     Plan {
         name: "changed-4k",
@@ -107,17 +115,27 @@ fn case(
         line: None,
         note: format!("{version}; {}", subject.note()),
     };
-    let is_plain = plan.trial == Trial::Plain;
-    let subjects: Vec<_> = subjects.iter().filter(|(subject, _)| is_plain || subject.is_own()).collect();
+    let is_for_all = matches!(plan.trial, Trial::Plain | Trial::Again);
+    let subjects: Vec<_> = subjects.iter().filter(|(subject, _)| is_for_all || subject.is_own()).collect();
     turns::take(suite, subjects.iter().map(|subject| row(subject)).collect(), options.runs, |turn| {
         let subject = subjects[turn].0;
         let (target, scratch) = (folder("posthouse-bench-target-")?, folder("posthouse-bench-scratch-")?);
-        for older in std::fs::read_dir(before.path())? {
+        // Posthouse itself is to land the older version there, as a change of something.
+        let is_to_change = plan.trial == Trial::Again && subject.is_own();
+        let stands = if is_to_change { source.path() } else { before.path() };
+        for older in std::fs::read_dir(stands)? {
             let older = older?;
             std::fs::copy(older.path(), target.path().join(older.file_name()))?;
         }
         settle(source.path())?;
-        let way = Way { from: source.path(), to: target.path(), bytes, scratch: scratch.path(), trial: plan.trial };
+        let way = Way {
+            from: source.path(),
+            before: before.path(),
+            to: target.path(),
+            bytes,
+            scratch: scratch.path(),
+            trial: plan.trial,
+        };
         let run = subject.carry(&way, program)?;
         if subject.lands() {
             same(source.path(), target.path())?;

@@ -10,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::pacing::Pacing;
 use crate::peers::Pool;
 use crate::relay::Book;
+use crate::remembered::Remembered;
 use crate::seal::HeldMemory;
 use crate::spent::Meters;
 use crate::store::Store;
@@ -43,6 +44,8 @@ pub struct Context {
     pub pacing: Pacing,
     /// Where sealed splits wait for the line.
     pub held: HeldMemory,
+    /// What pieces files have that were landed here.
+    pub remembered: Arc<Remembered>,
     pub runs: Runs,
     pub(crate) last_error: Mutex<Option<Problem>>,
     pub transfers: Transfers,

@@ -15,6 +15,7 @@ use crate::metrics::{self, Metrics};
 use crate::pacing::{self, Pacing};
 use crate::peers::{self, Pool};
 use crate::relay::Book;
+use crate::remembered::Remembered;
 use crate::report;
 use crate::schedule;
 use crate::seal::HeldMemory;
@@ -103,9 +104,11 @@ impl Node {
         });
         let pacing = Pacing::new(&config, world.clock.now());
         let held = HeldMemory::new(config.node.memory.0);
+        let remembered = Remembered::new(config.node.data_dir.join("pieces"), world.disk.clone());
         let context = Arc::new(Context {
             pacing,
             held,
+            remembered: Arc::new(remembered),
             config: watch::Sender::new(Arc::new(config)),
             world,
             name,

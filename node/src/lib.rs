@@ -49,6 +49,7 @@ pub mod govern;
 pub mod held_back;
 pub mod receive;
 pub mod reconcile;
+pub mod remembered;
 pub mod seal;
 pub mod send;
 pub mod settle;

@@ -11,14 +11,16 @@ mod staged;
 mod table;
 
 pub use lookup::Answer;
-pub use older::{Cuts, Older};
+pub use older::{Cuts, Older, OlderName};
 pub use progress::{NewChunks, Progress};
 pub use staged::{HandedOver, SplitTotals, Staged};
 pub use table::{RowForm, TableStage};
 
 use crate::held_back::HeldBack;
+use crate::remembered::Remembered;
 use crate::store::exchange::{StagedSplit, Whole};
-use posthouse_connectors::folder::{FolderDestination, Near, OpenFile, Part};
+use older::{Served, Used};
+use posthouse_connectors::folder::{FolderDestination, Near, Part};
 use posthouse_protocol::chunk::VerifiedChunk;
 use posthouse_protocol::id::{JobId, TransferId};
 use posthouse_protocol::manifest::{Entry, EntryKind};
@@ -38,7 +40,11 @@ pub struct Stage {
     /// each other: of small ones it is most of the work.
     making: [Mutex<()>; MAKING],
     /// What stands in the folder and was cut into pieces, by the index of the entry that it may be in.
-    older: Mutex<BTreeMap<u64, Arc<OpenFile>>>,
+    older: Mutex<BTreeMap<u64, Arc<Used>>>,
+    /// What was copied of such, for entries that are whole and not durable yet.
+    served: Mutex<BTreeMap<u64, Served>>,
+    /// What pieces they have is remembered here.
+    remembered: Option<Arc<Remembered>>,
     /// What a sync failed with. What was written before is of unknown content since then, and the system
     /// tells of it once only: no later sync here means anything.
     unsynced: Mutex<Option<Problem>>,
@@ -52,7 +58,14 @@ pub enum Place {
 impl Stage {
     pub fn new(transfer: TransferId, job: JobId, place: Place) -> Self {
         let (parts, making) = (Mutex::default(), Default::default());
-        Self { transfer, job, place, parts, making, older: Mutex::default(), unsynced: Mutex::default() }
+        let (older, served, unsynced) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { transfer, job, place, parts, making, older, served, remembered: None, unsynced }
+    }
+
+    /// The pieces of files are remembered beyond this transfer.
+    #[must_use]
+    pub fn remembering(self, remembered: Arc<Remembered>) -> Self {
+        Self { remembered: Some(remembered), ..self }
     }
 
     pub fn place(&self) -> &Place {
@@ -150,6 +163,7 @@ impl Stage {
 
     fn sync_all(&self, progress: &Progress) -> Result<(), Problem> {
         for (entry, whole) in &progress.whole {
+            self.remember(entry, *whole);
             let part = match &self.place {
                 // It may be read from just now.
                 Place::Table(_) => self.locked().get(&entry.index).cloned(),
@@ -220,8 +234,11 @@ impl Stage {
     fn locked(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<OpenPart>>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    fn locked_older(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<OpenFile>>> {
+    fn locked_older(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Used>>> {
         self.older.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn locked_served(&self) -> MutexGuard<'_, BTreeMap<u64, Served>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,10 +6,12 @@
 //! Where a file goes on as at the consumer nothing has to be cut to see it, see `in_step`.
 
 mod in_step;
+mod outline;
 
 use crate::{contexts, limits};
 use fastcdc::v2020::FastCDC;
 pub use in_step::InStep;
+pub use outline::{Copied, Copies, Outline, PARTS_MAX};
 use std::ops::Range;
 
 /// One piece in a [`crate::frame::Pieces`]: the first 8 bytes of its BLAKE3 hash, its length as u32, big-endian.
@@ -54,6 +56,8 @@ pub enum DeltaError {
     Mean(u32),
     #[error("a list of pieces ends within one, or has one of no length")]
     Pieces,
+    #[error("an outline is not that of its content")]
+    Outline,
     #[error("a delta does not unpack")]
     Packed,
     #[error("a delta does not make the bytes that it declares")]
@@ -274,12 +278,14 @@ impl<'c> Delta<'c> {
 }
 
 /// Puts a chunk together from its delta: fills `content`, whose length the chunk declares. `read` fills a buffer from
-/// the consumer's own content.
+/// the consumer's own content. Gives what was copied of that, by its place in the chunk.
 pub fn put_together<E>(
     delta: &[u8],
     content: &mut [u8],
     mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
-) -> Result<(), PutTogether<E>> {
+) -> Result<Vec<Copied>, PutTogether<E>> {
+    let chunk_bytes = content.len();
+    let mut copied = Vec::new();
     let steps = contexts::decompress(delta, content.len()).ok_or(DeltaError::Packed)?;
     let (mut steps, mut content) = (steps.as_slice(), content);
     while let Some((kind, rest)) = steps.split_first() {
@@ -294,14 +300,19 @@ pub fn put_together<E>(
             }
             COPY => {
                 let (offset, rest) = rest.split_first_chunk::<8>().ok_or(DeltaError::Bytes)?;
-                read(u64::from_be_bytes(*offset), room).map_err(PutTogether::Read)?;
+                let from = u64::from_be_bytes(*offset);
+                read(from, room).map_err(PutTogether::Read)?;
+                if bytes >= COPIED_BYTES_MIN {
+                    let end = (chunk_bytes - left.len()) as u64;
+                    copied.push(Copied { place: end - bytes as u64..end, from });
+                }
                 rest
             }
             _ => return Err(DeltaError::Bytes.into()),
         };
         content = left;
     }
-    if content.is_empty() { Ok(()) } else { Err(DeltaError::Bytes.into()) }
+    if content.is_empty() { Ok(copied) } else { Err(DeltaError::Bytes.into()) }
 }
 
 /// Why a chunk could not be put together.
@@ -322,6 +333,8 @@ const MEAN_MIN: u32 = 16 << 10;
 /// Longer pieces would take too much memory around a chunk.
 const MEAN_MAX: u32 = 256 << 10;
 const READ_BYTES_MAX: usize = 4 << 20;
+/// Shorter copies than a provider makes but at an edit are not told of: a peer may send as many as it likes.
+const COPIED_BYTES_MIN: usize = 512;
 const BYTES: u8 = 0;
 const COPY: u8 = 1;
 const ZSTD_LEVEL: i32 = 1;
@@ -478,7 +491,7 @@ mod tests {
                 out.fill(7);
                 if offset > 9 { Err("beyond") } else { Ok(()) }
             };
-            put_together(&delta, &mut content, read).map(|()| content)
+            put_together(&delta, &mut content, read).map(|_| content)
         };
         let copy = |bytes: u32, offset: u64| [&[COPY][..], &bytes.to_be_bytes(), &offset.to_be_bytes()].concat();
         let bytes = |bytes: u32, content: &[u8]| [&[BYTES][..], &bytes.to_be_bytes(), content].concat();

@@ -44,9 +44,11 @@ pub const SUBJECTS: &[Subject] = &[
     Subject::Cp,
 ];
 
-/// What lies in `from` is to come to lie in `to`, a new folder.
+/// What lies in `from` is to come to lie in `to`, a new folder or one with an older version in it.
 pub struct Way<'a> {
     pub from: &'a Path,
+    /// What lies in `to` before, if anything.
+    pub before: &'a Path,
     pub to: &'a Path,
     pub bytes: u64,
     /// For what the run leaves behind.
@@ -260,7 +262,13 @@ impl Subject {
 
 fn posthouse(way: &Way, program: Option<&Path>, transport: &str) -> anyhow::Result<Run> {
     let program = program.context("posthouse was not built")?;
-    let provider = format!("[[resource]]\nid = \"data\"\nfolder = \"{}\"\n", way.from.display());
+    let given = way.scratch.join("given");
+    let from = if way.trial == Trial::Again { given.as_path() } else { way.from };
+    if way.trial == Trial::Again {
+        std::fs::create_dir(&given)?;
+        give(way.before, &given)?;
+    }
+    let provider = format!("[[resource]]\nid = \"data\"\nfolder = \"{}\"\n", from.display());
     let consumer = format!(
         "[[job]]\nname = \"data\"\nresource = \"provider.bench.example/data\"\ninto = {{ folder = \"{}\" }}\nmode = \"full\"\nwrite = \"upsert\"\nschedule = \"manual\"\n",
         way.to.display()
@@ -268,6 +276,12 @@ fn posthouse(way: &Way, program: Option<&Path>, transport: &str) -> anyhow::Resu
     let mut site = Site::start_at(&Places::loopback(transport), program, &provider, &consumer, &["data"])?;
     if way.trial == Trial::Cut {
         return cut(way, &mut site);
+    }
+    if way.trial == Trial::Again {
+        let end = site.take("data")?;
+        ensure!(end["state"] == "settled", "{end}");
+        give(way.from, &given)?;
+        super::settle(way.from)?;
     }
     let pids = site.pids();
     let (mut end, mut shares) = (serde_json::Value::Null, None);
@@ -289,6 +303,18 @@ fn posthouse(way: &Way, program: Option<&Path>, transport: &str) -> anyhow::Resu
         run.peak_rss_bytes = run.provider_peak_rss_bytes.max(run.consumer_peak_rss_bytes).unwrap_or(run.peak_rss_bytes);
     }
     Ok(run)
+}
+
+/// What lies in one folder lies in the other too, under the same names, and nothing else does.
+fn give(from: &Path, to: &Path) -> anyhow::Result<()> {
+    for old in std::fs::read_dir(to)? {
+        std::fs::remove_file(old?.path())?;
+    }
+    for file in std::fs::read_dir(from)? {
+        let file = file?;
+        std::fs::hard_link(file.path(), to.join(file.file_name()))?;
+    }
+    Ok(())
 }
 
 /// The provider is killed when half of the file is there. The time is from its start to the receipt; of CPU and memory

@@ -1,11 +1,16 @@
 //! Files that are here in part already: an older version, or under another name. Only what differs crosses the line.
 
 use super::*;
+use std::path::Path;
 
 /// Edits of every kind, none of them aligned to anything.
-fn edited(mut content: Vec<u8>) -> Vec<u8> {
-    content[3_000_001..3_050_001].copy_from_slice(&noise(7, 50_000));
-    content.splice(9_000_017..9_000_017, noise(8, 777));
+fn edited(content: Vec<u8>) -> Vec<u8> {
+    edited_by(7, content)
+}
+
+fn edited_by(seed: u64, mut content: Vec<u8>) -> Vec<u8> {
+    content[3_000_001..3_050_001].copy_from_slice(&noise(seed, 50_000));
+    content.splice(9_000_017..9_000_017, noise(seed + 1, 777));
     content.drain(14_000_003..14_020_000);
     content
 }
@@ -97,4 +102,101 @@ async fn a_changed_file_is_resumed_after_a_kill_and_still_costs_only_its_changes
         consumer.stop().await;
         provider.stop().await;
     }
+}
+
+/// What the cuts have to read around an edit is a few times the longest piece.
+const READ_BYTES_MAX: u64 = 4 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_file_that_changes_again_only_what_its_last_change_brought_is_read_to_be_cut() {
+    let scene = Scene::new("quic", &["scans"]);
+    let mut content = noise(1, 20 << 20);
+    std::fs::write(scene.path("source/large"), &content).unwrap();
+    let _provider = scene.provider(&offer_folder(&scene)).await;
+    let mut consumer = scene.consumer(&take_folder(&scene, "")).await;
+    assert_eq!(run(&consumer, "scans").await.state, State::Settled);
+    let mut read = Vec::new();
+    for change in 1..=4 {
+        if change == 3 {
+            // It survives the process.
+            consumer.stop().await;
+            consumer = scene.consumer(&take_folder(&scene, "")).await;
+        }
+        content = edited_by(10 * change, content);
+        std::fs::write(scene.path("source/large"), &content).unwrap();
+        let before = consumer.context().remembered.read_bytes();
+        let row = run(&consumer, "scans").await;
+        assert_eq!(row.state, State::Settled, "{row:?}");
+        assert!(std::fs::read(scene.path("target/large")).unwrap() == content, "change {change}");
+        assert!(row.bytes_sent < EDITS_BYTES_MAX, "change {change}: {row:?}");
+        read.push(consumer.context().remembered.read_bytes() - before);
+    }
+    let [first, later @ ..] = &read[..] else { panic!("it changed") };
+    assert!(*first >= 20 << 20, "nobody knew its pieces: {read:?}");
+    assert!(later.iter().all(|read| (1..READ_BYTES_MAX).contains(read)), "{read:?}");
+    assert_eq!(std::fs::read_dir(remembered(&scene)).unwrap().count(), 1, "of what is replaced nothing is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_remembered_of_a_landed_file_is_not_believed_of_another() {
+    let scene = Scene::new("quic", &["scans"]);
+    let mut content = noise(1, 20 << 20);
+    std::fs::write(scene.path("source/large"), &content).unwrap();
+    let _provider = scene.provider(&offer_folder(&scene)).await;
+    let consumer = scene.consumer(&take_folder(&scene, "")).await;
+    for change in 0..2 {
+        content = edited_by(10 * change, content);
+        std::fs::write(scene.path("source/large"), &content).unwrap();
+        assert_eq!(run(&consumer, "scans").await.state, State::Settled);
+    }
+    // Of the same length and with the same time.
+    tamper(&scene.path("target/large"));
+    std::fs::write(scene.path("source/large"), edited_by(20, content)).unwrap();
+    let before = consumer.context().remembered.read_bytes();
+    let row = run(&consumer, "scans").await;
+    assert_eq!(row.state, State::Settled, "{row:?}");
+    assert_eq!(tree(&scene.path("target")), tree(&scene.path("source")));
+    let read = consumer.context().remembered.read_bytes() - before;
+    assert!(read > 19 << 20, "it was cut anew, of which {read} bytes were read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_remembered_wrongly_of_a_file_lands_nothing_wrong() {
+    let scene = Scene::new("quic", &["scans"]);
+    let mut content = noise(1, 20 << 20);
+    std::fs::write(scene.path("source/large"), &content).unwrap();
+    let _provider = scene.provider(&offer_folder(&scene)).await;
+    let consumer = scene.consumer(&take_folder(&scene, "")).await;
+    for change in 0..2 {
+        content = edited_by(10 * change, content);
+        std::fs::write(scene.path("source/large"), &content).unwrap();
+        assert_eq!(run(&consumer, "scans").await.state, State::Settled);
+    }
+    exchange_pieces(&remembered(&scene));
+    std::fs::write(scene.path("source/large"), edited_by(20, content)).unwrap();
+    let before = consumer.context().remembered.read_bytes();
+    let row = run(&consumer, "scans").await;
+    assert_eq!(row.state, State::Settled, "{row:?}");
+    assert_eq!(tree(&scene.path("target")), tree(&scene.path("source")));
+    let read = consumer.context().remembered.read_bytes() - before;
+    assert!(read < READ_BYTES_MAX, "it was believed: {read} bytes were read");
+    assert!(row.bytes_sent > 1 << 20, "a chunk that is not what it should be comes as a whole: {row:?}");
+}
+
+fn remembered(scene: &Scene) -> std::path::PathBuf {
+    scene.path(CONSUMER).join("data/pieces")
+}
+
+/// Of the last pieces of the one file that is remembered each is told in the place of its neighbour, under a right sum.
+fn exchange_pieces(folder: &Path) {
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [path] = files.as_slice() else { panic!("one file is remembered: {files:?}") };
+    let mut bytes = std::fs::read(path).unwrap();
+    let end = bytes.len() - 32;
+    for two in bytes[end - 100 * 24..end].chunks_exact_mut(24) {
+        two.rotate_left(12);
+    }
+    let sum = blake3::hash(&bytes[..end]);
+    bytes[end..].copy_from_slice(sum.as_bytes());
+    std::fs::write(path, bytes).unwrap();
 }

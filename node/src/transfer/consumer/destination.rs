@@ -82,7 +82,8 @@ pub(super) async fn open_stage(
                     .cause(format!("the resource is {is}, and this job lands {lands}")));
             }
         };
-        Ok(Arc::new(Stage::new(row.id.clone(), row.job.clone(), place)))
+        let stage = Stage::new(row.id.clone(), row.job.clone(), place);
+        Ok(Arc::new(stage.remembering(ctx.remembered.clone())))
     })
     .await
 }

@@ -2,7 +2,7 @@
 
 use super::{Done, Session};
 use crate::config::RowLimit;
-use crate::stage::Answer;
+use crate::stage::{Answer, OlderName};
 use crate::store::exchange::{self, Whole};
 use crate::transfer::{blocking, steady};
 use posthouse_protocol::consumer::Have;
@@ -38,16 +38,15 @@ struct Waiting {
     entry: Entry,
     have: Have,
     whole: Whole,
-    older: Option<Vec<u8>>,
+    older: Option<OlderName>,
 }
 
 /// What is here of an entry.
 pub(super) struct Found {
     entry: Entry,
     answer: Answer,
-    may_have_older: bool,
     /// Under this name stands what may be in it.
-    older: Option<Vec<u8>>,
+    older: Option<OlderName>,
 }
 
 impl Listing {
@@ -102,21 +101,21 @@ impl Session<'_> {
         let batch: Vec<Entry> = asked.drain(..asked.len().min(LOOK_UP)).collect();
         let (store, predecessors, delta) = (self.ctx.store.clone(), self.predecessors.clone(), self.knows.delta);
         self.spawn(Done::Looked, move || {
-            let found: Vec<Found> = store.read_now(|db| {
+            let found: Vec<(Entry, Answer, Vec<OlderName>)> = store.read_now(|db| {
                 let look = |entry: Entry| {
                     let answer = stage.lookup(db, &entry, &predecessors)?;
                     let is_lacking = matches!(answer, Answer::Have(Have::Nothing | Have::Chunks(_), _));
                     let may_have_older = delta && is_lacking && stage.may_have_older(&entry);
-                    let older = if may_have_older { stage.alike(db, &entry)? } else { None };
-                    Ok(Found { entry, answer, may_have_older, older })
+                    let names = if may_have_older { stage.older_names(db, &entry)? } else { Vec::new() };
+                    Ok((entry, answer, names))
                 };
                 batch.into_iter().map(look).collect::<Result<_, Problem>>()
             })?;
             // What has to be read for an answer is read while the store is free for others.
-            let compared = found.into_iter().map(|Found { entry, answer, may_have_older, older }| {
+            let compared = found.into_iter().map(|(entry, answer, names)| {
                 let answer = stage.compared(&entry, answer);
-                let older = if may_have_older { stage.older_name(&entry, older) } else { None };
-                Found { entry, answer, may_have_older, older }
+                let older = stage.standing(names);
+                Found { entry, answer, older }
             });
             Ok(compared.collect())
         });
@@ -124,7 +123,7 @@ impl Session<'_> {
 
     pub(super) fn looked(&mut self, found: Vec<Found>) -> Result<(), Problem> {
         self.listing.looking = false;
-        for Found { entry, answer, older, .. } in found {
+        for Found { entry, answer, older } in found {
             if !self.machine().awaits_answer(entry.index) {
                 // It was read anew meanwhile and answered as it is now, or left out.
                 continue;
@@ -264,7 +263,7 @@ impl Session<'_> {
     /// All of it is in its file, or stood there before.
     pub(super) fn complete(&mut self, entry: Entry) -> Result<(), Problem> {
         let asked = self.listing.open.remove(&entry.index).is_some();
-        self.drop_older(entry.index);
+        self.older_served(&entry);
         let is_present = self.listing.present.remove(&entry.index);
         let whole = match (self.listing.linked.remove(&entry.index), is_present) {
             (true, _) => Whole::Linked,

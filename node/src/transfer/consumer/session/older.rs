@@ -2,7 +2,7 @@
 //! of these before it hears what is wanted of the file; how many it has to keep at once is bounded.
 
 use super::{Done, Session};
-use crate::stage::Older;
+use crate::stage::{Older, OlderName};
 use posthouse_protocol::chunk::{ChunkHeader, Form};
 use posthouse_protocol::consumer::Have;
 use posthouse_protocol::delta::{Cut, PIECE_WIRE_BYTES};
@@ -23,7 +23,7 @@ pub(super) struct Olders {
 struct Waiting {
     entry: Entry,
     have: Have,
-    name: Vec<u8>,
+    name: OlderName,
 }
 
 /// What came of cutting one.
@@ -34,7 +34,7 @@ pub(super) struct CutOlder {
 }
 
 impl Olders {
-    pub(super) fn push(&mut self, entry: Entry, have: Have, name: Vec<u8>) {
+    pub(super) fn push(&mut self, entry: Entry, have: Have, name: OlderName) {
         self.waiting.push_back(Waiting { entry, have, name });
     }
     pub(super) fn forget(&mut self, index: u64) {
@@ -94,7 +94,16 @@ impl Session<'_> {
         self.drop_older(header.entry);
     }
 
-    /// It is complete, left out or begins anew.
+    /// It is complete.
+    pub(super) fn older_served(&mut self, entry: &Entry) {
+        self.olders.forget(entry.index);
+        if let Some(stage) = self.stage() {
+            stage.older_served(entry.index);
+        }
+        self.run.cuts.served(&entry.name);
+    }
+
+    /// It is left out or begins anew, or what was told is not so.
     pub(super) fn drop_older(&mut self, index: u64) {
         self.olders.forget(index);
         if let Some(stage) = self.stage() {
