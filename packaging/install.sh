@@ -75,7 +75,7 @@ build() {
     mkdir -p "$tree/bin" "$tree/doc" "$tree/man" "$tree/completions" "$tree/config"
     cp "$program" "$tree/bin/posthouse"
     cp "$here/install.sh" "$here/check-glibc" "$tree/"
-    cp -r "$here/systemd" "$here/sysusers.d" "$here/tmpfiles.d" "$tree/"
+    cp -r "$here/systemd" "$here/sysusers.d" "$here/tmpfiles.d" "$here/sysctl.d" "$here/modules-load.d" "$tree/"
     cp "$here/README.md" "$here/README.zh-CN.md" "$tree/"
     for file in "$root"/config/*.toml; do [ ! -f "$file" ] || cp "$file" "$tree/config/"; done
     for file in README.md README.zh-CN.md CHANGELOG.md LICENSE; do
@@ -165,6 +165,10 @@ install_from() {
     put 755 "$tree/install.sh" "$share/install.sh"
     for file in "$tree"/config/*.toml; do [ ! -f "$file" ] || put 644 "$file" "$share/config/${file##*/}"; done
     for file in "$tree"/doc/*; do [ ! -f "$file" ] || put 644 "$file" "$share/doc/${file##*/}"; done
+    # They hold for the whole machine: whoever wants them puts them in force.
+    for file in "$tree"/sysctl.d/*.conf "$tree"/modules-load.d/*.conf; do
+        [ ! -f "$file" ] || put 644 "$file" "$share/${file#"$tree"/}"
+    done
     for file in "$tree"/man/*; do [ ! -f "$file" ] || put 644 "$file" "$prefix/share/man/man1/${file##*/}"; done
     put 644 "$tree/completions/posthouse.bash" "$prefix/share/bash-completion/completions/posthouse"
     put 644 "$tree/completions/_posthouse" "$prefix/share/zsh/site-functions/_posthouse"
