@@ -252,7 +252,12 @@ uninstall() {
         # A drop-in of the operator's own stays, and its folder with it.
         rmdir "$destdir$units/posthouse-$role.service.d" 2>/dev/null || true
     done
-    rm -rf "$destdir$prefix/share/posthouse"
+    # A user's data may lie in the same folder.
+    share=$destdir$prefix/share/posthouse
+    rm -rf "$share/config" "$share/doc" "$share/sysctl.d" "$share/modules-load.d"
+    rm -f "$share/install.sh"
+    [ -z "$purge" ] || rm -rf "$share"
+    rmdir "$share" 2>/dev/null || true
     if [ -z "$destdir" ] && [ -z "$user" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
     if [ -n "$purge" ]; then
         rm -rf "$destdir$etc"

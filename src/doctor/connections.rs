@@ -1,5 +1,5 @@
-//! What was found of connections, folders and the machine's lines, as people and machines read it: what is wrong or worth a note with what
-//! mends it, and of all that is well how much it was.
+//! What was found of connections, folders and the machine's lines, as people and machines read it: what is wrong or worth
+//! a note with what mends it, and of all that is well how much it was.
 
 use crate::render::Screen;
 use posthouse_connectors::examine::{Finding, Grade, Topic};

@@ -90,6 +90,10 @@ fn a_users_installation_exchanges_a_folder_by_the_units_command_lines() {
     housing.run(&[text(&housing.path.join(".local/share/posthouse/install.sh")), "uninstall", "--user"]).ok();
     assert!(!housing.path.join(".local/bin/posthouse").exists());
     assert!(housing.node_config().exists() && inbox.exists());
+    let data = housing.path.join(".local/share/posthouse");
+    assert!(data.join("node.sqlite").exists() && data.join("identity").exists());
+    let left = ["config", "doc", "sysctl.d", "modules-load.d", "install.sh"].map(|name| data.join(name).exists());
+    assert_eq!(left, [false; 5]);
 }
 
 /// The program under test, packed as a release is, and unpacked.
