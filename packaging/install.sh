@@ -75,7 +75,7 @@ build() {
     mkdir -p "$tree/bin" "$tree/doc" "$tree/man" "$tree/completions" "$tree/config"
     cp "$program" "$tree/bin/posthouse"
     cp "$here/install.sh" "$here/check-glibc" "$tree/"
-    cp -r "$here/systemd" "$here/sysusers.d" "$here/tmpfiles.d" "$tree/"
+    cp -r "$here/systemd" "$here/sysusers.d" "$here/tmpfiles.d" "$here/sysctl.d" "$here/modules-load.d" "$tree/"
     cp "$here/README.md" "$here/README.zh-CN.md" "$tree/"
     for file in "$root"/config/*.toml; do [ ! -f "$file" ] || cp "$file" "$tree/config/"; done
     for file in README.md README.zh-CN.md CHANGELOG.md LICENSE; do
@@ -165,6 +165,10 @@ install_from() {
     put 755 "$tree/install.sh" "$share/install.sh"
     for file in "$tree"/config/*.toml; do [ ! -f "$file" ] || put 644 "$file" "$share/config/${file##*/}"; done
     for file in "$tree"/doc/*; do [ ! -f "$file" ] || put 644 "$file" "$share/doc/${file##*/}"; done
+    # They hold for the whole machine: whoever wants them puts them in force.
+    for file in "$tree"/sysctl.d/*.conf "$tree"/modules-load.d/*.conf; do
+        [ ! -f "$file" ] || put 644 "$file" "$share/${file#"$tree"/}"
+    done
     for file in "$tree"/man/*; do [ ! -f "$file" ] || put 644 "$file" "$prefix/share/man/man1/${file##*/}"; done
     put 644 "$tree/completions/posthouse.bash" "$prefix/share/bash-completion/completions/posthouse"
     put 644 "$tree/completions/_posthouse" "$prefix/share/zsh/site-functions/_posthouse"
@@ -248,7 +252,12 @@ uninstall() {
         # A drop-in of the operator's own stays, and its folder with it.
         rmdir "$destdir$units/posthouse-$role.service.d" 2>/dev/null || true
     done
-    rm -rf "$destdir$prefix/share/posthouse"
+    # A user's data may lie in the same folder.
+    share=$destdir$prefix/share/posthouse
+    rm -rf "$share/config" "$share/doc" "$share/sysctl.d" "$share/modules-load.d"
+    rm -f "$share/install.sh"
+    [ -z "$purge" ] || rm -rf "$share"
+    rmdir "$share" 2>/dev/null || true
     if [ -z "$destdir" ] && [ -z "$user" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
     if [ -n "$purge" ]; then
         rm -rf "$destdir$etc"

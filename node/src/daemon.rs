@@ -7,6 +7,7 @@ use crate::authority::Authority;
 use crate::centre::{self, Centre};
 use crate::config::Config;
 use crate::context::Context;
+use crate::doctor;
 use crate::ferry::{self, Ferry};
 use crate::front::{self, Front};
 use crate::jobs::{self, Runs};
@@ -129,6 +130,9 @@ impl Node {
             drain: CancellationToken::new(),
         });
         tracing::info!(node = %context.name, epoch, address = ?endpoint.local_address(), "Started");
+        if let Some(allowed) = context.world.network.allowed() {
+            doctor::tell(context.config().node.transport, &allowed);
+        }
         ferry::sweep(&context).await;
         transfer::sweep(&context).await;
         front::sweep(&context).await;

@@ -3,16 +3,20 @@
 //!
 //! - [`connection`]: rights, settings, charsets and clock of a database that is read or landed in.
 //! - [`folders`](mod@folders): those that are read and landed in, and the boxes of ferries.
+//! - [`line`](mod@line): what of this machine's settings holds lines back.
 //! - [`job`]: what is known of a job: where it reads and lands, and where the time of its latest transfer went.
 //! - [`speed`]: a bounded sample of reading, and of writing where that is asked for.
 //! - [`verdict`]: the judgement over these figures.
 
 mod folders;
 pub mod job;
+mod line;
 pub mod speed;
 pub mod verdict;
 
 pub use folders::folders;
+pub use line::line;
+pub(crate) use line::tell;
 
 use crate::config::{Config, Origin};
 use crate::script::{Needs, find, needs};

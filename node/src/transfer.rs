@@ -28,6 +28,7 @@ use posthouse_platform::frames;
 use posthouse_protocol::frame::line::{GOVERNED, LZ4, OPERATIONS};
 use posthouse_protocol::frame::{Frame, Hello, Purpose};
 use posthouse_protocol::id::{NodeId, TransferId};
+use posthouse_protocol::job::State;
 use posthouse_protocol::limits;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::time::Timestamp;
@@ -126,6 +127,15 @@ impl Drop for Answering {
 impl Transfers {
     pub fn list(&self) -> Vec<Live> {
         self.locked().running.values().map(|running| running.live.borrow().clone()).collect()
+    }
+
+    /// How many others than this one move between this node and a peer.
+    pub(crate) fn others_moving(&self, peer: &NodeId, transfer: &TransferId) -> usize {
+        let moves = |(id, running): &(&TransferId, &Running)| {
+            let live = running.live.borrow();
+            *id != transfer && live.row.peer == *peer && live.row.state == State::Moving
+        };
+        self.locked().running.iter().filter(moves).count()
     }
 
     /// Follows one transfer; the channel closes when its session ends.

@@ -2,13 +2,16 @@
 //! The real one is tokio and quinn's own socket; the simulated one is in `simulated`, and one that drops in `filtered`.
 //! What is said over the sockets is in `quic` and `tls_tcp`.
 
+mod allowed;
 mod filtered;
 
+pub use allowed::Allowed;
 pub use filtered::FilteredNetwork;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +39,10 @@ pub trait Network: Send + Sync {
     async fn dial_tcp(&self, address: SocketAddr) -> io::Result<BoxLine>;
     /// `host:port` or `[v6]:port` to addresses, in the order to try.
     async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>>;
+    /// What the system lets sockets have; none where there is no system.
+    fn allowed(&self) -> Option<Allowed> {
+        None
+    }
 }
 
 pub struct SystemNetwork;
@@ -51,9 +58,7 @@ impl Network for SystemNetwork {
     async fn bind_udp(&self, address: SocketAddr) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
         let socket = bound(address, rustix::net::SocketType::DGRAM, rustix::net::ipproto::UDP)?;
         let socket = std::net::UdpSocket::from(socket);
-        // A larger buffer rides out a busy moment; the kernel's own ceiling applies silently.
-        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, UDP_BUFFER_BYTES);
-        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, UDP_BUFFER_BYTES);
+        enlarge(&socket);
         quinn::Runtime::wrap_udp_socket(&quinn::TokioRuntime, socket)
     }
     async fn bind_tcp(&self, address: SocketAddr) -> io::Result<Box<dyn TcpListen>> {
@@ -73,6 +78,9 @@ impl Network for SystemNetwork {
         } else {
             Ok(found)
         }
+    }
+    fn allowed(&self) -> Option<Allowed> {
+        Some(Allowed::look())
     }
 }
 
@@ -109,6 +117,12 @@ fn bound(
     Ok(socket)
 }
 
+/// A larger buffer rides out a busy moment; the kernel's own ceiling applies silently, and [`Allowed`] tells of it.
+fn enlarge(socket: &impl AsFd) {
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(socket, UDP_BUFFER_BYTES);
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(socket, UDP_BUFFER_BYTES);
+}
+
 /// Small frames leave at once; a peer that vanished is noticed as over QUIC.
 fn tune(stream: &tokio::net::TcpStream) {
     use rustix::net::sockopt;
@@ -122,7 +136,7 @@ fn tune(stream: &tokio::net::TcpStream) {
     let _ = sockopt::set_tcp_user_timeout(stream, idle_ms);
     // What a long line loses by the way is no congestion. The system may have it, and may allow it
     // (net.ipv4.tcp_allowed_congestion_control).
-    let _ = sockopt::set_tcp_congestion(stream, "bbr");
+    let _ = sockopt::set_tcp_congestion(stream, BBR);
 }
 
 /// Runs `future` unless `limit` passes first, which reads as a time-out of the line.
@@ -135,6 +149,8 @@ pub async fn within<T>(limit: Duration, future: impl Future<Output = io::Result<
 }
 
 const UDP_BUFFER_BYTES: usize = 4 << 20;
+/// As Linux names it.
+const BBR: &str = "bbr";
 const TCP_BACKLOG: i32 = 1024;
 /// More addresses of one name than this are not tried.
 const RESOLVED_MAX: usize = 8;

@@ -84,6 +84,7 @@ pub const WRITTEN_BYTES_MAX: u64 = 32 << 20;
 pub const PIECES_MAX: usize = 1 << 19;
 /// Shorter contents are sent as they are.
 pub const DELTA_BYTES_MIN: u64 = 64 << 10;
+/// Data channels of a transfer: what a consumer opens at least, and what a provider offers.
 pub const DATA_CHANNELS: u8 = 2;
 pub const DATA_CHANNELS_MAX: u8 = 8;
 /// Connections that one pair of nodes holds.

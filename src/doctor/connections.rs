@@ -1,5 +1,5 @@
-//! What was found of connections and folders, as people and machines read it: what is wrong or worth a note with what
-//! mends it, and of all that is well how much it was.
+//! What was found of connections, folders and the machine's lines, as people and machines read it: what is wrong or worth
+//! a note with what mends it, and of all that is well how much it was.
 
 use crate::render::Screen;
 use posthouse_connectors::examine::{Finding, Grade, Topic};
@@ -9,12 +9,18 @@ use posthouse_platform::World;
 use posthouse_protocol::id::JobId;
 use posthouse_protocol::problem::{Code, Lang, Problem};
 
-/// A connection, or all folders together.
 pub(crate) struct Place {
-    /// None: folders.
-    connection: Option<String>,
+    at: At,
     findings: Vec<Finding>,
     unknown: Vec<JobId>,
+}
+
+enum At {
+    Connection(String),
+    /// All of them together.
+    Folders,
+    /// What the system gives to lines.
+    Line,
 }
 
 pub(crate) struct Examination {
@@ -26,20 +32,22 @@ pub(crate) struct Examination {
 pub(crate) async fn examine(config: &Config) -> Result<Examination, Problem> {
     let config = config.clone();
     let work = tokio::task::spawn_blocking(move || {
-        let World { clock, disk, .. } = World::real();
+        let World { clock, disk, network, .. } = World::real();
         let (mut places, mut unreached) = (Vec::new(), Vec::new());
         for name in config.connections.keys() {
             match doctor::connection(&config, name, clock.as_ref()) {
                 Ok(Examined { findings, unknown }) => {
-                    places.push(Place { connection: Some(name.clone()), findings, unknown });
+                    places.push(Place { at: At::Connection(name.clone()), findings, unknown });
                 }
                 Err(problem) => unreached.push(problem),
             }
         }
         let findings = doctor::folders(&config, disk.as_ref(), clock.now());
         if !findings.is_empty() {
-            places.push(Place { connection: None, findings, unknown: Vec::new() });
+            places.push(Place { at: At::Folders, findings, unknown: Vec::new() });
         }
+        let findings = network.allowed().map(|allowed| doctor::line(config.node.transport, &allowed));
+        places.extend(findings.map(|findings| Place { at: At::Line, findings, unknown: Vec::new() }));
         Examination { places, unreached }
     });
     work.await.map_err(|error| Problem::new(Code::InsideFailed).cause(error))
@@ -47,12 +55,16 @@ pub(crate) async fn examine(config: &Config) -> Result<Examination, Problem> {
 
 /// Whether something of it is wrong.
 pub(crate) fn print(place: &Place, screen: &Screen) -> bool {
-    let name = place.connection.as_deref().unwrap_or_else(|| screen.say("folders", "目录"));
+    let (connection, name) = match &place.at {
+        At::Connection(name) => (Some(name), name.as_str()),
+        At::Folders => (None, screen.say("folders", "目录")),
+        At::Line => (None, screen.say("line", "线路")),
+    };
     if screen.json {
         for finding in &place.findings {
             screen.object(&serde_json::json!({
                 "item": "finding",
-                "connection": place.connection,
+                "connection": connection,
                 "topic": finding.topic,
                 "object": finding.object,
                 "ok": finding.grade != Grade::Wrong,

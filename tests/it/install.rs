@@ -27,6 +27,11 @@ fn a_users_installation_exchanges_a_folder_by_the_units_command_lines() {
     owned_by_the_user(&source);
     open_to_all(dir);
     let centre = Home::install(dir, "centre", &unpacked);
+    for settings in ["sysctl.d/posthouse.conf", "modules-load.d/posthouse.conf"] {
+        let there = std::fs::read(centre.path.join(".local/share/posthouse").join(settings))
+            .expect("what the machine may be given");
+        assert_eq!(there, std::fs::read(root().join("packaging").join(settings)).expect("it is shipped"));
+    }
     let police = Home::install(dir, "police", &unpacked);
     let housing = Home::install(dir, "housing", &unpacked);
 
@@ -85,6 +90,10 @@ fn a_users_installation_exchanges_a_folder_by_the_units_command_lines() {
     housing.run(&[text(&housing.path.join(".local/share/posthouse/install.sh")), "uninstall", "--user"]).ok();
     assert!(!housing.path.join(".local/bin/posthouse").exists());
     assert!(housing.node_config().exists() && inbox.exists());
+    let data = housing.path.join(".local/share/posthouse");
+    assert!(data.join("node.sqlite").exists() && data.join("identity").exists());
+    let left = ["config", "doc", "sysctl.d", "modules-load.d", "install.sh"].map(|name| data.join(name).exists());
+    assert_eq!(left, [false; 5]);
 }
 
 /// The program under test, packed as a release is, and unpacked.

@@ -3,6 +3,7 @@
 //! credit is given back. When the line goes, everything that arrived is made durable first.
 
 pub(super) mod arrived;
+mod channels;
 mod durable;
 mod ending;
 mod finish;

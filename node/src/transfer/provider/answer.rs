@@ -280,7 +280,7 @@ async fn offer_anew(
         catalog: resource.catalog.clone(),
         watermark_to: begun.as_ref().and_then(|begun| begun.proposed().watermark().cloned()),
         salt: ctx.world.random.bytes::<32>().into(),
-        data_channels: limits::DATA_CHANNELS,
+        data_channels: limits::DATA_CHANNELS_MAX,
         digest_key: digest_key.into(),
         watermark_column: match &resource.origin {
             Origin::Table { spec, .. } if request.mode == Mode::Incremental && entered.is_none() => {

@@ -1,18 +1,14 @@
-//! Takes up an offer: opens where it lands, begins a listing, and opens the data channels.
+//! Takes up an offer: opens where it lands, begins a listing, and has the data channels opened.
 
 use super::arrived::Arrived;
 use super::{Ended, Session};
-use crate::buffers::Buffers;
-use crate::receive::Receiving;
 use crate::stage::Stage;
 use crate::store::{exchange, transfers};
+use crate::transfer::blocking;
 use crate::transfer::consumer::destination::open_stage;
 use crate::transfer::consumer::governed;
-use crate::transfer::{blocking, own_hello};
-use posthouse_platform::frames;
-use posthouse_protocol::frame::{Frame, Offer, Purpose};
+use posthouse_protocol::frame::Offer;
 use posthouse_protocol::job::State;
-use posthouse_protocol::limits;
 use posthouse_protocol::problem::Problem;
 use std::sync::Arc;
 
@@ -55,40 +51,15 @@ impl Session<'_> {
         let arrived = blocking(&self.ctx.world, move || Arrived::open(&staging, &id)).await?;
         // This listing counts anew; what is here of it already is added as it is looked up.
         self.run.registered.show(|live| (live.bytes, live.bytes_total, live.files, live.rows) = (0, 0, 0, 0));
-        let channels = offer.data_channels.min(limits::DATA_CHANNELS);
+        let channels = self.data_channels(offer.data_channels);
         self.accepted = Some(Accepted { offer, stage, session, arrived });
         let credit = self.first_credit();
         self.machine().accept(channels, credit)?;
         self.transmit();
-        let buffers = Arc::default();
-        for number in 0..channels {
-            if let Err(problem) = self.open_data(number, &buffers).await {
-                return Ok(Some(Ended::Lost(problem)));
-            }
+        if let Err(problem) = self.open_data(channels).await {
+            return Ok(Some(Ended::Lost(problem)));
         }
         self.show();
         Ok(None)
-    }
-
-    async fn open_data(&self, number: u8, buffers: &Arc<Buffers>) -> Result<(), Problem> {
-        let Some(accepted) = &self.accepted else { return Ok(()) };
-        let peer = self.run.row.peer.clone();
-        let (reader, mut writer) = frames::split(self.connection.open().await?, &peer);
-        let purpose = Purpose::Data(self.run.row.id.clone(), number);
-        writer.send(&Frame::Hello(own_hello(&self.ctx, purpose))).await?;
-        let receiving = Receiving {
-            machine: self.machine.clone(),
-            blocking: self.ctx.world.blocking.clone(),
-            provider: peer,
-            buffers: buffers.clone(),
-            stage: accepted.stage.clone(),
-            out: self.received_in.clone(),
-        };
-        tokio::spawn(async move {
-            receiving.run(reader.into_inner()).await;
-            // Dropping it earlier would reset the channel.
-            drop(writer);
-        });
-        Ok(())
     }
 }
