@@ -11,6 +11,7 @@ use crate::pacing::Pacing;
 use crate::peers::Pool;
 use crate::relay::Book;
 use crate::seal::HeldMemory;
+use crate::send::Recall;
 use crate::spent::Meters;
 use crate::store::Store;
 use crate::store::statements::Hand;
@@ -43,6 +44,8 @@ pub struct Context {
     pub pacing: Pacing,
     /// Where sealed splits wait for the line.
     pub held: HeldMemory,
+    /// What was read of large files before.
+    pub recall: Arc<Recall>,
     pub runs: Runs,
     pub(crate) last_error: Mutex<Option<Problem>>,
     pub transfers: Transfers,

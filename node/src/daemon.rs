@@ -106,6 +106,7 @@ impl Node {
         let context = Arc::new(Context {
             pacing,
             held,
+            recall: Arc::default(),
             config: watch::Sender::new(Arc::new(config)),
             world,
             name,
