@@ -1,5 +1,5 @@
-//! Values of chunks that were read before: when a line was cut, or this node began anew, before a file's root was known,
-//! what the consumer has of it is not read once more only to be hashed. They are kept by the file's state, so that a file
+//! Values of chunks that were read before: where a line was cut, or this node began anew, before a file's root was
+//! known, what the consumer has of it is not read once more only to be hashed. They are kept by the file's state: one
 //! that was written to since begins anew. They only stand in for a reading: what leaves is hashed as it leaves, and the
 //! consumer finds values and root itself, in what it landed. Roots of files that were read whole are the store's alone.
 
@@ -132,8 +132,8 @@ impl Recalled {
         self.file.locked().known.get(chunk as usize).copied().flatten()
     }
 
-    /// A chunk was read and hashed, and the file was the same after it; `was_quiet` before it. Writes down what has come
-    /// together. What contradicts it is forgotten with all that was known of the file. Blocks.
+    /// A chunk was read and hashed, and the file was the same after it; `was_quiet` before it. Writes down what has
+    /// come together. Where something else was known, all that was known of the file is forgotten. Blocks.
     pub(super) fn put(&self, chunk: u32, value: [u8; 32], was_quiet: bool) {
         let mut values = self.file.locked();
         let Some(known) = values.known.get(chunk as usize).copied() else { return };
@@ -174,7 +174,7 @@ impl Recalled {
 
     fn forget(&self, chunk: u32) {
         let FileValues { resource, name, .. } = &*self.file;
-        tracing::warn!(%resource, chunk, "A file's content is another than before, though its times and length are not");
+        tracing::warn!(%resource, chunk, "A file has other content than before, and the same times and length");
         let forget = |tx: &rusqlite::Transaction<'_>| exchange::forget_hashed(tx, resource, name);
         if let Err(problem) = self.store.write_now(forget) {
             tracing::debug!(%resource, %problem, "What was read before is not forgotten");
@@ -201,8 +201,8 @@ fn bytes(layout: Layout) -> usize {
 }
 
 const QUIET_MS: i64 = 2_000;
-/// Files that are remembered in memory, and what that may take: 2 TiB of files over 4 GiB. A longer one is read again.
+/// Files that are remembered in memory, and what that may take: 1 TB of files over 4 GiB. A longer one is read again.
 const RECALL_FILES_MAX: usize = 64;
-const RECALL_BYTES_MAX: usize = 16 << 20;
+const RECALL_BYTES_MAX: usize = 8 << 20;
 /// So much content of a file is read again at most where this process is killed.
 const RECALL_KEPT_BYTES: u64 = 256 << 20;

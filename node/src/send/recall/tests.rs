@@ -1,4 +1,5 @@
-//! Sessions over one large file, one after the other: what each of them reads says the kernel's own count of this thread.
+//! Sessions over one large file, one after the other; how much each of them reads is the kernel's own count of this
+//! thread.
 
 use crate::send::recall::{RECALL_BYTES_MAX, RECALL_FILES_MAX, RECALL_KEPT_BYTES, bytes};
 use crate::send::{Read, ReadBefore, Recall, Recalled, Supply, SupplySource, Wanted};

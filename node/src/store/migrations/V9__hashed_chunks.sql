@@ -1,5 +1,6 @@
--- Provider: values of chunks of large files that were read and whose root is not known yet, for as long as nothing about
--- the file changes: `chunks` holds 36 bytes for each, its number (big-endian) and its value; `sum` is over the row.
+-- Provider: values of chunks of large files that were read and whose root is not known yet, for as long as nothing
+-- about the file changes: `chunks` holds 36 bytes for each, its number (big-endian) and its value; `sum` is over all
+-- of the row.
 CREATE TABLE hashed_chunks (
     id INTEGER PRIMARY KEY,
     resource TEXT NOT NULL,
