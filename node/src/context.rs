@@ -12,6 +12,7 @@ use crate::peers::Pool;
 use crate::relay::Book;
 use crate::remembered::Remembered;
 use crate::seal::HeldMemory;
+use crate::send::Recall;
 use crate::spent::Meters;
 use crate::store::Store;
 use crate::store::statements::Hand;
@@ -46,6 +47,8 @@ pub struct Context {
     pub held: HeldMemory,
     /// What pieces files have that were landed here.
     pub remembered: Arc<Remembered>,
+    /// What was read of large files before.
+    pub recall: Arc<Recall>,
     pub runs: Runs,
     pub(crate) last_error: Mutex<Option<Problem>>,
     pub transfers: Transfers,

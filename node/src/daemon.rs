@@ -110,6 +110,7 @@ impl Node {
             pacing,
             held,
             remembered: Arc::new(remembered),
+            recall: Arc::default(),
             config: watch::Sender::new(Arc::new(config)),
             world,
             name,

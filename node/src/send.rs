@@ -4,6 +4,7 @@
 //! be repeated at will. What may be sent at all was decided by the [`Permit`] before this room is entered.
 
 mod line;
+mod recall;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,8 @@ use posthouse_protocol::limits;
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::SendChunk;
+use recall::Recalled;
+pub use recall::{ReadBefore, Recall, is_quiet};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -33,6 +36,7 @@ use tokio::sync::mpsc;
 /// Where the content of a transfer comes from. All calls block.
 pub struct Supply {
     source: SupplySource,
+    before: Option<ReadBefore>,
     open: Mutex<BTreeMap<u64, Arc<Reading>>>,
     buffers: Arc<Buffers>,
 }
@@ -51,6 +55,8 @@ pub struct Reading {
     /// Values that were found when it was sealed, chunk by chunk.
     sealed: Option<ChunkValues>,
     values: Mutex<Subtrees>,
+    /// Values that were found in it before, and may be found by whoever reads it after.
+    recalled: Option<Recalled>,
     /// How much further on the consumer has what was last compared. A guess, of no harm where it is wrong.
     shift: AtomicI64,
     buffers: Arc<Buffers>,
@@ -111,7 +117,13 @@ pub enum Read {
 
 impl Supply {
     pub fn new(source: SupplySource) -> Self {
-        Self { source, open: Mutex::default(), buffers: Arc::default() }
+        Self { source, before: None, open: Mutex::default(), buffers: Arc::default() }
+    }
+
+    /// Of a folder: with what was found in its files before, which gains by what is found now.
+    #[must_use]
+    pub fn recalling(self, before: ReadBefore) -> Self {
+        Self { before: Some(before), ..self }
     }
 
     /// Reads what is wanted, and packs it as is said; stops at the first chunk that cannot be read.
@@ -142,12 +154,12 @@ impl Supply {
         read
     }
 
-    /// Hashes what was not sent of an entry and gives its root, if the file is still what was listed.
+    /// Hashes what was not sent of an entry, now or before, and gives its root, if the file is still what was listed.
     pub fn seal(&self, entry: &Entry, stat: Option<FileStat>) -> Result<([u8; 32], Option<FileStat>), Problem> {
         let reading = self.open(entry, stat)?;
         let missing = reading.locked().missing();
         for chunk in missing.into_iter().flat_map(|(from, to)| from..to) {
-            reading.value(chunk)?;
+            reading.not_sent(chunk)?;
         }
         reading.unchanged()?;
         let root = reading.locked().root();
@@ -202,18 +214,22 @@ impl Supply {
             }
         };
         let values = Mutex::new(Subtrees::new(layout));
-        let reading = Arc::new(Reading {
+        let mut reading = Reading {
             entry: entry.clone(),
             stat,
             layout,
             file,
             sealed,
             values,
+            recalled: None,
             shift: AtomicI64::new(0),
             buffers: self.buffers.clone(),
-        });
+        };
         reading.as_listed()?;
-        Ok(reading)
+        if let (ReadFile::Folder(file), Some(before)) = (&reading.file, &self.before) {
+            reading.recalled = before.of(entry, &file.stat(), layout);
+        }
+        Ok(Arc::new(reading))
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Reading>>> {
@@ -223,6 +239,7 @@ impl Supply {
 
 impl Reading {
     fn chunk(&self, chunk: u32, known: Option<&PieceIndex>, packing: Packing) -> Result<Packed, Problem> {
+        let was_quiet = self.is_quiet();
         let (content, value, delta) = match (known, &self.file) {
             (Some(known), ReadFile::Folder(file)) => self.compared(chunk, file, known)?,
             _ => {
@@ -231,6 +248,7 @@ impl Reading {
             }
         };
         self.unchanged()?;
+        self.remember(chunk, value, was_quiet);
         let bytes = content.len() as u32;
         let (form, body) = match delta {
             Some(delta) => (Form::Delta, delta),
@@ -253,6 +271,31 @@ impl Reading {
         let (ReadFile::Folder(file), 1) = (&self.file, self.layout.chunks()) else { return None };
         let (entry, revision, stat) = (self.entry.index, self.entry.revision, file.stat());
         self.locked().root().map(|root| Read::Whole { entry, revision, root, stat })
+    }
+
+    /// Takes the value of a chunk that is not sent from before, or reads it.
+    fn not_sent(&self, chunk: u32) -> Result<(), Problem> {
+        if let Some(value) = self.recalled.as_ref().and_then(|recalled| recalled.get(chunk)) {
+            self.locked().insert(chunk, value);
+            return Ok(());
+        }
+        let was_quiet = self.is_quiet();
+        let (_, value) = self.value(chunk)?;
+        if self.recalled.is_some() {
+            self.unchanged()?;
+            self.remember(chunk, value, was_quiet);
+        }
+        Ok(())
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.recalled.as_ref().is_some_and(Recalled::is_quiet)
+    }
+
+    fn remember(&self, chunk: u32, value: [u8; 32], was_quiet: bool) {
+        if let Some(recalled) = &self.recalled {
+            recalled.put(chunk, value, was_quiet);
+        }
     }
 
     /// Reads one chunk and hashes it, where its value is not known.

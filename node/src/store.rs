@@ -191,6 +191,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V6__quality", include_str!("store/migrations/V6__quality.sql")),
     ("V7__front", include_str!("store/migrations/V7__front.sql")),
     ("V8__spent", include_str!("store/migrations/V8__spent.sql")),
+    ("V9__hashed_chunks", include_str!("store/migrations/V9__hashed_chunks.sql")),
 ];
 /// The store within the data folder.
 pub const STORE_FILE: &str = "node.sqlite";

@@ -33,6 +33,8 @@ pub const CHUNK_WIRE_OVERHEAD: u32 = 64 << 10;
 pub const FILE_BYTES_MAX: u64 = 1 << 50;
 /// What a chunk takes of the credit beside its content, so that empty and tiny files are bounded too.
 pub const CHUNK_CREDIT_OVERHEAD: u64 = 1024;
+/// Of files from this length on a provider remembers the values of chunks before it knows the root.
+pub const RECALLED_BYTES_MIN: u64 = 64 << 20;
 /// Times that a bad chunk or a file that does not add up is asked again before the transfer ends.
 pub const CHUNK_TRIES_MAX: u32 = 5;
 pub const BAD_CHUNKS_MAX: u32 = 1000;

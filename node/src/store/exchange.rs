@@ -7,8 +7,8 @@ mod landed;
 mod landing;
 
 pub use given::{
-    Offered, forget_spool, hashed, landed_position, offered, put_hashed, put_offered, put_spooled, set_handover,
-    set_spool_sealed, spool_buckets, spooled,
+    Offered, chunks_hashed, forget_hashed, forget_spool, hashed, landed_position, offered, put_chunks_hashed,
+    put_hashed, put_offered, put_spooled, set_handover, set_spool_sealed, spool_buckets, spooled,
 };
 pub use landed::{
     LandedFile, all_landed, forget_landed, forget_reached, invited, landed, landed_of_size, put_invited, put_landed,

@@ -62,6 +62,9 @@ pub(super) async fn serve(ctx: Arc<Context>, caller: Caller, reader: FrameReader
             if let Err(problem) = session.keep_spent(1).await {
                 tracing::debug!(%peer, %transfer, %problem, "What was waited for is not kept");
             }
+            if let Err(problem) = session.keep_hashes().await {
+                tracing::debug!(%peer, %transfer, %problem, "Roots that were found are not kept");
+            }
         }
     }
     // A line that takes nothing more must not keep the session's place from the next one, which may wait for it.
@@ -321,6 +324,13 @@ impl Session {
         self.kept_ms = waited;
         let (id, epoch) = (given.subject.transfer.clone(), self.ctx.epoch);
         self.ctx.store.write(move |tx| spent::put(tx, &id, epoch, &spent)).await
+    }
+
+    /// Keeps the roots that were found: the session that goes on for this one reads those files no more.
+    async fn keep_hashes(&mut self) -> Result<(), Problem> {
+        let Some(given) = &mut self.given else { return Ok(()) };
+        given.outgoing.keep_hashes(1).await?;
+        given.outgoing.hashes_kept().await
     }
 
     async fn row_state(&mut self, state: State) -> Result<(), Problem> {

@@ -1,4 +1,4 @@
-//! What a provider keeps of what it gives: hashes of files, what was offered, splits in the spool.
+//! What a provider keeps of what it gives: hashes of files and of their chunks, what was offered, splits in the spool.
 
 use super::{cached, damaged, decode, fixed, json, run, signed};
 use crate::seal::SealedSplit;
@@ -8,6 +8,7 @@ use posthouse_protocol::codec;
 use posthouse_protocol::digest::RowDigest;
 use posthouse_protocol::frame::{Handover, Offer, Request};
 use posthouse_protocol::id::{JobId, NodeId, ResourceId, ResourceRef, TransferId};
+use posthouse_protocol::limits;
 use posthouse_protocol::problem::Problem;
 use posthouse_protocol::time::Timestamp;
 use posthouse_protocol::watermark::Watermark;
@@ -46,8 +47,87 @@ pub fn put_hashed(
     stat: &FileStat,
     root: &[u8; 32],
 ) -> Result<(), Problem> {
+    if stat.size >= limits::RECALLED_BYTES_MIN {
+        // The root says all that its chunks' values were kept for.
+        forget_chunks_hashed(at, resource, name)?;
+    }
     let sql = "INSERT OR REPLACE INTO hashed (resource, name, stat, root) VALUES (?1, ?2, ?3, ?4)";
     run(at, sql, params![resource.as_str(), name, json(stat)?, root])
+}
+
+/// What is kept of a file is not so: it is read anew.
+pub fn forget_hashed(at: &Connection, resource: &ResourceId, name: &[u8]) -> Result<(), Problem> {
+    forget_chunks_hashed(at, resource, name)?;
+    run(at, "DELETE FROM hashed WHERE resource = ?1 AND name = ?2", params![resource.as_str(), name])
+}
+
+/// Tells the values of chunks of so many bytes that were found in a file as it is now, before its root was known. What
+/// is not as it was written counts for nothing: it is read again.
+pub fn chunks_hashed(
+    at: &Connection,
+    resource: &ResourceId,
+    name: &[u8],
+    stat: &FileStat,
+    chunk_bytes: u32,
+    each: &mut dyn FnMut(u32, [u8; 32]),
+) -> Result<(), Problem> {
+    let sql = "SELECT chunks, sum FROM hashed_chunks
+        WHERE resource = ?1 AND name = ?2 AND stat = ?3 AND chunk_bytes = ?4 ORDER BY id";
+    let stat = json(stat)?;
+    let mut statement = cached(at, sql)?;
+    let mut rows = statement.query(params![resource.as_str(), name, stat, chunk_bytes]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let chunks: Vec<u8> = row.get(0).map_err(failed)?;
+        let sum: Vec<u8> = row.get(1).map_err(failed)?;
+        if sum != chunks_sum(resource, name, &stat, chunk_bytes, &chunks) {
+            continue;
+        }
+        for record in chunks.as_chunks::<CHUNK_RECORD>().0 {
+            let [a, b, c, d, value @ ..] = *record;
+            each(u32::from_be_bytes([a, b, c, d]), value);
+        }
+    }
+    Ok(())
+}
+
+/// Adds to them. What was found in the file as it was before is forgotten, and of all files what is the oldest.
+pub fn put_chunks_hashed(
+    at: &Connection,
+    resource: &ResourceId,
+    name: &[u8],
+    stat: &FileStat,
+    chunk_bytes: u32,
+    chunks: &[(u32, [u8; 32])],
+) -> Result<(), Problem> {
+    let stat = json(stat)?;
+    let former = "DELETE FROM hashed_chunks
+        WHERE resource = ?1 AND name = ?2 AND (stat <> ?3 OR chunk_bytes <> ?4)";
+    run(at, former, params![resource.as_str(), name, stat, chunk_bytes])?;
+    let mut records = Vec::with_capacity(chunks.len() * CHUNK_RECORD);
+    for (chunk, value) in chunks {
+        records.extend_from_slice(&chunk.to_be_bytes());
+        records.extend_from_slice(value);
+    }
+    let sum = chunks_sum(resource, name, &stat, chunk_bytes, &records);
+    let sql = "INSERT INTO hashed_chunks (resource, name, stat, chunk_bytes, chunks, sum)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    run(at, sql, params![resource.as_str(), name, stat, chunk_bytes, records, sum])?;
+    let oldest = at.last_insert_rowid().saturating_sub(CHUNK_ROWS_MAX);
+    run(at, "DELETE FROM hashed_chunks WHERE id <= ?1", params![oldest])
+}
+
+fn forget_chunks_hashed(at: &Connection, resource: &ResourceId, name: &[u8]) -> Result<(), Problem> {
+    run(at, "DELETE FROM hashed_chunks WHERE resource = ?1 AND name = ?2", params![resource.as_str(), name])
+}
+
+/// Over all of a row, so that values that a disk has lost or mixed up never stand in for a reading.
+fn chunks_sum(resource: &ResourceId, name: &[u8], stat: &str, chunk_bytes: u32, records: &[u8]) -> [u8; 32] {
+    let mut sum = blake3::Hasher::new();
+    let chunk_bytes = chunk_bytes.to_be_bytes();
+    for part in [resource.as_str().as_bytes(), name, stat.as_bytes(), chunk_bytes.as_slice(), records] {
+        sum.update(&(part.len() as u64).to_be_bytes()).update(part);
+    }
+    *sum.finalize().as_bytes()
 }
 
 pub fn offered(at: &Connection, transfer: &TransferId) -> Result<Option<Offered>, Problem> {
@@ -149,3 +229,8 @@ fn offered_row(row: &Row<'_>) -> rusqlite::Result<Result<Offered, Problem>> {
     };
     Ok(parsed())
 }
+
+/// A chunk's number and its value.
+const CHUNK_RECORD: usize = 36;
+/// Of 256 MiB of content each: a terabyte that was read and whose files have no root yet, in 40 MiB at most.
+const CHUNK_ROWS_MAX: i64 = 4_096;

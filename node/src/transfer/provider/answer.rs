@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::front;
 use crate::reconcile;
 use crate::relay;
-use crate::send::{Sent, Supply, SupplySource};
+use crate::send::{ReadBefore, Sent, Supply, SupplySource};
 use crate::settle::Subject;
 use crate::spent::What;
 use crate::store::exchange::{self, Offered};
@@ -156,7 +156,13 @@ impl Answer {
                 return Err(Problem::new(Code::InsideFailed).cause("a table without its spool"));
             }
         };
-        let supply = Supply::new(supply);
+        let before = ReadBefore {
+            recall: ctx.recall.clone(),
+            resource: request.resource.clone(),
+            store: ctx.store.clone(),
+            clock: ctx.world.clock.clone(),
+        };
+        let supply = Supply::new(supply).recalling(before);
         let feed = match (&spooling, supply.folder(), &offered.handover) {
             (Some(spooling), ..) => Feed::spool(spooling.clone()),
             (None, Some(_), Some(_)) => Feed::signed(&ctx, &request.transfer).await?,

@@ -43,6 +43,8 @@ pub(super) struct Outgoing {
     shared: BTreeMap<u64, (FileStat, [u8; 32])>,
     /// Roots of files that were hashed here and are not stored yet.
     hashes: Vec<(Vec<u8>, FileStat, [u8; 32])>,
+    /// How much these files have together.
+    hashed_bytes: u64,
     /// A group of them is being stored.
     keeping: Option<JoinHandle<Result<(), Problem>>>,
     files_sent: u64,
@@ -102,6 +104,7 @@ impl Outgoing {
             recent: VecDeque::new(),
             shared: BTreeMap::new(),
             hashes: Vec::new(),
+            hashed_bytes: 0,
             keeping: None,
             files_sent: 0,
             reads: Reads::new(),
@@ -195,13 +198,14 @@ impl Outgoing {
         self.files_sent
     }
 
-    /// Has the roots of files that were hashed here stored, in groups: where there are at least so many. Reading goes
-    /// on meanwhile; one group at a time.
+    /// Has the roots of files that were hashed here stored, in groups: where there are at least so many, or so much was
+    /// read for them that it should not be read again. Reading goes on meanwhile; one group at a time.
     pub(super) async fn keep_hashes(&mut self, least: usize) -> Result<(), Problem> {
-        if self.hashes.len() < least {
+        if self.hashes.len() < least && self.hashed_bytes < HASHED_BYTES {
             return Ok(());
         }
         self.hashes_kept().await?;
+        self.hashed_bytes = 0;
         let (hashes, resource) = (std::mem::take(&mut self.hashes), self.resource.clone());
         let store = self.ctx.store.clone();
         self.keeping = Some(tokio::spawn(async move {
@@ -261,3 +265,5 @@ impl Sending {
 }
 
 const RECENT_MAX: usize = 1024;
+/// Content whose roots are not stored, before they are.
+const HASHED_BYTES: u64 = 256 << 20;

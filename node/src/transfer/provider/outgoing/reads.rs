@@ -3,14 +3,13 @@
 
 use super::{Outgoing, Sending};
 use crate::context::Context;
-use crate::send::{Packed, Read, Wanted};
+use crate::send::{Packed, Read, Wanted, is_quiet};
 use crate::spent::What;
 use posthouse_connectors::folder::FileStat;
 use posthouse_protocol::chunk::{Form, Packing};
 use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::provider::{Provider, SendChunk};
-use posthouse_protocol::time::Timestamp;
 use tokio::sync::mpsc;
 
 /// The blocking reads of a session.
@@ -171,6 +170,7 @@ impl Outgoing {
                 self.share(&entry, stat);
                 if let Some(stat) = stat.filter(|stat| is_quiet(stat, self.ctx.world.clock.now())) {
                     self.hashes.push((entry.name.clone(), stat, root));
+                    self.hashed_bytes = self.hashed_bytes.saturating_add(stat.size);
                 }
                 self.finals.insert(index, entry.clone());
                 self.done_with(index);
@@ -303,11 +303,6 @@ impl Reads {
     }
 }
 
-/// Whether a file has rested long enough for its times to tell of any later change.
-fn is_quiet(stat: &FileStat, now: Timestamp) -> bool {
-    now.0.saturating_sub(stat.mtime_ns.max(stat.ctime_ns) / 1_000_000) > QUIET_MS
-}
-
 /// Blocking reads at once, and what one of them takes.
 const READS_MAX: usize = 4;
 const READ_BYTES: u64 = 1 << 20;
@@ -316,6 +311,5 @@ const READ_CHUNKS: usize = 64;
 const UNSENT_BYTES_MAX: u64 = 8 << 20;
 /// A file is read this often before it is left out.
 const REVISIONS_MAX: u32 = 3;
-const QUIET_MS: i64 = 2_000;
 /// Shorter content says nothing of what else there is.
 const TRIAL_BYTES_MIN: u32 = 64 << 10;
