@@ -1,6 +1,6 @@
-//! What was landed is looked at once more, after it is durable and before anything is stated of it. What is not as it was
-//! landed is named and forgotten, each of it, so that no later run takes it for landed; the transfer ends without a
-//! receipt. Deliberately absent: a hold on what stands there. What becomes of it after the look nobody here can know.
+//! What was landed is looked at once more, after it is durable and before anything is stated of it. What is not as it
+//! was landed is named and forgotten, each of it, so that no later run takes it for landed; the transfer ends without
+//! a receipt. Deliberately absent: a hold on what stands there. What becomes of it after the look nobody here can know.
 
 use super::{Commit, PAGE, folder};
 use crate::stage::Stage;

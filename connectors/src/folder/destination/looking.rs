@@ -1,7 +1,7 @@
-//! The last look at what was landed, before anything is stated of it: whether it stands at its name as it was landed, and
-//! lets itself be opened. Scanners move what they find away, or let nobody open it; other programs take, exchange or cut
-//! what has just come. Deliberately absent: the time of change, which a label or a second name moves too, and whatever
-//! becomes of it after the look.
+//! The last look at what was landed, before anything is stated of it: whether it stands at its name as it was landed,
+//! and can be opened. Scanners move what they find away, or let nobody open it; other programs take, exchange or cut
+//! what has just come. Deliberately absent: the time of change, which a label or a second name moves too, and
+//! whatever becomes of it after the look.
 
 use super::presence::read_link;
 use super::{FolderDestination, Near, check_entry};
@@ -27,8 +27,8 @@ pub enum Seen {
 }
 
 impl FolderDestination {
-    /// Looks at what was landed at a name. `landed`: how it was then. `open`: a file is opened to be read, too, as far as
-    /// its own rights let its owner. Of a folder within this one its kind is all that is asked.
+    /// Looks at what was landed at a name. `landed`: how it was then. `open`: a file is opened to be read, too, as far
+    /// as its own rights let its owner. Of a folder within this one its kind is all that is asked.
     /// `NotAsLanded` where it is gone, another thing, shorter, longer, or kept from being opened.
     pub fn look(
         &self,
@@ -137,8 +137,8 @@ fn not_as_landed(name: &[u8], cause: impl Display) -> Problem {
 fn in_the_way(name: &[u8], errno: Errno) -> Problem {
     match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO => not_as_landed(name, GONE),
-        // Scanners that are asked before a file is opened answer the first, shares of other systems one of the others, and
-        // a lease that somebody holds to write the last.
+        // Scanners that are asked before a file is opened answer the first, shares of other systems one of the others,
+        // and a lease that somebody holds to write the last.
         Errno::PERM | Errno::ACCESS | Errno::BUSY | Errno::TXTBSY | Errno::AGAIN => {
             not_as_landed(name, format!("it is kept from being opened: {errno}"))
         }

@@ -32,7 +32,8 @@ pub struct LandedEntry {
     pub file: LandedFile,
 }
 
-/// Whole entries of a transfer as they were landed, in the order of the offer, at most `limit` with positions from `from` on.
+/// Whole entries of a transfer as they were landed, in the order of the offer, at most `limit` with positions from
+/// `from` on.
 pub fn landed_entries(
     at: &Connection,
     job: &JobId,
