@@ -23,7 +23,7 @@ mod tests;
 mod versions;
 mod walk;
 
-pub use destination::{FolderDestination, Near, Present};
+pub use destination::{FolderDestination, Near, Present, Seen};
 pub use fault::left_out;
 pub use mirror::{Kind, LandedBefore};
 pub use names::{NameFault, check_name};

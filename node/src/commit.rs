@@ -3,6 +3,8 @@
 //! gives the first result. Files: each is renamed to its name, then the folders are synced; a commit that was
 //! cut short runs again over all entries and ends at the same. Only [`Committed`] leads to a statement.
 
+mod look;
+
 use crate::config::RowLimit;
 use crate::stage::{Place, Stage, Staged};
 use crate::store::exchange::{self, LandedFile, LandingEntry, Whole};
@@ -163,9 +165,9 @@ impl Commit<'_> {
         let finish = self.blocking(move || folder(&finishing)?.finish());
         let (remembered, finished) = tokio::join!(biased; self.remember(landed), finish);
         remembered.and(finished)?;
-        if self.proof == Proof::Reread {
-            self.reread(&stage).await?;
-        }
+        let reread = if self.proof == Proof::Reread { self.reread(&stage).await } else { Ok(()) };
+        // What somebody took meanwhile is called that, and no fault of the disk.
+        self.look(&stage).await.and(reread)?;
         if doomed.is_empty() {
             return Ok(0);
         }
@@ -247,29 +249,6 @@ impl Commit<'_> {
             folder(&stage)?.mirror_plan(&before, &in_scope, &left_out)
         })
         .await
-    }
-
-    /// Reads every landed file back past the page cache.
-    async fn reread(&self, stage: &Arc<Stage>) -> Result<(), Problem> {
-        let mut from = 0;
-        loop {
-            let page = self.page(from).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            from = last.entry.index + 1;
-            let stage = stage.clone();
-            self.blocking(move || {
-                for LandingEntry { entry, .. } in page.iter().filter(|e| e.entry.kind == EntryKind::File) {
-                    let root = folder(&stage)?.hash(&entry.name, true)?;
-                    if entry.root.is_none_or(|stated| *stated != root) {
-                        return Err(Problem::new(Code::StorageFailed)
-                            .with("path", String::from_utf8_lossy(&entry.name))
-                            .cause("the disk gives back other bytes than were written"));
-                    }
-                }
-                Ok(())
-            })
-            .await?;
-        }
     }
 
     async fn remember(&self, landed: Vec<LandedFile>) -> Result<(), Problem> {

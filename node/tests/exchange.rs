@@ -25,6 +25,8 @@ mod quarantine;
 mod support;
 #[path = "exchange/switching.rs"]
 mod switching;
+#[path = "exchange/taken.rs"]
+mod taken;
 #[path = "exchange/watching.rs"]
 mod watching;
 #[path = "exchange/window.rs"]

@@ -80,9 +80,9 @@ codes! {
     LinkRefused = 2009, Failed, "the link `{name}` leaves its folder", "链接 `{name}` 指向目录之外",
         "set `links = \"keep\"` to land links as they are, or remove it", "如需原样保留链接，请设 `links = \"keep\"`，或删除该链接";
     FileChanged = 2010, Failed, "`{name}` kept changing while it was read", "`{name}` 在读取过程中持续变化",
-        "it is taken with the next run, once it is quiet", "文件静止后将在下次运行时交换";
+        "at the provider it is taken with the next run, once it is quiet; at the consumer look for what writes into the target folder", "提供方的文件静止后将在下次运行时交换；若在使用方，请查找正在写入目标目录的程序";
     FileUnreadable = 2011, Failed, "`{name}` cannot be read", "`{name}` 无法读取",
-        "check permissions and the disk at the provider", "请检查提供方的权限和磁盘";
+        "check permissions and the disk of the node that says so", "请检查报告此问题的节点的权限和磁盘";
     SpecialFile = 2012, Failed, "`{name}` is neither a file, a folder nor a link", "`{name}` 既不是文件、目录，也不是链接",
         "exclude it in the resource's configuration", "请在资源配置中排除它";
     NameTaken = 2013, Failed, "`{name}` is taken at the destination", "目标处的 `{name}` 已被占用",
@@ -101,6 +101,8 @@ codes! {
         "nothing is to be done: what landed is newer", "无需处理：已落地的内容更新";
     AttributesRefused = 2020, Failed, "the extended attributes of `{name}` cannot be carried", "`{name}` 的扩展属性无法交换",
         "take some of them away, or land where the file system has room for them", "请减少其扩展属性，或落盘到容得下它们的文件系统";
+    NotAsLanded = 2021, Failed, "`{name}` does not stand as it was landed", "`{name}` 已不是落盘时的样子",
+        "nothing was receipted; keep scanners and other programs at the consumer off the target folder until the receipt is there", "未签回执；回执签发前，请勿让使用方的杀毒软件和其他程序处理目标目录";
     NoGrant = 3001, NotPermitted, "no grant lets {consumer} take {resource}", "没有授权允许 {consumer} 获取 {resource}",
         "the managing authority adds one with `posthouse grant add`", "请管理方用 `posthouse grant add` 添加授权";
     GrantExpired = 3002, NotPermitted, "the grant {grant} ended at {until}", "授权 {grant} 已于 {until} 到期",

@@ -2,6 +2,7 @@
 
 mod keeping;
 mod linked;
+mod looking;
 mod xattrs;
 
 use super::*;

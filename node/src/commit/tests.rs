@@ -40,17 +40,24 @@ impl Scene {
     }
 
     async fn publish(&self) -> Result<u64, Problem> {
-        let commit = Commit {
+        self.commit(Proof::Written).publish_folder(&self.stage).await
+    }
+
+    fn commit(&self, proof: Proof) -> Commit<'_> {
+        Commit {
             world: &self.world,
             store: &self.store,
             transfer: &self.transfer,
             job: &self.job,
             write: Write::Upsert,
-            proof: Proof::Written,
+            proof,
             quarantine_max: None,
             left_out: &[],
-        };
-        commit.publish_folder(&self.stage).await
+        }
+    }
+
+    fn path(&self, index: u64) -> PathBuf {
+        self.to.join(String::from_utf8(entry(index).name).unwrap())
     }
 
     fn remembered(&self) -> Vec<LandedFile> {
@@ -107,4 +114,52 @@ async fn what_stands_is_remembered_where_the_rest_cannot_be_given_its_name() {
     let remembered: Vec<Vec<u8>> = scene.remembered().into_iter().map(|file| file.name).collect();
     assert_eq!(remembered, standing);
     assert!(standing.len() as u64 > page && standing.len() as u64 <= 2 * page, "{}", standing.len());
+}
+
+/// Another file under its name, of this content and the same time.
+fn exchange_for(path: &std::path::Path, content: &str) {
+    let (stood, other) = (std::fs::metadata(path).unwrap(), path.with_extension("other"));
+    std::fs::write(&other, content).unwrap();
+    std::fs::File::options().write(true).open(&other).unwrap().set_modified(stood.modified().unwrap()).unwrap();
+    std::fs::rename(&other, path).unwrap();
+}
+
+#[tokio::test]
+async fn whatever_is_taken_or_exchanged_after_it_landed_is_named_and_all_of_it_is_forgotten() {
+    let page = u64::from(PAGE);
+    for proof in [Proof::Written, Proof::Reread] {
+        let scene = Scene::with(page + 7).await;
+        scene.publish().await.unwrap();
+        scene.commit(proof).look(&scene.stage).await.unwrap();
+        // What says nothing of a content: another time, a second name, other rights, a copy in its place.
+        let touched = std::fs::File::options().write(true).open(scene.path(5)).unwrap();
+        touched.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        std::fs::hard_link(scene.path(6), scene.to.join("second")).unwrap();
+        let rights = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o664);
+        std::fs::set_permissions(scene.path(7), rights).unwrap();
+        exchange_for(&scene.path(8), "8");
+        scene.commit(proof).look(&scene.stage).await.unwrap();
+
+        std::fs::remove_file(scene.path(3)).unwrap();
+        exchange_for(&scene.path(500), "005");
+        std::fs::write(scene.path(page + 2), "longer than it was").unwrap();
+        let problem = scene.commit(proof).look(&scene.stage).await.unwrap_err();
+        assert_eq!(problem.code, Code::NotAsLanded);
+        assert!(problem.facts.contains(&("name".to_owned(), "d000/f00003".to_owned())), "{problem:?}");
+        assert!(problem.cause.contains("2 more like it"), "{problem}");
+        let remembered: Vec<Vec<u8>> = scene.remembered().into_iter().map(|file| file.name).collect();
+        let taken = [3, 500, page + 2];
+        let stand: Vec<Vec<u8>> = (0..page + 7).filter(|i| !taken.contains(i)).map(|i| entry(i).name).collect();
+        assert_eq!(remembered, stand);
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_was_moved_out_of_its_place_is_not_stated() {
+    let scene = Scene::with(3).await;
+    scene.publish().await.unwrap();
+    std::fs::rename(&scene.to, scene.to.with_extension("moved")).unwrap();
+    assert_eq!(scene.commit(Proof::Written).look(&scene.stage).await.unwrap_err().code, Code::NotAsLanded);
+    std::fs::create_dir(&scene.to).unwrap();
+    assert_eq!(scene.commit(Proof::Written).look(&scene.stage).await.unwrap_err().code, Code::NotAsLanded);
 }

@@ -78,7 +78,7 @@ async fn orphans(ctx: &Arc<Context>) -> Result<Vec<TransferId>, Problem> {
 /// passes is followed by its successor, whose outcome is then given.
 pub async fn run_consumer(ctx: Arc<Context>, transfer: TransferId) -> Result<Outcome, Problem> {
     let mut id = transfer;
-    for _ in 0..SUCCESSORS_MAX {
+    for turn in 1..=SUCCESSORS_MAX {
         let Some(row) = load(&ctx, &id).await? else {
             return Err(Problem::new(Code::UnknownName).with("kind", "transfer").with("name", &id));
         };
@@ -91,7 +91,9 @@ pub async fn run_consumer(ctx: Arc<Context>, transfer: TransferId) -> Result<Out
             }
         };
         let retry = row.state == State::Failed && row.problem.as_ref().is_some_and(passes);
-        if !retry {
+        // Somebody takes each one that comes: that is said now, and the job's next run tries again.
+        let is_taken = row.problem.as_ref().is_some_and(|problem| problem.code == Code::NotAsLanded);
+        if !retry || is_taken && turn == SUCCESSORS_MAX {
             return Ok(Outcome::Final(Box::new(row)));
         }
         match succeed(&ctx, &row).await? {
@@ -110,7 +112,7 @@ pub async fn run_consumer(ctx: Arc<Context>, transfer: TransferId) -> Result<Out
 
 /// Whether the same again may well succeed, without anybody changing anything.
 fn passes(problem: &Problem) -> bool {
-    matches!(problem.code, Code::SnapshotLost | Code::Mismatch | Code::FileChanged | Code::Busy)
+    matches!(problem.code, Code::SnapshotLost | Code::Mismatch | Code::FileChanged | Code::NotAsLanded | Code::Busy)
 }
 
 /// Plans the successor of a failed transfer, once. Nobody can be asked again for what was carried here.

@@ -27,7 +27,7 @@ pub(super) struct Folders {
 /// What a folder is to be like.
 #[derive(Clone)]
 pub(super) struct Wanted {
-    mode: u32,
+    pub(super) mode: u32,
     /// Where they are known, or said.
     mtime_ns: Option<i64>,
 }

@@ -107,7 +107,7 @@ impl FolderDestination {
     }
 }
 
-fn read_link(root: &Root, name: &[u8]) -> Result<Vec<u8>, Errno> {
+pub(super) fn read_link(root: &Root, name: &[u8]) -> Result<Vec<u8>, Errno> {
     let (folder, leaf) = root.parent(name)?;
     Ok(rustix::fs::readlinkat(folder, leaf, Vec::new())?.into_bytes())
 }

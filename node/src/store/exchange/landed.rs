@@ -1,6 +1,7 @@
 //! What a job has landed before, how far it has come, and which runs of a peer's job were answered.
 
-use super::{cached, damaged, decode, fixed, json, landing_offer, run, signed};
+use super::landing::whole_of;
+use super::{Whole, cached, damaged, decode, fixed, json, landing_offer, run, signed};
 use crate::store::failed;
 use posthouse_connectors::folder::{FileStat, Kind};
 use posthouse_protocol::codec;
@@ -20,6 +21,38 @@ pub struct LandedFile {
     pub size: u64,
     pub mtime_ns: i64,
     pub stat: FileStat,
+}
+
+/// An entry of a transfer that was landed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LandedEntry {
+    pub position: u64,
+    pub whole: Whole,
+    /// As it was remembered last.
+    pub file: LandedFile,
+}
+
+/// Whole entries of a transfer as they were landed, in the order of the offer, at most `limit` with positions from
+/// `from` on.
+pub fn landed_entries(
+    at: &Connection,
+    job: &JobId,
+    transfer: &TransferId,
+    from: u64,
+    limit: u32,
+) -> Result<Vec<LandedEntry>, Problem> {
+    // A cross join is done from left to right.
+    let sql = "SELECT d.name, d.kind, d.root, d.size, d.mtime_ns, d.stat, e.position, e.whole
+        FROM landing_entry e CROSS JOIN landed d ON d.job = ?1 AND d.name = e.name
+        WHERE e.transfer = ?2 AND e.whole > 0 AND e.position >= ?3 ORDER BY e.position LIMIT ?4";
+    let entry = |row: &Row<'_>| {
+        let (position, whole) = (row.get::<_, i64>(6)?.unsigned_abs(), whole_of(row.get(7)?));
+        Ok(landed_row(row)?.map(|file| LandedEntry { position, whole, file }))
+    };
+    let mut statement = cached(at, sql)?;
+    let values = params![job.as_str(), transfer.as_str(), signed(from)?, limit];
+    let rows = statement.query_map(values, entry).map_err(failed)?;
+    rows.map(|row| row.map_err(failed)?).collect()
 }
 
 pub fn landed(at: &Connection, job: &JobId, name: &[u8]) -> Result<Option<LandedFile>, Problem> {

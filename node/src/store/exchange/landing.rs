@@ -265,14 +265,18 @@ fn whole_number(whole: Whole) -> i64 {
     }
 }
 
-fn entry_row(row: &Row<'_>) -> rusqlite::Result<Result<LandingEntry, Problem>> {
-    let (id, entry): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
-    let whole = match row.get::<_, i64>(2)? {
+pub(super) fn whole_of(number: i64) -> Whole {
+    match number {
         0 => Whole::No,
         1 => Whole::Part,
         2 => Whole::Present,
         _ => Whole::Linked,
-    };
+    }
+}
+
+fn entry_row(row: &Row<'_>) -> rusqlite::Result<Result<LandingEntry, Problem>> {
+    let (id, entry): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+    let whole = whole_of(row.get(2)?);
     let columns: (Option<i64>, Option<i64>, Option<Vec<u8>>, Option<i64>) =
         (row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?);
     let quality: Option<Vec<u8>> = row.get(7)?;
