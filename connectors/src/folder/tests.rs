@@ -855,7 +855,7 @@ fn listed(from: &FolderSource, now_ms: i64) -> Vec<Found> {
         found.push(one);
         Ok(())
     };
-    from.list(Timestamp(now_ms), &mut keep).unwrap();
+    from.list(&|| Timestamp(now_ms), &mut keep).unwrap();
     found
 }
 

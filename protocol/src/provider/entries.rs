@@ -158,6 +158,12 @@ impl Provider {
         self.done.len() as u64 + self.open.len() as u64
     }
 
+    /// How many entries from the first on are final: answered, sealed and sent, or left out. Neither side leaves one of
+    /// them out any more, and none is read again.
+    pub fn finished(&self) -> u64 {
+        self.done.len() as u64
+    }
+
     /// Whether the consumer has said what it lacks of an entry, or that it leaves it out.
     pub(super) fn is_answered(&self, index: u64) -> bool {
         index < self.listed() && self.open.get(&index).is_none_or(|given| given.answered || given.dropped)
