@@ -40,12 +40,16 @@ impl Scene {
     }
 
     async fn publish(&self) -> Result<u64, Problem> {
+        self.publish_by(Write::Upsert).await
+    }
+
+    async fn publish_by(&self, write: Write) -> Result<u64, Problem> {
         let commit = Commit {
             world: &self.world,
             store: &self.store,
             transfer: &self.transfer,
             job: &self.job,
-            write: Write::Upsert,
+            write,
             proof: Proof::Written,
             quarantine_max: None,
             left_out: &[],
@@ -54,7 +58,23 @@ impl Scene {
     }
 
     fn remembered(&self) -> Vec<LandedFile> {
-        self.store.read_now(|db| exchange::all_landed(db, &self.job)).unwrap()
+        let all = self.store.read_now(|db| exchange::landed_page(db, &self.job, &self.transfer, b"", u32::MAX));
+        all.unwrap().into_iter().map(|(file, _)| file).collect()
+    }
+
+    /// The source has this no more, or has it again.
+    fn list(&self, index: u64, is_listed: bool) {
+        let entry = entry(index);
+        self.store
+            .write_now(|tx| match is_listed {
+                true => exchange::put_landing_whole(tx, &self.transfer, &entry, Whole::Part, 1),
+                false => exchange::forget_landing_entry(tx, &self.transfer, &entry.name),
+            })
+            .unwrap();
+    }
+
+    fn stands(&self, index: u64) -> bool {
+        self.to.join(String::from_utf8(entry(index).name).unwrap()).exists()
     }
 }
 
@@ -107,4 +127,34 @@ async fn what_stands_is_remembered_where_the_rest_cannot_be_given_its_name() {
     let remembered: Vec<Vec<u8>> = scene.remembered().into_iter().map(|file| file.name).collect();
     assert_eq!(remembered, standing);
     assert!(standing.len() as u64 > page && standing.len() as u64 <= 2 * page, "{}", standing.len());
+}
+
+#[tokio::test]
+async fn a_mirror_of_several_pages_deletes_up_to_a_tenth_and_nothing_above() {
+    let files = 2 * u64::from(PAGE) + 7;
+    let scene = Scene::with(files).await;
+    assert_eq!(scene.publish().await.unwrap(), 0);
+    assert_eq!(scene.publish_by(Write::Mirror).await.unwrap(), 0, "all of it is in scope");
+    // One more than a tenth, from every page, its first and its last among them.
+    let most = files / 10;
+    let ends = [0, u64::from(PAGE) - 1, u64::from(PAGE), 2 * u64::from(PAGE) - 1, 2 * u64::from(PAGE), files - 1];
+    let others = (0..files).step_by(9).filter(|index| !ends.contains(index)).take((most + 1) as usize - ends.len());
+    let gone: Vec<u64> = ends.into_iter().chain(others).collect();
+    assert_eq!(gone.len() as u64, most + 1);
+    gone.iter().for_each(|index| scene.list(*index, false));
+    let refused = scene.publish_by(Write::Mirror).await.unwrap_err();
+    let expected = Problem::new(Code::MirrorUnsafe).with("count", most + 1).with("total", files);
+    assert_eq!((refused.code, refused.facts), (expected.code, expected.facts));
+    assert!((0..files).all(|index| scene.stands(index)), "nothing of it was deleted");
+    assert_eq!(scene.remembered().len() as u64, files);
+
+    // The last of the first page is there again.
+    scene.list(gone[1], true);
+    assert_eq!(scene.publish_by(Write::Mirror).await.unwrap(), most);
+    for index in 0..files {
+        assert_eq!(scene.stands(index), index == gone[1] || !gone.contains(&index), "{index}");
+    }
+    assert_eq!(scene.remembered().len() as u64, files - most);
+    // What is deleted is forgotten, and not counted any more.
+    assert_eq!(scene.publish_by(Write::Mirror).await.unwrap(), 0);
 }
