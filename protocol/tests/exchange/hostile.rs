@@ -357,6 +357,33 @@ fn what_is_finished_counts_from_the_first_entry_and_stays_as_it_is() {
     assert_eq!(provider.poll_event(), None);
 }
 
+#[test]
+fn of_finished_entries_a_provider_remembers_as_many_as_a_consumer_may_have_open() {
+    let now = Timestamp(0);
+    let want = |entry, chunks| Frame::Want(vec![Want { entry, revision: 0, chunks }]);
+    let mut provider = Provider::new(consumer_name(), now);
+    provider.handle_frame(Frame::Request(request()), now).unwrap();
+    provider.offer(offer()).unwrap();
+    provider.handle_frame(Frame::Accept(Accept { data_channels: 1, credit: 1 << 20 }), now).unwrap();
+    let listed = limits::ENTRIES_OPEN_MAX + 2;
+    for index in 0..listed {
+        provider.entry(entry(index, EntryKind::File, 10, true)).unwrap();
+        provider.handle_frame(want(index, Vec::new()), now).unwrap();
+        while provider.poll_transmit(now).is_some() {}
+        while provider.poll_event().is_some() {}
+    }
+    assert_eq!(provider.finished(), listed);
+    for index in [2, listed - 1] {
+        provider.handle_frame(want(index, vec![(0, 1)]), now).unwrap();
+        let send = provider.poll_send().unwrap();
+        assert_eq!((send.entry, send.chunk, send.again), (index, 0, true));
+    }
+    for index in [0, 1] {
+        provider.handle_frame(want(index, vec![(0, 1)]), now).unwrap();
+        assert!(!provider.has_wanted() && provider.poll_event().is_none(), "{index} is forgotten");
+    }
+}
+
 fn offered(offer: Offer) -> Consumer {
     let mut consumer = Consumer::new(request(), provider_name(), Timestamp(0));
     consumer.handle_frame(Frame::Offer(offer), Timestamp(0)).unwrap();

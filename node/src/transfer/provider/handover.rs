@@ -16,8 +16,8 @@ use posthouse_protocol::statement::Statement;
 use std::time::Duration;
 
 impl Session {
-    /// Writes down what is final of the list, some hundreds of entries at a time: a session does not hold all of them until
-    /// its end.
+    /// Writes down what is final of the list, a thousand entries or more at a time: a session does not hold all of them
+    /// until its end.
     pub(super) async fn write_finals(&mut self) -> Result<(), Problem> {
         let Some(given) = &mut self.given else { return Ok(()) };
         let finals = given.outgoing.take_finals(self.machine.finished(), FINALS_WRITTEN);
