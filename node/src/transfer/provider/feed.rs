@@ -73,7 +73,7 @@ impl Feed {
             Ok((attachments::entries(&root, &transfer)?, attachments::left_out(&root, &transfer)?))
         });
         let (entries, left_out) = opening.await?;
-        let fed = in_batches(world, move |pass_on| {
+        let fed = in_batches::<Fed>(world, move |pass_on| {
             for (index, entry) in entries.enumerate() {
                 pass_on(Fed::Entry(Entry { index: index as u64, ..entry? }, None))?;
             }
@@ -119,7 +119,7 @@ impl Feed {
 /// What is found in a folder.
 fn listing(world: &World, folder: Arc<FolderSource>) -> mpsc::Receiver<Result<Vec<Found>, Problem>> {
     let clock = world.clock.clone();
-    in_batches(world, move |pass_on| folder.list(&|| clock.now(), pass_on))
+    in_batches::<Found>(world, move |pass_on| folder.list(&|| clock.now(), pass_on))
 }
 
 /// Runs what finds one thing after the other, and gives what it finds in batches. It does not get further ahead of whoever
