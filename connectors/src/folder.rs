@@ -25,7 +25,7 @@ mod walk;
 
 pub use destination::{FolderDestination, Near, Present, Seen};
 pub use fault::left_out;
-pub use mirror::{Kind, LandedBefore};
+pub use mirror::{Kind, LandedBefore, Mirroring};
 pub use names::{NameFault, check_name};
 pub use part::Part;
 pub use source::{FolderSource, Found, OpenFile};

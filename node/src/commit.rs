@@ -18,7 +18,6 @@ use posthouse_protocol::manifest::{Counts, Entry, EntryKind, LeftOut};
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Proof;
 use posthouse_protocol::time::Timestamp;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What was handed over stands at its destination, durably.
@@ -140,6 +139,7 @@ impl Commit<'_> {
     /// Gives how many entries a mirror removed.
     async fn publish_folder(&self, stage: &Arc<Stage>) -> Result<u64, Problem> {
         let doomed = if self.write == Write::Mirror { self.plan_mirror(stage).await? } else { Vec::new() };
+        let doomed = Arc::new(doomed);
         let mut page = self.recorded_page(0).await?;
         let mut landed = Vec::new();
         while let Some((last, _)) = page.last() {
@@ -171,7 +171,7 @@ impl Commit<'_> {
         if doomed.is_empty() {
             return Ok(0);
         }
-        let (job, names) = (self.job.clone(), doomed.iter().map(|file| file.name.clone()).collect::<Vec<_>>());
+        let (job, forgotten) = (self.job.clone(), doomed.clone());
         let deleted = self
             .blocking(move || {
                 let folder = folder(&stage)?;
@@ -179,7 +179,10 @@ impl Commit<'_> {
                 folder.finish().map(|()| deleted)
             })
             .await?;
-        self.store.write(move |at| names.iter().try_for_each(|name| exchange::forget_landed(at, &job, name))).await?;
+        let forget = move |at: &rusqlite::Transaction<'_>| {
+            forgotten.iter().try_for_each(|file| exchange::forget_landed(at, &job, &file.name))
+        };
+        self.store.write(forget).await?;
         Ok(deleted)
     }
 
@@ -233,20 +236,28 @@ impl Commit<'_> {
 
     /// What this job landed before and the source no longer has. Refused as a whole where that is too much.
     async fn plan_mirror(&self, stage: &Arc<Stage>) -> Result<Vec<LandedBefore>, Problem> {
-        let job = self.job.clone();
-        let before = self.store.read(move |at| exchange::all_landed(at, &job)).await?;
-        let mut in_scope = BTreeSet::new();
-        let mut from = 0;
-        loop {
-            let page = self.page(from).await?;
-            let Some(last) = page.last() else { break };
-            from = last.entry.index + 1;
-            in_scope.extend(page.into_iter().map(|entry| entry.entry.name));
-        }
-        let (left_out, stage) = (self.left_out.to_vec(), stage.clone());
+        let (store, stage, left_out) = (self.store.clone(), stage.clone(), self.left_out.to_vec());
+        let (job, transfer) = (self.job.clone(), self.transfer.clone());
         self.blocking(move || {
-            let before: Vec<LandedBefore> = before.iter().map(landed_before).collect();
-            folder(&stage)?.mirror_plan(&before, &in_scope, &left_out)
+            let landed = store.read_now(|at| exchange::count_landed(at, &job))?;
+            let mut mirroring = folder(&stage)?.mirroring(&left_out, landed)?;
+            let mut from = 0;
+            while mirroring.asks_for_scope() {
+                let page = store.read_now(|at| exchange::landing_entries(at, &transfer, from, PAGE))?;
+                let Some(last) = page.last() else { break };
+                from = last.entry.index + 1;
+                page.iter().for_each(|found| mirroring.in_scope(&found.entry.name));
+            }
+            // No name is empty: all of them come behind this.
+            let mut after: Vec<u8> = Vec::new();
+            loop {
+                let page = store.read_now(|at| exchange::landed_page(at, &job, &transfer, &after, PAGE))?;
+                let Some((last, _)) = page.last() else { return mirroring.plan() };
+                after = last.name.clone();
+                for (file, _) in page.into_iter().filter(|(_, is_in_scope)| !is_in_scope) {
+                    mirroring.out_of_scope(landed_before(file))?;
+                }
+            }
         })
         .await
     }
@@ -378,8 +389,8 @@ fn adopt(folder: &FolderDestination, entry: &Entry, recorded: Option<FileStat>) 
     if (stat.size, stat.mtime_ns) == (entry.size, entry.mtime_ns) { Ok(stat) } else { Err(changed()) }
 }
 
-fn landed_before(file: &LandedFile) -> LandedBefore {
-    LandedBefore { name: file.name.clone(), kind: file.kind, size: file.size, mtime_ns: file.mtime_ns }
+fn landed_before(file: LandedFile) -> LandedBefore {
+    LandedBefore { name: file.name, kind: file.kind, size: file.size, mtime_ns: file.mtime_ns }
 }
 
 const PAGE: u32 = 1024;

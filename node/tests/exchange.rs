@@ -16,6 +16,8 @@ mod late;
 mod lines;
 #[path = "exchange/listing.rs"]
 mod listing;
+#[path = "exchange/long.rs"]
+mod long;
 #[path = "exchange/names.rs"]
 mod names;
 #[path = "exchange/planning.rs"]

@@ -6,6 +6,8 @@ use std::pin::Pin;
 type Work = Box<dyn FnOnce() + Send>;
 
 pub trait Blocking: Send + Sync {
+    /// Whether work may wait for what is done elsewhere: not where nothing else is done until it ends.
+    fn may_wait(&self) -> bool;
     fn submit(&self, work: Work) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
@@ -29,6 +31,9 @@ pub struct Panicked;
 pub struct Threads;
 
 impl Blocking for Threads {
+    fn may_wait(&self) -> bool {
+        true
+    }
     fn submit(&self, work: Work) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let handle = tokio::task::spawn_blocking(work);
         Box::pin(async move {
@@ -41,6 +46,9 @@ impl Blocking for Threads {
 pub struct Inline;
 
 impl Blocking for Inline {
+    fn may_wait(&self) -> bool {
+        false
+    }
     fn submit(&self, work: Work) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         work();
         Box::pin(std::future::ready(()))

@@ -83,8 +83,10 @@ pub struct Provider {
     request: Option<Request>,
     offer: Option<Offer>,
     open: BTreeMap<u64, Given>,
-    /// Entries below the first open one, by their numbers.
-    done: Vec<Done>,
+    /// Entries below the first open one: the last of them, as many as a consumer may have open.
+    done: VecDeque<Done>,
+    /// How many there were before those.
+    forgotten: u64,
     ended: bool,
     bytes_listed: u64,
     list: Option<EntryList>,
@@ -134,7 +136,8 @@ impl Provider {
             request: None,
             offer: None,
             open: BTreeMap::new(),
-            done: Vec::new(),
+            done: VecDeque::new(),
+            forgotten: 0,
             ended: false,
             bytes_listed: 0,
             list: Some(EntryList::default()),

@@ -22,6 +22,7 @@ use super::source::OpenFile;
 use super::stat::{FileStat, file_type, travelling_mode};
 use super::versions::{Kept, Versions};
 use folders::Folders;
+pub(super) use folding::Folded;
 use folding::Folding;
 pub use looking::Seen;
 pub use near::Near;

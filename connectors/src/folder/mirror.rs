@@ -2,6 +2,7 @@
 //! what the source could not read this time, and never more than a tenth by itself.
 
 use super::beneath::{At, Root};
+use super::destination::Folded;
 use super::fault::writing;
 use super::names::{SELF, check_name, depth, split};
 use super::stat::{FileStat, file_type};
@@ -41,30 +42,70 @@ impl Kind {
     }
 }
 
-/// What would be deleted: out of scope, not left out (nor beneath something left out), and still as it
-/// was landed. `MirrorUnsafe` when that is over a tenth of all that was landed.
-pub(crate) fn plan(
-    root: &Root,
-    landed: &[LandedBefore],
-    in_scope: &dyn Fn(&[u8]) -> bool,
-    left_out: &[LeftOut],
-) -> Result<Vec<LandedBefore>, Problem> {
-    let unknown: BTreeSet<&[u8]> = left_out.iter().map(|what| what.name.as_slice()).collect();
-    let mut gone = Vec::new();
-    for before in landed {
+/// What a mirror would delete: out of scope, not left out (nor beneath something left out), and still as it was landed.
+/// What was landed is told one by one, and only what goes is kept, as long as it is no more than may go.
+pub struct Mirroring<'a> {
+    root: &'a Root,
+    /// How the file system sees the names in scope, where it does not see them as they are.
+    folded: Option<Folded>,
+    unknown: BTreeSet<&'a [u8]>,
+    /// All that this job has landed.
+    landed: u64,
+    gone: Vec<LandedBefore>,
+    count: u64,
+}
+
+impl<'a> Mirroring<'a> {
+    pub(crate) fn new(root: &'a Root, folds: bool, left_out: &'a [LeftOut], landed: u64) -> Self {
+        let unknown = left_out.iter().map(|what| what.name.as_slice()).collect();
+        Self { root, folded: folds.then(Folded::default), unknown, landed, gone: Vec::new(), count: 0 }
+    }
+
+    /// Whether every name in scope is to be told before what was landed: where the file system takes names for one that
+    /// differ by upper and lower case.
+    pub fn asks_for_scope(&self) -> bool {
+        self.folded.is_some()
+    }
+
+    pub fn in_scope(&mut self, name: &[u8]) {
+        if let Some(folded) = &mut self.folded {
+            folded.add(name);
+        }
+    }
+
+    /// Something was landed whose name is not in scope.
+    pub fn out_of_scope(&mut self, before: LandedBefore) -> Result<(), Problem> {
         let name = before.name.as_slice();
-        if name == SELF || check_name(name).is_err() || in_scope(name) || is_unknown(&unknown, name) {
-            continue;
+        // A file that is in scope under another spelling is the one that stands there.
+        let stays = self.folded.as_ref().is_some_and(|folded| folded.has(name));
+        if name == SELF || check_name(name).is_err() || stays || is_unknown(&self.unknown, name) {
+            return Ok(());
         }
-        if stands(root, before)? {
-            gone.push(before.clone());
+        if !stands(self.root, &before)? {
+            return Ok(());
         }
+        self.count += 1;
+        if self.is_safe() {
+            self.gone.push(before);
+        } else {
+            // It is refused as a whole: only how much it is is still to be told.
+            self.gone = Vec::new();
+        }
+        Ok(())
     }
-    if gone.len().saturating_mul(SHARE) > landed.len() {
-        return Err(Problem::new(Code::MirrorUnsafe).with("count", gone.len()).with("total", landed.len()));
+
+    /// `MirrorUnsafe` when that is over a tenth of all that was landed.
+    pub fn plan(mut self) -> Result<Vec<LandedBefore>, Problem> {
+        if !self.is_safe() {
+            return Err(Problem::new(Code::MirrorUnsafe).with("count", self.count).with("total", self.landed));
+        }
+        self.gone.sort_by(|a, b| depth(&b.name).cmp(&depth(&a.name)).then_with(|| a.name.cmp(&b.name)));
+        Ok(self.gone)
     }
-    gone.sort_by(|a, b| depth(&b.name).cmp(&depth(&a.name)).then_with(|| a.name.cmp(&b.name)));
-    Ok(gone)
+
+    fn is_safe(&self) -> bool {
+        self.count.saturating_mul(SHARE) <= self.landed
+    }
 }
 
 /// What is done with something before it goes: its folder, its name there and its whole name.
@@ -130,4 +171,4 @@ fn stands(root: &Root, before: &LandedBefore) -> Result<bool, Problem> {
 }
 
 /// One in this many may go.
-const SHARE: usize = 10;
+const SHARE: u64 = 10;

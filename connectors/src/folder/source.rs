@@ -56,8 +56,13 @@ impl FolderSource {
     }
 
     /// Finds everything in scope: the folder itself as `.`, then names by their bytes, folders before
-    /// what is in them. `now` is the wall clock, for `quiet`. Our own temporary files are no content.
-    pub fn list(&self, now: Timestamp, found: &mut dyn FnMut(Found) -> Result<(), Problem>) -> Result<(), Problem> {
+    /// what is in them. `now` is the wall clock, for `quiet`: it is looked at as the listing goes on, which may take as long
+    /// as what is found is taken. Our own temporary files are no content.
+    pub fn list(
+        &self,
+        now: &dyn Fn() -> Timestamp,
+        found: &mut dyn FnMut(Found) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
         let top = rustix::fs::fstat(self.root.handle()).map_err(|e| self.lost(e))?;
         let mut lister =
             Lister { source: self, now, index: 0, waiting: Vec::new(), linked: BTreeMap::new(), refused: None, found };
@@ -151,7 +156,7 @@ pub(crate) fn read_full(file: &std::fs::File, offset: u64, out: &mut [u8]) -> st
 
 struct Lister<'a> {
     source: &'a FolderSource,
-    now: Timestamp,
+    now: &'a dyn Fn() -> Timestamp,
     index: u64,
     /// Folders on the way to something in scope that have not been found yet (with `include`).
     waiting: Vec<(Vec<u8>, Stat)>,
@@ -307,7 +312,7 @@ impl Lister<'_> {
     }
 
     fn age_ms(&self, stat: &FileStat) -> i64 {
-        self.now.0.saturating_sub(stat.mtime_ns.max(stat.ctime_ns) / 1_000_000)
+        (self.now)().0.saturating_sub(stat.mtime_ns.max(stat.ctime_ns) / 1_000_000)
     }
 }
 

@@ -350,7 +350,7 @@ fn mirror_deletes_what_it_landed_and_nothing_else() {
     fs::remove_dir_all(at.source("gone")).unwrap();
     let to = at.destination(Write::Mirror);
     let in_scope = entries(&at.list(&FolderOptions::default())).into_iter().map(|entry| entry.name).collect();
-    let plan = to.mirror_plan(&landed, &in_scope, &[]).unwrap();
+    let plan = mirror_plan(&to, &landed, &in_scope, &[]).unwrap();
     assert_eq!(plan.iter().map(|p| text(&p.name)).collect::<Vec<_>>(), ["gone/inner", "f2", "gone"]);
     assert_eq!(to.mirror_delete(&plan).unwrap(), 3);
     to.finish().unwrap();
@@ -379,7 +379,7 @@ fn folders_keep_the_times_of_the_source_after_a_mirror_deleted_in_them() {
         };
     }
     to.finish().unwrap();
-    let plan = to.mirror_plan(&landed, &those(&landed, |name| name != b"sub/f7"), &[]).unwrap();
+    let plan = mirror_plan(&to, &landed, &those(&landed, |name| name != b"sub/f7"), &[]).unwrap();
     assert_eq!(to.mirror_delete(&plan).unwrap(), 1);
     to.finish().unwrap();
     assert_eq!(tree(&at.source(".")), tree(&at.target(".")));
@@ -394,10 +394,12 @@ fn mirror_refuses_to_delete_over_a_tenth() {
     at.exchange(Write::Mirror);
     let landed: Vec<_> = at.landed().into_iter().filter(|l| l.name != b".").collect();
     let to = at.destination(Write::Mirror);
-    let plan = |from: &[u8]| to.mirror_plan(&landed, &those(&landed, |name| name > from), &[]);
-    assert_eq!(plan(b"f02").unwrap_err().code, Code::MirrorUnsafe);
+    let plan = |from: &[u8]| mirror_plan(&to, &landed, &those(&landed, |name| name > from), &[]);
+    for (from, count) in [(&b"f02"[..], 3), (&b"g"[..], 20)] {
+        let refused = Problem::new(Code::MirrorUnsafe).with("count", count).with("total", 20);
+        assert_eq!(plan(from).unwrap_err().facts, refused.facts);
+    }
     assert_eq!(plan(b"f01").unwrap().len(), 2);
-    assert_eq!(plan(b"g").unwrap_err().code, Code::MirrorUnsafe);
 }
 
 #[test]
@@ -412,8 +414,8 @@ fn mirror_keeps_what_the_source_could_not_read_this_time() {
     let to = at.destination(Write::Mirror);
     let unreadable = left_out(b"sub", &Problem::new(Code::FileUnreadable).cause("input/output error"));
     let without_sub = those(&landed, |name| !name.starts_with(b"sub"));
-    assert_eq!(to.mirror_plan(&landed, &without_sub, &[unreadable]).unwrap(), []);
-    assert_eq!(to.mirror_plan(&landed, &without_sub, &[]).unwrap().len(), 2);
+    assert_eq!(mirror_plan(&to, &landed, &without_sub, &[unreadable]).unwrap(), []);
+    assert_eq!(mirror_plan(&to, &landed, &without_sub, &[]).unwrap().len(), 2);
 }
 
 #[test]
@@ -822,6 +824,20 @@ fn those(landed: &[LandedBefore], are: impl Fn(&[u8]) -> bool) -> BTreeSet<Vec<u
     landed.iter().map(|before| before.name.clone()).filter(|name| are(name)).collect()
 }
 
+fn mirror_plan(
+    to: &FolderDestination,
+    landed: &[LandedBefore],
+    in_scope: &BTreeSet<Vec<u8>>,
+    left_out: &[LeftOut],
+) -> Result<Vec<LandedBefore>, Problem> {
+    let mut mirroring = to.mirroring(left_out, landed.len() as u64)?;
+    in_scope.iter().for_each(|name| mirroring.in_scope(name));
+    for before in landed.iter().filter(|before| !in_scope.contains(&before.name)) {
+        mirroring.out_of_scope(before.clone())?;
+    }
+    mirroring.plan()
+}
+
 fn land(to: &FolderDestination, entry: &Entry, content: &[u8], resume: bool) {
     let part = to.part(&entry.name, resume).unwrap();
     let half = content.len() / 2;
@@ -856,7 +872,7 @@ fn listed(from: &FolderSource, now_ms: i64) -> Vec<Found> {
         found.push(one);
         Ok(())
     };
-    from.list(Timestamp(now_ms), &mut keep).unwrap();
+    from.list(&|| Timestamp(now_ms), &mut keep).unwrap();
     found
 }
 

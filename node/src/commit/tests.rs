@@ -40,16 +40,20 @@ impl Scene {
     }
 
     async fn publish(&self) -> Result<u64, Problem> {
-        self.commit(Proof::Written).publish_folder(&self.stage).await
+        self.publish_by(Write::Upsert).await
     }
 
-    fn commit(&self, proof: Proof) -> Commit<'_> {
+    async fn publish_by(&self, write: Write) -> Result<u64, Problem> {
+        self.commit(write, Proof::Written).publish_folder(&self.stage).await
+    }
+
+    fn commit(&self, write: Write, proof: Proof) -> Commit<'_> {
         Commit {
             world: &self.world,
             store: &self.store,
             transfer: &self.transfer,
             job: &self.job,
-            write: Write::Upsert,
+            write,
             proof,
             quarantine_max: None,
             left_out: &[],
@@ -61,7 +65,23 @@ impl Scene {
     }
 
     fn remembered(&self) -> Vec<LandedFile> {
-        self.store.read_now(|db| exchange::all_landed(db, &self.job)).unwrap()
+        let all = self.store.read_now(|db| exchange::landed_page(db, &self.job, &self.transfer, b"", u32::MAX));
+        all.unwrap().into_iter().map(|(file, _)| file).collect()
+    }
+
+    /// The source has this no more, or has it again.
+    fn list(&self, index: u64, is_listed: bool) {
+        let entry = entry(index);
+        self.store
+            .write_now(|tx| match is_listed {
+                true => exchange::put_landing_whole(tx, &self.transfer, &entry, Whole::Part, 1),
+                false => exchange::forget_landing_entry(tx, &self.transfer, &entry.name),
+            })
+            .unwrap();
+    }
+
+    fn stands(&self, index: u64) -> bool {
+        self.to.join(String::from_utf8(entry(index).name).unwrap()).exists()
     }
 }
 
@@ -130,7 +150,7 @@ async fn whatever_is_taken_or_exchanged_after_it_landed_is_named_and_all_of_it_i
     for proof in [Proof::Written, Proof::Reread] {
         let scene = Scene::with(page + 7).await;
         scene.publish().await.unwrap();
-        scene.commit(proof).look(&scene.stage).await.unwrap();
+        scene.commit(Write::Upsert, proof).look(&scene.stage).await.unwrap();
         // What says nothing of a content: another time, a second name, other rights, a copy in its place.
         let touched = std::fs::File::options().write(true).open(scene.path(5)).unwrap();
         touched.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
@@ -138,12 +158,12 @@ async fn whatever_is_taken_or_exchanged_after_it_landed_is_named_and_all_of_it_i
         let rights = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o664);
         std::fs::set_permissions(scene.path(7), rights).unwrap();
         exchange_for(&scene.path(8), "8");
-        scene.commit(proof).look(&scene.stage).await.unwrap();
+        scene.commit(Write::Upsert, proof).look(&scene.stage).await.unwrap();
 
         std::fs::remove_file(scene.path(3)).unwrap();
         exchange_for(&scene.path(500), "005");
         std::fs::write(scene.path(page + 2), "longer than it was").unwrap();
-        let problem = scene.commit(proof).look(&scene.stage).await.unwrap_err();
+        let problem = scene.commit(Write::Upsert, proof).look(&scene.stage).await.unwrap_err();
         assert_eq!(problem.code, Code::NotAsLanded);
         assert!(problem.facts.contains(&("name".to_owned(), "d000/f00003".to_owned())), "{problem:?}");
         assert!(problem.cause.contains("2 more like it"), "{problem}");
@@ -159,7 +179,43 @@ async fn a_folder_that_was_moved_out_of_its_place_is_not_stated() {
     let scene = Scene::with(3).await;
     scene.publish().await.unwrap();
     std::fs::rename(&scene.to, scene.to.with_extension("moved")).unwrap();
-    assert_eq!(scene.commit(Proof::Written).look(&scene.stage).await.unwrap_err().code, Code::NotAsLanded);
+    assert_eq!(
+        scene.commit(Write::Upsert, Proof::Written).look(&scene.stage).await.unwrap_err().code,
+        Code::NotAsLanded
+    );
     std::fs::create_dir(&scene.to).unwrap();
-    assert_eq!(scene.commit(Proof::Written).look(&scene.stage).await.unwrap_err().code, Code::NotAsLanded);
+    assert_eq!(
+        scene.commit(Write::Upsert, Proof::Written).look(&scene.stage).await.unwrap_err().code,
+        Code::NotAsLanded
+    );
+}
+
+#[tokio::test]
+async fn a_mirror_of_several_pages_deletes_up_to_a_tenth_and_nothing_above() {
+    let files = 2 * u64::from(PAGE) + 7;
+    let scene = Scene::with(files).await;
+    assert_eq!(scene.publish().await.unwrap(), 0);
+    assert_eq!(scene.publish_by(Write::Mirror).await.unwrap(), 0, "all of it is in scope");
+    // One more than a tenth, from every page, its first and its last among them.
+    let most = files / 10;
+    let ends = [0, u64::from(PAGE) - 1, u64::from(PAGE), 2 * u64::from(PAGE) - 1, 2 * u64::from(PAGE), files - 1];
+    let others = (0..files).step_by(9).filter(|index| !ends.contains(index)).take((most + 1) as usize - ends.len());
+    let gone: Vec<u64> = ends.into_iter().chain(others).collect();
+    assert_eq!(gone.len() as u64, most + 1);
+    gone.iter().for_each(|index| scene.list(*index, false));
+    let refused = scene.publish_by(Write::Mirror).await.unwrap_err();
+    let expected = Problem::new(Code::MirrorUnsafe).with("count", most + 1).with("total", files);
+    assert_eq!((refused.code, refused.facts), (expected.code, expected.facts));
+    assert!((0..files).all(|index| scene.stands(index)), "nothing of it was deleted");
+    assert_eq!(scene.remembered().len() as u64, files);
+
+    // The last of the first page is there again.
+    scene.list(gone[1], true);
+    assert_eq!(scene.publish_by(Write::Mirror).await.unwrap(), most);
+    for index in 0..files {
+        assert_eq!(scene.stands(index), index == gone[1] || !gone.contains(&index), "{index}");
+    }
+    assert_eq!(scene.remembered().len() as u64, files - most);
+    // What is deleted is forgotten, and not counted any more.
+    assert_eq!(scene.publish_by(Write::Mirror).await.unwrap(), 0);
 }

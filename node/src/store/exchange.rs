@@ -11,8 +11,8 @@ pub use given::{
     put_hashed, put_offered, put_spooled, set_handover, set_spool_sealed, spool_buckets, spooled,
 };
 pub use landed::{
-    LandedEntry, LandedFile, all_landed, forget_landed, forget_reached, invited, landed, landed_entries, landed_of_size,
-    put_invited, put_landed, reached, reached_governed, set_reached,
+    LandedEntry, LandedFile, count_landed, forget_landed, forget_reached, invited, landed, landed_entries,
+    landed_of_size, landed_page, put_invited, put_landed, reached, reached_governed, set_reached,
 };
 pub use landing::{
     ChunkValues, LandingEntry, StagedSplit, Whole, adoptable_split, forget_landing, forget_landing_entry,

@@ -97,7 +97,7 @@ pub(crate) fn left_out(root: &Path, transfer: &TransferId) -> Result<Vec<LeftOut
 pub(crate) fn entries(
     root: &Path,
     transfer: &TransferId,
-) -> Result<impl Iterator<Item = Result<Entry, Problem>>, Problem> {
+) -> Result<impl Iterator<Item = Result<Entry, Problem>> + Send + use<>, Problem> {
     let path = root.join(transfer.as_str()).join(ENTRIES);
     let file = File::open(&path).map_err(|e| storage(&path, &e))?;
     Ok(Items::new(file, path))

@@ -59,7 +59,7 @@ async fn planned(ctx: &Arc<Context>, peer: &NodeId, request: PlanRequest) -> Res
                 let folder =
                     FolderSource::open(&path, &options).map_err(|problem| problem.with("resource", resource))?;
                 let (mut entries, mut bytes) = (0, 0);
-                folder.list(context.world.clock.now(), &mut |found| {
+                folder.list(&|| context.world.clock.now(), &mut |found| {
                     if let Found::Entry { entry, .. } = found
                         && entry.kind == EntryKind::File
                     {

@@ -224,6 +224,8 @@ impl Session {
         while let Some(event) = self.machine.poll_event() {
             self.event(event).await?;
         }
+        // Behind all events: what the consumer left out is no longer among them.
+        self.write_finals().await?;
         let Some(given) = &mut self.given else { return Ok(()) };
         given.outgoing.keep_hashes(HASHES_KEPT).await?;
         if self.held.is_some() {

@@ -155,7 +155,17 @@ impl Provider {
     }
 
     pub(super) fn listed(&self) -> u64 {
-        self.done.len() as u64 + self.open.len() as u64
+        self.finished() + self.open.len() as u64
+    }
+
+    /// How many entries from the first on are final: answered, sealed and sent, or left out. Neither side leaves one of
+    /// them out any more, and none is read again.
+    pub fn finished(&self) -> u64 {
+        self.forgotten + self.done.len() as u64
+    }
+
+    fn done_at(&self, index: u64) -> Option<&Done> {
+        self.done.get(usize::try_from(index.checked_sub(self.forgotten)?).ok()?)
     }
 
     /// Whether the consumer has said what it lacks of an entry, or that it leaves it out.
@@ -169,7 +179,7 @@ impl Provider {
             Some(given) if !given.dropped && has_chunks(&given.entry) => (given.entry.size, given.entry.revision),
             Some(_) => return None,
             None => {
-                let done = self.done.get(usize::try_from(index).ok()?).filter(|done| !done.dropped)?;
+                let done = self.done_at(index).filter(|done| !done.dropped)?;
                 (done.size, done.revision)
             }
         };
@@ -253,10 +263,12 @@ impl Provider {
 
     /// The consumer leaves an entry out instead of answering it.
     pub(super) fn drop_by_peer(&mut self, index: u64, what: LeftOut) -> Result<(), Problem> {
+        // Of what is forgotten a consumer has nothing open but what it was not yet told is left out.
+        let was_dropped = self.done_at(index).map_or(index < self.forgotten, |done| done.dropped);
         match self.open.get_mut(&index) {
             Some(given) if given.dropped => return Ok(()),
             // Left out by both at once: this side's word stands.
-            None if self.done.get(index as usize).is_some_and(|done| done.dropped) => return Ok(()),
+            None if was_dropped => return Ok(()),
             Some(given) if !given.answered && given.entry.name == what.name => given.drop(),
             _ => return Err(self.invalid("an entry is left out after it was answered")),
         }
@@ -278,7 +290,11 @@ impl Provider {
             let given = first.remove();
             self.attribute_bytes -= given.entry.attribute_bytes();
             let dropped = given.dropped || !has_chunks(&given.entry);
-            self.done.push(Done { size: given.entry.size, revision: given.entry.revision, dropped });
+            self.done.push_back(Done { size: given.entry.size, revision: given.entry.revision, dropped });
+            if self.done.len() as u64 > limits::ENTRIES_OPEN_MAX {
+                self.done.pop_front();
+                self.forgotten += 1;
+            }
             if let (false, Some(list)) = (given.dropped, &mut self.list) {
                 list.push(&given.entry);
             }

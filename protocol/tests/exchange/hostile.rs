@@ -323,6 +323,67 @@ fn attributes_that_no_entry_may_have_are_refused_and_so_are_more_than_may_be_ope
     assert!(provider.room() > 0);
 }
 
+#[test]
+fn what_is_finished_counts_from_the_first_entry_and_stays_as_it_is() {
+    let now = Timestamp(0);
+    let want = |entry| Frame::Want(vec![Want { entry, revision: 0, chunks: Vec::new() }]);
+    let what = |index: u64| LeftOut { name: format!("f{index}").into_bytes(), code: 2010, reason: "out".into() };
+    let refused = |index: u64| Frame::LeftOut(vec![Omission { entry: Some(index), what: what(index) }]);
+    let mut provider = Provider::new(consumer_name(), now);
+    provider.handle_frame(Frame::Request(request()), now).unwrap();
+    provider.offer(offer()).unwrap();
+    provider.handle_frame(Frame::Accept(Accept { data_channels: 1, credit: 1 << 20 }), now).unwrap();
+    for index in 0..4 {
+        provider.entry(entry(index, EntryKind::File, 10, index > 0)).unwrap();
+    }
+    // Of those behind the first, one is done, one is left out and one is not answered.
+    provider.handle_frame(want(1), now).unwrap();
+    provider.handle_frame(refused(2), now).unwrap();
+    provider.handle_frame(want(0), now).unwrap();
+    assert_eq!(provider.finished(), 0, "the first has no root yet");
+    provider.sealed(entry(0, EntryKind::File, 10, true)).unwrap();
+    assert_eq!(provider.finished(), 3);
+    let events: Vec<ProviderEvent> = std::iter::from_fn(|| provider.poll_event()).collect();
+    assert!(events.contains(&ProviderEvent::LeftOut(2, what(2))), "{events:?}");
+    // None of the finished ones is taken back, by whomever.
+    for index in [0, 1] {
+        assert!(provider.left_out(Some(index), what(index)).is_err());
+        let changed = Entry { revision: 1, ..entry(index, EntryKind::File, 10, false) };
+        assert!(provider.again(changed).is_err());
+    }
+    provider.handle_frame(refused(2), now).unwrap();
+    assert_eq!(provider.handle_frame(refused(1), now).unwrap_err().code, Code::FrameInvalid);
+    assert_eq!((provider.finished(), provider.left_out_list().len()), (3, 1));
+    assert_eq!(provider.poll_event(), None);
+}
+
+#[test]
+fn of_finished_entries_a_provider_remembers_as_many_as_a_consumer_may_have_open() {
+    let now = Timestamp(0);
+    let want = |entry, chunks| Frame::Want(vec![Want { entry, revision: 0, chunks }]);
+    let mut provider = Provider::new(consumer_name(), now);
+    provider.handle_frame(Frame::Request(request()), now).unwrap();
+    provider.offer(offer()).unwrap();
+    provider.handle_frame(Frame::Accept(Accept { data_channels: 1, credit: 1 << 20 }), now).unwrap();
+    let listed = limits::ENTRIES_OPEN_MAX + 2;
+    for index in 0..listed {
+        provider.entry(entry(index, EntryKind::File, 10, true)).unwrap();
+        provider.handle_frame(want(index, Vec::new()), now).unwrap();
+        while provider.poll_transmit(now).is_some() {}
+        while provider.poll_event().is_some() {}
+    }
+    assert_eq!(provider.finished(), listed);
+    for index in [2, listed - 1] {
+        provider.handle_frame(want(index, vec![(0, 1)]), now).unwrap();
+        let send = provider.poll_send().unwrap();
+        assert_eq!((send.entry, send.chunk, send.again), (index, 0, true));
+    }
+    for index in [0, 1] {
+        provider.handle_frame(want(index, vec![(0, 1)]), now).unwrap();
+        assert!(!provider.has_wanted() && provider.poll_event().is_none(), "{index} is forgotten");
+    }
+}
+
 fn offered(offer: Offer) -> Consumer {
     let mut consumer = Consumer::new(request(), provider_name(), Timestamp(0));
     consumer.handle_frame(Frame::Offer(offer), Timestamp(0)).unwrap();

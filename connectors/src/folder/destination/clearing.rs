@@ -2,7 +2,7 @@
 
 use super::{FolderDestination, remove};
 use crate::folder::fault::writing;
-use crate::folder::mirror::{self, LandedBefore};
+use crate::folder::mirror::{self, LandedBefore, Mirroring};
 use crate::folder::names::{self, SELF, check_name, part_leaf, split};
 use crate::folder::replace::Replacing;
 use crate::folder::stat::file_type;
@@ -13,20 +13,11 @@ use posthouse_protocol::time::Timestamp;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
 
 impl FolderDestination {
-    /// What `mirror` would delete of what this job landed before. Ask only with a complete manifest.
-    pub fn mirror_plan(
-        &self,
-        landed: &[LandedBefore],
-        in_scope: &BTreeSet<Vec<u8>>,
-        left_out: &[LeftOut],
-    ) -> Result<Vec<LandedBefore>, Problem> {
-        let folded = self.folded(in_scope)?;
-        // A file that is in scope under another spelling is the one that stands there.
-        let stays = |name: &[u8]| in_scope.contains(name) || folded.as_ref().is_some_and(|folded| folded.has(name));
-        mirror::plan(&self.root, landed, &stays, left_out)
+    /// Begins to find what `mirror` would delete of what this job landed before: so much. Ask only with a complete manifest.
+    pub fn mirroring<'a>(&'a self, left_out: &'a [LeftOut], landed: u64) -> Result<Mirroring<'a>, Problem> {
+        Ok(Mirroring::new(&self.root, self.folds()?, left_out, landed))
     }
 
     /// Deletes a plan; to be followed by `finish`.

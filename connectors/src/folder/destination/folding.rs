@@ -24,10 +24,14 @@ pub(super) struct Folding {
 type Mark = [u8; 16];
 
 /// How such a file system sees a set of names.
-pub(super) struct Folded(BTreeSet<Mark>);
+#[derive(Default)]
+pub(crate) struct Folded(BTreeSet<Mark>);
 
 impl Folded {
-    pub(super) fn has(&self, name: &[u8]) -> bool {
+    pub(crate) fn add(&mut self, name: &[u8]) {
+        self.0.insert(mark(&folded(name)));
+    }
+    pub(crate) fn has(&self, name: &[u8]) -> bool {
         self.0.contains(&mark(&folded(name)))
     }
 }
@@ -47,13 +51,8 @@ impl FolderDestination {
         }))
     }
 
-    /// The names as the file system sees them, where it does not see them as they are.
-    pub(super) fn folded(&self, names: &BTreeSet<Vec<u8>>) -> Result<Option<Folded>, Problem> {
-        let fold = || Folded(names.iter().map(|name| mark(&folded(name))).collect());
-        self.folds().map(|folds| folds.then(fold))
-    }
-
-    fn folds(&self) -> Result<bool, Problem> {
+    /// Whether the file system does not see names as they are.
+    pub(super) fn folds(&self) -> Result<bool, Problem> {
         if let Some(folds) = self.folding.folds.get() {
             return Ok(*folds);
         }

@@ -71,7 +71,7 @@ fn what_a_mirror_deletes_is_kept() {
     let landed = at.landed();
     fs::remove_file(at.source("f7")).unwrap();
     let to = at.keeping(Write::Mirror, 1);
-    let plan = to.mirror_plan(&landed, &those(&landed, |name| name != b"f7"), &[]).unwrap();
+    let plan = mirror_plan(&to, &landed, &those(&landed, |name| name != b"f7"), &[]).unwrap();
     assert_eq!(to.mirror_delete(&plan).unwrap(), 1);
     to.finish().unwrap();
     assert!(!at.target("f7").exists());

@@ -108,7 +108,7 @@ fn with_a_folder_all_that_is_in_it_is_left_out_whoever_refuses_it() {
     set(&at.source("."), "user.top", b"1234");
     let mut from = at.opened(&asked());
     from.attributes_max = Some(3);
-    let refused = from.list(Timestamp(i64::MAX), &mut |_| Ok(())).unwrap_err();
+    let refused = from.list(&|| Timestamp(i64::MAX), &mut |_| Ok(())).unwrap_err();
     assert_eq!(refused.code, Code::AttributesRefused, "of the folder itself nothing can be left out");
     // At the destination.
     let value = "x".repeat(60_000);

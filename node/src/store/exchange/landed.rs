@@ -79,12 +79,29 @@ pub fn landed_of_size(at: &Connection, job: &JobId, size: u64, most: u32) -> Res
     Ok(found?.into_iter().filter(|file| file.kind == Kind::File).collect())
 }
 
-/// All that a job landed, by name.
-pub fn all_landed(at: &Connection, job: &JobId) -> Result<Vec<LandedFile>, Problem> {
-    let sql = "SELECT name, kind, root, size, mtime_ns, stat FROM landed WHERE job = ?1 ORDER BY name";
+/// How much a job has landed.
+pub fn count_landed(at: &Connection, job: &JobId) -> Result<u64, Problem> {
+    let sql = "SELECT count(*) FROM landed WHERE job = ?1";
+    let count: i64 = cached(at, sql)?.query_row([job.as_str()], |row| row.get(0)).map_err(failed)?;
+    Ok(count.unsigned_abs())
+}
+
+/// What a job has landed, by name, at most `limit` behind this one; and whether a transfer has it whole.
+pub fn landed_page(
+    at: &Connection,
+    job: &JobId,
+    transfer: &TransferId,
+    after: &[u8],
+    limit: u32,
+) -> Result<Vec<(LandedFile, bool)>, Problem> {
+    let sql = "SELECT name, kind, root, size, mtime_ns, stat, EXISTS (SELECT 1 FROM landing_entry
+        WHERE landing_entry.transfer = ?2 AND landing_entry.name = landed.name AND whole > 0)
+        FROM landed WHERE job = ?1 AND name > ?3 ORDER BY name LIMIT ?4";
     let mut statement = cached(at, sql)?;
-    let rows = statement.query_map([job.as_str()], landed_row).map_err(failed)?;
-    rows.map(|row| row.map_err(failed)?).collect()
+    let values = params![job.as_str(), transfer.as_str(), after, limit];
+    let found = statement.query_map(values, |row| Ok((landed_row(row)?, row.get::<_, bool>(6)?)));
+    let rows = found.map_err(failed)?;
+    rows.map(|row| row.map_err(failed).and_then(|(file, is_whole)| Ok((file?, is_whole)))).collect()
 }
 
 pub fn forget_landed(at: &Connection, job: &JobId, name: &[u8]) -> Result<(), Problem> {

@@ -165,7 +165,7 @@ impl Answer {
         let supply = Supply::new(supply).recalling(before);
         let feed = match (&spooling, supply.folder(), &offered.handover) {
             (Some(spooling), ..) => Feed::spool(spooling.clone()),
-            (None, Some(_), Some(_)) => Feed::signed(&ctx, &request.transfer).await?,
+            (None, Some(_), Some(_)) => Feed::signed(&ctx.world, ctx.attachments(), request.transfer.clone()).await?,
             (None, Some(folder), None) => Feed::folder(&ctx, &request.resource, folder.clone()),
             (None, None, _) => return Err(Problem::new(Code::InsideFailed)),
         };

@@ -7,12 +7,14 @@ use crate::transfer::attachments;
 use crate::transfer::blocking;
 use crate::transfer::spooling::Spooling;
 use posthouse_connectors::folder::{FileStat, FolderSource, Found};
+use posthouse_platform::World;
 use posthouse_protocol::id::{ResourceId, TransferId};
 use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
-use posthouse_protocol::problem::Problem;
-use std::collections::VecDeque;
+use posthouse_protocol::problem::{Code, Problem};
+use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, mpsc, watch};
 
 #[expect(clippy::large_enum_variant, reason = "nearly all that is fed are entries")]
 pub(super) enum Fed {
@@ -45,29 +47,8 @@ impl Feed {
 
     /// Lists a folder; roots that are known from earlier and still hold are given with the entries.
     pub(super) fn folder(ctx: &Arc<Context>, resource: &ResourceId, folder: Arc<FolderSource>) -> Self {
-        let (found_in, mut found) = mpsc::unbounded_channel::<Result<Vec<Found>, Problem>>();
+        let mut found = listing(&ctx.world, folder);
         let (fed_in, fed) = mpsc::channel(2);
-        let (lister, now) = (found_in.clone(), ctx.world.clock.now());
-        let listing = ctx.world.clone();
-        tokio::spawn(async move {
-            let listed = blocking(&listing, move || {
-                let mut batch = Vec::with_capacity(BATCH);
-                folder.list(now, &mut |one| {
-                    batch.push(one);
-                    if batch.len() >= BATCH {
-                        // Nobody listens any more when the session has ended.
-                        let _ = lister.send(Ok(std::mem::take(&mut batch)));
-                    }
-                    Ok(())
-                })?;
-                let _ = lister.send(Ok(batch));
-                Ok(())
-            })
-            .await;
-            if let Err(problem) = listed {
-                let _ = found_in.send(Err(problem));
-            }
-        });
         let (ctx, resource) = (ctx.clone(), resource.clone());
         tokio::spawn(async move {
             while let Some(batch) = found.recv().await {
@@ -85,29 +66,19 @@ impl Feed {
         Self { from: From::List(fed), ended: false }
     }
 
-    /// What was signed for this transfer before.
-    pub(super) async fn signed(ctx: &Arc<Context>, transfer: &TransferId) -> Result<Self, Problem> {
-        let (root, id) = (ctx.attachments(), transfer.clone());
-        let all = blocking(&ctx.world, move || {
-            let left_out = attachments::left_out(&root, &id)?.into_iter().map(Fed::LeftOut);
-            let mut all: Vec<Fed> = Vec::new();
-            for (index, entry) in attachments::entries(&root, &id)?.enumerate() {
-                all.push(Fed::Entry(Entry { index: index as u64, ..entry? }, None));
+    /// What was signed for this transfer before, among the attachments beneath `root`. A list that is not there is a
+    /// problem at once; one that is damaged further on when it is read that far.
+    pub(super) async fn signed(world: &World, root: PathBuf, transfer: TransferId) -> Result<Self, Problem> {
+        let opening = blocking(world, move || {
+            Ok((attachments::entries(&root, &transfer)?, attachments::left_out(&root, &transfer)?))
+        });
+        let (entries, left_out) = opening.await?;
+        let fed = in_batches::<Fed>(world, move |pass_on| {
+            for (index, entry) in entries.enumerate() {
+                pass_on(Fed::Entry(Entry { index: index as u64, ..entry? }, None))?;
             }
-            all.extend(left_out);
-            all.push(Fed::End);
-            Ok(all)
-        })
-        .await?;
-        let (fed_in, fed) = mpsc::channel(2);
-        tokio::spawn(async move {
-            let mut all = VecDeque::from(all);
-            while !all.is_empty() {
-                let batch = all.drain(..BATCH.min(all.len())).collect();
-                if fed_in.send(Ok(batch)).await.is_err() {
-                    return;
-                }
-            }
+            left_out.into_iter().map(Fed::LeftOut).try_for_each(&mut *pass_on)?;
+            pass_on(Fed::End)
         });
         Ok(Self { from: From::List(fed), ended: false })
     }
@@ -145,6 +116,51 @@ impl Feed {
     }
 }
 
+/// What is found in a folder.
+fn listing(world: &World, folder: Arc<FolderSource>) -> mpsc::Receiver<Result<Vec<Found>, Problem>> {
+    let clock = world.clock.clone();
+    in_batches::<Found>(world, move |pass_on| folder.list(&|| clock.now(), pass_on))
+}
+
+/// Runs what finds one thing after the other, and gives what it finds in batches. It does not get further ahead of whoever
+/// takes them than a few: a listing of millions is never in memory. When nobody takes them any more it ends.
+fn in_batches<T: Send + 'static>(
+    world: &World,
+    find: impl FnOnce(&mut dyn FnMut(T) -> Result<(), Problem>) -> Result<(), Problem> + Send + 'static,
+) -> mpsc::Receiver<Result<Vec<T>, Problem>> {
+    let place = WAITING.try_acquire().ok().filter(|_| world.blocking.may_wait());
+    // Where work cannot wait, as in a simulation, or where as many wait as may, there is room for all of it.
+    let ahead = if place.is_some() { BATCHES_AHEAD } else { Semaphore::MAX_PERMITS };
+    let (found_in, found) = mpsc::channel(ahead);
+    let (batches, world) = (found_in.clone(), world.clone());
+    tokio::spawn(async move {
+        let finding = blocking(&world, move || {
+            let _place = place;
+            let mut batch = Vec::with_capacity(BATCH);
+            find(&mut |one| {
+                batch.push(one);
+                if batch.len() < BATCH { Ok(()) } else { give(&batches, std::mem::take(&mut batch)) }
+            })?;
+            if batch.is_empty() { Ok(()) } else { give(&batches, batch) }
+        });
+        if let Err(problem) = finding.await {
+            // Nobody hears of it when the session has ended.
+            let _ = found_in.send(Err(problem)).await;
+        }
+    });
+    found
+}
+
+/// Waits until there is room. Fails when the session has ended.
+fn give<T>(to: &mpsc::Sender<Result<Vec<T>, Problem>>, batch: Vec<T>) -> Result<(), Problem> {
+    let is_taken = match to.try_send(Ok(batch)) {
+        Ok(()) => true,
+        Err(TrySendError::Full(batch)) => to.blocking_send(batch).is_ok(),
+        Err(TrySendError::Closed(_)) => false,
+    };
+    if is_taken { Ok(()) } else { Err(Problem::new(Code::InsideFailed).cause("nobody takes what is found any more")) }
+}
+
 async fn with_roots(ctx: &Arc<Context>, resource: &ResourceId, batch: Vec<Found>) -> Result<Vec<Fed>, Problem> {
     let resource = resource.clone();
     ctx.store
@@ -168,3 +184,10 @@ async fn with_roots(ctx: &Arc<Context>, resource: &ResourceId, batch: Vec<Found>
 }
 
 const BATCH: usize = 256;
+/// Of a listing, beside the one that it fills.
+const BATCHES_AHEAD: usize = 2;
+/// Each that waits keeps a thread, and sessions need threads to go on.
+static WAITING: Semaphore = Semaphore::const_new(64);
+
+#[cfg(test)]
+mod tests;

@@ -11,16 +11,32 @@ use crate::transfer::blocking;
 use crate::transfer::spooling::Spooling;
 use posthouse_protocol::frame::Handover;
 use posthouse_protocol::job::{Mode, State};
-use posthouse_protocol::manifest::Entry;
 use posthouse_protocol::problem::{Code, Problem};
 use posthouse_protocol::statement::Statement;
 use std::time::Duration;
 
 impl Session {
+    /// Writes down what is final of the list, a thousand entries or more at a time: a session does not hold all of them
+    /// until its end.
+    pub(super) async fn write_finals(&mut self) -> Result<(), Problem> {
+        let Some(given) = &mut self.given else { return Ok(()) };
+        let finals = given.outgoing.take_finals(self.machine.finished(), FINALS_WRITTEN);
+        if finals.is_empty() {
+            return Ok(());
+        }
+        // A list that was signed before is kept already.
+        let Some(mut attachments) = given.attachments.take() else { return Ok(()) };
+        let writing = blocking(&self.ctx.world, move || {
+            attachments.add(&finals)?;
+            Ok(attachments)
+        });
+        given.attachments = Some(writing.await?);
+        Ok(())
+    }
+
     /// All is listed, answered, sealed and read: signs the manifest, or gives the signed one again.
     pub(super) async fn hand_over(&mut self) -> Result<(), Problem> {
         let Some(given) = &mut self.given else { return Ok(()) };
-        let listed: Vec<Entry> = given.outgoing.finals().cloned().collect();
         let splits = given.spooling.as_ref().map(|spooling| spooling.splits(0));
         let department = self.ctx.department();
         let facts = ManifestFacts {
@@ -53,6 +69,8 @@ impl Session {
         given.outgoing.hashes_kept().await?;
         let folder = given.spooling.is_none();
         let left_out = self.machine.left_out_list().clone();
+        // What of the list was not written yet: now all of it is final.
+        let listed = given.outgoing.take_finals(self.machine.finished(), 1);
         if let Some(mut attachments) = given.attachments.take() {
             blocking(&self.ctx.world, move || {
                 attachments.add(&listed)?;
@@ -181,3 +199,6 @@ impl Session {
 fn active_ms(ctx: &Context, began: Duration) -> u64 {
     u64::try_from(ctx.world.clock.monotonic().saturating_sub(began).as_millis()).unwrap_or(u64::MAX)
 }
+
+/// Entries of the list that are worth a write.
+const FINALS_WRITTEN: u64 = 1024;

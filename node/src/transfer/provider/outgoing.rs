@@ -2,6 +2,7 @@
 //! came broken. Which entries there are says the feed, and what is asked of them the machine; both are told from
 //! here what cannot be sent after all.
 
+mod finals;
 mod reads;
 
 pub(super) use reads::ReadDone;
@@ -12,6 +13,7 @@ use crate::send::{self, KnownPieces, Line, Packed, Sent, Supply};
 use crate::settle::Subject;
 use crate::spent::Meters;
 use crate::store::exchange;
+use finals::Finals;
 use posthouse_connectors::folder::{FileStat, left_out};
 use posthouse_platform::endpoint::Writer;
 use posthouse_protocol::delta::Cut;
@@ -35,8 +37,7 @@ pub(super) struct Outgoing {
     supply: Arc<Supply>,
     /// Files whose root is not known when they are listed, until they are sealed; and a few that were.
     open: BTreeMap<u64, Sending>,
-    /// Entries as they stand in the list that is signed.
-    finals: BTreeMap<u64, Entry>,
+    finals: Finals,
     /// Entries that are sealed and sent, kept a while: a chunk that came broken is asked again.
     recent: VecDeque<u64>,
     /// Files that have further names, as they were when their root was known.
@@ -100,7 +101,7 @@ impl Outgoing {
             job: subject.job.clone(),
             supply: Arc::new(supply),
             open: BTreeMap::new(),
-            finals: BTreeMap::new(),
+            finals: Finals::default(),
             recent: VecDeque::new(),
             shared: BTreeMap::new(),
             hashes: Vec::new(),
@@ -131,7 +132,7 @@ impl Outgoing {
             self.open.insert(entry.index, Sending::new(entry.clone(), stat));
         }
         if entry.root.is_some() || !has_content {
-            self.finals.insert(entry.index, entry.clone());
+            self.finals.put(entry.clone());
         }
     }
 
@@ -188,11 +189,12 @@ impl Outgoing {
     pub(super) fn drop_entry(&mut self, index: u64) {
         self.supply.close(index);
         self.open.remove(&index);
-        self.finals.remove(&index);
+        self.finals.leave_out(index);
     }
 
-    pub(super) fn finals(&self) -> impl Iterator<Item = &Entry> {
-        self.finals.values()
+    /// Entries below this one, all of them final at the machine, for the list: where they may be so many.
+    pub(super) fn take_finals(&mut self, below: u64, least: u64) -> Vec<Entry> {
+        self.finals.take(below, least)
     }
     pub(super) fn files_sent(&self) -> u64 {
         self.files_sent

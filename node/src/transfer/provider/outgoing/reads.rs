@@ -172,7 +172,7 @@ impl Outgoing {
                     self.hashes.push((entry.name.clone(), stat, root));
                     self.hashed_bytes = self.hashed_bytes.saturating_add(stat.size);
                 }
-                self.finals.insert(index, entry.clone());
+                self.finals.put(entry.clone());
                 self.done_with(index);
                 Ok(machine.sealed(entry))
             }
@@ -190,7 +190,7 @@ impl Outgoing {
     fn looked(&mut self, machine: &mut Provider, index: u64, now: Result<(Entry, FileStat), Problem>) -> Taken {
         let Some(sending) = self.open.get(&index) else { return Ok(Ok(())) };
         let revision = sending.entry.revision;
-        if sending.entry.root.is_some() || self.finals.contains_key(&index) {
+        if sending.entry.root.is_some() || index < machine.finished() {
             // It was listed as known and is another now: a new session lists it as it is.
             return Err(self.lost("a file changed after it was listed"));
         }
