@@ -12,6 +12,7 @@ mod files;
 mod measure;
 mod plot;
 mod report;
+mod servers;
 mod site;
 mod smoke;
 mod tables;

@@ -31,7 +31,7 @@ impl Places<'_> {
     }
 }
 
-const LOOPBACK: Place = Place { address: "127.0.0.1", namespace: None };
+pub const LOOPBACK: Place = Place { address: "127.0.0.1", namespace: None };
 
 impl Place<'_> {
     /// A command that runs there.
