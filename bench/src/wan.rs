@@ -1,7 +1,7 @@
 //! Suite `wan`: a file over a long line between two network namespaces, by Posthouse, by TCP's own senders and, where
-//! nothing is lost, by tools that copy files. Posthouse's time runs from the command to the receipt, a tool's until what
-//! it landed is synced. TCP's is a flow for as long as the line needs for the file, with its start too, which lands on
-//! no disk; its time and CPU are put as if it had carried the file.
+//! nothing is lost, by tools that copy files. Posthouse's time runs from the command to the receipt, a tool's until
+//! what it landed is synced. TCP's is a flow for as long as the line needs for the file, with its start too, which lands
+//! on no disk; its time and CPU are put as if it had carried the file.
 
 mod line;
 mod relay;
@@ -27,8 +27,7 @@ struct Plan {
     data: Data,
     /// Of a TCP flow.
     seconds: u64,
-    /// A flow of TCP CUBIC runs beside, for less time than the file needs alone; what is measured is also what the flow
-    /// keeps.
+    /// A flow of TCP CUBIC runs beside, for less time than the file needs alone; what it keeps is measured too.
     beside: bool,
     /// What befalls the line when half of the file has come to it.
     trouble: Option<Kind>,
@@ -79,7 +78,7 @@ impl Plan {
         match (self.who, subject) {
             (Who::Posthouse, subject) => subject == Subject::Posthouse,
             (Who::Own, subject) => subject.is_own(),
-            // The system's TCP takes hours for the file over a line that loses packets.
+            // The system's TCP may take hours for the file over a line that loses packets.
             (Who::Everyone, Subject::Peer(_)) => self.loss == 0.0,
             (Who::Everyone, _) => true,
         }

@@ -1,6 +1,6 @@
-//! Who carries a folder: Posthouse and its peers, each as its own documentation tells to run it, on loopback; some of the
-//! peers also from one place to another. What a peer leaves to the kernel is synced within its time. A subject that is
-//! not installed is named as missing.
+//! Who carries a folder: Posthouse and its peers, each as its own documentation tells to run it, on loopback; some of
+//! the peers also from one place to another. What a peer leaves to the kernel is synced within its time. A subject that
+//! is not installed is named as missing.
 
 use super::{Trial, capped};
 use crate::measure::{Run, measured, peak_rss};
