@@ -42,7 +42,7 @@ pub struct Run {
 pub struct Recovery {
     /// Until content flowed again: from the moment at which UDP stopped passing, or from a cut line's return.
     pub seconds: f64,
-    /// What the nodes sent beyond the file's bytes, as share of these.
+    /// What the provider gave, or the consumer took, beyond the file's bytes, as share of these: the larger.
     pub sent_twice_share: f64,
     /// What came to the line on the way of the data, headers, repeated packets and what it dropped included.
     pub line_udp_bytes: u64,

@@ -133,6 +133,13 @@ impl Site {
         Ok(serde_json::from_str(last)?)
     }
 
+    /// What the provider says of the newest transfer.
+    pub fn given(&self) -> anyhow::Result<serde_json::Value> {
+        let text =
+            self.ask(&["transfer", "list", "--config", &self.path("provider.toml"), "--limit", "1", "--json"])?;
+        Ok(serde_json::from_str(text.lines().next().context("the provider knows of no transfer")?)?)
+    }
+
     /// The coordinator, the provider and the consumer, in this order.
     pub fn pids(&self) -> Vec<u32> {
         self.daemons.iter().map(|daemon| daemon.child.id()).collect()

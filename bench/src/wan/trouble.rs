@@ -76,6 +76,10 @@ impl Passage {
         Arc::new(Self { trouble, ..Self::default() })
     }
 
+    pub fn is_troubled(&self) -> bool {
+        self.trouble.is_some()
+    }
+
     /// What became of a transfer of `bytes`, of which the nodes say that `sent` crossed the line; none where the line
     /// was in no trouble. A trouble that did not meet the transfer is an error.
     pub fn recovery(&self, bytes: u64, sent: Option<u64>) -> anyhow::Result<Option<Recovery>> {
