@@ -7,13 +7,15 @@ mod data;
 mod subjects;
 
 use crate::report::{Case, Suite, machine};
+use crate::site::LOOPBACK;
 use crate::{chosen, turns};
 use anyhow::ensure;
 pub use data::Data;
 use data::Edits;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use subjects::{SUBJECTS, Subject, Way};
+use subjects::SUBJECTS;
+pub use subjects::{Subject, Way};
 
 struct Plan {
     name: &'static str,
@@ -37,6 +39,8 @@ pub enum Trial {
 const PLANS: &[Plan] = &[
     Plan { name: "random-4g", data: Data::Random(4 << 30), trial: Trial::Plain },
     Plan { name: "random-64m", data: Data::Random(64 << 20), trial: Trial::Plain },
+    Plan { name: "random-256m", data: Data::Random(256 << 20), trial: Trial::Plain },
+    Plan { name: "random-1g", data: Data::Random(1 << 30), trial: Trial::Plain },
     Plan { name: "random-8g", data: Data::Random(8 << 30), trial: Trial::Plain },
     Plan { name: "csv-4g", data: Data::Csv(4 << 30), trial: Trial::Plain },
     Plan { name: "small-20k", data: Data::Small(20_000), trial: Trial::Plain },
@@ -135,6 +139,8 @@ fn case(
             bytes,
             scratch: scratch.path(),
             trial: plan.trial,
+            giving: LOOPBACK,
+            landing: LOOPBACK,
         };
         let run = subject.carry(&way, program)?;
         if subject.lands() {

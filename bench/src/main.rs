@@ -5,13 +5,15 @@
 //! `smoke`: small cases that show in a minute whether a build still performs.
 //! `files`: folders from node to node, beside the tools that copy files.
 //! `tables`: a large table from database to database, beside the tools that do the same.
-//! `wan`: a large file over a long line that loses packets, beside TCP's own senders.
+//! `wan`: a large file over a long line that loses packets, or is in trouble on the way, beside TCP's own senders and
+//! tools that copy files.
 
 mod dice;
 mod files;
 mod measure;
 mod plot;
 mod report;
+mod servers;
 mod site;
 mod smoke;
 mod tables;

@@ -32,6 +32,21 @@ pub struct Run {
     /// What was reached of the bandwidth that was set, before it was changed and after.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cap_shares: Option<[f64; 2]>,
+    /// Where something befell the line on the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+}
+
+/// How a transfer went on after its line's trouble.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Recovery {
+    /// Until content flowed again: from the moment at which UDP stopped passing, or from a cut line's return.
+    pub seconds: f64,
+    /// What the provider gave, or the consumer took, beyond the file's bytes, as share of these: the larger.
+    pub sent_twice_share: f64,
+    /// What came to the line on the way of the data, headers, repeated packets and what it dropped included.
+    pub line_udp_bytes: u64,
+    pub line_tcp_bytes: u64,
 }
 
 /// Runs `work`. `server` is the first process of a database server that both ends use; `daemons` are the
@@ -86,6 +101,7 @@ pub fn measured_between(
         consumer_peak_rss_bytes: None,
         sent_bytes: None,
         cap_shares: None,
+        recovery: None,
     })
 }
 

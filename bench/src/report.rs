@@ -1,7 +1,7 @@
 //! The result of a suite, as JSON and as a table. Medians stand in the table; every run stands beside them,
 //! and one during which something else used the machine is marked.
 
-use crate::measure::Run;
+use crate::measure::{Recovery, Run};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -215,6 +215,19 @@ pub fn markdown(suite: &Suite) -> String {
             ));
         }
     }
+    for case in &suite.cases {
+        let recovered: Vec<Recovery> = case.runs.iter().filter_map(|run| run.recovery).collect();
+        let each = |of: fn(&Recovery) -> f64| {
+            recovered.iter().map(|recovery| format!("{:.2}", of(recovery))).collect::<Vec<_>>().join(" ")
+        };
+        if !recovered.is_empty() {
+            let (after, twice) = (each(|one| one.seconds), each(|one| one.sent_twice_share * 100.0));
+            out.push_str(&format!(
+                "\n{}, {}: content flowed again after {after} s in each run, {twice} % of the file was sent twice\n",
+                case.case, case.subject
+            ));
+        }
+    }
     for name in &suite.missing {
         let reason = suite.missing_because.get(name).map(|reason| format!(" ({reason})")).unwrap_or_default();
         out.push_str(&format!("\nmissing: {name}{reason}\n"));
@@ -269,6 +282,7 @@ pub mod tests {
             consumer_peak_rss_bytes: None,
             sent_bytes: None,
             cap_shares: None,
+            recovery: None,
         };
         let case = |subject: &str, runs: Vec<Run>| Case {
             case: "pg-pg-register-5m".to_owned(),
@@ -299,6 +313,21 @@ pub mod tests {
         let text = markdown(&suite);
         let told = "copy-binary: 99.1 98.0 % of the bandwidth in each run, 102.0 100.0 % once it was changed";
         assert!(text.contains(told), "{text}");
+    }
+
+    #[test]
+    fn how_a_transfer_went_on_is_told_of_each_run() {
+        let mut suite = suite();
+        assert!(!markdown(&suite).contains("flowed again"));
+        for (run, seconds) in suite.cases[0].runs.iter_mut().zip([1.254, 0.9]) {
+            let (line_udp_bytes, line_tcp_bytes) = (1, 2);
+            run.recovery = Some(Recovery { seconds, sent_twice_share: 0.0021, line_udp_bytes, line_tcp_bytes });
+        }
+        let told = "copy-binary: content flowed again after 1.25 0.90 s in each run, 0.21 0.21 % of the file was sent";
+        assert!(markdown(&suite).contains(told), "{}", markdown(&suite));
+        let json = serde_json::to_value(&suite).expect("JSON");
+        assert_eq!(json["cases"][0]["runs"][1]["recovery"]["seconds"], 0.9);
+        assert!(json["cases"][0]["runs"][2].get("recovery").is_none());
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Places<'_> {
     }
 }
 
-const LOOPBACK: Place = Place { address: "127.0.0.1", namespace: None };
+pub const LOOPBACK: Place = Place { address: "127.0.0.1", namespace: None };
 
 impl Place<'_> {
     /// A command that runs there.
@@ -131,6 +131,13 @@ impl Site {
         let text = self.ask(&["job", "run", "--config", &self.path("consumer.toml"), job, "--wait", "--json"])?;
         let last = text.lines().last().context("the job says how it ended")?;
         Ok(serde_json::from_str(last)?)
+    }
+
+    /// What the provider says of the newest transfer.
+    pub fn given(&self) -> anyhow::Result<serde_json::Value> {
+        let text =
+            self.ask(&["transfer", "list", "--config", &self.path("provider.toml"), "--limit", "1", "--json"])?;
+        Ok(serde_json::from_str(text.lines().next().context("the provider knows of no transfer")?)?)
     }
 
     /// The coordinator, the provider and the consumer, in this order.

@@ -1,21 +1,24 @@
-//! Suite `wan`: a file over a long line between two network namespaces, by Posthouse and by TCP's own senders.
-//! Posthouse's time runs from the command to the receipt. TCP's is a flow for as long as the line needs for the file,
-//! with its start too, which lands on no disk; its time and CPU are put as if it had carried the file.
+//! Suite `wan`: a file over a long line between two network namespaces, by Posthouse, by TCP's own senders and, where
+//! nothing is lost, by tools that copy files. Posthouse's time runs from the command to the receipt, a tool's until
+//! what it landed is synced. TCP's is a flow for as long as the line needs for the file, with its start too, which lands
+//! on no disk; its time and CPU are put as if it had carried the file.
 
 mod line;
 mod relay;
+mod subjects;
+mod trouble;
 
-use crate::files::{Data, same};
-use crate::measure::{Run, measured, peak_rss};
+use crate::files::Data;
+use crate::measure::Run;
 use crate::report::{Case, Failure, OnLine, Suite, machine, median};
-use crate::site::{Places, Site};
 use crate::{chosen, turns};
-use anyhow::{Context, bail, ensure};
+use anyhow::ensure;
 use line::Line;
 use relay::Relay;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use subjects::{SUBJECTS, Subject, Trip};
+use trouble::{Kind, Passage, Trouble};
 
 struct Plan {
     name: &'static str,
@@ -24,65 +27,61 @@ struct Plan {
     data: Data,
     /// Of a TCP flow.
     seconds: u64,
-    /// A flow of TCP CUBIC runs beside, for less time than the file needs alone; only Posthouse is measured,
-    /// and what the flow keeps.
+    /// A flow of TCP CUBIC runs beside, for less time than the file needs alone; what it keeps is measured too.
     beside: bool,
+    /// What befalls the line when half of the file has come to it.
+    trouble: Option<Kind>,
+    who: Who,
 }
-
-const PLANS: &[Plan] = &[
-    Plan { name: "500m-100ms-0", loss: 0.0, data: Data::Random(1_250_000_000), seconds: 20, beside: false },
-    Plan { name: "500m-100ms-0.1", loss: 0.001, data: Data::Random(1_250_000_000), seconds: 20, beside: false },
-    Plan { name: "500m-100ms-1", loss: 0.01, data: Data::Random(1_250_000_000), seconds: 20, beside: false },
-    Plan { name: "csv-4g-500m", loss: 0.0, data: Data::Csv(4 << 30), seconds: 20, beside: false },
-    Plan { name: "cubic-beside-60s", loss: 0.0, data: Data::Random(3_700_000_000), seconds: 60, beside: true },
-];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Subject {
+enum Who {
+    Everyone,
+    /// This project's, with each transport.
+    Own,
+    /// Posthouse as it is by itself.
     Posthouse,
-    PosthouseQuic,
-    PosthouseTcp,
-    TcpBbr,
-    TcpCubic,
 }
 
-const SUBJECTS: &[Subject] =
-    &[Subject::Posthouse, Subject::PosthouseQuic, Subject::PosthouseTcp, Subject::TcpBbr, Subject::TcpCubic];
+/// What most cases carry, and how.
+const USUAL: Plan = Plan {
+    name: "500m-100ms-0",
+    loss: 0.0,
+    data: Data::Random(1_250_000_000),
+    seconds: 20,
+    beside: false,
+    trouble: None,
+    who: Who::Everyone,
+};
 
-impl Subject {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Posthouse => "posthouse",
-            Self::PosthouseQuic => "posthouse-quic",
-            Self::PosthouseTcp => "posthouse-tcp",
-            Self::TcpBbr => "tcp-bbr",
-            Self::TcpCubic => "tcp-cubic",
+const PLANS: &[Plan] = &[
+    USUAL,
+    Plan { name: "500m-100ms-0.1", loss: 0.001, ..USUAL },
+    Plan { name: "500m-100ms-1", loss: 0.01, ..USUAL },
+    Plan { name: "csv-4g-500m", data: Data::Csv(4 << 30), ..USUAL },
+    Plan { name: "random-4g-500m", data: Data::Random(4 << 30), who: Who::Posthouse, ..USUAL },
+    Plan {
+        name: "cubic-beside-60s",
+        data: Data::Random(3_700_000_000),
+        seconds: 60,
+        beside: true,
+        who: Who::Own,
+        ..USUAL
+    },
+    Plan { name: "udp-dropped", trouble: Some(Kind::UdpDropped), who: Who::Posthouse, ..USUAL },
+    Plan { name: "udp-throttled", trouble: Some(Kind::UdpThrottled), who: Who::Posthouse, ..USUAL },
+    Plan { name: "cut-50pct", trouble: Some(Kind::Cut), who: Who::Own, ..USUAL },
+];
+
+impl Plan {
+    fn takes(&self, subject: Subject) -> bool {
+        match (self.who, subject) {
+            (Who::Posthouse, subject) => subject == Subject::Posthouse,
+            (Who::Own, subject) => subject.is_own(),
+            // The system's TCP may take hours for the file over a line that loses packets.
+            (Who::Everyone, Subject::Peer(_)) => self.loss == 0.0,
+            (Who::Everyone, _) => true,
         }
-    }
-    /// Whether it is this project's.
-    fn is_own(self) -> bool {
-        matches!(self, Self::Posthouse | Self::PosthouseQuic | Self::PosthouseTcp)
-    }
-    fn note(self) -> &'static str {
-        match self {
-            Self::Posthouse => "from the command to the receipt, verified and synced; defaults",
-            Self::PosthouseQuic => "as posthouse, which chooses; here with `transport = \"quic\"`",
-            Self::PosthouseTcp => "as posthouse, which chooses; here with `transport = \"tcp\"`",
-            Self::TcpBbr | Self::TcpCubic => {
-                "iperf3, one flow, buffers raised to 64 MB, time and CPU for as many bytes; from memory to nowhere"
-            }
-        }
-    }
-    fn version(self, program: Option<&Path>) -> anyhow::Result<String> {
-        let mut command = match self {
-            Self::Posthouse | Self::PosthouseQuic | Self::PosthouseTcp => {
-                Command::new(program.context("posthouse was not built")?)
-            }
-            Self::TcpBbr | Self::TcpCubic => Command::new("iperf3"),
-        };
-        let output = command.arg("--version").stdin(Stdio::null()).output().context("iperf3 is not installed")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok(text.lines().next().unwrap_or_default().trim().to_owned())
     }
 }
 
@@ -93,6 +92,8 @@ struct Results {
     shares: Vec<f64>,
     flowing: Vec<f64>,
     dropped: Vec<f64>,
+    /// What the flow beside kept, as shares of the line.
+    kept: Vec<f64>,
 }
 
 /// `build` gives the program; it is asked only where Posthouse is among the subjects.
@@ -104,6 +105,9 @@ pub fn run(
 ) -> anyhow::Result<Suite> {
     let plans = chosen(PLANS, cases, "wan", "case", |plan| plan.name.to_owned())?;
     let subjects = chosen(SUBJECTS, subjects, "wan", "subject", |subject| subject.name().to_owned())?;
+    let takes_part = |subject: &&Subject| plans.iter().any(|plan| plan.takes(**subject));
+    let subjects: Vec<&Subject> = subjects.into_iter().filter(takes_part).collect();
+    ensure!(!subjects.is_empty(), "none of these subjects takes part in these cases");
     let program = if subjects.iter().any(|subject| subject.is_own()) { Some(build()?) } else { None };
     let setting = format!(
         "a line of {:.0} Mbit/s, {} ms there and back, a queue of {} ms that drops its tail; at 1,500 bytes a packet some 96 % of it can be user bytes; its devices split and gather packets as cards do, where no note says otherwise",
@@ -115,6 +119,7 @@ pub fn run(
     let version = |subject: Subject| subject.version(program.as_deref());
     let present = turns::present(subjects, &mut suite, Subject::name, version);
     for plan in plans {
+        let present: Vec<_> = present.iter().filter(|(subject, _)| plan.takes(*subject)).cloned().collect();
         case(plan, program.as_deref(), &present, runs, &mut suite)?;
     }
     Ok(suite)
@@ -127,56 +132,65 @@ fn case(
     runs: u32,
     suite: &mut Suite,
 ) -> anyhow::Result<()> {
+    if subjects.is_empty() {
+        eprintln!("{}: nobody is there who takes part", plan.name);
+        return Ok(());
+    }
     let data = tempfile::Builder::new().prefix("posthouse-bench-data-").tempdir()?;
     let bytes = plan.data.make(data.path())?;
+    let trouble = plan.trouble.map(|kind| Trouble { kind, after: bytes / 2 });
     let mut results: Vec<Results> = subjects.iter().map(|_| Results::default()).collect();
     let mut turns: Vec<usize> = (0..subjects.len()).collect();
-    turns.retain(|turn| !plan.beside || subjects[*turn].0.is_own());
-    // What the flow beside each of them kept.
-    let mut kept: Vec<Vec<f64>> = subjects.iter().map(|_| Vec::new()).collect();
     let mut offloads = true;
     for round in 1..=runs {
         for turn in &turns {
             let (name, subject) = (subjects[*turn].0.name(), subjects[*turn].0);
             let line = Line { bits_per_second: RATE, delay: DELAY, queue: QUEUE, loss: plan.loss };
-            let relay = Relay::start(line, round.into())?;
+            let passage = Passage::new(trouble);
+            let relay = Relay::start(line, round.into(), &passage)?;
             offloads &= relay.offloads;
-            let carried = match subject {
-                Subject::Posthouse => posthouse(plan, program, data.path(), &relay, "auto", &mut kept[*turn]),
-                Subject::PosthouseQuic => posthouse(plan, program, data.path(), &relay, "quic", &mut kept[*turn]),
-                Subject::PosthouseTcp => posthouse(plan, program, data.path(), &relay, "tcp", &mut kept[*turn]),
-                Subject::TcpBbr => tcp(bytes, plan.seconds, "bbr", &relay),
-                Subject::TcpCubic => tcp(bytes, plan.seconds, "cubic", &relay),
+            let trip = Trip {
+                program,
+                data: data.path(),
+                bytes,
+                relay: &relay,
+                passage: &passage,
+                seconds: plan.seconds,
+                beside: plan.beside,
             };
-            let carried = carried.and_then(|run| {
+            let carried = subject.carry(&trip).and_then(|carried| {
                 let refused: u64 = relay.seen().iter().map(|way| way.refused).sum();
                 ensure!(refused == 0, "packets vanished at the line's own devices, {refused} times");
-                Ok(run)
+                Ok(carried)
             });
             match carried {
-                Ok(run) => {
-                    let seen = relay.seen()[0];
+                Ok(carried) => {
+                    let (run, seen) = (carried.run, relay.seen()[0]);
                     let share = bytes as f64 * 8.0 / run.seconds / RATE;
                     // iperf3 tells only of the time in which it flows.
-                    let flowing = match subject.is_own() {
+                    let flowing = match subject.lands() {
                         true => bytes as f64 * 8.0 / seen.flowed.as_secs_f64() / RATE,
                         false => share,
                     };
                     let dropped = seen.queue_dropped as f64 / seen.packets.max(1) as f64;
                     eprintln!(
-                        "{}: {name}, run {round}: {:.2} s, {:.1} % of the line, {:.1} % while it flows, {:.2} % dropped at the queue, {:.2} % handed over late",
+                        "{}: {name}, run {round}: {:.2} s, {:.1} % of the line, {:.1} % while it flows, {:.2} % dropped at the queue, {:.2} % handed over late{}",
                         plan.name,
                         run.seconds,
                         share * 100.0,
                         flowing * 100.0,
                         dropped * 100.0,
                         seen.late as f64 * 100.0 / seen.packets.max(1) as f64,
+                        run.recovery
+                            .map(|recovery| format!(", content flowed again after {:.2} s", recovery.seconds))
+                            .unwrap_or_default(),
                     );
                     let result = &mut results[*turn];
                     result.runs.push(run);
                     result.shares.push(share);
                     result.flowing.push(flowing);
                     result.dropped.push(dropped);
+                    result.kept.extend(carried.beside.map(|bits| bits / RATE));
                 }
                 Err(error) => {
                     eprintln!("{}: {name}, run {round}: {error:#}", plan.name);
@@ -185,24 +199,23 @@ fn case(
                 }
             }
         }
-        if !turns.is_empty() {
-            turns.rotate_left(1);
-        }
+        turns.rotate_left(1);
     }
     let alone = if offloads {
         ""
     } else {
         "; here the kernel does not let the line's devices split and gather packets, of UDP at least"
     };
-    for (((subject, version), result), kept) in subjects.iter().zip(results).zip(kept) {
+    let befell = plan.trouble.map(|kind| format!("; {}", kind.words())).unwrap_or_default();
+    for ((subject, version), result) in subjects.iter().zip(results) {
         if result.runs.is_empty() {
             continue;
         }
-        let beside = match kept.is_empty() {
+        let beside = match result.kept.is_empty() {
             true => String::new(),
             false => format!(
                 "; CPU with iperf3's; a TCP CUBIC flow beside kept {:.0} % of the line",
-                median(kept.iter().copied()) * 100.0
+                median(result.kept.into_iter()) * 100.0
             ),
         };
         suite.cases.push(Case {
@@ -216,98 +229,37 @@ fn case(
                 queue_drop_share: median(result.dropped.into_iter()),
             }),
             runs: result.runs,
-            note: format!("{version}; {}{beside}{alone}", subject.note()),
+            note: format!("{version}; {}{befell}{beside}{alone}", subject.note()),
         });
     }
     Ok(())
 }
 
-fn posthouse(
-    plan: &Plan,
-    program: Option<&Path>,
-    data: &Path,
-    relay: &Relay,
-    transport: &str,
-    kept: &mut Vec<f64>,
-) -> anyhow::Result<Run> {
-    let (left, right) = (relay.left.place(), relay.right.place());
-    let places = Places { centre: right, provider: left, consumer: right, transport };
-    let provider = format!("[[resource]]\nid = \"data\"\nfolder = \"{}\"\n", data.display());
-    let consumer = "[[job]]\nname = \"data\"\nresource = \"provider.bench.example/data\"\ninto = { folder = \"{dir}/inbox\" }\nmode = \"full\"\nwrite = \"upsert\"\nschedule = \"manual\"\n";
-    let site = Site::start_at(&places, program.context("posthouse was not built")?, &provider, consumer, &["data"])?;
-    let pids = site.pids();
-    let mut end = serde_json::Value::Null;
-    let mut run = std::thread::scope(|scope| {
-        let beside = plan.beside.then(|| scope.spawn(|| flow("cubic", plan.seconds, relay)));
-        let run = measured(None, &pids, || {
-            end = site.take("data")?;
-            Ok(())
-        });
-        if let Some(beside) = beside {
-            let bits = beside.join().map_err(|_| anyhow::anyhow!("the flow beside failed"))??;
-            kept.push(bits / RATE);
-        }
-        run
-    })?;
-    if let [_, provider, consumer] = pids[..] {
-        (run.provider_peak_rss_bytes, run.consumer_peak_rss_bytes) = (peak_rss(provider), peak_rss(consumer));
-    }
-    ensure!(end["state"] == "settled", "{end}");
-    run.sent_bytes = end["bytes_sent"].as_u64();
-    same(data, Path::new(&site.path("inbox")))?;
-    Ok(run)
-}
-
-fn tcp(bytes: u64, seconds: u64, control: &str, relay: &Relay) -> anyhow::Result<Run> {
-    let mut bits = 0.0;
-    let mut run = measured(None, &[], || {
-        bits = flow(control, seconds, relay)?;
-        Ok(())
-    })?;
-    // As long as it would have taken for the file, so that rows compare.
-    let scale = bytes as f64 * 8.0 / bits.max(1.0) / seconds as f64;
-    run.seconds = seconds as f64 * scale;
-    run.cpu_seconds *= scale;
-    run.client_cpu_seconds *= scale;
-    run.other_cpu_seconds *= scale;
-    Ok(run)
-}
-
-/// Bits a second that arrived of one flow of iperf3.
-fn flow(control: &str, seconds: u64, relay: &Relay) -> anyhow::Result<f64> {
-    let (left, right) = (relay.left.place(), relay.right.place());
-    for place in [left, right] {
-        for (name, sizes) in [("tcp_wmem", "4096 16384 67108864"), ("tcp_rmem", "4096 131072 67108864")] {
-            let write = format!("echo {sizes} > /proc/sys/net/ipv4/{name}");
-            ensure!(place.command("sh").args(["-c", &write]).status()?.success(), "{name} cannot be raised");
-        }
-    }
-    let server = right.command("iperf3").args(["-s", "-1"]).stdout(Stdio::null()).spawn()?;
-    let server = Ended(server);
-    std::thread::sleep(Duration::from_millis(500));
-    let output = left
-        .command("iperf3")
-        .args(["-c", right.address, "-t", &seconds.to_string(), "-C", control, "-J"])
-        .stdin(Stdio::null())
-        .output()?;
-    drop(server);
-    let result: serde_json::Value = serde_json::from_slice(&output.stdout).context("iperf3 tells no JSON")?;
-    match result["end"]["sum_received"]["bits_per_second"].as_f64() {
-        Some(bits) => Ok(bits),
-        None => bail!("iperf3: {}", result["error"]),
-    }
-}
-
-/// A process that does not outlive this.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 const RATE: f64 = 500e6;
 const DELAY: Duration = Duration::from_millis(50);
 const QUEUE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files;
+
+    #[test]
+    fn who_takes_part_is_who_the_case_is_about() {
+        let of = |name: &str| {
+            let plan = PLANS.iter().find(|plan| plan.name == name).expect("a case");
+            SUBJECTS.iter().filter(|subject| plan.takes(**subject)).map(|subject| subject.name()).collect::<Vec<_>>()
+        };
+        let own = ["posthouse", "posthouse-quic", "posthouse-tcp"];
+        assert_eq!(of("cubic-beside-60s"), own);
+        assert_eq!(of("cut-50pct"), own);
+        for alone in ["random-4g-500m", "udp-dropped", "udp-throttled"] {
+            assert_eq!(of(alone), ["posthouse"], "{alone}");
+        }
+        assert_eq!(of("500m-100ms-0").len(), SUBJECTS.len());
+        assert!(of("500m-100ms-0.1").contains(&"tcp-bbr") && !of("500m-100ms-0.1").contains(&"rsyncd"));
+        let names: std::collections::BTreeSet<_> = SUBJECTS.iter().map(|subject| subject.name()).collect();
+        assert_eq!(names.len(), SUBJECTS.len(), "each has a name of its own");
+        assert!(Subject::Peer(files::Subject::RsyncSsh).lands() && !Subject::TcpBbr.lands());
+    }
+}

@@ -1,16 +1,16 @@
-//! Who carries a folder: Posthouse and its peers, each as its own documentation tells to run it, on loopback. What a
-//! peer leaves to the kernel is synced within its time. A subject that is not installed is named as missing.
+//! Who carries a folder: Posthouse and its peers, each as its own documentation tells to run it, on loopback; some of
+//! the peers also from one place to another. What a peer leaves to the kernel is synced within its time. A subject that
+//! is not installed is named as missing.
 
 use super::{Trial, capped};
 use crate::measure::{Run, measured, peak_rss};
-use crate::site::{Places, Site, ports};
+use crate::servers::{SSHD, Server, Ssh, done, until, until_within};
+use crate::site::{Place, Places, Site, ports};
 use crate::turns::peers;
-use anyhow::{Context, bail, ensure};
-use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpStream};
+use anyhow::{Context, ensure};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,9 @@ pub struct Way<'a> {
     /// For what the run leaves behind.
     pub scratch: &'a Path,
     pub trial: Trial,
+    /// Where `from` is given, and where `to` is landed: loopback, but for rsync and for rclone to sftp.
+    pub giving: Place<'a>,
+    pub landing: Place<'a>,
 }
 
 impl Subject {
@@ -148,6 +151,8 @@ impl Subject {
         let (from, to) = (way.from.display(), way.to.display());
         // All that lies in the folder, not the folder itself.
         let inside = format!("{from}/.");
+        let (giving, landing) = (way.giving, way.landing);
+        let there = landing.address;
         let [port] = ports()?;
         let own = rustix::process::geteuid().as_raw();
         match self {
@@ -162,7 +167,7 @@ impl Subject {
                     command.args([name, &address, &bytes]).arg(&certificate);
                     anyhow::Ok(command)
                 };
-                let server = Server::start(side("serve")?)?;
+                let server = Server::start(&mut side("serve")?)?;
                 until(|| certificate.is_file(), "quinn-stream")?;
                 let run = measured(None, &[], || done(side("take")?));
                 drop(server);
@@ -181,51 +186,51 @@ impl Subject {
                 std::fs::write(
                     &config,
                     format!(
-                        "use chroot = no\nuid = {own}\ngid = {own}\naddress = 127.0.0.1\n[to]\npath = {to}\nread only = no\n"
+                        "use chroot = no\nuid = {own}\ngid = {own}\naddress = {there}\n[to]\npath = {to}\nread only = no\n"
                     ),
                 )?;
                 let port = port.to_string();
-                let mut serve = Command::new("rsync");
+                let mut serve = landing.command("rsync");
                 serve.args(["--daemon", "--no-detach", &format!("--port={port}")]);
                 serve.arg(format!("--config={}", config.display()));
                 let _server = Server::start_at(&mut serve, &port)?;
-                let mut take = Command::new("rsync");
-                take.args(["-a", &inside, &format!("rsync://127.0.0.1:{port}/to/")]);
+                let mut take = giving.command("rsync");
+                take.args(["-a", &inside, &format!("rsync://{there}:{port}/to/")]);
                 synced(way, take)
             }
             Self::RsyncSsh | Self::Scp => {
-                let ssh = Ssh::start(way.scratch, port)?;
-                let here = format!("127.0.0.1:{to}");
+                let ssh = Ssh::start(way.scratch, &landing, port)?;
+                let target = format!("{there}:{to}");
                 let take = if self == Self::Scp {
-                    let mut scp = Command::new("scp");
-                    scp.args(["-q", "-r", "-P", &ssh.port]).args(&ssh.options).args([&inside, &here]);
+                    let mut scp = giving.command("scp");
+                    scp.args(["-q", "-r", "-P", &ssh.port]).args(&ssh.options).args([&inside, &target]);
                     scp
                 } else {
                     let shell = format!("ssh -p {} {}", ssh.port, ssh.options.join(" "));
-                    let mut rsync = Command::new("rsync");
-                    rsync.args(["-a", "-e", &shell, &inside, &here]);
+                    let mut rsync = giving.command("rsync");
+                    rsync.args(["-a", "-e", &shell, &inside, &target]);
                     rsync
                 };
                 synced(way, take)
             }
             Self::RcloneSftp => {
                 let port = port.to_string();
-                let mut serve = rclone(way);
-                serve.args(["serve", "sftp", &to.to_string(), "--addr", &format!("127.0.0.1:{port}")]);
+                let mut serve = rclone(way, landing);
+                serve.args(["serve", "sftp", &to.to_string(), "--addr", &format!("{there}:{port}")]);
                 let _server = Server::start_at(serve.args(["--user", "bench", "--pass", "bench"]), &port)?;
-                let obscured = rclone(way).args(["obscure", "bench"]).output()?;
+                let obscured = rclone(way, giving).args(["obscure", "bench"]).output()?;
                 let obscured = String::from_utf8(obscured.stdout)?;
-                let mut take = rclone(way);
-                take.args(["copy", "--sftp-host", "127.0.0.1", "--sftp-port", &port, "--sftp-user", "bench"]);
+                let mut take = rclone(way, giving);
+                take.args(["copy", "--sftp-host", there, "--sftp-port", &port, "--sftp-user", "bench"]);
                 take.args(["--sftp-pass", obscured.trim(), &from.to_string(), ":sftp:"]);
                 synced(way, take)
             }
             Self::RcloneHttp => {
                 let port = port.to_string();
-                let mut serve = rclone(way);
+                let mut serve = rclone(way, giving);
                 serve.args(["serve", "webdav", &from.to_string(), "--addr", &format!("127.0.0.1:{port}")]);
                 let _server = Server::start_at(&mut serve, &port)?;
-                let mut take = rclone(way);
+                let mut take = rclone(way, landing);
                 take.args(["copy", "--multi-thread-streams", "4"]);
                 take.args(["--webdav-url", &format!("http://127.0.0.1:{port}"), ":webdav:", &to.to_string()]);
                 synced(way, take)
@@ -355,112 +360,9 @@ fn synced(way: &Way, take: Command) -> anyhow::Result<Run> {
     })
 }
 
-fn done(mut command: Command) -> anyhow::Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{name} does not start"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    bail!("{name}: {}: {}", output.status, said.lines().last().unwrap_or_default());
-}
-
-/// A server that does not outlive the run.
-struct Server(Child);
-
-impl Server {
-    fn start(mut command: Command) -> anyhow::Result<Self> {
-        let name = command.get_program().to_string_lossy().into_owned();
-        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self(quiet.spawn().with_context(|| format!("{name} does not start"))?))
-    }
-
-    /// The same, once it has told what follows `before` in a line.
-    fn start_told(command: &mut Command, before: &str) -> anyhow::Result<(Self, String)> {
-        let name = command.get_program().to_string_lossy().into_owned();
-        let telling = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut server = Self(telling.spawn().with_context(|| format!("{name} does not start"))?);
-        let told = BufReader::new(server.0.stdout.take().context("it has a standard output")?);
-        let told = told.lines().map_while(Result::ok).find_map(|line| {
-            let (_, rest) = line.split_once(before)?;
-            Some(rest.split_whitespace().next()?.to_owned())
-        });
-        let told = told.with_context(|| format!("{name} ends before it tells `{before}`"))?;
-        Ok((server, told))
-    }
-
-    /// The same, once it listens.
-    fn start_at(command: &mut Command, port: &str) -> anyhow::Result<Self> {
-        let name = command.get_program().to_string_lossy().into_owned();
-        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Self(quiet.spawn().with_context(|| format!("{name} does not start"))?);
-        let port: u16 = port.parse()?;
-        until(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(), &name)?;
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn until(is_there: impl Fn() -> bool, what: &str) -> anyhow::Result<()> {
-    until_within(is_there, what, Duration::from_secs(10))
-}
-
-fn until_within(is_there: impl Fn() -> bool, what: &str, patience: Duration) -> anyhow::Result<()> {
-    let start = Instant::now();
-    while !is_there() {
-        ensure!(start.elapsed() < patience, "{what} does not come up");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-/// A server for secure shells with keys that are thrown away.
-struct Ssh {
-    port: String,
-    options: Vec<String>,
-    _server: Server,
-}
-
-impl Ssh {
-    fn start(scratch: &Path, port: u16) -> anyhow::Result<Self> {
-        let keys = ["host", "user"].map(|name| scratch.join(name));
-        for key in &keys {
-            let mut make = Command::new("ssh-keygen");
-            make.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key);
-            done(make)?;
-        }
-        let config = scratch.join("sshd.conf");
-        let [host, user] = keys.map(|key| key.display().to_string());
-        std::fs::write(
-            &config,
-            format!(
-                "Port {port}\nListenAddress 127.0.0.1\nHostKey {host}\nAuthorizedKeysFile {user}.pub\nPasswordAuthentication no\nUsePAM no\nStrictModes no\nPidFile none\nPermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
-            ),
-        )?;
-        if rustix::process::geteuid().is_root() {
-            // Where it separates its privileges.
-            std::fs::create_dir_all("/run/sshd")?;
-        }
-        let mut serve = Command::new(SSHD);
-        serve.args(["-D", "-f"]).arg(&config);
-        let port = port.to_string();
-        let server = Server::start_at(&mut serve, &port)?;
-        let words = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes", "LogLevel=ERROR"];
-        let mut options: Vec<String> = words.iter().flat_map(|word| ["-o".to_owned(), (*word).to_owned()]).collect();
-        options.extend(["-i".to_owned(), user]);
-        Ok(Self { port, options, _server: server })
-    }
-}
-
 /// It leaves nothing outside the scratch folder.
-fn rclone(way: &Way) -> Command {
-    let mut command = Command::new("rclone");
+fn rclone(way: &Way, place: Place) -> Command {
+    let mut command = place.command("rclone");
     command.args(["--config", "/dev/null", "--cache-dir"]).arg(way.scratch.join("cache"));
     command
 }
@@ -486,4 +388,3 @@ fn quinn_version() -> Option<String> {
 
 /// Among the site's processes.
 const PROVIDER: usize = 1;
-const SSHD: &str = "/usr/sbin/sshd";

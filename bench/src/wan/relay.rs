@@ -9,6 +9,7 @@
 //! has no data or is sent again. Not played: other reordering, jitter, ECN marks.
 
 use super::line::{Fate, Flight, Group, Line, TOGETHER_BYTES, TOGETHER_PACKETS, Underway, Way};
+use super::trouble::{Gate, Passage};
 use crate::site::Place;
 use anyhow::{Context, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -66,8 +67,8 @@ pub struct Seen {
 }
 
 impl Relay {
-    /// `seed` decides which packets are lost.
-    pub fn start(line: Line, seed: u64) -> anyhow::Result<Self> {
+    /// `seed` decides which packets are lost, `passage` what comes to the line's queue; data go from left to right.
+    pub fn start(line: Line, seed: u64, passage: &Arc<Passage>) -> anyhow::Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),
             "the suite wan needs root: it makes network namespaces and TUN devices"
@@ -87,7 +88,8 @@ impl Relay {
             let (queue, queued) = channel();
             let counts = relay.counts[way].clone();
             let (device, seed) = (from.clone(), seed.wrapping_mul(2).wrapping_add(way as u64));
-            relay.threads.push(std::thread::spawn(move || take(&device, line, seed, &counts, &queue)));
+            let gate = Gate::new(passage.clone(), way == 0, line.bits_per_second);
+            relay.threads.push(std::thread::spawn(move || take(&device, line, gate, seed, &counts, &queue)));
             let (device, counts) = (to.clone(), relay.counts[way].clone());
             relay.threads.push(std::thread::spawn(move || hand_over(&device, &counts, &queued)));
         }
@@ -164,7 +166,7 @@ impl End {
 }
 
 /// Takes packets until the device is gone.
-fn take(device: &SyncDevice, line: Line, seed: u64, counts: &Counts, queue: &Sender<Flight>) {
+fn take(device: &SyncDevice, line: Line, mut gate: Gate, seed: u64, counts: &Counts, queue: &Sender<Flight>) {
     first_in_line();
     let start = Instant::now();
     let mut way = Way::new(line, seed, start);
@@ -185,6 +187,9 @@ fn take(device: &SyncDevice, line: Line, seed: u64, counts: &Counts, queue: &Sen
         let now = Instant::now();
         let mut flight = Flight::default();
         for (packet, bytes) in packets.iter().zip(&sizes).take(came) {
+            if !gate.admits(&packet[..*bytes], now) {
+                continue;
+            }
             counts.came.fetch_add(1, Ordering::Relaxed);
             if *bytes >= LONG {
                 let at = now.duration_since(start).as_micros() as u64;
@@ -295,7 +300,7 @@ mod tests {
             queue: Duration::from_millis(200),
             loss: 0.0,
         };
-        let relay = Relay::start(line, 1).expect("root can make a line");
+        let relay = Relay::start(line, 1, &Passage::new(None)).expect("root can make a line");
         let (left, right) = (relay.left.address, relay.right.address);
 
         let content: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
