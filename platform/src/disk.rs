@@ -25,6 +25,9 @@ pub trait Disk: Send + Sync {
     /// folders. `Unsupported` where the kernel would not tell that it failed (before 5.8), or where the file system
     /// may not hear of it: then each is synced on its own. The handle has been held since before the writes, so that no error escapes it.
     fn sync_file_system(&self, folder: BorrowedFd<'_>, path: &Path) -> io::Result<()>;
+    /// Whether [`Disk::sync_file_system`] is there for this folder: what is asked before it is needed. False also where
+    /// that is not known.
+    fn syncs_file_system(&self, folder: BorrowedFd<'_>) -> bool;
 }
 
 pub struct RealDisk;
@@ -49,12 +52,13 @@ impl Disk for RealDisk {
         Ok(rustix::fs::fsync(folder)?)
     }
     fn sync_file_system(&self, folder: BorrowedFd<'_>, _: &Path) -> io::Result<()> {
-        // The type is a signed or an unsigned number by architecture; its 32 bits say it.
-        let kind = rustix::fs::fstatfs(folder)?.f_type as u32;
-        if !syncfs_tells_errors() || !SYNCED_AS_A_WHOLE.contains(&kind) {
+        if !is_synced_as_a_whole(folder)? {
             return Err(io::ErrorKind::Unsupported.into());
         }
         Ok(rustix::fs::syncfs(folder)?)
+    }
+    fn syncs_file_system(&self, folder: BorrowedFd<'_>) -> bool {
+        is_synced_as_a_whole(folder).unwrap_or(false)
     }
 }
 
@@ -62,6 +66,12 @@ impl Disk for RealDisk {
 /// tmpfs). Others may be asked in vain and still answer that it is done, as those behind FUSE do.
 const SYNCED_AS_A_WHOLE: [u32; 7] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0x794c_7630, 0x0102_1994];
+
+fn is_synced_as_a_whole(folder: BorrowedFd<'_>) -> io::Result<bool> {
+    // The type is a signed or an unsigned number by architecture; its 32 bits say it.
+    let kind = rustix::fs::fstatfs(folder)?.f_type as u32;
+    Ok(syncfs_tells_errors() && SYNCED_AS_A_WHOLE.contains(&kind))
+}
 
 fn syncfs_tells_errors() -> bool {
     static TELLS: OnceLock<bool> = OnceLock::new();
@@ -152,6 +162,9 @@ impl Disk for FaultyDisk {
     fn sync_file_system(&self, folder: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         self.sync(path)?;
         RealDisk.sync_file_system(folder, path)
+    }
+    fn syncs_file_system(&self, folder: BorrowedFd<'_>) -> bool {
+        RealDisk.syncs_file_system(folder)
     }
 }
 

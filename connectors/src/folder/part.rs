@@ -272,13 +272,16 @@ pub(crate) struct Written {
     /// Held while files are synced: who finds the list empty knows that they are durable. Keeps the first
     /// error: what was written before is of unknown content, and the system tells of it once only.
     syncing: Mutex<Option<Problem>>,
-    /// The file system was synced as a whole before, so that it can be.
+    /// The file system can be synced as a whole: the disk says so, or it was before.
     syncs_at_once: AtomicBool,
 }
 
 impl Written {
     pub(crate) fn new(disk: Arc<dyn Disk>, folder: OwnedFd, path: PathBuf) -> Self {
-        let (files, syncing, syncs_at_once) = (Mutex::new(Vec::new()), Mutex::new(None), AtomicBool::new(false));
+        let (files, syncing) = (Mutex::new(Vec::new()), Mutex::new(None));
+        // Asked at once: as long as it is not known, files hold handles, and who writes waits for the first sync when
+        // there are as many as may be.
+        let syncs_at_once = AtomicBool::new(disk.syncs_file_system(folder.as_fd()));
         let device = device_of(&folder);
         Self { disk, folder, device, path, files, syncing, syncs_at_once }
     }
@@ -313,7 +316,8 @@ impl Written {
         // Each waiting file that is not one of many holds a handle: beyond some hundred they are made durable at once.
         let holds_one = new.file.is_some();
         files.push(new);
-        let full = files.len() >= FILES_MAX && holds_one;
+        let holding = || files.iter().filter(|file| file.file.is_some()).count();
+        let full = holds_one && files.len() >= FILES_MAX && holding() >= FILES_MAX;
         drop(files);
         if full { self.sync() } else { Ok(()) }
     }
@@ -580,6 +584,8 @@ mod tests {
         file_systems: std::sync::atomic::AtomicUsize,
         /// Whether it syncs files one by one only.
         is_old: bool,
+        /// Whether it says before that it can sync all at once.
+        says_so: bool,
     }
 
     impl Counting {
@@ -611,6 +617,9 @@ mod tests {
             }
             self.file_systems.fetch_add(1, Ordering::Relaxed);
             Ok(())
+        }
+        fn syncs_file_system(&self, _: std::os::fd::BorrowedFd<'_>) -> bool {
+            self.says_so
         }
     }
 
@@ -657,6 +666,15 @@ mod tests {
             written.sync().unwrap();
             assert_eq!((disk.asked(), Arc::strong_count(&other)), ((before.0 + 1, before.1 + 1), 1));
         }
+        // Where the disk says so before, nobody who writes waits for the first sync; also not one of few files that hold
+        // theirs, however many wait that do not.
+        let disk = Arc::new(Counting { says_so: true, ..Counting::default() });
+        let written = on(&disk);
+        note(&written, 2 * FILES_MAX);
+        written.note(&others[0], &path, true).unwrap();
+        assert_eq!((disk.asked(), Arc::strong_count(&file), Arc::strong_count(&others[0])), ((0, 0), 1 + MANY, 2));
+        written.sync().unwrap();
+        assert_eq!((disk.asked(), Arc::strong_count(&file), Arc::strong_count(&others[0])), ((1, 0), 1, 1));
         // Where nothing is known yet, a few are synced each; and on a kernel that cannot do it, all.
         for (is_old, times, files) in [(false, MANY - 1, MANY - 1), (true, FILES_MAX + 1, FILES_MAX + 1)] {
             let disk = Arc::new(Counting { is_old, ..Counting::default() });

@@ -146,4 +146,7 @@ impl Disk for StuckDisk {
     fn sync_file_system(&self, folder: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         RealDisk.sync_file_system(folder, path)
     }
+    fn syncs_file_system(&self, folder: BorrowedFd<'_>) -> bool {
+        RealDisk.syncs_file_system(folder)
+    }
 }
