@@ -1,16 +1,27 @@
 //! Memory of chunks, used again: a fresh buffer of a chunk's size comes from the system page by page, each of them
-//! zeroed first, which costs as much as hashing what is then put there.
+//! zeroed first, which costs as much as hashing what is then put there. Short content lies in slabs, many in one, for the
+//! same reason: what the system's allocator frees of it goes back to the system as soon as that is some pages.
 
 use bytes::{Buf, Bytes, BytesMut};
 use posthouse_protocol::limits;
 use std::sync::{Mutex, PoisonError};
 
-/// Buffers of one session or spool; what is short may share one. All are free again when it and their content are.
+/// Buffers of one session or spool; what is short shares one. All are free again when it and their content are.
 pub struct Buffers {
     /// Content that was handed out and may still be in use, and how much its buffer takes.
     lent: Mutex<Vec<(usize, Bytes)>>,
     /// How many are kept.
     most: usize,
+    short: Mutex<Slabs>,
+}
+
+/// Where short content lies, one behind the other. All of a slab is free again when all that lies in it is dropped.
+#[derive(Default)]
+struct Slabs {
+    /// What is free of the one that is filled now.
+    open: BytesMut,
+    /// The first byte of each, which nobody else has: it is alone when nothing is left in the others.
+    begun: Vec<Bytes>,
 }
 
 impl Default for Buffers {
@@ -24,13 +35,13 @@ impl Buffers {
     /// For so much content at once.
     pub fn for_bytes(bytes: u64) -> Self {
         let most = usize::try_from(bytes / u64::from(limits::CHUNK_BYTES)).unwrap_or(usize::MAX);
-        Self { lent: Mutex::default(), most }
+        Self { lent: Mutex::default(), most, short: Mutex::default() }
     }
 
     /// An empty buffer with room for so many bytes; a large one begins where a disk's block may.
     pub fn take(&self, bytes: usize) -> BytesMut {
         if bytes < LEAST_BYTES {
-            return BytesMut::with_capacity(bytes);
+            return self.short(bytes);
         }
         let mut buffer = self.free(bytes);
         buffer.clear();
@@ -40,12 +51,15 @@ impl Buffers {
     /// The same, full of zeros or of what it held before: who takes it writes all of it. To zero it each time took 3 % of
     /// the processor's time of a changed file.
     pub fn take_full(&self, bytes: usize) -> BytesMut {
-        if bytes < LEAST_BYTES {
-            return BytesMut::zeroed(bytes);
-        }
-        let mut buffer = self.free(bytes);
+        let mut buffer = if bytes < LEAST_BYTES { self.short(bytes) } else { self.free(bytes) };
         buffer.resize(bytes, 0);
         buffer
+    }
+
+    fn short(&self, bytes: usize) -> BytesMut {
+        // As much memory as the large ones may take.
+        let most = self.most.saturating_mul(limits::CHUNK_BYTES as usize / SLAB_BYTES);
+        self.short.lock().unwrap_or_else(PoisonError::into_inner).take(bytes, most)
     }
 
     fn free(&self, bytes: usize) -> BytesMut {
@@ -79,12 +93,43 @@ impl Buffers {
     }
 }
 
-/// Smaller ones come from memory that the process holds anyway.
+impl Slabs {
+    /// Room for so many bytes, which nothing else has; less than a slab holds. `most` slabs are kept.
+    fn take(&mut self, bytes: usize, most: usize) -> BytesMut {
+        if self.open.capacity() < bytes {
+            self.open = self.begin(most);
+        }
+        let rest = self.open.split_off(bytes);
+        std::mem::replace(&mut self.open, rest)
+    }
+
+    fn begin(&mut self, most: usize) -> BytesMut {
+        // What is left of the one before is of no use, and keeps it from being free.
+        self.open = BytesMut::new();
+        let free = self.begun.iter().position(Bytes::is_unique);
+        let kept = free.map(|place| self.begun.swap_remove(place));
+        let mut slab = match kept.map(Bytes::try_into_mut) {
+            Some(Ok(slab)) => slab,
+            _ => BytesMut::with_capacity(SLAB_BYTES),
+        };
+        slab.resize(1, 0);
+        let first = slab.split_to(1).freeze();
+        if self.begun.len() < most {
+            self.begun.push(first);
+        }
+        slab
+    }
+}
+
+/// Smaller ones share a slab.
 const LEAST_BYTES: usize = 64 << 10;
 /// Of a disk, and of a page of memory.
 const ALIGN_BYTES: usize = 4096;
 /// What is not used of it takes no memory.
 const ROOM_BYTES: usize = 256 << 10;
+/// Some ten short files.
+const SLAB_BYTES: usize = 256 << 10;
+const _: () = assert!(LEAST_BYTES < SLAB_BYTES && SLAB_BYTES <= limits::CHUNK_BYTES as usize);
 
 #[cfg(test)]
 mod tests {
@@ -135,6 +180,52 @@ mod tests {
         let shorter = buffers.take_full(70 << 10);
         assert_eq!((shorter.as_ptr(), shorter.len()), (place, 70 << 10));
         assert!(buffers.take_full(100).iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn short_content_shares_a_slab_which_is_used_again_once_all_of_it_is_dropped() {
+        let buffers = Buffers::default();
+        let fill = |byte: u8, bytes: usize| {
+            let mut buffer = buffers.take(bytes);
+            assert_eq!((buffer.len(), buffer.capacity()), (0, bytes));
+            buffer.resize(bytes, byte);
+            buffers.filled(buffer)
+        };
+        let slabs = || buffers.short.lock().unwrap().begun.len();
+        // Seven and a part of one: the eighth does not fit behind it.
+        let mut filled: Vec<Bytes> = (0..7).map(|byte| fill(byte, 36 << 10)).collect();
+        assert_eq!(slabs(), 1);
+        let place = filled[0].as_ptr();
+        assert!(filled.windows(2).all(|two| two[1].as_ptr() as usize == two[0].as_ptr() as usize + (36 << 10)));
+        filled.push(fill(7, 36 << 10));
+        assert_eq!(slabs(), 2);
+        let left = filled.remove(3);
+        filled.clear();
+        // What lay in the second is gone, and there is room for six in it; of the first a part of one is left.
+        let part = left.slice(5..10);
+        drop(left);
+        let again: Vec<Bytes> = (8..15).map(|byte| fill(byte, 36 << 10)).collect();
+        assert_eq!(slabs(), 3, "a part of the first is in use, and the second is full");
+        assert_eq!(part[..], [3; 5], "what is in use stays as it is");
+        drop(part);
+        let third: Vec<Bytes> = (15..22).map(|byte| fill(byte, 36 << 10)).collect();
+        assert_eq!(slabs(), 3);
+        assert!(third.iter().any(|content| content.as_ptr() == place), "the first is begun again");
+        for (content, byte) in again.iter().chain(&third).zip(8..) {
+            assert!(content.len() == 36 << 10 && content.iter().all(|one| *one == byte), "{byte}");
+        }
+        assert_eq!(buffers.take(0).len(), 0);
+    }
+
+    #[test]
+    fn no_more_slabs_are_kept_than_may_be() {
+        let mut slabs = Slabs::default();
+        let taken: Vec<BytesMut> = (0..20).map(|_| slabs.take(60 << 10, 3)).collect();
+        // Four in each.
+        assert_eq!((taken.len(), slabs.begun.len()), (20, 3));
+        drop(taken);
+        let again: Vec<BytesMut> = (0..20).map(|_| slabs.take(60 << 10, 3)).collect();
+        assert!(again.iter().all(|one| one.capacity() == 60 << 10) && slabs.begun.len() == 3);
     }
 
     #[test]
