@@ -156,6 +156,7 @@ fn by_peer(trip: &Trip, peer: files::Subject) -> anyhow::Result<Run> {
     let (target, scratch) = (folder("posthouse-bench-target-")?, folder("posthouse-bench-scratch-")?);
     let way = files::Way {
         from: trip.data,
+        before: trip.data,
         to: target.path(),
         bytes: trip.bytes,
         scratch: scratch.path(),

@@ -24,9 +24,16 @@ pub enum Answer {
 
 impl Stage {
     /// What is here of `entry`: from an earlier run of this transfer, of one that it succeeds, or landed before.
-    pub fn lookup(&self, at: &Connection, entry: &Entry, predecessors: &[TransferId]) -> Result<Answer, Problem> {
+    /// `resumes`: an earlier session may have recorded something of this transfer. Otherwise it is not looked for.
+    pub fn lookup(
+        &self,
+        at: &Connection,
+        entry: &Entry,
+        predecessors: &[TransferId],
+        resumes: bool,
+    ) -> Result<Answer, Problem> {
         match &self.place {
-            Place::Folder(folder) => self.lookup_file(at, folder, entry),
+            Place::Folder(folder) => self.lookup_file(at, folder, entry, resumes),
             Place::Table(table) => self.lookup_split(at, table, entry, predecessors),
         }
     }
@@ -42,7 +49,13 @@ impl Stage {
         }
     }
 
-    fn lookup_file(&self, at: &Connection, folder: &FolderDestination, entry: &Entry) -> Result<Answer, Problem> {
+    fn lookup_file(
+        &self,
+        at: &Connection,
+        folder: &FolderDestination,
+        entry: &Entry,
+        resumes: bool,
+    ) -> Result<Answer, Problem> {
         let present = match folder.present(entry)? {
             Present::Blocked(left_out) => return Ok(Answer::LeaveOut(left_out)),
             present => present,
@@ -65,6 +78,9 @@ impl Stage {
             if !folder.replaces() || is_likely {
                 return Ok(Answer::Compare(entry.root.map(Into::into).or(known)));
             }
+        }
+        if !resumes {
+            return Ok(Answer::Have(Have::Nothing, Whole::Part));
         }
         self.resumed(at, entry, |found| Ok(!folder.part(&found.entry.name, true)?.fresh()))
     }

@@ -1,8 +1,11 @@
 //! Files come in chunks and stand in temporary files, sealed, before they are given their names.
 
 use super::*;
+use crate::store::{Store, exchange};
+use posthouse_platform::World;
 use posthouse_platform::disk::RealDisk;
 use posthouse_protocol::chunk::{ChunkHeader, Form, Layout};
+use posthouse_protocol::consumer::Have;
 use posthouse_protocol::job::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -112,4 +115,34 @@ fn a_file_that_is_read_again_is_what_it_is_then() {
     scene.land(&now);
     assert_eq!(std::fs::read(scene.path(&now)).unwrap(), b"now");
     assert_eq!(std::fs::metadata(scene.path(&now)).unwrap().mode() & 0o7777, 0o400);
+}
+
+#[tokio::test]
+async fn what_an_earlier_session_made_durable_is_looked_for_where_there_was_one() {
+    let (scene, folder) = (Scene::new(), tempfile::tempdir().unwrap());
+    let store = Store::open(&World::real(), folder.path()).await.unwrap();
+    let root = *blake3::hash(b"abc").as_bytes();
+    let file = Entry { root: Some(root.into()), ..entry(0, 3) };
+    scene.stage.write(&[chunk(&file, 0, b"abc")]).unwrap();
+    let mut progress = Progress::default();
+    progress.whole.push((file.clone(), Whole::Part));
+    scene.stage.sync(&progress).unwrap();
+    let id = TransferId::from_random([1; 16]);
+    let answers = store
+        .write_now(|tx| {
+            progress.record(tx, &id, exchange::FIRST_SESSION)?;
+            Ok([scene.stage.lookup(tx, &file, &[], true)?, scene.stage.lookup(tx, &file, &[], false)?])
+        })
+        .unwrap();
+    let [Answer::Have(resumed, Whole::Part), Answer::Have(anew, Whole::Part)] = answers else {
+        panic!("both are told what is here")
+    };
+    assert_eq!((resumed, anew), (Have::Whole(root), Have::Nothing));
+    // Of a later session something may be recorded.
+    let offer = "INSERT INTO landing (transfer) VALUES (?1)";
+    let sessions = store.write_now(|tx| {
+        tx.execute(offer, [id.as_str()]).unwrap();
+        Ok([exchange::next_session(tx, &id)?, exchange::next_session(tx, &id)?])
+    });
+    assert_eq!(sessions.unwrap(), [exchange::FIRST_SESSION, exchange::FIRST_SESSION + 1]);
 }

@@ -7,18 +7,18 @@ mod landed;
 mod landing;
 
 pub use given::{
-    Offered, chunks_hashed, forget_hashed, forget_spool, hashed, landed_position, offered, put_chunks_hashed,
-    put_hashed, put_offered, put_spooled, set_handover, set_spool_sealed, spool_buckets, spooled,
+    Offered, chunks_hashed, forget_hashed, forget_spool, has_hashed, hashed, landed_position, offered,
+    put_chunks_hashed, put_hashed, put_offered, put_spooled, set_handover, set_spool_sealed, spool_buckets, spooled,
 };
 pub use landed::{
     LandedEntry, LandedFile, count_landed, forget_landed, forget_reached, invited, landed, landed_entries,
     landed_of_size, landed_page, put_invited, put_landed, reached, reached_governed, set_reached,
 };
 pub use landing::{
-    ChunkValues, LandingEntry, StagedSplit, Whole, adoptable_split, forget_landing, forget_landing_entry,
-    has_checked_rows, has_entries, landing_entries, landing_entry, landing_entry_at, landing_offer, landing_staged,
-    names_in_landing, next_session, put_landing_chunks, put_landing_entry, put_landing_whole, put_split_staged,
-    set_landing_offer, set_landing_staged, unlisted,
+    ChunkValues, FIRST_SESSION, LandingEntry, StagedSplit, Whole, adoptable_split, entries_recorded, forget_landing,
+    forget_landing_entry, has_checked_rows, has_entries, landing_entries, landing_entry, landing_entry_at,
+    landing_offer, landing_staged, names_in_landing, next_session, put_landing_chunks, put_landing_entry,
+    put_landing_whole, put_split_staged, set_landing_offer, set_landing_staged, unlisted,
 };
 
 use crate::store::transfers::side_text;

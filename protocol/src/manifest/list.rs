@@ -94,8 +94,24 @@ pub fn files_b3_line(name: &[u8], root: &[u8; 32]) -> Option<Vec<u8>> {
         return None;
     }
     let escape = name.contains(['\\', '\n']);
-    let name = if escape { name.replace('\\', "\\\\").replace('\n', "\\n") } else { name.to_owned() };
-    Some(format!("{}{}  {name}\n", if escape { "\\" } else { "" }, hex::encode(root)).into_bytes())
+    let mut line = Vec::with_capacity(name.len() + 4 + 2 * root.len());
+    if escape {
+        line.push(b'\\');
+    }
+    line.extend(root.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    line.extend_from_slice(b"  ");
+    if escape {
+        line.extend_from_slice(name.replace('\\', "\\\\").replace('\n', "\\n").as_bytes());
+    } else {
+        line.extend_from_slice(name.as_bytes());
+    }
+    line.push(b'\n');
+    Some(line)
+}
+
+/// Of a number below 16.
+fn digit(number: u8) -> u8 {
+    if number < 10 { b'0' + number } else { b'a' + number - 10 }
 }
 
 /// What was left out, in the order of names; a name stands in it once.

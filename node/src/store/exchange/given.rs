@@ -40,6 +40,12 @@ pub fn hashed(
     root.map(|root| fixed(&root)).transpose()
 }
 
+/// Whether any root of a resource's files is known.
+pub fn has_hashed(at: &Connection, resource: &ResourceId) -> Result<bool, Problem> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM hashed WHERE resource = ?1)";
+    cached(at, sql)?.query_row([resource.as_str()], |row| row.get(0)).map_err(failed)
+}
+
 pub fn put_hashed(
     at: &Connection,
     resource: &ResourceId,

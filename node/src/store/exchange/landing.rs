@@ -189,6 +189,13 @@ pub fn has_entries(at: &Connection, transfer: &TransferId) -> Result<bool, Probl
     cached(at, sql)?.query_row([transfer.as_str()], |row| row.get(0)).map_err(failed)
 }
 
+/// How many entries are recorded, in part or wholly, by whichever session.
+pub fn entries_recorded(at: &Connection, transfer: &TransferId) -> Result<u64, Problem> {
+    let sql = "SELECT count(*) FROM landing_entry WHERE transfer = ?1";
+    let count: i64 = cached(at, sql)?.query_row([transfer.as_str()], |row| row.get(0)).map_err(failed)?;
+    Ok(count.unsigned_abs())
+}
+
 /// Whether rules have looked at rows that a transfer staged: such rows are those that passed the rules of then.
 pub fn has_checked_rows(at: &Connection, transfer: &TransferId) -> Result<bool, Problem> {
     let sql = "SELECT EXISTS (SELECT 1 FROM landing_entry WHERE transfer = ?1 AND quality IS NOT NULL)";
@@ -220,7 +227,8 @@ pub fn landing_entry_at(
     Ok(found.filter(|found| found.entry.index == position))
 }
 
-/// Begins another session of a landing: entries of its listing are marked with this number.
+/// Begins another session of a landing: entries of its listing are marked with this number, which rises from
+/// [`FIRST_SESSION`] on.
 pub fn next_session(at: &Connection, transfer: &TransferId) -> Result<i64, Problem> {
     let sql = "UPDATE landing SET session = session + 1 WHERE transfer = ?1 RETURNING session";
     cached(at, sql)?.query_row([transfer.as_str()], |row| row.get(0)).map_err(failed)
@@ -298,4 +306,6 @@ fn entry_row(row: &Row<'_>) -> rusqlite::Result<Result<LandingEntry, Problem>> {
     Ok(decode(&entry).map(|entry| LandingEntry { id, entry, whole, staged }))
 }
 
+/// Before it nothing of a landing was recorded.
+pub const FIRST_SESSION: i64 = 1;
 const ENTRY: &str = "id, entry, whole, rows_landed, rows_quarantined, digest_sum, digest_count, quality";

@@ -51,10 +51,15 @@ impl Feed {
         let (fed_in, fed) = mpsc::channel(2);
         let (ctx, resource) = (ctx.clone(), resource.clone());
         tokio::spawn(async move {
+            let asked = resource.clone();
+            // Where none is known before, none is looked for: those of this run are of files that are listed by then.
+            let has_roots = ctx.store.read(move |db| exchange::has_hashed(db, &asked)).await;
             while let Some(batch) = found.recv().await {
-                let fed = match batch {
-                    Ok(batch) => with_roots(&ctx, &resource, batch).await,
-                    Err(problem) => Err(problem),
+                let fed = match (batch, &has_roots) {
+                    (Ok(batch), Ok(true)) => with_roots(&ctx, &resource, batch).await,
+                    (Ok(batch), Ok(false)) => batch.into_iter().map(|one| with_root(one, &|_, _| Ok(None))).collect(),
+                    (Err(problem), _) => Err(problem),
+                    (_, Err(problem)) => Err(problem.clone()),
                 };
                 let failed = fed.is_err();
                 if fed_in.send(fed).await.is_err() || failed {
@@ -165,22 +170,29 @@ async fn with_roots(ctx: &Arc<Context>, resource: &ResourceId, batch: Vec<Found>
     let resource = resource.clone();
     ctx.store
         .read(move |db| {
-            let known = |one: Found| match one {
-                Found::LeftOut(what) => Ok(Fed::LeftOut(what)),
-                Found::Entry { mut entry, stat } => {
-                    entry.root = match &entry.kind {
-                        EntryKind::File if entry.size == 0 => Some(*blake3::hash(b"").as_bytes()),
-                        EntryKind::File => exchange::hashed(db, &resource, &entry.name, &stat)?,
-                        EntryKind::Link(text) => Some(*blake3::hash(text).as_bytes()),
-                        EntryKind::Directory | EntryKind::Split(_) => None,
-                    }
-                    .map(Into::into);
-                    Ok(Fed::Entry(entry, Some(stat)))
-                }
-            };
-            batch.into_iter().map(known).collect()
+            let hashed = |name: &[u8], stat: &FileStat| exchange::hashed(db, &resource, name, stat);
+            batch.into_iter().map(|one| with_root(one, &hashed)).collect()
         })
         .await
+}
+
+/// What was hashed of a file with content.
+type Hashed<'a> = &'a dyn Fn(&[u8], &FileStat) -> Result<Option<[u8; 32]>, Problem>;
+
+fn with_root(one: Found, hashed: Hashed<'_>) -> Result<Fed, Problem> {
+    match one {
+        Found::LeftOut(what) => Ok(Fed::LeftOut(what)),
+        Found::Entry { mut entry, stat } => {
+            entry.root = match &entry.kind {
+                EntryKind::File if entry.size == 0 => Some(*blake3::hash(b"").as_bytes()),
+                EntryKind::File => hashed(&entry.name, &stat)?,
+                EntryKind::Link(text) => Some(*blake3::hash(text).as_bytes()),
+                EntryKind::Directory | EntryKind::Split(_) => None,
+            }
+            .map(Into::into);
+            Ok(Fed::Entry(entry, Some(stat)))
+        }
+    }
 }
 
 const BATCH: usize = 256;

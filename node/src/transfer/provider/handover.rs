@@ -66,18 +66,18 @@ impl Session {
         }
         // The whole store of hashes first: they cost the most.
         given.outgoing.keep_hashes(1).await?;
-        given.outgoing.hashes_kept().await?;
-        let folder = given.spooling.is_none();
-        let left_out = self.machine.left_out_list().clone();
+        let (folder, left_out) = (given.spooling.is_none(), self.machine.left_out_list().clone());
         // What of the list was not written yet: now all of it is final.
         let listed = given.outgoing.take_finals(self.machine.finished(), 1);
-        if let Some(mut attachments) = given.attachments.take() {
-            blocking(&self.ctx.world, move || {
-                attachments.add(&listed)?;
-                attachments.finish(&left_out, folder)
-            })
-            .await?;
-        }
+        let attachments = given.attachments.take();
+        let write = blocking(&self.ctx.world, move || {
+            let Some(mut attachments) = attachments else { return Ok(()) };
+            attachments.add(&listed)?;
+            attachments.finish(&left_out, folder)
+        });
+        // Both wait for the disk, and neither for the other.
+        let (kept, written) = tokio::join!(biased; given.outgoing.hashes_kept(), write);
+        kept.and(written)?;
         self.ctx.authority.still_permits(&given.permit)?;
         let statement = settle::state_handover(&self.ctx, &sealed).await?;
         let digest = sealed.digest().map(|digest| (digest.sum.into(), digest.count));

@@ -301,7 +301,8 @@ fn stage_split(
 const FLUSH_BYTES: u64 = limits::PROGRESS_BYTES / 2;
 /// Nearly all the credit: splits that are as long as this do not become whole without some of it back.
 const FLUSH_SPLIT_BYTES: u64 = limits::CREDIT_BYTES / 8 * 5;
-const FLUSH_ENTRIES: usize = 512;
+/// Of very small files the time is the bound that is met first: what a sync takes does not grow with their number.
+const FLUSH_ENTRIES: usize = 2048;
 /// A destination that takes a split this late does not keep up: what waits for it is synced, and the line goes on.
 const STALL_MS: i64 = 2_000;
 /// How far a transfer has come is written down this often; what is landed follows from its splits.

@@ -117,7 +117,7 @@ struct Finishing {
 impl Finishing {
     async fn record_and_commit(self, staged: Staged, left_out: LeftOuts) -> Result<Statement, Problem> {
         let (ctx, id) = (self.ctx.clone(), self.row.id.clone());
-        self.drop_unlisted().await?;
+        self.drop_unlisted(staged.manifest().entries).await?;
         self.give_up_taken_over().await?;
         self.write_attachments(left_out).await?;
         let (row, recorded) = (self.row.clone(), staged.clone());
@@ -133,10 +133,14 @@ impl Finishing {
         commit(&ctx, &self.row, &self.job, &self.stage, staged).await
     }
 
-    /// What an earlier session had of entries that the provider no longer lists.
-    async fn drop_unlisted(&self) -> Result<(), Problem> {
+    /// What an earlier session had of entries that the provider no longer lists. All that are `listed` are recorded.
+    async fn drop_unlisted(&self, listed: u64) -> Result<(), Problem> {
         let (id, session) = (self.row.id.clone(), self.session);
-        let names = self.ctx.store.read(move |db| exchange::unlisted(db, &id, session)).await?;
+        let unlisted = move |db: &rusqlite::Connection| match exchange::entries_recorded(db, &id)? {
+            recorded if recorded == listed => Ok(Vec::new()),
+            _ => exchange::unlisted(db, &id, session),
+        };
+        let names = self.ctx.store.read(unlisted).await?;
         if names.is_empty() {
             return Ok(());
         }
@@ -168,20 +172,27 @@ impl Finishing {
     }
 
     async fn write_attachments(&self, left_out: LeftOuts) -> Result<(), Problem> {
-        let (ctx, id, folder) = (self.ctx.clone(), self.row.id.clone(), matches!(self.stage.place(), Place::Folder(_)));
-        blocking(&self.ctx.world, move || {
-            let mut attachments = Attachments::begin(&ctx.attachments(), &id, 0, ctx.world.disk.clone())?;
-            let mut from = 0;
-            loop {
-                let page = ctx.store.read_now(|db| exchange::landing_entries(db, &id, from, PAGE))?;
-                let Some(last) = page.last() else { break };
-                from = last.entry.index + 1;
-                let entries: Vec<Entry> = page.into_iter().map(|found| found.entry).collect();
-                attachments.add(&entries)?;
-            }
-            attachments.finish(&left_out, folder)
-        })
-        .await
+        let (world, folder) = (&self.ctx.world, matches!(self.stage.place(), Place::Folder(_)));
+        let (root, id, disk) = (self.ctx.attachments(), self.row.id.clone(), world.disk.clone());
+        let mut attachments = blocking(world, move || Attachments::begin(&root, &id, 0, disk)).await?;
+        let mut page = self.page(0).await?;
+        while let Some(last) = page.last() {
+            let from = last.index + 1;
+            let add = blocking(world, move || attachments.add(&page).map(|()| attachments));
+            // One page is written while the next is read.
+            let (added, next) = tokio::join!(biased; add, self.page(from));
+            (attachments, page) = (added?, next?);
+        }
+        blocking(world, move || attachments.finish(&left_out, folder)).await
+    }
+
+    async fn page(&self, from: u64) -> Result<Vec<Entry>, Problem> {
+        let id = self.row.id.clone();
+        let entries = move |db: &rusqlite::Connection| {
+            let page = exchange::landing_entries(db, &id, from, PAGE)?;
+            Ok(page.into_iter().map(|found| found.entry).collect())
+        };
+        self.ctx.store.read(entries).await
     }
 }
 

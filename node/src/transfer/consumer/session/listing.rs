@@ -92,7 +92,8 @@ impl Session<'_> {
 
     /// What is here of the entries listed lately?
     pub(super) fn look_up(&mut self) {
-        let Some(stage) = self.stage() else { return };
+        let Some(accepted) = &self.accepted else { return };
+        let (stage, resumes) = (accepted.stage.clone(), accepted.resumes());
         let Listing { asked, looking, .. } = &mut self.listing;
         if *looking || asked.is_empty() {
             return;
@@ -103,7 +104,7 @@ impl Session<'_> {
         self.spawn(Done::Looked, move || {
             let found: Vec<(Entry, Answer, Vec<OlderName>)> = store.read_now(|db| {
                 let look = |entry: Entry| {
-                    let answer = stage.lookup(db, &entry, &predecessors)?;
+                    let answer = stage.lookup(db, &entry, &predecessors, resumes)?;
                     let is_lacking = matches!(answer, Answer::Have(Have::Nothing | Have::Chunks(_), _));
                     let may_have_older = delta && is_lacking && stage.may_have_older(&entry);
                     let names = if may_have_older { stage.older_names(db, &entry)? } else { Vec::new() };

@@ -21,6 +21,13 @@ pub(super) struct Accepted {
     pub arrived: Arrived,
 }
 
+impl Accepted {
+    /// Whether a session before this one may have recorded something of what is listed.
+    pub(super) fn resumes(&self) -> bool {
+        self.session > exchange::FIRST_SESSION
+    }
+}
+
 impl Session<'_> {
     pub(super) async fn offered(&mut self, offer: Offer) -> Result<Option<Ended>, Problem> {
         governed::check(self.run, self.job, &offer).await?;
