@@ -27,6 +27,17 @@ pub(crate) enum At {
     Here(Stat),
 }
 
+impl At {
+    /// What an error of looking there says.
+    pub(crate) fn absent(errno: Errno) -> Result<Self, Errno> {
+        match errno {
+            Errno::NOENT => Ok(Self::Nothing),
+            Errno::NOTDIR | Errno::LOOP => Ok(Self::Blocked),
+            other => Err(other),
+        }
+    }
+}
+
 impl Root {
     /// `path` is the operator's own: links in it are followed.
     pub(crate) fn open(path: &Path) -> Result<Self, Errno> {
@@ -71,12 +82,7 @@ impl Root {
     pub(crate) fn at(&self, name: &[u8]) -> Result<At, Errno> {
         let stat =
             self.parent(name).and_then(|(folder, leaf)| rustix::fs::statat(folder, leaf, AtFlags::SYMLINK_NOFOLLOW));
-        match stat {
-            Ok(stat) => Ok(At::Here(stat)),
-            Err(Errno::NOENT) => Ok(At::Nothing),
-            Err(Errno::NOTDIR | Errno::LOOP) => Ok(At::Blocked),
-            Err(e) => Err(e),
-        }
+        stat.map_or_else(At::absent, |stat| Ok(At::Here(stat)))
     }
 
     fn open_at(&self, name: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {

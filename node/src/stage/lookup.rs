@@ -3,7 +3,7 @@
 
 use super::{Place, Stage, TableStage};
 use crate::store::exchange::{self, LandingEntry, Whole};
-use posthouse_connectors::folder::{FileStat, FolderDestination, Present};
+use posthouse_connectors::folder::{FileStat, FolderDestination, Near, Present};
 use posthouse_protocol::consumer::Have;
 use posthouse_protocol::id::TransferId;
 use posthouse_protocol::manifest::{Entry, EntryKind, LeftOut};
@@ -25,15 +25,20 @@ pub enum Answer {
 impl Stage {
     /// What is here of `entry`: from an earlier run of this transfer, of one that it succeeds, or landed before.
     /// `resumes`: an earlier session may have recorded something of this transfer. Otherwise it is not looked for.
+    /// `near` is that of a group of entries.
     pub fn lookup(
         &self,
         at: &Connection,
         entry: &Entry,
         predecessors: &[TransferId],
         resumes: bool,
+        near: &mut Near,
     ) -> Result<Answer, Problem> {
         match &self.place {
-            Place::Folder(folder) => self.lookup_file(at, folder, entry, resumes),
+            Place::Folder(folder) => {
+                let present = folder.present_near(entry, near)?;
+                self.lookup_file(at, folder, entry, present, resumes)
+            }
             Place::Table(table) => self.lookup_split(at, table, entry, predecessors),
         }
     }
@@ -54,12 +59,12 @@ impl Stage {
         at: &Connection,
         folder: &FolderDestination,
         entry: &Entry,
+        present: Present,
         resumes: bool,
     ) -> Result<Answer, Problem> {
-        let present = match folder.present(entry)? {
-            Present::Blocked(left_out) => return Ok(Answer::LeaveOut(left_out)),
-            present => present,
-        };
+        if let Present::Blocked(left_out) = present {
+            return Ok(Answer::LeaveOut(left_out));
+        }
         if entry.kind != EntryKind::File {
             return Ok(Answer::Have(Have::Nothing, Whole::Part));
         }

@@ -131,7 +131,8 @@ async fn what_an_earlier_session_made_durable_is_looked_for_where_there_was_one(
     let answers = store
         .write_now(|tx| {
             progress.record(tx, &id, exchange::FIRST_SESSION)?;
-            Ok([scene.stage.lookup(tx, &file, &[], true)?, scene.stage.lookup(tx, &file, &[], false)?])
+            let lookup = |resumes| scene.stage.lookup(tx, &file, &[], resumes, &mut Near::default());
+            Ok([lookup(true)?, lookup(false)?])
         })
         .unwrap();
     let [Answer::Have(resumed, Whole::Part), Answer::Have(anew, Whole::Part)] = answers else {

@@ -1,6 +1,6 @@
 //! What already stands where an entry would land, which is asked before its content is.
 
-use super::FolderDestination;
+use super::{FolderDestination, Near};
 use crate::folder::attributes;
 use crate::folder::beneath::{At, Root};
 use crate::folder::fault::{left_out, taken, writing};
@@ -28,6 +28,11 @@ pub enum Present {
 impl FolderDestination {
     /// Asked before content is: whether it is needed, and whether it can be landed at all.
     pub fn present(&self, entry: &Entry) -> Result<Present, Problem> {
+        self.present_near(entry, &mut Near::default())
+    }
+
+    /// The same, for one of a group.
+    pub fn present_near(&self, entry: &Entry, near: &mut Near) -> Result<Present, Problem> {
         if let Err(problem) = super::check_entry(entry) {
             return Ok(Present::Blocked(left_out(&entry.name, &problem)));
         }
@@ -49,7 +54,7 @@ impl FolderDestination {
             }
             None => {}
         }
-        let in_root = self.compare(&self.root, entry)?;
+        let in_root = self.compare_near(&self.root, entry, near)?;
         match (&self.standing, in_root) {
             (Some(standing), Present::Absent) => Ok(match self.compare(standing, entry)? {
                 // The new folder is empty here: whatever stands in the old one is in nobody's way.
@@ -61,10 +66,15 @@ impl FolderDestination {
     }
 
     pub(super) fn compare(&self, root: &Root, entry: &Entry) -> Result<Present, Problem> {
+        self.compare_near(root, entry, &mut Near::default())
+    }
+
+    /// `near` is of this root.
+    fn compare_near(&self, root: &Root, entry: &Entry, near: &mut Near) -> Result<Present, Problem> {
         let name = entry.name.as_slice();
         let blocked = |why: &str| Ok(Present::Blocked(left_out(name, &taken(name, why))));
         let append = self.write == Write::Append;
-        let at = if name == SELF { rustix::fs::fstat(root.handle()).map(At::Here) } else { root.at(name) };
+        let at = if name == SELF { rustix::fs::fstat(root.handle()).map(At::Here) } else { near.at(root, name) };
         let stat = match at.map_err(|e| writing(&root.path_of(name), e))? {
             At::Nothing => return Ok(Present::Absent),
             At::Blocked if append => return blocked("a file or link stands where its folder should be"),

@@ -5,6 +5,7 @@ use crate::config::RowLimit;
 use crate::stage::{Answer, OlderName};
 use crate::store::exchange::{self, Whole};
 use crate::transfer::{blocking, steady};
+use posthouse_connectors::folder::Near;
 use posthouse_protocol::consumer::Have;
 use posthouse_protocol::job::Write;
 use posthouse_protocol::limits;
@@ -103,8 +104,9 @@ impl Session<'_> {
         let (store, predecessors, delta) = (self.ctx.store.clone(), self.predecessors.clone(), self.knows.delta);
         self.spawn(Done::Looked, move || {
             let found: Vec<(Entry, Answer, Vec<OlderName>)> = store.read_now(|db| {
+                let mut near = Near::default();
                 let look = |entry: Entry| {
-                    let answer = stage.lookup(db, &entry, &predecessors, resumes)?;
+                    let answer = stage.lookup(db, &entry, &predecessors, resumes, &mut near)?;
                     let is_lacking = matches!(answer, Answer::Have(Have::Nothing | Have::Chunks(_), _));
                     let may_have_older = delta && is_lacking && stage.may_have_older(&entry);
                     let names = if may_have_older { stage.older_names(db, &entry)? } else { Vec::new() };
