@@ -188,7 +188,7 @@ impl Finishing {
 
     async fn page(&self, from: u64) -> Result<Vec<Entry>, Problem> {
         let id = self.row.id.clone();
-        let entries = move |db: &rusqlite::Connection| {
+        let entries = move |db: &rusqlite::Connection| -> Result<Vec<Entry>, Problem> {
             let page = exchange::landing_entries(db, &id, from, PAGE)?;
             Ok(page.into_iter().map(|found| found.entry).collect())
         };
