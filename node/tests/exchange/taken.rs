@@ -46,6 +46,9 @@ impl Disk for Watched {
     fn sync_file_system(&self, folder: std::os::fd::BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         RealDisk.sync_file_system(folder, path)
     }
+    fn syncs_file_system(&self, folder: std::os::fd::BorrowedFd<'_>) -> bool {
+        RealDisk.syncs_file_system(folder)
+    }
 }
 
 fn remove(path: &Path) {
