@@ -150,6 +150,12 @@ impl Supply {
                 }
             }
         }
+        if let (ReadFile::Folder(_), Some(before), Some(known)) = (&reading.file, &self.before, &entry.root)
+            && reading.locked().root().is_some_and(|root| root != **known)
+        {
+            // A root that was listed as known is not that of the file: otherwise each transfer to come would fail by it.
+            before.forget(&entry.name);
+        }
         read.extend(reading.whole());
         read
     }

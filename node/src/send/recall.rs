@@ -72,6 +72,15 @@ impl ReadBefore {
         Some(Recalled { file, store: self.store.clone(), clock: self.clock.clone() })
     }
 
+    /// All of a file was read, and its root is another than the one that was known. Blocks.
+    pub(super) fn forget(&self, name: &[u8]) {
+        let resource = &self.resource;
+        tracing::warn!(%resource, "A file has other content than before, and the same times and length");
+        if let Err(problem) = self.store.write_now(|tx| exchange::forget_hashed(tx, resource, name)) {
+            tracing::debug!(%resource, %problem, "What was read before is not forgotten");
+        }
+    }
+
     /// What an earlier process has left.
     fn stored(&self, name: &[u8], stat: &FileStat, layout: Layout) -> FileValues {
         let (resource, chunk_bytes) = (self.resource.clone(), layout.chunk_bytes());

@@ -223,6 +223,24 @@ async fn a_value_that_is_not_what_is_read_now_takes_the_others_with_it() {
 }
 
 #[tokio::test]
+async fn a_root_that_is_not_that_of_what_was_read_is_forgotten() {
+    let scene = Scene::new(3).await;
+    let mut whole = blake3::Hasher::new();
+    whole.update_reader(std::fs::File::open(scene.path()).unwrap()).unwrap();
+    let (right, stat) = (*whole.finalize().as_bytes(), scene.listed);
+    for (root, chunks, is_kept) in [(right, 0..3, true), ([1; 32], 0..2, true), ([1; 32], 0..3, false)] {
+        scene.store.write_now(|tx| exchange::put_hashed(tx, &resource(), b"large", &stat, &root)).unwrap();
+        let layout = scene.layout();
+        let chunks = chunks.map(|chunk| SendChunk { entry: 0, revision: 0, chunk, layout, again: false }).collect();
+        let entry = Entry { root: Some(root.into()), ..scene.entry() };
+        let supply = Supply::new(SupplySource::Folder(scene.source.clone())).recalling(scene.before());
+        supply.read(&Wanted { entry, stat: Some(stat), known: None, chunks }, Packing::Not);
+        let stored = scene.store.read_now(|db| exchange::hashed(db, &resource(), b"large", &stat)).unwrap();
+        assert_eq!(stored, is_kept.then_some(root));
+    }
+}
+
+#[tokio::test]
 async fn a_row_that_is_not_as_it_was_written_counts_for_nothing() {
     let mut scene = Scene::new(300).await;
     drop(scene.session(0..290));
