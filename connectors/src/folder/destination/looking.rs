@@ -55,7 +55,12 @@ impl FolderDestination {
             Some(Ok(file)) => rustix::fs::fstat(file),
             _ => rustix::fs::statat(folder, leaf, AtFlags::SYMLINK_NOFOLLOW),
         };
-        let stat = stat.map_err(|e| in_the_way(name, e))?;
+        let stat = match stat {
+            Ok(stat) => stat,
+            // One that may be listed and not entered can be opened, and what is in it not be looked at.
+            Err(Errno::ACCESS) if self.is_closed_by_its_rights(folder_name) => return Ok(Seen::AsLanded),
+            Err(e) => return Err(in_the_way(name, e)),
+        };
         match (kind, file_type(&stat)) {
             (Kind::Directory, FileType::Directory) => return Ok(Seen::AsLanded),
             (Kind::File, FileType::RegularFile) | (Kind::Link, FileType::Symlink) => {}

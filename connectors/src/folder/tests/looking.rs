@@ -119,15 +119,19 @@ fn of_another_file_of_the_same_length_the_content_decides() {
 
 #[test]
 fn a_folder_that_its_own_rights_close_is_no_fault_of_anybody() {
-    let at = Scene::new();
-    let to = at.destination(Write::Upsert);
-    let folder = Entry { kind: EntryKind::Directory, size: 0, mode: 0, ..file("d", "") };
-    let inner = Entry { mode: 0, ..rooted("d/inner", "inner") };
-    to.publish(&folder).unwrap();
-    land(&to, &inner, b"inner", false);
-    to.sync().unwrap();
-    let stat = to.publish(&inner).unwrap();
-    to.finish().unwrap();
-    assert_eq!(look(&to, &(inner, stat)).unwrap(), Seen::AsLanded);
-    fs::set_permissions(at.target("d"), fs::Permissions::from_mode(0o700)).unwrap();
+    // Closed altogether, to be listed only, and to be entered only.
+    for (folder_mode, mode) in [(0, 0), (0o400, 0o600), (0o100, 0o600)] {
+        let at = Scene::new();
+        let to = at.destination(Write::Upsert);
+        let folder = Entry { kind: EntryKind::Directory, size: 0, mode: folder_mode, ..file("d", "") };
+        let inner = Entry { mode, ..rooted("d/inner", "inner") };
+        to.publish(&folder).unwrap();
+        land(&to, &inner, b"inner", false);
+        to.sync().unwrap();
+        let stat = to.publish(&inner).unwrap();
+        to.finish().unwrap();
+        let seen = look(&to, &(inner, stat));
+        fs::set_permissions(at.target("d"), fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(seen.unwrap(), Seen::AsLanded, "{folder_mode:o}");
+    }
 }
