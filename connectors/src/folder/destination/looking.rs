@@ -13,7 +13,7 @@ use crate::folder::replace::Replacing;
 use crate::folder::stat::{FileStat, file_type};
 use posthouse_protocol::manifest::{Entry, EntryKind};
 use posthouse_protocol::problem::{Code, Problem};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::fmt::Display;
 
@@ -75,7 +75,7 @@ impl FolderDestination {
         }
         match opened {
             // Where files are given to another user than the one who writes, that is no more than their rights.
-            Some(Err(Errno::ACCESS)) if !self.owns_what_it_makes() => {}
+            Some(Err(Errno::ACCESS)) if !self.owns_what_it_makes() && !is_own(&stat) => {}
             Some(Err(e)) => return Err(in_the_way(name, e)),
             Some(Ok(_)) | None => {}
         }
@@ -132,6 +132,11 @@ impl FolderDestination {
     fn owns_what_it_makes(&self) -> bool {
         self.owner.get() == Some(&rustix::process::geteuid().as_raw())
     }
+}
+
+/// A process that only looks, since an earlier one gave everything its name, has asked nobody whose files become.
+fn is_own(stat: &Stat) -> bool {
+    stat.st_uid == rustix::process::geteuid().as_raw()
 }
 
 fn not_as_landed(name: &[u8], cause: impl Display) -> Problem {
