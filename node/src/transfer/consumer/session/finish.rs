@@ -133,11 +133,13 @@ impl Finishing {
         commit(&ctx, &self.row, &self.job, &self.stage, staged).await
     }
 
-    /// What an earlier session had of entries that the provider no longer lists. All that are `listed` are recorded.
+    /// What an earlier session had of entries that the provider no longer lists. All that are `listed` are recorded, and
+    /// where no session was before this one nothing else is. A number that is right proves it only then: what a provider
+    /// lists twice and leaves out once would make room in it for what is listed no more.
     async fn drop_unlisted(&self, listed: u64) -> Result<(), Problem> {
         let (id, session) = (self.row.id.clone(), self.session);
         let unlisted = move |db: &rusqlite::Connection| match exchange::entries_recorded(db, &id)? {
-            recorded if recorded == listed => Ok(Vec::new()),
+            recorded if recorded == listed && session == exchange::FIRST_SESSION => Ok(Vec::new()),
             _ => exchange::unlisted(db, &id, session),
         };
         let names = self.ctx.store.read(unlisted).await?;
