@@ -43,6 +43,7 @@ use posthouse_protocol::statement::Statement;
 use posthouse_protocol::time::Timestamp;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use writing::{Writing, Wrote};
 
 /// How a session came out, where it was not for a problem that ends the transfer.
@@ -89,6 +90,7 @@ pub(super) async fn take(run: &mut Run, job: &Job, line: Line) -> Result<Ended, 
         judging,
         looked: now,
         accepted: None,
+        opening: JoinSet::new(),
         listing: Listing::default(),
         olders: Olders::default(),
         writing: Writing::default(),
@@ -130,6 +132,8 @@ struct Session<'r> {
     /// When the line was last looked at.
     looked: Timestamp,
     accepted: Option<Accepted>,
+    /// Data channels that are not open yet; with the session goes what is left of them.
+    opening: JoinSet<Result<(), Problem>>,
     listing: Listing,
     olders: Olders,
     writing: Writing,

@@ -26,11 +26,11 @@ impl Session<'_> {
         wanted(rtt_ms, self.ctx.transfers.others_moving(&row.peer, &row.id)).min(offered)
     }
 
-    /// Opens so many, all at once: over TCP each takes two round trips.
-    pub(super) async fn open_data(&self, channels: u8) -> Result<(), Problem> {
+    /// Opens so many, all at once: over TCP each takes two round trips. It goes on with as many as any line has: what is
+    /// beyond may come late, or not at all where somebody on the way counts connections.
+    pub(super) async fn open_data(&mut self, channels: u8) -> Result<(), Problem> {
         let Some(accepted) = &self.accepted else { return Ok(()) };
         let buffers: Arc<Buffers> = Arc::default();
-        let mut opening = JoinSet::new();
         for number in 0..channels {
             let purpose = Purpose::Data(self.run.row.id.clone(), number);
             let receiving = Receiving {
@@ -41,18 +41,31 @@ impl Session<'_> {
                 stage: accepted.stage.clone(),
                 out: self.received_in.clone(),
             };
-            opening.spawn(open(self.connection.clone(), own_hello(&self.ctx, purpose), receiving));
+            self.opening.spawn(open(self.connection.clone(), own_hello(&self.ctx, purpose), receiving));
         }
-        while let Some(opened) = opening.join_next().await {
-            opened.map_err(|error| Problem::new(Code::InsideFailed).cause(error))??;
-        }
-        Ok(())
+        enough(&mut self.opening, channels.min(limits::DATA_CHANNELS)).await
     }
+}
+
+/// Waits until so many are open, or so many no longer can be. Those that are still opened belong to the session.
+async fn enough(opening: &mut JoinSet<Result<(), Problem>>, least: u8) -> Result<(), Problem> {
+    let (mut open, mut refused) = (0, None);
+    while open < least {
+        let Some(opened) = opening.join_next().await else { return refused.map_or(Ok(()), Err) };
+        match opened.map_err(|error| Problem::new(Code::InsideFailed).cause(error)).flatten() {
+            Ok(()) => open += 1,
+            Err(problem) => refused = Some(problem),
+        }
+    }
+    Ok(())
 }
 
 /// Opens a data channel and begins to read it.
 async fn open(connection: Arc<dyn Connection>, hello: Hello, receiving: Receiving) -> Result<(), Problem> {
-    let (reader, mut writer) = frames::split(connection.open().await?, &receiving.provider);
+    let opened = connection.open().await.inspect_err(|problem| {
+        tracing::debug!(peer = %receiving.provider, %problem, "A data channel could not be opened");
+    });
+    let (reader, mut writer) = frames::split(opened?, &receiving.provider);
     writer.send(&Frame::Hello(hello)).await?;
     tokio::spawn(async move {
         receiving.run(reader.into_inner()).await;
@@ -90,6 +103,25 @@ mod tests {
         assert_eq!([20.1, 40.0, 60.0, 75.0, 80.1, 100.2].map(channels), [3, 3, 4, 5, 6, 6]);
         assert_eq!([1e3, 1e9, f64::INFINITY].map(channels), [6; 3]);
         assert_eq!([-1.0, f64::NAN].map(channels), [2; 2]);
+    }
+
+    #[tokio::test]
+    async fn a_session_goes_on_with_two_and_waits_for_none_beyond() {
+        let mut opening = JoinSet::new();
+        opening.spawn(std::future::pending());
+        opening.spawn(async { Err(Problem::new(Code::PeerUnreachable)) });
+        opening.spawn(async { Ok(()) });
+        opening.spawn(async { Ok(()) });
+        enough(&mut opening, 2).await.unwrap();
+        opening.abort_all();
+        while opening.join_next().await.is_some() {}
+
+        opening.spawn(async { Ok(()) });
+        opening.spawn(async { Err(Problem::new(Code::PeerUnreachable)) });
+        assert_eq!(enough(&mut opening, 2).await.unwrap_err().code, Code::PeerUnreachable);
+        // Fewer than two are offered by none, but may be.
+        opening.spawn(async { Ok(()) });
+        enough(&mut opening, 1).await.unwrap();
     }
 
     #[test]
