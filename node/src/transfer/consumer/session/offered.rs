@@ -58,6 +58,8 @@ impl Session<'_> {
         let arrived = blocking(&self.ctx.world, move || Arrived::open(&staging, &id)).await?;
         // This listing counts anew; what is here of it already is added as it is looked up.
         self.run.registered.show(|live| (live.bytes, live.bytes_total, live.files, live.rows) = (0, 0, 0, 0));
+        // Others that begin now count it, as it counts them.
+        self.show();
         let channels = self.data_channels(offer.data_channels);
         self.accepted = Some(Accepted { offer, stage, session, arrived });
         let credit = self.first_credit();
@@ -66,7 +68,6 @@ impl Session<'_> {
         if let Err(problem) = self.open_data(channels).await {
             return Ok(Some(Ended::Lost(problem)));
         }
-        self.show();
         Ok(None)
     }
 }
