@@ -252,10 +252,13 @@ uninstall() {
         # A drop-in of the operator's own stays, and its folder with it.
         rmdir "$destdir$units/posthouse-$role.service.d" 2>/dev/null || true
     done
-    # A user's data may lie in the same folder.
+    # A user's data may lie in the same folder: what was installed is removed by its name.
     share=$destdir$prefix/share/posthouse
-    rm -rf "$share/config" "$share/doc" "$share/sysctl.d" "$share/modules-load.d"
-    rm -f "$share/install.sh"
+    for file in config/node.toml config/coordinator.toml doc/README.md doc/README.zh-CN.md doc/CHANGELOG.md doc/LICENSE \
+        sysctl.d/posthouse.conf modules-load.d/posthouse.conf install.sh; do
+        rm -f "$share/$file"
+        rmdir "$share/${file%/*}" 2>/dev/null || true
+    done
     [ -z "$purge" ] || rm -rf "$share"
     rmdir "$share" 2>/dev/null || true
     if [ -z "$destdir" ] && [ -z "$user" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi

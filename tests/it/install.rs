@@ -87,13 +87,19 @@ fn a_users_installation_exchanges_a_folder_by_the_units_command_lines() {
     housing.install_again(&unpacked);
     assert_eq!(std::fs::read(housing.node_config()).expect("the configuration"), before);
     consumer.stop();
-    housing.run(&[text(&housing.path.join(".local/share/posthouse/install.sh")), "uninstall", "--user"]).ok();
+    let data = housing.path.join(".local/share/posthouse");
+    let own = data.join("doc/own.txt");
+    std::fs::write(&own, "").expect("a file of the user's");
+    housing.run(&[text(&data.join("install.sh")), "uninstall", "--user"]).ok();
     assert!(!housing.path.join(".local/bin/posthouse").exists());
     assert!(housing.node_config().exists() && inbox.exists());
-    let data = housing.path.join(".local/share/posthouse");
     assert!(data.join("node.sqlite").exists() && data.join("identity").exists());
-    let left = ["config", "doc", "sysctl.d", "modules-load.d", "install.sh"].map(|name| data.join(name).exists());
-    assert_eq!(left, [false; 5]);
+    let left = ["config", "doc/README.md", "sysctl.d", "modules-load.d", "install.sh"];
+    assert_eq!(left.map(|name| data.join(name).exists()), [false; 5]);
+    assert!(own.exists());
+    // Each that was installed has a name that is known to go.
+    let doc = std::fs::read_dir(data.join("doc")).expect("it stays").count();
+    assert_eq!(doc, 1);
 }
 
 /// The program under test, packed as a release is, and unpacked.
