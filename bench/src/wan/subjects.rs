@@ -80,7 +80,9 @@ impl Subject {
         let note = match self {
             Self::Posthouse => "from the command to the receipt, verified and synced; defaults",
             Self::PosthouseQuic => "as posthouse, which chooses; here with `transport = \"quic\"`",
-            Self::PosthouseTcp => "as posthouse, which chooses; here with `transport = \"tcp\"`",
+            Self::PosthouseTcp => {
+                "as posthouse, which chooses; here with `transport = \"tcp\"`, and BBR, which root may have where others may not"
+            }
             Self::TcpBbr | Self::TcpCubic => {
                 "iperf3, one flow, buffers raised to 64 MB, time and CPU for as many bytes; from memory to nowhere"
             }
