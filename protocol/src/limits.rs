@@ -77,6 +77,8 @@ pub const ATTRIBUTES_AHEAD_BYTES_MAX: usize = 16 << 20;
 pub const ATTRIBUTES_OPEN_BYTES_MAX: usize = 128 << 20;
 /// Bytes in flight of one transfer.
 pub const CREDIT_BYTES: u64 = 32 << 20;
+/// Beyond that of files that come packed over a long line, at most half as long as they are.
+pub const CREDIT_PACKED_BYTES: u64 = 16 << 20;
 /// Durable progress at least this often.
 pub const PROGRESS_BYTES: u64 = 16 << 20;
 pub const PROGRESS_MS: u64 = 200;
@@ -152,6 +154,7 @@ const _: () = {
     // After one kill at most what was in flight and what was not yet recorded is sent again; of a file what was
     // written, and some that was being written.
     assert!(CREDIT_BYTES + PROGRESS_BYTES <= 48 << 20);
+    assert!((CREDIT_BYTES + CREDIT_PACKED_BYTES) / 2 <= CREDIT_BYTES);
     assert!(WRITTEN_BYTES_MAX + PROGRESS_BYTES <= 48 << 20);
     assert!(FILE_BYTES_MAX / CHUNK_BYTES_LARGE as u64 <= 1 << 28);
     // The last entry that fits into a list may begin just below the fill.
@@ -164,7 +167,8 @@ const _: () = {
     assert!(16 < ATTRIBUTE_OVERHEAD_BYTES && ATTRIBUTE_NAME_BYTES_MAX < ATTRIBUTES_BYTES_MAX);
     // What is listed ahead, with as much again that was on its way to be listed, and what is in flight.
     assert!(4 * ATTRIBUTES_AHEAD_BYTES_MAX <= ATTRIBUTES_OPEN_BYTES_MAX);
-    assert!(ENTRIES_AHEAD_MAX as u64 + CREDIT_BYTES / CHUNK_CREDIT_OVERHEAD <= ENTRIES_OPEN_MAX);
+    const IN_FLIGHT: u64 = (CREDIT_BYTES + CREDIT_PACKED_BYTES) / CHUNK_CREDIT_OVERHEAD;
+    assert!(ENTRIES_AHEAD_MAX as u64 + IN_FLIGHT <= ENTRIES_OPEN_MAX);
     assert!(LEFT_OUT_LISTED_BYTES_MAX < STATEMENT_BYTES_MAX / 2);
     // Of a table nothing is left out by name; what is governed takes that place.
     assert!(GOVERNED_BYTES_MAX + QUALITY_BYTES_MAX <= LEFT_OUT_LISTED_BYTES_MAX);

@@ -5,7 +5,7 @@
 //! that it still is what was landed.
 
 use super::{Place, Stage};
-use crate::remembered::{Remembered, Root};
+use crate::remembered::Root;
 use crate::store::exchange::{self, LandedFile, Whole};
 use posthouse_connectors::folder::{FileStat, Kind, OpenFile};
 use posthouse_protocol::chunk::{ChunkError, ChunkHeader, Layout};
