@@ -6,16 +6,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 
+/// What somebody does to a landed file.
+type Deed = fn(&Path);
+
 /// The real disk, at which somebody does something to a file as soon as the folder with its name is made durable.
 struct Watched {
     folder: PathBuf,
     name: &'static str,
-    does: fn(&Path),
+    does: Deed,
     times: AtomicU32,
 }
 
 impl Watched {
-    fn new(folder: PathBuf, name: &'static str, does: fn(&Path), times: u32) -> Self {
+    fn new(folder: PathBuf, name: &'static str, does: Deed, times: u32) -> Self {
         Self { folder, name, does, times: AtomicU32::new(times) }
     }
 }
@@ -67,7 +70,7 @@ fn exchange(path: &Path) {
 }
 
 /// A provider and a consumer at whose disk that happens so many times.
-async fn with(scene: &Scene, does: fn(&Path), times: u32, more: &str) -> (Node, Node) {
+async fn with(scene: &Scene, does: Deed, times: u32, more: &str) -> (Node, Node) {
     std::fs::write(scene.path("source/file"), noise(1, 100_000)).unwrap();
     std::fs::write(scene.path("source/other"), noise(2, 100_000)).unwrap();
     let provider = scene.provider(&offer_folder(scene)).await;
@@ -78,7 +81,7 @@ async fn with(scene: &Scene, does: fn(&Path), times: u32, more: &str) -> (Node, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_taken_or_exchanged_once_it_has_landed_is_named_and_brought_anew() {
-    let deeds: [(&str, fn(&Path)); 2] = [("removed", remove), ("exchanged", exchange)];
+    let deeds: [(_, Deed); 2] = [("removed", remove), ("exchanged", exchange)];
     for (what, does) in deeds {
         for more in ["", "proof = \"reread\"\n", "write = \"mirror\"\n"] {
             let scene = Scene::new("quic", &["scans"]);

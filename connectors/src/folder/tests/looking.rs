@@ -66,7 +66,7 @@ fn what_is_gone_or_another_thing_is_refused_by_its_name() {
             fs::rename(a, a.with_extension("moved")).unwrap();
             symlink("a.moved", a).unwrap();
         }),
-        ("nobody may read it", 0, |a| fs::set_permissions(a, fs::Permissions::from_mode(0)).unwrap()),
+        ("nobody may read it", 0, |a| fs::set_permissions(a, fs::Permissions::from_mode(0o000)).unwrap()),
         ("the folder is gone", 2, |inner| fs::remove_dir_all(inner.parent().unwrap()).unwrap()),
         ("the folder became a link", 2, |inner| {
             let folder = inner.parent().unwrap();
