@@ -339,11 +339,10 @@ impl Session<'_> {
             Done::Flushed(progress) => self.flushed(progress)?,
             Done::StagedSplit(staged) => self.staged_split(staged).await?,
             Done::Replaced(Ok(true)) => return Ok(Some(Ended::Replaced)),
-            Done::Replaced(outcome) => {
-                if let Err(problem) = outcome {
-                    tracing::debug!(transfer = %self.base.id, %problem, "There is no other line");
-                }
-                self.judging.goes_on(steady(&self.ctx.world));
+            Done::Replaced(Ok(false)) => self.judging.goes_on(steady(&self.ctx.world)),
+            Done::Replaced(Err(problem)) => {
+                tracing::debug!(transfer = %self.base.id, %problem, "There is no other line");
+                self.judging.no_other(steady(&self.ctx.world));
             }
             Done::Finished(finished) => return self.committed(finished).await,
         }

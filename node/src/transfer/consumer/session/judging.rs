@@ -39,8 +39,8 @@ pub(super) struct Judging {
     heard: Timestamp,
     asked: Option<Timestamp>,
     rate: Rate,
-    /// Another line is being looked for.
-    is_looking: bool,
+    /// Why another line is being looked for, if it is.
+    is_looking: Option<Fault>,
     /// None is looked for before.
     patient_until: Timestamp,
 }
@@ -61,7 +61,7 @@ impl Judging {
         let patience = i64::from(given_up).saturating_mul(PATIENCE_MS);
         let rate = Rate { second: None, best: 0, slow_since: None };
         let patient_until = now.plus_ms(patience);
-        Self { received: 0, heard: now, asked: None, rate, is_looking: false, patient_until }
+        Self { received: 0, heard: now, asked: None, rate, is_looking: None, patient_until }
     }
 
     /// Looks at the line, every [`LOOK_MS`] or so.
@@ -70,11 +70,11 @@ impl Judging {
             (self.received, self.heard, self.asked) = (seen.received, now, None);
         }
         self.rate.look(seen, now);
-        if self.is_looking || now < self.patient_until {
+        if self.is_looking.is_some() || now < self.patient_until {
             return Step::Wait;
         }
         if self.rate.slow_since.is_some_and(|since| now.since_ms(since) >= SLOW_MS) {
-            self.is_looking = true;
+            self.is_looking = Some(Fault::Slow);
             return Step::GiveUp(Fault::Slow);
         }
         // A packet may be lost, and the next is sent after some round trips.
@@ -85,17 +85,27 @@ impl Judging {
                 Step::Ask
             }
             Some(asked) if now.since_ms(asked) >= answer_ms => {
-                self.is_looking = true;
+                self.is_looking = Some(Fault::Silent);
                 Step::GiveUp(Fault::Silent)
             }
             _ => Step::Wait,
         }
     }
 
-    /// There is no other line, or this one is alive after all.
+    /// This line is alive after all.
     pub(super) fn goes_on(&mut self, now: Timestamp) {
-        (self.is_looking, self.asked, self.rate.slow_since) = (false, None, None);
-        self.patient_until = now.plus_ms(AGAIN_MS);
+        self.waits(now, AGAIN_MS);
+    }
+
+    /// There is no other line. Where this one is silent as well, all of the way is cut, and whoever dials again soon is the
+    /// first to see that it is back: QUIC's own probes come twice as late each time.
+    pub(super) fn no_other(&mut self, now: Timestamp) {
+        self.waits(now, if self.is_looking == Some(Fault::Silent) { SOON_MS } else { AGAIN_MS });
+    }
+
+    fn waits(&mut self, now: Timestamp, ms: i64) {
+        (self.is_looking, self.asked, self.rate.slow_since) = (None, None, None);
+        self.patient_until = now.plus_ms(ms);
     }
 }
 
@@ -128,6 +138,7 @@ const SLOW_PART: u64 = 20;
 const SLOW_MS: i64 = 6_000;
 const PATIENCE_MS: i64 = 10_000;
 const AGAIN_MS: i64 = 15_000;
+const SOON_MS: i64 = 250;
 
 #[cfg(test)]
 mod tests {
@@ -177,6 +188,20 @@ mod tests {
         let (first, again) = (line.receives(NEVER, 60_000).unwrap(), line.receives(NEVER, 60_000).unwrap());
         assert_eq!((first.0, again.0), (Step::Ask, Step::GiveUp(Fault::Silent)));
         assert!(again.1 > 66_750 + AGAIN_MS, "{again:?}");
+    }
+
+    #[test]
+    fn where_nothing_can_be_dialled_either_it_is_tried_again_at_once() {
+        let mut line = Played::new(0);
+        let given_up = |line: &mut Played| {
+            assert_eq!(line.receives(NEVER, 60_000).map(|(step, _)| step), Some(Step::Ask));
+            let (step, at) = line.receives(NEVER, 60_000).unwrap();
+            assert_eq!(step, Step::GiveUp(Fault::Silent));
+            at
+        };
+        let first = given_up(&mut line);
+        line.judging.no_other(Timestamp(first));
+        assert!(given_up(&mut line) <= first + 2_000);
     }
 
     #[test]
