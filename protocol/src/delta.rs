@@ -361,11 +361,11 @@ mod tests {
         }
     }
 
-    fn random(bytes: usize, seed: u64) -> Vec<u8> {
+    pub(super) fn random(bytes: usize, seed: u64) -> Vec<u8> {
         Dice::new(seed).bytes(bytes)
     }
 
-    fn reader(content: &[u8]) -> impl Fn(u64, &mut [u8]) -> Result<usize, std::convert::Infallible> {
+    pub(super) fn reader(content: &[u8]) -> impl Fn(u64, &mut [u8]) -> Result<usize, std::convert::Infallible> {
         move |offset, out| {
             let rest = content.get(offset as usize..).unwrap_or_default();
             let bytes = rest.len().min(out.len());

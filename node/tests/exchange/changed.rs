@@ -137,18 +137,24 @@ async fn of_a_file_that_changes_again_only_what_its_last_change_brought_is_read_
     assert_eq!(std::fs::read_dir(remembered(&scene)).unwrap().count(), 1, "of what is replaced nothing is kept");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_remembered_of_a_landed_file_is_not_believed_of_another() {
+/// A file that has landed twice since it landed first, so that its pieces are remembered, and what is in it.
+async fn changed_twice() -> (Scene, Node, Node, Vec<u8>) {
     let scene = Scene::new("quic", &["scans"]);
     let mut content = noise(1, 20 << 20);
     std::fs::write(scene.path("source/large"), &content).unwrap();
-    let _provider = scene.provider(&offer_folder(&scene)).await;
+    let provider = scene.provider(&offer_folder(&scene)).await;
     let consumer = scene.consumer(&take_folder(&scene, "")).await;
     for change in 0..2 {
         content = edited_by(10 * change, content);
         std::fs::write(scene.path("source/large"), &content).unwrap();
         assert_eq!(run(&consumer, "scans").await.state, State::Settled);
     }
+    (scene, provider, consumer, content)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_remembered_of_a_landed_file_is_not_believed_of_another() {
+    let (scene, _provider, consumer, content) = changed_twice().await;
     // Of the same length and with the same time.
     tamper(&scene.path("target/large"));
     std::fs::write(scene.path("source/large"), edited_by(20, content)).unwrap();
@@ -162,16 +168,7 @@ async fn what_is_remembered_of_a_landed_file_is_not_believed_of_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_remembered_wrongly_of_a_file_lands_nothing_wrong() {
-    let scene = Scene::new("quic", &["scans"]);
-    let mut content = noise(1, 20 << 20);
-    std::fs::write(scene.path("source/large"), &content).unwrap();
-    let _provider = scene.provider(&offer_folder(&scene)).await;
-    let consumer = scene.consumer(&take_folder(&scene, "")).await;
-    for change in 0..2 {
-        content = edited_by(10 * change, content);
-        std::fs::write(scene.path("source/large"), &content).unwrap();
-        assert_eq!(run(&consumer, "scans").await.state, State::Settled);
-    }
+    let (scene, _provider, consumer, content) = changed_twice().await;
     exchange_pieces(&remembered(&scene));
     std::fs::write(scene.path("source/large"), edited_by(20, content)).unwrap();
     let before = consumer.context().remembered.read_bytes();

@@ -68,18 +68,13 @@ const OTHER: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::random;
     use super::super::{Cut, PIECE_WIRE_BYTES, put_together};
     use super::*;
     use crate::limits;
     use std::convert::Infallible;
 
     const MIB: usize = 1 << 20;
-
-    fn random(bytes: usize, seed: u64) -> Vec<u8> {
-        let mut content = vec![0; bytes];
-        blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof().fill(&mut content);
-        content
-    }
 
     fn index(old: &[u8]) -> PieceIndex {
         let cut = Cut::for_size(old.len() as u64);

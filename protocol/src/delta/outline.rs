@@ -281,26 +281,12 @@ pub const PARTS_MAX: usize = 2 * limits::PIECES_MAX + 1;
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{random, reader};
     use super::super::{Differs, PieceIndex, put_together};
     use super::*;
     use std::convert::Infallible;
 
     const MIB: usize = 1 << 20;
-
-    fn random(bytes: usize, seed: u64) -> Vec<u8> {
-        let mut content = vec![0; bytes];
-        blake3::Hasher::new().update(&seed.to_be_bytes()).finalize_xof().fill(&mut content);
-        content
-    }
-
-    fn reader(content: &[u8]) -> impl Fn(u64, &mut [u8]) -> Result<usize, Infallible> {
-        move |offset, out| {
-            let rest = content.get(offset as usize..).unwrap_or_default();
-            let bytes = rest.len().min(out.len());
-            out[..bytes].copy_from_slice(&rest[..bytes]);
-            Ok(bytes)
-        }
-    }
 
     fn all_of(cut: Cut, content: &[u8]) -> Vec<u8> {
         cut.pieces(0..u64::MAX, limits::PIECES_MAX, reader(content)).unwrap()
