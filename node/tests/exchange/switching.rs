@@ -37,6 +37,26 @@ async fn a_line_that_is_cut_for_a_moment_is_kept() {
     assert_eq!((row.state, row.transport), (State::Settled, Some(Transport::Quic)), "{row:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_was_cut_for_seconds_is_dialled_again_as_soon_as_it_is_back_over_whatever_passes() {
+    let moving = Moving::start().await;
+    moving.network.cut(true);
+    // Longer than TCP is tried alone.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let live = moving.consumer.context().transfers.list();
+    let before = live.iter().find(|live| live.row.id == moving.id).unwrap().row.bytes_sent;
+    assert!(before < BYTES / 2, "{live:?}");
+    moving.network.cut(false);
+    let began = Instant::now();
+    until_live(&moving.consumer, &moving.id, "more of it", |live| live.row.bytes_sent > before).await;
+    println!("more came {:?} after the line was back", began.elapsed());
+    let Moving { scene, network: _, provider: _, consumer: _, id: _, running } = moving;
+    let transfer::Outcome::Final(row) = running.await.unwrap().unwrap() else { panic!("it was stopped") };
+    assert_eq!(row.state, State::Settled, "{row:?}");
+    assert_eq!(tree(&scene.path("target")), tree(&scene.path("source")));
+    assert!(row.bytes_sent < BYTES + limits::CREDIT_BYTES + (4 << 20), "{row:?}");
+}
+
 /// A transfer of which a third has come over QUIC.
 struct Moving {
     scene: Scene,
@@ -61,7 +81,7 @@ impl Moving {
     async fn start() -> Self {
         let (scene, network) = (scene(), Arc::new(FilteredNetwork::default()));
         let provider = scene.provider_in(behind(&network), &offer_folder(&scene)).await;
-        let consumer = scene.consumer(&take_folder(&scene, "")).await;
+        let consumer = scene.consumer_in(behind(&network), &take_folder(&scene, "")).await;
         over_quic(&consumer).await;
         let id = plan(&consumer, "scans").await;
         let running = tokio::spawn(transfer::run_consumer(consumer.context().clone(), id.clone()));

@@ -1,5 +1,5 @@
 //! The system's network behind a firewall that drops what is sent over UDP, all of it or what is beyond a rate, and says
-//! nothing: for tests.
+//! nothing; or over a line that is cut: for tests.
 
 use super::{BoxLine, Network, SystemNetwork, TcpListen};
 use std::io::{self, IoSliceMut};
@@ -17,6 +17,7 @@ pub struct FilteredNetwork {
 #[derive(Debug, Default)]
 struct Filter {
     is_shut: AtomicBool,
+    is_cut: AtomicBool,
     throttle: Mutex<Option<Throttle>>,
     dropped: AtomicU64,
 }
@@ -44,7 +45,7 @@ impl Throttle {
 
 impl Filter {
     fn passes(&self, bytes: usize) -> bool {
-        if self.is_shut.load(Ordering::SeqCst) {
+        if self.is_shut.load(Ordering::SeqCst) || self.is_cut.load(Ordering::SeqCst) {
             return false;
         }
         let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,6 +57,10 @@ impl FilteredNetwork {
     /// Whether UDP is dropped from now on.
     pub fn shut(&self, is_shut: bool) {
         self.filter.is_shut.store(is_shut, Ordering::SeqCst);
+    }
+    /// Whether nothing is sent over UDP from now on, and nobody who dials over TCP meanwhile is ever answered.
+    pub fn cut(&self, is_cut: bool) {
+        self.filter.is_cut.store(is_cut, Ordering::SeqCst);
     }
     /// From now on so many bytes a second pass over UDP, and the rest is dropped.
     pub fn throttle(&self, bytes_per_second: u64) {
@@ -83,6 +88,10 @@ impl Network for FilteredNetwork {
         SystemNetwork.bind_tcp(address).await
     }
     async fn dial_tcp(&self, address: SocketAddr) -> io::Result<BoxLine> {
+        if self.filter.is_cut.load(Ordering::SeqCst) {
+            // As the first packet of a connection that is lost; the system would send it again, later and later.
+            return std::future::pending().await;
+        }
         SystemNetwork.dial_tcp(address).await
     }
     async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {

@@ -19,6 +19,7 @@ use super::run::{Knows, Line, Run};
 use super::settling::settled;
 use crate::config::Job;
 use crate::context::Context;
+use crate::peers::Worn;
 use crate::receive::Received;
 use crate::settle;
 use crate::spent::{Meters, Waiting, What};
@@ -374,9 +375,13 @@ impl Session<'_> {
             Step::GiveUp(fault) => {
                 let (pool, peer, jobs) = (self.ctx.pool.clone(), self.run.row.peer.clone(), self.jobs_in.clone());
                 let given_up = self.connection.clone();
-                let still = (fault == Fault::Silent).then_some(received);
+                let worn = match fault {
+                    Fault::Silent => Worn::Silent { received },
+                    Fault::Cut => Worn::Cut { received },
+                    Fault::Slow => Worn::Slow,
+                };
                 tokio::spawn(async move {
-                    let replaced = pool.replace(&peer, &given_up, still).await;
+                    let replaced = pool.replace(&peer, &given_up, worn).await;
                     // A session that is over needs none.
                     let _ = jobs.send(Done::Replaced(replaced));
                 });

@@ -19,6 +19,8 @@ pub(super) enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     Silent,
+    /// As silent as before, and nothing else could be dialled then: all of the way is cut.
+    Cut,
     Slow,
 }
 
@@ -41,6 +43,8 @@ pub(super) struct Judging {
     rate: Rate,
     /// Why another line is being looked for, if it is.
     is_looking: Option<Fault>,
+    /// One was looked for in vain since something was received last.
+    is_cut: bool,
     /// None is looked for before.
     patient_until: Timestamp,
 }
@@ -61,13 +65,13 @@ impl Judging {
         let patience = i64::from(given_up).saturating_mul(PATIENCE_MS);
         let rate = Rate { second: None, best: 0, slow_since: None };
         let patient_until = now.plus_ms(patience);
-        Self { received: 0, heard: now, asked: None, rate, is_looking: None, patient_until }
+        Self { received: 0, heard: now, asked: None, rate, is_looking: None, is_cut: false, patient_until }
     }
 
     /// Looks at the line, every [`LOOK_MS`] or so.
     pub(super) fn look(&mut self, seen: &Seen, now: Timestamp) -> Step {
         if seen.received != self.received {
-            (self.received, self.heard, self.asked) = (seen.received, now, None);
+            (self.received, self.heard, self.asked, self.is_cut) = (seen.received, now, None, false);
         }
         self.rate.look(seen, now);
         if self.is_looking.is_some() || now < self.patient_until {
@@ -85,8 +89,9 @@ impl Judging {
                 Step::Ask
             }
             Some(asked) if now.since_ms(asked) >= answer_ms => {
-                self.is_looking = Some(Fault::Silent);
-                Step::GiveUp(Fault::Silent)
+                let fault = if self.is_cut { Fault::Cut } else { Fault::Silent };
+                self.is_looking = Some(fault);
+                Step::GiveUp(fault)
             }
             _ => Step::Wait,
         }
@@ -94,17 +99,27 @@ impl Judging {
 
     /// This line is alive after all.
     pub(super) fn goes_on(&mut self, now: Timestamp) {
+        (self.asked, self.is_cut) = (None, false);
         self.waits(now, AGAIN_MS);
     }
 
-    /// There is no other line. Where this one is silent as well, all of the way is cut, and whoever dials again soon is the
-    /// first to see that it is back: QUIC's own probes come twice as late each time.
+    /// There is no other line. Where this one is silent as well, all of the way is cut, and whoever dials again at once is
+    /// the first to see that it is back: QUIC's own probes come twice as late each time.
     pub(super) fn no_other(&mut self, now: Timestamp) {
-        self.waits(now, if self.is_looking == Some(Fault::Silent) { SOON_MS } else { AGAIN_MS });
+        match self.is_looking {
+            Some(Fault::Silent | Fault::Cut) => {
+                self.is_cut = true;
+                self.waits(now, SOON_MS);
+            }
+            Some(Fault::Slow) | None => {
+                self.asked = None;
+                self.waits(now, AGAIN_MS);
+            }
+        }
     }
 
     fn waits(&mut self, now: Timestamp, ms: i64) {
-        (self.is_looking, self.asked, self.rate.slow_since) = (None, None, None);
+        (self.is_looking, self.rate.slow_since) = (None, None);
         self.patient_until = now.plus_ms(ms);
     }
 }
@@ -191,17 +206,23 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_can_be_dialled_either_it_is_tried_again_at_once() {
+    fn where_nothing_can_be_dialled_either_all_of_the_way_is_cut_and_is_dialled_again_at_once() {
         let mut line = Played::new(0);
-        let given_up = |line: &mut Played| {
-            assert_eq!(line.receives(NEVER, 60_000).map(|(step, _)| step), Some(Step::Ask));
+        assert_eq!(line.receives(NEVER, 60_000).map(|(step, _)| step), Some(Step::Ask));
+        let (step, mut before) = line.receives(NEVER, 60_000).unwrap();
+        assert_eq!(step, Step::GiveUp(Fault::Silent));
+        for _ in 0..3 {
+            line.judging.no_other(Timestamp(before));
             let (step, at) = line.receives(NEVER, 60_000).unwrap();
-            assert_eq!(step, Step::GiveUp(Fault::Silent));
-            at
-        };
-        let first = given_up(&mut line);
-        line.judging.no_other(Timestamp(first));
-        assert!(given_up(&mut line) <= first + 2_000);
+            assert_eq!(step, Step::GiveUp(Fault::Cut), "the peer is not asked once more before");
+            assert!(at <= before + SOON_MS + LOOK_MS, "{at} after {before}");
+            before = at;
+        }
+        // A packet has come: it is as any line again.
+        line.judging.no_other(Timestamp(before));
+        line.received += 50;
+        assert_eq!(line.receives(NEVER, 60_000).map(|(step, _)| step), Some(Step::Ask));
+        assert_eq!(line.receives(NEVER, 60_000).map(|(step, _)| step), Some(Step::GiveUp(Fault::Silent)));
     }
 
     #[test]
