@@ -1,9 +1,10 @@
 //! Connections to other nodes: at most four per pair, dialled at the addresses of the policy, or opened by
 //! the peer, or by the peer because the centre asked it to. Whoever dialled, channels are opened both ways.
 //! On simultaneous dials the connection that the smaller name dialled is kept. A line over which nothing comes, or
-//! next to nothing, is replaced by one over the other transport, which is then favoured for a while; where all of the way
-//! was cut, by whichever is there first.
+//! next to nothing, is replaced ([`replacing`]).
 //! What is said on a connection is elsewhere; every new one is handed to the daemon, which serves it.
+
+mod replacing;
 
 use crate::authority::Authority;
 use posthouse_platform::World;
@@ -14,22 +15,11 @@ use posthouse_platform::network::BoxLine;
 use posthouse_protocol::id::NodeId;
 use posthouse_protocol::limits;
 use posthouse_protocol::problem::{Code, Problem};
+pub use replacing::Worn;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-
-/// Why a line is to be replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Worn {
-    /// So many bytes have come over it and no more do, though the peer was asked for a sign of life.
-    Silent { received: u64 },
-    /// The same, and over TCP the peer did not answer either.
-    Cut { received: u64 },
-    /// It carries a small part of what it has carried.
-    Slow,
-}
 
 /// Asks a peer, by way of the centre, to dial this node.
 #[async_trait::async_trait]
@@ -148,86 +138,6 @@ impl Pool {
     /// Takes a line that a relay has brought; the connection that it belongs to arrives as one that a peer dialled.
     pub fn arrived(&self, line: BoxLine, relayed: Relayed) {
         self.endpoint.arrived(line, relayed);
-    }
-
-    /// Puts another line in the place of one over QUIC that is of no use, which is then closed, for whoever else used it:
-    /// one over TCP, or where all of the way is cut whichever is there first. Where something has come over it meanwhile it
-    /// stays, and the answer is no.
-    pub async fn replace(&self, peer: &NodeId, given_up: &Arc<dyn Connection>, worn: Worn) -> Result<bool, Problem> {
-        let unreachable = || Problem::new(Code::PeerUnreachable).with("peer", peer);
-        if self.choice != TransportChoice::Auto {
-            return Err(unreachable().cause("`transport` allows no other"));
-        }
-        let gate = self.locked(&self.dialling).entry(peer.clone()).or_default().clone();
-        let _alone = gate.lock().await;
-        if given_up.is_closed() {
-            // Somebody else has replaced it.
-            return Ok(true);
-        }
-        let mut last = unreachable().cause("it has no address to dial");
-        for (_, address) in self.authority.peer(peer)?.addresses {
-            let connection = match self.dial_often(peer, &address, worn).await {
-                Ok(connection) => connection,
-                Err(problem) => {
-                    last = problem;
-                    continue;
-                }
-            };
-            if let Worn::Silent { received } | Worn::Cut { received } = worn
-                && given_up.bytes_received() != Some(received)
-            {
-                connection.close(0, "the other line is alive");
-                return Ok(false);
-            }
-            let transport = connection.transport();
-            tracing::info!(%peer, address, ?worn, ?transport, "A line over QUIC carries too little; another takes its place");
-            if transport == Transport::Tcp {
-                self.favour(peer, transport);
-            }
-            given_up.close(Code::PeerUnreachable.number(), "it carries too little");
-            if !self.add(peer, connection.clone()) {
-                connection.close(Code::Busy.number(), "this pair holds its connections already");
-            }
-            return Ok(true);
-        }
-        Err(last)
-    }
-
-    /// Dials again and again beside the dials that wait for an answer: what is lost of one is sent again after a second,
-    /// then two, then four, and a line that is back meanwhile would stay unused for as long.
-    async fn dial_often(&self, peer: &NodeId, address: &str, worn: Worn) -> Result<Arc<dyn Connection>, Problem> {
-        let (choice, patience) = match worn {
-            Worn::Silent { .. } => (TransportChoice::Tcp, SILENT_PATIENCE),
-            Worn::Cut { .. } => (TransportChoice::Auto, PATIENCE),
-            Worn::Slow => (TransportChoice::Tcp, PATIENCE),
-        };
-        let dial = || {
-            let (endpoint, peer, address) = (self.endpoint.clone(), peer.clone(), address.to_owned());
-            async move {
-                let (peer, address) = (&peer, &*address);
-                endpoint.dial(Dial { peer, address, choice, trust: DialTrust::Certified }).await
-            }
-        };
-        let first_answer = async {
-            let mut dials = JoinSet::new();
-            let mut beat = tokio::time::interval(OFTEN);
-            loop {
-                tokio::select! { biased;
-                    Some(dialled) = dials.join_next() => match dialled {
-                        // Refused, not lost: to dial beside it would only hear the same.
-                        Ok(Err(problem)) if dials.is_empty() || problem.code != Code::PeerUnreachable => return Err(problem),
-                        Ok(Err(_)) => {}
-                        Ok(Ok(connection)) => return Ok(connection),
-                        Err(panicked) => return Err(Problem::new(Code::InsideFailed).cause(panicked)),
-                    },
-                    _ = beat.tick() => drop(dials.spawn(dial())),
-                }
-            }
-        };
-        let late = || {
-            Problem::new(Code::PeerUnreachable).with("peer", peer).cause(format!("no answer from {address} in time"))
-        };
-        tokio::time::timeout(patience, first_answer).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Reaches a peer over this transport for a while, where it can.
@@ -381,8 +291,3 @@ fn reason(problem: &Problem) -> String {
 const FAVOURED: Duration = Duration::from_secs(600);
 /// How long a peer that was asked to dial may take.
 const ASKED_WAIT: Duration = Duration::from_secs(10);
-/// A line that may be cut is dialled so often.
-const OFTEN: Duration = Duration::from_millis(500);
-/// How long one over TCP is looked for in place of one that is silent; beyond that all of the way is cut.
-const SILENT_PATIENCE: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_millis(limits::HANDSHAKE_MS);

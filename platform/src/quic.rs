@@ -240,7 +240,7 @@ impl QuicConnection {
         Arc::new(Self { inner, remote, dialled, join, waited, held: Mutex::default() })
     }
     fn look_after(self: &Arc<Self>) {
-        tokio::spawn(follow_window(Arc::downgrade(self)));
+        tokio::spawn(tell_held(Arc::downgrade(self)));
     }
     /// Whether the peer has said that its writers wait for the line.
     fn hears_held(&self) -> bool {
@@ -397,26 +397,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Once a second: the connection's receive window follows what the line carries, and each side hears whether the other's
-/// writers wait for it.
-async fn follow_window(connection: Weak<QuicConnection>) {
-    let (mut before, mut window, mut waited) = (0, WINDOW_MIN, Duration::ZERO);
+/// Once a second each side hears whether the other's writers wait for the line.
+async fn tell_held(connection: Weak<QuicConnection>) {
+    let mut waited = Duration::ZERO;
     loop {
-        tokio::time::sleep(WINDOW_EVERY).await;
+        tokio::time::sleep(HELD_EVERY).await;
         let Some(connection) = connection.upgrade() else { return };
         if connection.is_closed() {
             return;
-        }
-        let received = connection.inner.stats().udp_rx.bytes;
-        let a_second = received.saturating_sub(before) / WINDOW_EVERY.as_secs().max(1);
-        before = received;
-        let rtt_ms = u64::try_from(connection.inner.rtt().as_millis()).unwrap_or(u64::MAX);
-        let wanted = a_second.saturating_mul(WINDOW_ROUND_TRIPS).saturating_mul(rtt_ms) / 1000;
-        let next = wanted.clamp(WINDOW_MIN, WINDOW_MAX);
-        // It only grows: a window once granted can't be taken back, and a pause in the data says nothing of the line.
-        if next > window {
-            window = next;
-            connection.inner.set_receive_window(VarInt::try_from(next).unwrap_or(VarInt::MAX));
         }
         if connection.hears_held() {
             *locked(&connection.held) = Some(Instant::now());
@@ -496,7 +484,7 @@ fn transport(coordinator: bool, rate: Arc<Rate>) -> Arc<quinn::TransportConfig> 
     let (stream, connection, send) = match coordinator {
         // Thousands of nodes ask small things: none of them needs a wide window.
         true => (1 << 20, 2 << 20, 4 << 20),
-        false => (WINDOW_MAX, WINDOW_MIN, SEND_BYTES),
+        false => (WINDOW_BYTES, WINDOW_BYTES, SEND_BYTES),
     };
     let bytes = |n: u64| VarInt::try_from(n).unwrap_or(VarInt::MAX);
     let mut config = quinn::TransportConfig::default();
@@ -529,18 +517,15 @@ const FIRST_RTT: Duration = Duration::from_millis(100);
 
 /// The connection's receive window; a stream may use all of it. What is lost comes again a round trip later, what is lost
 /// twice after two, and what came behind it waits here meanwhile: where one packet in a hundred is lost, that is so half of
-/// the time. With half as much, 500 Mbit/s over 100 ms stood still then. What a transfer has here is bounded by its credit.
-const WINDOW_MIN: u64 = limits::CREDIT_BYTES;
-/// One for the data, one for the window's way back, and two of what is lost twice.
-const WINDOW_ROUND_TRIPS: u64 = 4;
-const WINDOW_MAX: u64 = 64 << 20;
-const WINDOW_EVERY: Duration = Duration::from_secs(1);
-/// Written but not yet acknowledged.
+/// the time. So it is wider than what the other side may have on its way, and never what holds it back.
+const WINDOW_BYTES: u64 = limits::CREDIT_BYTES;
+/// Written but not yet acknowledged, or behind what is not.
 const SEND_BYTES: u64 = 24 << 20;
 const _: () = assert!(SEND_BYTES < limits::CREDIT_BYTES, "a transfer would run out of credit before its writers wait");
 /// What a side says whose writers have waited for the line for nearly all of a second.
 const HELD: &[u8] = b"held";
 const HELD_LEAST: Duration = Duration::from_millis(900);
+const HELD_EVERY: Duration = Duration::from_secs(1);
 /// How long it holds.
 const HELD_FOR: Duration = Duration::from_secs(3);
 const DATAGRAMS_BYTES: usize = 4 << 10;

@@ -18,6 +18,7 @@ pub struct FilteredNetwork {
 struct Filter {
     is_shut: AtomicBool,
     is_cut: AtomicBool,
+    unanswered: AtomicU64,
     throttle: Mutex<Option<Throttle>>,
     dropped: AtomicU64,
 }
@@ -67,6 +68,10 @@ impl FilteredNetwork {
         let throttle = Throttle { bytes_per_second: bytes_per_second as f64, room: 0.0, since: Instant::now() };
         *self.filter.throttle.lock().unwrap_or_else(PoisonError::into_inner) = Some(throttle);
     }
+    /// How many dials over TCP met a line that is cut.
+    pub fn unanswered(&self) -> u64 {
+        self.filter.unanswered.load(Ordering::SeqCst)
+    }
     /// How many sends were dropped.
     pub fn dropped(&self) -> u64 {
         self.filter.dropped.load(Ordering::SeqCst)
@@ -89,6 +94,7 @@ impl Network for FilteredNetwork {
     }
     async fn dial_tcp(&self, address: SocketAddr) -> io::Result<BoxLine> {
         if self.filter.is_cut.load(Ordering::SeqCst) {
+            self.filter.unanswered.fetch_add(1, Ordering::SeqCst);
             // As the first packet of a connection that is lost; the system would send it again, later and later.
             return std::future::pending().await;
         }

@@ -340,10 +340,11 @@ impl Session<'_> {
             Done::Flushed(progress) => self.flushed(progress)?,
             Done::StagedSplit(staged) => self.staged_split(staged).await?,
             Done::Replaced(Ok(true)) => return Ok(Some(Ended::Replaced)),
-            Done::Replaced(Ok(false)) => self.judging.goes_on(steady(&self.ctx.world)),
-            Done::Replaced(Err(problem)) => {
-                tracing::debug!(transfer = %self.base.id, %problem, "There is no other line");
-                self.judging.no_other(steady(&self.ctx.world));
+            Done::Replaced(outcome) => {
+                if let Err(problem) = outcome {
+                    tracing::debug!(transfer = %self.base.id, %problem, "There is no other line");
+                }
+                self.judging.goes_on(steady(&self.ctx.world));
             }
             Done::Finished(finished) => return self.committed(finished).await,
         }
@@ -377,7 +378,6 @@ impl Session<'_> {
                 let given_up = self.connection.clone();
                 let worn = match fault {
                     Fault::Silent => Worn::Silent { received },
-                    Fault::Cut => Worn::Cut { received },
                     Fault::Slow => Worn::Slow,
                 };
                 tokio::spawn(async move {

@@ -19,8 +19,6 @@ pub(super) enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     Silent,
-    /// As silent as before, and nothing else could be dialled then: all of the way is cut.
-    Cut,
     Slow,
 }
 
@@ -41,10 +39,8 @@ pub(super) struct Judging {
     heard: Timestamp,
     asked: Option<Timestamp>,
     rate: Rate,
-    /// Why another line is being looked for, if it is.
-    is_looking: Option<Fault>,
-    /// One was looked for in vain since something was received last.
-    is_cut: bool,
+    /// Another line is being looked for.
+    is_looking: bool,
     /// None is looked for before.
     patient_until: Timestamp,
 }
@@ -65,20 +61,23 @@ impl Judging {
         let patience = i64::from(given_up).saturating_mul(PATIENCE_MS);
         let rate = Rate { second: None, best: 0, slow_since: None };
         let patient_until = now.plus_ms(patience);
-        Self { received: 0, heard: now, asked: None, rate, is_looking: None, is_cut: false, patient_until }
+        Self { received: 0, heard: now, asked: None, rate, is_looking: false, patient_until }
     }
 
     /// Looks at the line, every [`LOOK_MS`] or so.
     pub(super) fn look(&mut self, seen: &Seen, now: Timestamp) -> Step {
         if seen.received != self.received {
-            (self.received, self.heard, self.asked, self.is_cut) = (seen.received, now, None, false);
+            (self.received, self.heard, self.asked) = (seen.received, now, None);
         }
         self.rate.look(seen, now);
-        if self.is_looking.is_some() || now < self.patient_until {
+        if now < self.patient_until {
             return Step::Wait;
         }
+        if self.is_looking {
+            return self.ask_again(now);
+        }
         if self.rate.slow_since.is_some_and(|since| now.since_ms(since) >= SLOW_MS) {
-            self.is_looking = Some(Fault::Slow);
+            self.is_looking = true;
             return Step::GiveUp(Fault::Slow);
         }
         // A packet may be lost, and the next is sent after some round trips.
@@ -89,38 +88,29 @@ impl Judging {
                 Step::Ask
             }
             Some(asked) if now.since_ms(asked) >= answer_ms => {
-                let fault = if self.is_cut { Fault::Cut } else { Fault::Silent };
-                self.is_looking = Some(fault);
-                Step::GiveUp(fault)
+                self.is_looking = true;
+                Step::GiveUp(Fault::Silent)
             }
             _ => Step::Wait,
         }
     }
 
-    /// This line is alive after all.
-    pub(super) fn goes_on(&mut self, now: Timestamp) {
-        (self.asked, self.is_cut) = (None, false);
-        self.waits(now, AGAIN_MS);
-    }
-
-    /// There is no other line. Where this one is silent as well, all of the way is cut, and whoever dials again at once is
-    /// the first to see that it is back: QUIC's own probes come twice as late each time.
-    pub(super) fn no_other(&mut self, now: Timestamp) {
-        match self.is_looking {
-            Some(Fault::Silent | Fault::Cut) => {
-                self.is_cut = true;
-                self.waits(now, SOON_MS);
+    /// While another line is looked for, a silent one may come back: what its transport sends by itself comes twice as late
+    /// each time.
+    fn ask_again(&mut self, now: Timestamp) -> Step {
+        match self.asked {
+            Some(asked) if now.since_ms(asked) >= SECOND_MS => {
+                self.asked = Some(now);
+                Step::Ask
             }
-            Some(Fault::Slow) | None => {
-                self.asked = None;
-                self.waits(now, AGAIN_MS);
-            }
+            _ => Step::Wait,
         }
     }
 
-    fn waits(&mut self, now: Timestamp, ms: i64) {
-        (self.is_looking, self.rate.slow_since) = (None, None);
-        self.patient_until = now.plus_ms(ms);
+    /// There is no other line, or this one is alive after all.
+    pub(super) fn goes_on(&mut self, now: Timestamp) {
+        (self.is_looking, self.asked, self.rate.slow_since) = (false, None, None);
+        self.patient_until = now.plus_ms(AGAIN_MS);
     }
 }
 
@@ -153,7 +143,6 @@ const SLOW_PART: u64 = 20;
 const SLOW_MS: i64 = 6_000;
 const PATIENCE_MS: i64 = 10_000;
 const AGAIN_MS: i64 = 15_000;
-const SOON_MS: i64 = 250;
 
 #[cfg(test)]
 mod tests {
@@ -198,31 +187,14 @@ mod tests {
         assert_eq!(line.receives(500, 5_000), None);
         assert_eq!(line.receives(NEVER, 60_000), Some((Step::Ask, 5_750)));
         assert_eq!(line.receives(NEVER, 60_000), Some((Step::GiveUp(Fault::Silent), 6_750)));
-        assert_eq!(line.receives(NEVER, 60_000), None, "another is being looked for");
+        for second in 1..10 {
+            let asked = line.receives(NEVER, 60_000);
+            assert_eq!(asked, Some((Step::Ask, 6_000 + second * SECOND_MS)), "another is being looked for");
+        }
         line.judging.goes_on(Timestamp(line.now));
         let (first, again) = (line.receives(NEVER, 60_000).unwrap(), line.receives(NEVER, 60_000).unwrap());
         assert_eq!((first.0, again.0), (Step::Ask, Step::GiveUp(Fault::Silent)));
-        assert!(again.1 > 66_750 + AGAIN_MS, "{again:?}");
-    }
-
-    #[test]
-    fn where_nothing_can_be_dialled_either_all_of_the_way_is_cut_and_is_dialled_again_at_once() {
-        let mut line = Played::new(0);
-        assert_eq!(line.receives(NEVER, 60_000).map(|(step, _)| step), Some(Step::Ask));
-        let (step, mut before) = line.receives(NEVER, 60_000).unwrap();
-        assert_eq!(step, Step::GiveUp(Fault::Silent));
-        for _ in 0..3 {
-            line.judging.no_other(Timestamp(before));
-            let (step, at) = line.receives(NEVER, 60_000).unwrap();
-            assert_eq!(step, Step::GiveUp(Fault::Cut), "the peer is not asked once more before");
-            assert!(at <= before + SOON_MS + LOOK_MS, "{at} after {before}");
-            before = at;
-        }
-        // A packet has come: it is as any line again.
-        line.judging.no_other(Timestamp(before));
-        line.received += 50;
-        assert_eq!(line.receives(NEVER, 60_000).map(|(step, _)| step), Some(Step::Ask));
-        assert_eq!(line.receives(NEVER, 60_000).map(|(step, _)| step), Some(Step::GiveUp(Fault::Silent)));
+        assert!(again.1 > 15_000 + AGAIN_MS, "{again:?}");
     }
 
     #[test]
