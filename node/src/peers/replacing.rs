@@ -116,8 +116,8 @@ impl Pool {
                     if old.bytes_received() != Some(received) {
                         return Ok(Found::Alive);
                     }
-                    for address in addresses.iter().filter(|_| dials.len() < DIALS_MAX) {
-                        let both = alone == 0;
+                    let (both, room) = (alone == 0, DIALS_MAX.saturating_sub(dials.len()));
+                    for address in addresses.iter().take(room) {
                         let (endpoint, peer, address) = (self.endpoint.clone(), peer.clone(), address.clone());
                         dials.spawn(async move { either(&*endpoint, &peer, &address, both, life).await });
                     }

@@ -45,6 +45,9 @@ pub struct BatchReader<R: Read> {
     left: u64,
     contract: Contract,
     schema: SchemaRef,
+    /// Where the batch before lay: used again where nothing of that is in use any more, since new memory comes from the
+    /// system page by page and is zeroed before.
+    body: Buffer,
     ended: bool,
 }
 
@@ -53,7 +56,14 @@ impl<R: Read> BatchReader<R> {
     pub fn new(input: R, total_bytes: u64, contract: &Contract) -> Result<Self, BatchError> {
         super::check_contract(contract)?;
         let schema = arrow_schema(contract);
-        let mut reader = Self { input, left: total_bytes, contract: contract.clone(), schema, ended: false };
+        let mut reader = Self {
+            input,
+            left: total_bytes,
+            contract: contract.clone(),
+            schema,
+            body: Buffer::default(),
+            ended: false,
+        };
         let Some((meta, body)) = reader.message()? else {
             return wrong("it ends before its schema");
         };
@@ -84,10 +94,16 @@ impl<R: Read> BatchReader<R> {
             _ => return wrong("a batch has too many rows"),
         };
         // The body's length was compared with what is left of the file, so these bytes exist.
-        let mut body = MutableBuffer::from_len_zeroed(body_bytes);
+        let mut body = match std::mem::take(&mut self.body).into_mutable() {
+            Ok(free) if free.capacity() >= body_bytes => free,
+            // The next one may be somewhat longer.
+            _ => MutableBuffer::with_capacity(body_bytes + body_bytes / 8),
+        };
+        body.resize(body_bytes, 0);
         self.input.read_exact(body.as_slice_mut())?;
         self.left -= body_bytes as u64;
-        let mut parts = Parts { header, body: body.into(), rows, node: 0, buffer: 0 };
+        self.body = body.into();
+        let mut parts = Parts { header, body: self.body.clone(), rows, node: 0, buffer: 0 };
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.contract.items.len());
         for item in &self.contract.items {
             let array = parts.array(item.r#type).map_err(|e| match e {
@@ -368,6 +384,24 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Result<Vec<Batch>, BatchError> {
         BatchReader::new(bytes, bytes.len() as u64, &contract())?.collect()
+    }
+
+    #[test]
+    fn a_batch_in_use_keeps_its_memory_and_one_that_is_not_leaves_it_to_the_next() {
+        let bytes = sample();
+        let reader = || BatchReader::new(bytes.as_slice(), bytes.len() as u64, &contract()).unwrap();
+        let batches: Vec<Batch> = reader().map(Result::unwrap).collect();
+        for is_kept in [true, false] {
+            let mut reader = reader();
+            let first = reader.next().unwrap().unwrap();
+            let place = reader.body.as_ptr();
+            let kept = is_kept.then(|| first.clone());
+            drop(first);
+            let second = reader.next().unwrap().unwrap();
+            assert_eq!(reader.body.as_ptr() == place, !is_kept);
+            assert!(second.record() == batches[1].record());
+            assert!(kept.is_none_or(|kept| kept.record() == batches[0].record()));
+        }
     }
 
     fn sample() -> Vec<u8> {
